@@ -1,0 +1,167 @@
+"""The canonical layout of weights, and the folder that holds them: where frameworks and formats meet.
+
+A checkpoint is `config.json` (an `LSTMConfig`), `weights.safetensors` (the arrays named below) and `training.json`
+(facts about its making). Each framework has one reader that brings its network to this layout and back; each export
+format has one writer that starts from it. So every framework reaches every format, and weights move between the
+frameworks for free.
+
+Layout, all float32, for layer `l` from 0 and direction `d` in {`forward`, `backward`}:
+
+| name | shape |
+|---|---|
+| `embedding` | [vocabulary, embedding] (tokens only) |
+| `input.mean`, `input.scale` | [features] (features only) |
+| `lstm.l.d.weight_input` | [4 * hidden, inputs of the layer] |
+| `lstm.l.d.weight_hidden` | [4 * hidden, hidden] |
+| `lstm.l.d.bias_input`, `lstm.l.d.bias_hidden` | [4 * hidden] (they add up; a framework with one bias leaves the second 0) |
+| `head.weight`, `head.bias` | [outputs, hidden * directions], [outputs] |
+| `output.mean`, `output.scale` | [outputs] (heads of values only) |
+
+The four blocks along the first axis are the gates in the order input, forget, cell, output, each `[hidden, ...]`
+(Hochreiter and Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins 2000; no peepholes):
+`i, f, o = sigmoid(...)`, `g = tanh(...)`, `c = f * c + i * g`, `h = o * tanh(c)`.
+
+One fact that surprises: for two directions the head reads `[forward's state after the last true step, backward's state
+after the first step]`, that is, each direction's own last state, the forward one first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.config import ConfigError, LSTMConfig
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+
+DIRECTIONS = ("forward", "backward")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder that is incomplete or contradicts itself; the message names the file and what is wrong with it."""
+
+
+def expected_shapes(config: LSTMConfig) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every array that a checkpoint of this network holds, in the order of the computation."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.input == "tokens":
+        shapes["embedding"] = (config.vocabulary, config.embedding)
+    else:
+        shapes["input.mean"] = shapes["input.scale"] = (config.features,)
+    gates = 4 * config.hidden
+    for layer in range(config.layers):
+        for direction in DIRECTIONS[: config.directions]:
+            prefix = f"lstm.{layer}.{direction}"
+            shapes[f"{prefix}.weight_input"] = (gates, config.layer_inputs(layer))
+            shapes[f"{prefix}.weight_hidden"] = (gates, config.hidden)
+            shapes[f"{prefix}.bias_input"] = shapes[f"{prefix}.bias_hidden"] = (gates,)
+    shapes["head.weight"] = (config.outputs, config.hidden * config.directions)
+    shapes["head.bias"] = (config.outputs,)
+    if config.head != "classification":
+        shapes["output.mean"] = shapes["output.scale"] = (config.outputs,)
+    return shapes
+
+
+def check_weights(config: LSTMConfig, weights: Weights) -> None:
+    """Raises `CheckpointError` unless `weights` holds exactly the arrays of `expected_shapes`, float32 and finite."""
+    expected = expected_shapes(config)
+    if missing := sorted(expected.keys() - weights.keys()):
+        raise CheckpointError(f"weights lack {', '.join(missing)}, which this configuration needs")
+    if extra := sorted(weights.keys() - expected.keys()):
+        raise CheckpointError(f"weights hold {', '.join(extra)}, which this configuration does not know")
+    for name, shape in expected.items():
+        array = weights[name]
+        if array.shape != shape or array.dtype != np.float32:
+            raise CheckpointError(
+                f"{name} is {array.dtype} {list(array.shape)}; this configuration needs float32 {list(shape)}"
+            )
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{name} holds values that are not finite; the training has diverged")
+        if name.endswith(".scale") and not (array > 0).all():
+            raise CheckpointError(f"{name} must be positive everywhere; its smallest value is {array.min()}")
+
+
+def weights_digest(weights: Weights) -> str:
+    """SHA-256 (hex) over names, shapes and bytes of all arrays in the order of their names: the identity of a network's weights."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name], dtype="<f4")
+        digest.update(f"{name} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained network, free of any framework.
+
+    `framework` is "torch" or "keras", the one that trained it; `training` is JSON-ready: `scores`, `seed`, `versions`,
+    `data` and whatever else says how it was made. `labels` are the class names in the order of the outputs (empty
+    unless the head is a classification). `samples` are some real inputs, each `[steps, features]` float32 or `[steps]`
+    int64, that an export is tried on beside random ones.
+    """
+
+    config: LSTMConfig
+    weights: Weights
+    framework: str
+    training: Mapping[str, Any]
+    labels: tuple[str, ...] = ()
+    samples: tuple[npt.NDArray[Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_weights(self.config, self.weights)
+        if self.framework not in ("torch", "keras"):
+            raise CheckpointError(f"framework is {self.framework!r}; it must be torch or keras")
+        if self.labels and len(self.labels) != self.config.outputs:
+            raise CheckpointError(f"{len(self.labels)} labels for {self.config.outputs} outputs")
+
+    def save(self, folder: Path) -> None:
+        """Writes the checkpoint into `folder`, which is made if it is not there; `training.json` last, as the mark of completeness."""
+        from safetensors.numpy import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(self.config.to_json())
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in self.weights.items()}, folder / "weights.safetensors"
+        )
+        if self.samples:
+            save_file(
+                {f"{i}": np.ascontiguousarray(s) for i, s in enumerate(self.samples)}, folder / "samples.safetensors"
+            )
+        facts = {"framework": self.framework, "labels": list(self.labels), **self.training}
+        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Checkpoint:
+        """Reads what `save` wrote. Raises `CheckpointError` when a file is missing, unreadable, or does not fit the others."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        for name in ("config.json", "weights.safetensors", "training.json"):
+            if not (folder / name).is_file():
+                raise CheckpointError(
+                    f"{folder / name} is missing: {folder} holds no finished training run; make one with lstm-train"
+                )
+        try:
+            config = LSTMConfig.from_mapping(json.loads((folder / "config.json").read_text()))
+            weights = load_file(folder / "weights.safetensors")
+            training = json.loads((folder / "training.json").read_text())
+            samples_file = folder / "samples.safetensors"
+            samples = load_file(samples_file) if samples_file.is_file() else {}
+            return cls(
+                config=config,
+                weights=weights,
+                framework=training.pop("framework"),
+                labels=tuple(training.pop("labels")),
+                training=training,
+                samples=tuple(samples[str(i)] for i in range(len(samples))),
+            )
+        except (ConfigError, CheckpointError, SafetensorError, json.JSONDecodeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{folder} is not a usable checkpoint: {error}") from error

@@ -1,0 +1,58 @@
+"""The contract of an inference backend, on one screen.
+
+A module in this folder is a backend, and its file name is its name. Beside a class that satisfies `Backend` it has:
+
+    FILE_NAME: str                    what it reads inside a version folder ("model.onnx")
+    TRITON_NAMES: tuple[str, ...]     what config.pbtxt calls it: first the `backend`, then the `platform`
+    def available(device: str) -> None
+        Raises BackendUnavailable, saying what is missing, when it cannot run on `device` ("cpu" or "cuda:N") here.
+    def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend
+        Raises RepositoryError when the artefact cannot be read, BackendUnavailable when the device cannot take it.
+
+`available` stays cheap for "cpu" (it looks for the package, it does not import it); the heavy import happens in `load`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from serving.spec import ModelSpec, Tensors
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What an operator decides for a backend.
+
+    `threads` is the number of compute threads within one call. LSTM steps are small and depend on each other, so one
+    thread is the fastest for most of them. `allow_tf32` lets CUDA round FP32 products to 10 bits of mantissa.
+    """
+
+    threads: int = 1
+    allow_tf32: bool = False
+
+
+class Backend(Protocol):
+    """A loaded model on one device, owned by one thread: never called from two at once.
+
+    `run` takes every input of the spec (axis 0 is the rows, equal in all of them; arrays may be read-only views and are
+    not kept) and returns the `outputs` asked for, each freshly allocated and row for row in the order of the inputs.
+    Whatever it raises fails that batch and nothing else. `close` frees memory and threads; nothing is called after it.
+    """
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors: ...
+
+    def close(self) -> None: ...
+
+
+class BackendModule(Protocol):
+    """What a module in this folder has."""
+
+    FILE_NAME: str
+    TRITON_NAMES: tuple[str, ...]
+
+    def available(self, device: str) -> None: ...
+
+    def load(self, artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend: ...

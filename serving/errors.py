@@ -1,0 +1,88 @@
+"""Everything that can be wrong, as one tree, with no transport in it.
+
+    ServingError
+    ├── InvalidRequest        the request cannot be answered as it was sent; sending it again will not help
+    │   ├── InvalidInput      a tensor's name, dtype, shape or bytes do not fit the model
+    │   └── UnknownModel      no model of that name
+    ├── UnknownVersion        the model is known, the version is not, or none is there
+    ├── NotReady              the version is there but cannot answer (loading, failed, leaving)
+    ├── NotImplementedHere    a part of the protocol that this server does not serve
+    ├── Overloaded            the queue is full
+    ├── DeadlineExceeded      the client's deadline passed before its turn came
+    ├── Cancelled             the client has gone
+    ├── ComputeFailed         the backend failed on a request that looked right
+    └── StartupError          the server or a model cannot start; never an answer to a request
+        ├── RepositoryError   what is on disk is missing, incomplete or contradicts itself
+        │   └── ModelConfigError   config.pbtxt
+        ├── BackendUnavailable     a package, a device or a driver is missing
+        └── VerificationFailed     the artefact computes something else than the trained model did
+
+A message says what is wrong, why, and what to do, with the offending value and the allowed ones. `serving/service.py`
+holds the one table from these classes to gRPC codes.
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Root of the tree; `str(error)` is the sentence that the caller reads."""
+
+
+class InvalidRequest(ServingError):
+    """The request cannot be answered as it was sent."""
+
+
+class InvalidInput(InvalidRequest):
+    """A tensor's name, dtype, shape or bytes do not fit the model."""
+
+
+class UnknownModel(InvalidRequest):
+    """No model of that name."""
+
+
+class UnknownVersion(ServingError):
+    """The model is known; the version is not, or none is there."""
+
+
+class NotReady(ServingError):
+    """The version is there but cannot answer now."""
+
+
+class NotImplementedHere(ServingError):
+    """A part of the protocol that this server does not serve."""
+
+
+class Overloaded(ServingError):
+    """The queue is full; try again later or elsewhere."""
+
+
+class DeadlineExceeded(ServingError):
+    """The client's deadline passed before its turn came; nothing was computed."""
+
+
+class Cancelled(ServingError):
+    """The client has gone; nothing was computed."""
+
+
+class ComputeFailed(ServingError):
+    """The backend failed on a request that looked right."""
+
+
+class StartupError(ServingError):
+    """The server or a model cannot start."""
+
+
+class RepositoryError(StartupError):
+    """What is on disk is missing, incomplete or contradicts itself."""
+
+
+class ModelConfigError(RepositoryError):
+    """`config.pbtxt` does not parse, or asks for what this server does not do."""
+
+
+class BackendUnavailable(StartupError):
+    """A package, a device or a driver that a backend needs is missing."""
+
+
+class VerificationFailed(StartupError):
+    """The artefact computes something else than the trained model did."""

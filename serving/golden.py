@@ -1,0 +1,86 @@
+"""Golden samples: inputs, and what the trained model itself answered to them, kept beside every version.
+
+The exporter writes them; the server replays them through the very backend that will serve, on every load. One fact
+that surprises: agreement is relative above 1 and absolute below, `|a - b| <= tolerance * max(1, |b|)`, everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import RepositoryError, VerificationFailed
+from serving.spec import Tensors
+
+FILE_NAME = "golden.npz"
+
+
+def disagreement(got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """The largest `|got - expected| / max(1, |expected|)`; infinite where shapes differ or one of them is not a number.
+
+    The one measure of agreement between a backend and the trained model, used while exporting and while loading.
+    """
+    if got.shape != expected.shape:
+        return float("inf")
+    if got.size == 0:
+        return 0.0
+    a, b = got.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(a - b) / np.maximum(1.0, np.abs(b))
+    difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
+    return float(np.nan_to_num(difference, nan=np.inf).max())
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One golden sample: inputs, and what the trained model itself answered."""
+
+    inputs: Tensors
+    outputs: Tensors
+
+
+def write_samples(path: Path, samples: Sequence[Sample]) -> None:
+    """Writes `golden.npz`: arrays named `<sample>/in/<tensor>` and `<sample>/out/<tensor>`."""
+    arrays = {f"{i}/in/{name}": array for i, sample in enumerate(samples) for name, array in sample.inputs.items()}
+    arrays |= {f"{i}/out/{name}": array for i, sample in enumerate(samples) for name, array in sample.outputs.items()}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Reads what `write_samples` wrote; nothing is unpickled. Raises `RepositoryError` naming the file."""
+    inputs: dict[int, dict[str, npt.NDArray[Any]]] = {}
+    outputs: dict[int, dict[str, npt.NDArray[Any]]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                index, side, name = key.split("/", 2)
+                {"in": inputs, "out": outputs}[side].setdefault(int(index), {})[name] = arrays[key]
+    except FileNotFoundError as error:
+        raise RepositoryError(f"{path} is missing: the version is incomplete; export it again") from error
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RepositoryError(f"{path} is not a usable set of golden samples: {error}") from error
+    if not inputs or inputs.keys() != outputs.keys():
+        raise RepositoryError(f"{path} holds no complete golden sample: export the version again")
+    return [Sample(inputs[i], outputs[i]) for i in sorted(inputs)]
+
+
+def check_agreement(what: str, got: Tensors, expected: Tensors, tolerance: float) -> float:
+    """The largest disagreement over all of `expected`; raises `VerificationFailed` above `tolerance`, saying where and by how much."""
+    worst = 0.0
+    for name, reference in expected.items():
+        difference = disagreement(got[name], reference)
+        if difference > tolerance:
+            raise VerificationFailed(
+                f"{what}: {name} differs from the trained model by {difference:.3g} "
+                f"(|a - b| / max(1, |b|)); at most {tolerance:.3g} is allowed"
+            )
+        worst = max(worst, difference)
+    return worst
