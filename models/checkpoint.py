@@ -13,7 +13,7 @@ Layout, all float32, for layer `l` from 0 and direction `d` in {`forward`, `back
 | `input.mean`, `input.scale` | [features] (features only) |
 | `lstm.l.d.weight_input` | [4 * hidden, inputs of the layer] |
 | `lstm.l.d.weight_hidden` | [4 * hidden, hidden] |
-| `lstm.l.d.bias_input`, `lstm.l.d.bias_hidden` | [4 * hidden] (they add up; a framework with one bias leaves the second 0) |
+| `lstm.l.d.bias_input`, `lstm.l.d.bias_hidden` | [4 * hidden] (they add up; with one bias, the second is 0) |
 | `head.weight`, `head.bias` | [outputs, hidden * directions], [outputs] |
 | `output.mean`, `output.scale` | [outputs] (heads of values only) |
 
@@ -45,7 +45,7 @@ DIRECTIONS = ("forward", "backward")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint folder that is incomplete or contradicts itself; the message names the file and what is wrong with it."""
+    """A checkpoint folder that is incomplete or contradicts itself; the message says which file and what is wrong."""
 
 
 def expected_shapes(config: LSTMConfig) -> dict[str, tuple[int, ...]]:
@@ -89,7 +89,7 @@ def check_weights(config: LSTMConfig, weights: Weights) -> None:
 
 
 def weights_digest(weights: Weights) -> str:
-    """SHA-256 (hex) over names, shapes and bytes of all arrays in the order of their names: the identity of a network's weights."""
+    """SHA-256 (hex) over names, shapes and bytes of all arrays, sorted by name: the identity of the weights."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         array = np.ascontiguousarray(weights[name], dtype="<f4")
@@ -123,10 +123,15 @@ class Checkpoint:
             raise CheckpointError(f"{len(self.labels)} labels for {self.config.outputs} outputs")
 
     def save(self, folder: Path) -> None:
-        """Writes the checkpoint into `folder`, which is made if it is not there; `training.json` last, as the mark of completeness."""
+        """Writes the checkpoint into `folder`, made if it is not there; what an earlier save left there is replaced.
+
+        `training.json` goes first and comes last: a folder that has it is complete, whenever the writing was cut off.
+        """
         from safetensors.numpy import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
+        for stale in ("training.json", "samples.safetensors"):
+            (folder / stale).unlink(missing_ok=True)
         (folder / "config.json").write_text(self.config.to_json())
         save_file(
             {name: np.ascontiguousarray(array) for name, array in self.weights.items()}, folder / "weights.safetensors"
@@ -136,11 +141,13 @@ class Checkpoint:
                 {f"{i}": np.ascontiguousarray(s) for i, s in enumerate(self.samples)}, folder / "samples.safetensors"
             )
         facts = {"framework": self.framework, "labels": list(self.labels), **self.training}
-        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+        unfinished = folder / "training.json.unfinished"
+        unfinished.write_text(json.dumps(facts, indent=2) + "\n")
+        unfinished.replace(folder / "training.json")
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint:
-        """Reads what `save` wrote. Raises `CheckpointError` when a file is missing, unreadable, or does not fit the others."""
+        """Reads what `save` wrote. Raises `CheckpointError` when a file is missing, broken or misfits the rest."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 

@@ -17,7 +17,7 @@ Head = Literal["classification", "values", "values_per_step"]
 
 
 class ConfigError(ValueError):
-    """A network description that no framework could build; the message names the field, its value, and what is allowed."""
+    """A network description that no framework could build; the message names the field, its value, what is allowed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class LSTMConfig:
         for field, allowed in (("input", get_args(Input)), ("head", get_args(Head))):
             if getattr(self, field) not in allowed:
                 raise ConfigError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(allowed)}")
-        used, unused = ("features",), ("vocabulary", "embedding")
-        if self.input == "tokens":
-            used, unused = unused, used
+        by_input = {"features": ("features",), "tokens": ("vocabulary", "embedding")}
+        used = by_input.pop(self.input)
+        (unused,) = by_input.values()
         for field in (*used, "layers", "hidden", "outputs"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; a network with {self.input} needs at least 1")
