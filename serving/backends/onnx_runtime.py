@@ -1,0 +1,143 @@
+"""ONNX Runtime: the fastest answer to one row, and the smallest server (nothing but numpy beside it).
+
+One fact that surprises: an `InferenceSession` asked for CUDA quietly computes on the CPU when the CUDA libraries do
+not load. What it really took is therefore asked for afterwards, and anything less is refused.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serving import devices, signature
+from serving.backends.base import Options
+from serving.errors import BackendUnavailable, RepositoryError
+from serving.spec import ModelSpec, Tensors
+
+FILE_NAME = "model.onnx"
+TRITON_NAMES = ("onnxruntime", "onnxruntime_onnx")
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+}
+
+
+def available(device: str) -> None:
+    """Raises `BackendUnavailable` unless ONNX Runtime, and for "cuda:N" its GPU build, a driver and that GPU, are here."""
+    index = devices.cuda_index(device)
+    devices.require_package("onnxruntime", "onnx" if index is None else "onnx-gpu")
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        raise BackendUnavailable(
+            "onnxruntime and onnxruntime-gpu are both installed, and each overwrites the other's files; repair it with: "
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'lstm-serving[onnx]' (or [onnx-gpu])"
+        )
+    if index is None:
+        return
+    devices.require_gpu(index)
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise BackendUnavailable(
+            "this onnxruntime is built for CPUs: pip uninstall -y onnxruntime && pip install 'lstm-serving[onnx-gpu]'"
+        )
+
+
+def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> OnnxRuntimeBackend:
+    """Reads an ONNX file for `device`.
+
+    Raises `RepositoryError` when the file is missing, corrupt or does not fit `spec`, `BackendUnavailable` when the
+    device cannot be taken.
+    """
+    available(device)
+    if not artifact.is_file():
+        raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
+    index = devices.cuda_index(device)
+    session = _session(artifact, index, options)
+    if index is not None and "CUDAExecutionProvider" not in session.get_providers():
+        raise BackendUnavailable(
+            f"ONNX Runtime could not take {device} and fell back to {', '.join(session.get_providers())}; its log says "
+            "which CUDA or cuDNN library is missing: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
+    signature.check(artifact, "inputs", spec.inputs, _stated(session.get_inputs()))
+    signature.check(artifact, "outputs", spec.outputs, _stated(session.get_outputs()))
+    return OnnxRuntimeBackend(session)
+
+
+class OnnxRuntimeBackend:
+    """A loaded ONNX file; see `serving.backends.base.Backend`."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _session(artifact: Path, index: int | None, options: Options) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.enable_mem_pattern = False  # a plan for one shape is wasted where every batch has another
+    settings.log_severity_level = 3  # errors; warnings about a file come with every load and change nothing
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if index is not None:
+        onnxruntime.preload_dlls(directory="")  # CUDA and cuDNN from their Python packages, if they are installed
+        cuda = {"device_id": index, "use_tf32": int(options.allow_tf32)}
+        providers.insert(0, ("CUDAExecutionProvider", cuda))
+    try:
+        return onnxruntime.InferenceSession(str(artifact), settings, providers=providers)
+    except (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    ) as error:
+        raise RepositoryError(f"{artifact} cannot be read by ONNX Runtime: {_first_line(error)}") from error
+    except (state.EPFail, state.EngineError) as error:
+        raise BackendUnavailable(f"ONNX Runtime cannot take cuda:{index}: {_first_line(error)}") from error
+
+
+def _stated(tensors: Sequence[Any]) -> dict[str, signature.Stated]:
+    """Names, datatypes and shapes of `tensors` (onnxruntime NodeArg); a symbolic or unknown size is free."""
+    return {
+        tensor.name: (
+            _DATATYPES.get(tensor.type, tensor.type),
+            tuple(size if isinstance(size, int) else -1 for size in tensor.shape),
+        )
+        for tensor in tensors
+    }
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

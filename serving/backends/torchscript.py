@@ -1,0 +1,112 @@
+"""TorchScript through libtorch: `torch.jit.load`, none of the exporter's code needed.
+
+One fact that surprises: the number of threads and the TF32 switches belong to the *process*, not to a module. The last
+model loaded decides for every TorchScript model in this server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serving import devices
+from serving.backends.base import Options
+from serving.errors import BackendUnavailable, RepositoryError
+from serving.spec import ModelSpec, TensorSpec, Tensors
+
+FILE_NAME = "model.pt"
+TRITON_NAMES = ("pytorch", "pytorch_libtorch")
+
+
+def available(device: str) -> None:
+    """Raises `BackendUnavailable` unless PyTorch, and for "cuda:N" a CUDA build, a driver and that GPU, are here."""
+    index = devices.cuda_index(device)
+    devices.require_package("torch", "torch")
+    if index is None:
+        return
+    devices.require_gpu(index)
+    import torch
+
+    if torch.version.cuda is None:
+        raise BackendUnavailable(
+            f"this torch ({torch.__version__}) is built for CPUs: pip install --force-reinstall "
+            "'lstm-serving[torch]' --index-url https://download.pytorch.org/whl/cu130"
+        )
+    if index >= torch.cuda.device_count():
+        raise BackendUnavailable(f"torch sees {torch.cuda.device_count()} GPUs, so there is no {device} for it")
+
+
+def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> TorchScriptBackend:
+    """Reads a TorchScript file for `device`.
+
+    Raises `RepositoryError` when the file is missing, corrupt or does not fit `spec`, `BackendUnavailable` when the
+    device cannot be taken.
+    """
+    available(device)
+    if not artifact.is_file():
+        raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
+    import torch
+
+    torch.set_num_threads(options.threads)
+    if devices.cuda_index(device) is not None:
+        torch.backends.cuda.matmul.allow_tf32 = options.allow_tf32
+        torch.backends.cudnn.allow_tf32 = options.allow_tf32
+    try:
+        module = torch.jit.load(str(artifact), map_location=device)
+    except (torch.cuda.OutOfMemoryError, torch.AcceleratorError) as error:
+        raise BackendUnavailable(f"{device} cannot take {artifact}: {_first_line(error)}") from error
+    except (RuntimeError, ValueError) as error:
+        raise RepositoryError(f"{artifact} cannot be read by torch.jit.load: {_first_line(error)}") from error
+    _check(artifact, spec, module.forward.schema)
+    module.eval()
+    return TorchScriptBackend(module, spec, device)
+
+
+class TorchScriptBackend:
+    """A loaded TorchScript file; see `serving.backends.base.Backend`. All outputs are always computed."""
+
+    def __init__(self, module: Any, spec: ModelSpec, device: str) -> None:
+        self._module = module
+        self._inputs = tuple(tensor.name for tensor in spec.inputs)
+        self._outputs = tuple(tensor.name for tensor in spec.outputs)
+        self._device = device
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        import torch
+
+        with torch.inference_mode():
+            # torch.tensor copies: a view of read-only memory would warn, and an answer could share memory with it.
+            answer = self._module(*[torch.tensor(inputs[name], device=self._device) for name in self._inputs])
+        tensors = answer if isinstance(answer, tuple) else (answer,)
+        named = dict(zip(self._outputs, tensors, strict=True))
+        return {name: named[name].cpu().numpy() for name in outputs}
+
+    def close(self) -> None:
+        self._module = None
+
+
+def _check(artifact: Path, spec: ModelSpec, schema: Any) -> None:
+    """A TorchScript file states the names of its inputs and how many outputs it has; it states no shapes or dtypes."""
+    arguments = [argument.name for argument in schema.arguments if argument.name != "self"]
+    names = [_argument(position, tensor, arguments) for position, tensor in enumerate(spec.inputs)]
+    if names != arguments:
+        raise RepositoryError(
+            f"{artifact}: forward takes {', '.join(arguments)}, but its specification names "
+            f"{', '.join(tensor.name for tensor in spec.inputs)}: they must agree, in this order"
+        )
+    (returned,) = (value.type for value in schema.returns)
+    count = len(returned.elements()) if returned.kind() == "TupleType" else 1
+    if count != len(spec.outputs):
+        raise RepositoryError(f"{artifact} returns {count} outputs, but its specification names {len(spec.outputs)}")
+
+
+def _argument(position: int, tensor: TensorSpec, arguments: Sequence[str]) -> str:
+    """The argument that `tensor` feeds: by its name, or by Triton's convention `NAME__<position>`."""
+    by_position = re.fullmatch(rf".+__{position}", tensor.name)
+    return arguments[position] if by_position and position < len(arguments) else tensor.name
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,52 @@
+"""Devices by name, and what must be there before a backend can use one, found without importing a framework.
+
+The driver is asked directly, so that "no driver", "no such GPU" and "a package built for CPUs" are three different
+sentences. One fact that surprises: asking the CUDA driver for its GPUs (`cuInit`) makes no context and takes no GPU
+memory, and it obeys CUDA_VISIBLE_DEVICES.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+
+from serving.errors import BackendUnavailable
+
+CPU = "cpu"
+
+
+def cuda_index(device: str) -> int | None:
+    """N for "cuda:N", None for "cpu". Raises `BackendUnavailable` for any other text."""
+    if device == CPU:
+        return None
+    match = re.fullmatch(r"cuda:(\d{1,3})", device)
+    if match is None:
+        raise BackendUnavailable(f"device is {device!r}; it must be cpu or cuda:N, with N counted from 0")
+    return int(match.group(1))
+
+
+def require_package(package: str, extra: str) -> None:
+    """Raises `BackendUnavailable`, naming the extra to install, unless `package` can be imported. Imports nothing."""
+    if importlib.util.find_spec(package) is None:
+        raise BackendUnavailable(f"the package {package} is not installed: pip install 'lstm-serving[{extra}]'")
+
+
+def require_gpu(index: int) -> None:
+    """Raises `BackendUnavailable` unless the CUDA driver is there and knows a GPU of that index."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise BackendUnavailable(
+            f"cuda:{index} needs an NVIDIA driver, and libcuda.so.1 cannot be loaded ({error}): install the driver, "
+            "or start the container with its GPUs (docker run --gpus all)"
+        ) from error
+    count = ctypes.c_int(0)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status != 0:
+        raise BackendUnavailable(
+            f"cuda:{index} cannot be used: the NVIDIA driver reports error {status}; try nvidia-smi on this machine"
+        )
+    if index >= count.value:
+        known = ", ".join(f"cuda:{i}" for i in range(count.value)) or "none"
+        raise BackendUnavailable(f"there is no cuda:{index}; the driver's devices are: {known} (CUDA_VISIBLE_DEVICES?)")

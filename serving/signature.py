@@ -1,0 +1,46 @@
+"""Does an artefact take and give what `spec.json` says? Asked once, at load, of what the file itself states.
+
+One fact that surprises: a file may say less than the specification (a free axis, or nothing at all, as TorchScript
+does about shapes), and that fits; only a contradiction is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from serving.errors import RepositoryError
+from serving.spec import TensorSpec
+
+# What a file states about one tensor: a datatype (a key of `serving.spec.DTYPES`) and a shape with -1 where an axis is
+# free; None where the file does not say.
+Stated = tuple[str | None, tuple[int, ...] | None]
+
+
+def check(artifact: Path, side: str, expected: Sequence[TensorSpec], stated: Mapping[str, Stated]) -> None:
+    """Raises `RepositoryError`, naming the file and the tensor, unless `stated` fits `expected`.
+
+    `side` is "inputs" or "outputs", for the message.
+    """
+    names = [tensor.name for tensor in expected]
+    if set(names) != set(stated):
+        raise RepositoryError(
+            f"{artifact} has the {side} {', '.join(stated) or 'none'}, but its specification names {', '.join(names)}: "
+            "the two belong to different models"
+        )
+    for tensor in expected:
+        datatype, shape = stated[tensor.name]
+        if datatype is not None and datatype != tensor.datatype:
+            raise RepositoryError(
+                f"{artifact}: {tensor.name} is {datatype} in the file and {tensor.datatype} in its specification"
+            )
+        if shape is not None and not _fits(shape, tensor.shape):
+            raise RepositoryError(
+                f"{artifact}: {tensor.name} has shape {list(shape)} in the file and {list(tensor.shape)} in its "
+                "specification (-1 is a free size)"
+            )
+
+
+def _fits(stated: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """The file may leave free what the specification fixes; it may not fix what the specification leaves free."""
+    return len(stated) == len(expected) and all(s in (-1, e) for s, e in zip(stated, expected, strict=True))
