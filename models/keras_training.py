@@ -1,0 +1,68 @@
+"""One optimiser step in Keras: loss, gradient, clipping, AdamW (Loshchilov and Hutter 2019).
+
+One fact that surprises: an explicit step compiled by `tf.function` with open shapes is traced once for all lengths,
+where `Model.fit` would trace again for every new one.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from models.checkpoint import Weights
+from models.config import LSTMConfig
+from models.examples import Batch
+from models.keras_lstm import KerasLSTM
+from models.training import Plan
+
+
+class KerasTrainer:
+    """A `models.training.Trainer`; seeds the global random numbers of Python, numpy and TensorFlow."""
+
+    def __init__(self, config: LSTMConfig, scales: Weights, plan: Plan) -> None:
+        keras.utils.set_random_seed(plan.seed)
+        self.network = KerasLSTM(config)
+        self.network.load_canonical({**self.network.canonical_weights(), **scales})
+        self._optimizer = keras.optimizers.AdamW(
+            plan.learning_rate, weight_decay=plan.weight_decay, global_clipnorm=plan.clip_norm
+        )
+        self._optimizer.build(self.network.trainable_variables)
+        features, classes = config.input == "features", config.head == "classification"
+        target_shape = {"classification": (), "values": (config.outputs,), "values_per_step": (None, config.outputs)}
+        self._compiled = tf.function(
+            functools.partial(self._step),
+            input_signature=[
+                tf.TensorSpec((None, None, config.features) if features else (None, None), _dtype(not features)),
+                tf.TensorSpec((None,), tf.int64),
+                tf.TensorSpec((None, *target_shape[config.head]), _dtype(classes)),
+            ],
+        )
+
+    def step(self, batch: Batch) -> float:
+        """See `models.training.Trainer.step`."""
+        return float(self._compiled(batch.x, batch.lengths, batch.targets))
+
+    def _step(self, x: Any, lengths: Any, targets: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = self._loss(x, lengths, targets)
+        variables = self.network.trainable_variables
+        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    def _loss(self, x: Any, lengths: Any, targets: Any) -> Any:
+        network, config = self.network, self.network.config
+        zeros = tf.zeros((tf.shape(x)[0], config.layers * config.directions, config.hidden))
+        linear, _, _ = network(x, lengths, zeros, zeros, training=True)
+        if config.head == "classification":
+            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=linear))
+        errors = linear - (targets - network.output_mean) / network.output_scale
+        if config.head == "values_per_step":
+            errors = tf.boolean_mask(errors, tf.sequence_mask(lengths, tf.shape(x)[1]))
+        return tf.reduce_mean(tf.square(errors))
+
+
+def _dtype(whole_numbers: bool) -> Any:
+    return tf.int64 if whole_numbers else tf.float32

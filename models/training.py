@@ -1,0 +1,177 @@
+"""The loop that every framework trains in: epochs, validation, averaging, early stopping; plain numpy.
+
+A framework contributes one thing, a `Trainer` that takes one optimiser step (`models.torch_training`,
+`models.keras_training`). One fact that surprises: what is validated, kept and returned is never the network that the
+optimiser moves but the running average of its weights over the epochs (Polyak and Juditsky 1992), which wavers much
+less from epoch to epoch and so lets a small validation part choose well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models import networks
+from models.checkpoint import Weights
+from models.config import LSTMConfig
+from models.examples import Batch, Examples, batches, in_order, scaling, split, vary
+from models.networks import Network
+
+EVALUATION_ROWS = 256
+
+
+class TrainingError(ValueError):
+    """A plan that cannot be followed, or a training whose loss is no longer finite."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to train. Raises `TrainingError` when a number is out of its range.
+
+    `epochs` is the most there are; training ends `patience` epochs after the best one. `rows` is the size of a batch.
+    `clip_norm` bounds the norm of all gradients together. `averaging` is the share of the earlier average that one
+    more epoch keeps (0: no averaging). `noise` (in standard deviations) and `crop` (the shortest share of the steps)
+    vary the training cases, see `models.examples.vary`. `validation` is the share of the cases held out to decide when
+    to stop.
+    """
+
+    epochs: int = 100
+    patience: int = 15
+    rows: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    averaging: float = 0.0
+    noise: float = 0.0
+    crop: float = 1.0
+    validation: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "rows", "learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("weight_decay", "noise", "seed"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not (0 <= self.averaging < 1 and 0 < self.validation < 1 and 0 < self.crop <= 1):
+            raise TrainingError(
+                f"averaging is {self.averaging}, validation {self.validation}, crop {self.crop}; "
+                "they must lie in [0, 1), (0, 1) and (0, 1]"
+            )
+
+
+class Trainer(Protocol):
+    """One network and its optimiser in one framework."""
+
+    @property
+    def network(self) -> Network:
+        """The network whose weights `step` moves."""
+        ...
+
+    def step(self, batch: Batch) -> float:
+        """Moves the weights once and returns the batch's mean loss: cross-entropy, or squared standardised error."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """One point of the learning curve; `score` is the validation accuracy, or minus the mean absolute error."""
+
+    number: int
+    training_loss: float
+    validation_loss: float
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The best weights (of the epoch `best`) and the whole way there."""
+
+    config: LSTMConfig
+    weights: Weights
+    best: Epoch
+    history: tuple[Epoch, ...]
+
+
+def train(
+    framework: str, config: LSTMConfig, examples: Examples, plan: Plan, watch: Callable[[Epoch], None] = lambda _: None
+) -> Trained:
+    """Trains a network of `config` in `framework` on `examples`, a validation part of which only decides when to stop.
+
+    `watch` is called after every epoch. The same seed on the same machine gives the same weights. Raises
+    `TrainingError`, and `models.examples.ExamplesError` when there are too few cases.
+    """
+    rng = np.random.default_rng(plan.seed)
+    training, validation = split(examples, plan.validation, rng)
+    scales = scaling(config, training)
+    varied = plan.noise > 0 or plan.crop < 1
+    if varied and (config.input != "features" or config.head == "values_per_step"):
+        raise TrainingError("noise and crop need features as input and one target for the whole sequence")
+    trainer = start(framework, config, scales, plan)
+    averaged = networks.build(framework, config)
+
+    average: dict[str, npt.NDArray[np.float32]] = {}
+    history: list[Epoch] = []
+    best, best_weights = Epoch(0, np.inf, np.inf, -np.inf), average
+    for number in range(1, plan.epochs + 1):
+        cases = vary(training, plan.noise, plan.crop, scales["input.scale"], rng) if varied else training
+        losses = [trainer.step(batch) for batch in batches(cases, plan.rows, rng)]
+        training_loss = float(np.mean(losses))
+        if not np.isfinite(training_loss):
+            raise TrainingError(f"the loss of epoch {number} is {training_loss}; try a lower learning rate")
+
+        keep = min(plan.averaging, 1 - 1 / number)  # the first epochs count alike, none is favoured for being first
+        average = {
+            name: (keep * average[name] + (1 - keep) * weights).astype(np.float32) if keep else weights
+            for name, weights in trainer.network.canonical_weights().items()
+        }
+        averaged.load_canonical(average)
+        history.append(Epoch(number, training_loss, *evaluate(averaged, validation)))
+        watch(history[-1])
+        if history[-1].validation_loss < best.validation_loss:
+            best, best_weights = history[-1], average
+        elif number - best.number >= plan.patience:
+            break
+    return Trained(config, best_weights, best, tuple(history))
+
+
+def start(framework: str, config: LSTMConfig, scales: Weights, plan: Plan) -> Trainer:
+    """A fresh network of `config` with these scales, ready for its first step in `framework`, "torch" or "keras"."""
+    if framework == "torch":
+        from models.torch_training import TorchTrainer
+
+        return TorchTrainer(config, scales, plan)
+    if framework == "keras":
+        networks.silence_tensorflow()
+        from models.keras_training import KerasTrainer
+
+        return KerasTrainer(config, scales, plan)
+    raise ValueError(f"framework is {framework!r}; it must be one of {', '.join(networks.FRAMEWORKS)}")
+
+
+def evaluate(network: Network, examples: Examples) -> tuple[float, float]:
+    """(loss, score) over all cases or, per step, over all true steps.
+
+    Classes: mean cross-entropy and accuracy. Values: mean squared error in units of the network's `output.scale`, and
+    minus the mean absolute error in raw units (so that more is better).
+    """
+    losses, scores = [], []
+    scale = network.canonical_weights().get("output.scale")
+    for batch in in_order(examples, EVALUATION_ROWS):
+        y = network.predict({"x": batch.x, "lengths": batch.lengths})["y"]
+        if scale is None:
+            of_target = y[np.arange(len(y)), batch.targets]
+            losses.append(-np.log(np.maximum(of_target, 1e-12)))
+            scores.append((y.argmax(axis=-1) == batch.targets).astype(np.float64))
+            continue
+        error = y - batch.targets
+        if error.ndim == 3:
+            error = np.concatenate([row[:length] for row, length in zip(error, batch.lengths, strict=True)])
+        losses.append(((error / scale) ** 2).ravel())
+        scores.append(-np.abs(error).ravel())
+    return float(np.concatenate(losses).mean()), float(np.concatenate(scores).mean())
