@@ -1,4 +1,4 @@
-"""Writes `model.savedmodel/`: a TensorFlow function with the signature `serving_default`, as TensorFlow Serving loads it.
+"""Writes `model.savedmodel/`: a TensorFlow function with the signature `serving_default`, as TF Serving loads it.
 
 One fact that surprises: a step-by-step loop costs TensorFlow some milliseconds a call; its fused `BlockLSTMV2` runs all
 steps of a layer inside one operator. It knows no lengths and computes on behind the end of a row, so the state of a row
@@ -22,8 +22,6 @@ from models.config import LSTMConfig
 
 FORMAT = "savedmodel"
 BACKEND = "saved_model"
-
-_GATES = (0, 2, 1, 3)  # ours are input, forget, cell, output; BlockLSTMV2 takes input, cell, forget, output
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
@@ -127,15 +125,14 @@ def _reverse(steps: Any, lengths: Any) -> Any:
 
 
 def _matrix(weights: Weights, prefix: str) -> npt.NDArray[np.float32]:
-    """[inputs + hidden, 4 * hidden]: one product for what comes from below and from the step before."""
+    """[inputs + hidden, 4 * hidden]: one product for what comes from below and from the step before.
+
+    The gates stay in our order: unlike the first `BlockLSTM`, the second takes input, forget, cell, output.
+    """
     both = np.concatenate([weights[f"{prefix}.weight_input"], weights[f"{prefix}.weight_hidden"]], axis=1)
-    return np.ascontiguousarray(_gates(both).T)
+    return np.ascontiguousarray(both.T)
 
 
 def _bias(weights: Weights, prefix: str) -> npt.NDArray[np.float32]:
-    return _gates(weights[f"{prefix}.bias_input"] + weights[f"{prefix}.bias_hidden"])
-
-
-def _gates(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    blocks = np.split(array, 4)
-    return np.concatenate([blocks[i] for i in _GATES])
+    bias: npt.NDArray[np.float32] = weights[f"{prefix}.bias_input"] + weights[f"{prefix}.bias_hidden"]
+    return bias
