@@ -72,8 +72,8 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
-    def constant(self, name: str, array: npt.NDArray[Any]) -> str:
-        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+    def constant(self, name: str, array: npt.ArrayLike) -> str:
+        self._constants[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def integers(self, *values: int) -> str:
@@ -85,8 +85,8 @@ class _Graph:
         return outputs[0]
 
     def model(self, config: LSTMConfig) -> onnx.ModelProto:
-        values = [[_value(tensor) for tensor in side] for side in (signature.inputs(config), signature.outputs(config))]
-        graph = helper.make_graph(self._nodes, "lstm", *values, list(self._constants.values()))
+        inputs, outputs = map(_value, signature.inputs(config)), map(_value, signature.outputs(config))
+        graph = helper.make_graph(self._nodes, "lstm", list(inputs), list(outputs), list(self._constants.values()))
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="lstm-serving")
 

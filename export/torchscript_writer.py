@@ -1,10 +1,9 @@
 """Writes `model.pt`: a scripted PyTorch module that `torch.jit.load` reads with none of our code.
 
 Scripted, not traced: a trace would keep only the branch that its example took. One fact that surprises: packing costs
-more than it saves when no row is shorter than another, so a batch of full rows goes round it.
+more than it saves when no row is shorter than another, so a batch of full rows goes round it. (And `torch.jit` reads
+the annotations of a class as types, so this module does not import `annotations`, which would make them text.)
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 
@@ -26,31 +25,32 @@ def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
     Raises `OSError` or `RuntimeError` when writing fails.
     """
     network = _Network(config, weights).eval()
-    torch.jit.script(network).save(str(path))
+    torch.jit.script(network).save(str(path))  # type: ignore[no-untyped-call]
 
 
 class _Network(nn.Module):
-    """The canonical network; what is final is a constant of the script, and a branch on it is compiled away."""
+    """The canonical network. Buffers that a configuration does not need are empty, and no step reads them."""
+
+    embedding: Tensor
+    input_mean: Tensor
+    input_scale: Tensor
+    head_weight: Tensor
+    head_bias: Tensor
+    output_mean: Tensor
+    output_scale: Tensor
 
     def __init__(self, config: LSTMConfig, weights: Weights) -> None:
         super().__init__()
-        self.tokens: bool = config.input == "tokens"
-        self.last_id: int = max(config.vocabulary - 1, 0)
-        self.per_step: bool = config.head == "values_per_step"
-        self.classify: bool = config.head == "classification"
-        self.directions: int = config.directions
-        none = np.zeros(0, np.float32)
-        for name in (
-            "embedding",
-            "input.mean",
-            "input.scale",
-            "head.weight",
-            "head.bias",
-            "output.mean",
-            "output.scale",
-        ):
-            array = torch.from_numpy(weights.get(name, none).copy())
-            self.register_buffer(name.replace(".", "_"), array)
+        self.tokens = config.input == "tokens"
+        self.last_id = max(config.vocabulary - 1, 0)
+        self.per_step = config.head == "values_per_step"
+        self.classify = config.head == "classification"
+        self.directions = config.directions
+        for name in ("embedding", *(f"{part}.{kind}" for part in ("input", "output") for kind in ("mean", "scale"))):
+            array = weights.get(name, np.zeros(0, np.float32))
+            self.register_buffer(name.replace(".", "_"), torch.tensor(array))
+        self.register_buffer("head_weight", torch.tensor(weights["head.weight"]))
+        self.register_buffer("head_bias", torch.tensor(weights["head.bias"]))
         self.lstm = nn.LSTM(
             config.layer_inputs(0), config.hidden, config.layers, batch_first=True, bidirectional=config.bidirectional
         )
@@ -77,10 +77,7 @@ class _Network(nn.Module):
         cn = cn.transpose(0, 1).contiguous()
         last = hn[:, -self.directions :].flatten(1)  # [rows, directions * hidden], of the last layer
         y = nn.functional.linear(hidden if self.per_step else last, self.head_weight, self.head_bias)
-        if self.classify:
-            y = y.softmax(-1)
-        else:
-            y = y * self.output_scale + self.output_mean
+        y = y.softmax(-1) if self.classify else y * self.output_scale + self.output_mean
         if self.per_step:
             behind = torch.arange(steps, device=x.device) >= lengths.unsqueeze(1)  # [rows, steps]
             y = y.masked_fill(behind.unsqueeze(2), 0.0)
@@ -96,8 +93,8 @@ def _parameters(config: LSTMConfig, weights: Weights) -> dict[str, Tensor]:
         "bias_hh": "bias_hidden",
     }
     return {
-        f"{theirs}_l{layer}{'_reverse' if direction == 'backward' else ''}": torch.from_numpy(
-            weights[f"lstm.{layer}.{direction}.{ours}"].copy()
+        f"{theirs}_l{layer}{'_reverse' if direction == 'backward' else ''}": torch.tensor(
+            weights[f"lstm.{layer}.{direction}.{ours}"]
         )
         for layer in range(config.layers)
         for direction in DIRECTIONS[: config.directions]
