@@ -73,7 +73,7 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def check_agreement(what: str, got: Tensors, expected: Tensors, tolerance: float) -> float:
-    """The largest disagreement over all of `expected`; raises `VerificationFailed` above `tolerance`, saying where and by how much."""
+    """The largest disagreement over all of `expected`; raises `VerificationFailed` above `tolerance`, saying by how much."""
     worst = 0.0
     for name, reference in expected.items():
         difference = disagreement(got[name], reference)

@@ -1,0 +1,161 @@
+"""`lstm-serve`: the command line, every flag of which is also an environment variable.
+
+One fact that surprises: the environment is read as if its values stood in front of the command line, so a flag always
+wins and a bad value is refused by the same check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from serving import backends, logs
+from serving.errors import StartupError
+from serving.loader import AUTO
+
+ENVIRONMENT_PREFIX = "LSTM_SERVE_"
+
+
+def _at_least(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < lowest or (highest is not None and value > highest):
+            upper = "" if highest is None else f" and at most {highest}"
+            raise argparse.ArgumentTypeError(f"{value} is out of range: at least {lowest}{upper}")
+        return value
+
+    number.__name__ = "whole number"
+    return number
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a share: 0 logs nothing, 1 logs every request")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{value} is not a time in seconds")
+    return value
+
+
+def _device(text: str) -> str:
+    kind, colon, index = text.partition(":")
+    if text in ("cpu", AUTO) or (kind == "cuda" and colon and index.isascii() and index.isdigit()):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a device; use cpu, cuda:N (cuda:0 is the first GPU) or auto")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `lstm-serve`."""
+    made = argparse.ArgumentParser(
+        prog="lstm-serve",
+        description="Serves the LSTM models of a repository over gRPC (Open Inference Protocol v2), and measures itself.",
+        epilog=f"Every flag can be set in the environment too: --grpc-port is {ENVIRONMENT_PREFIX}GRPC_PORT. "
+        "Model files are code (TorchScript and SavedModel above all): serve only what you trust.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    port = _at_least(0, 65535)
+    add = made.add_argument
+    add(
+        "--model-repository",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help="folder with one folder for each model",
+    )
+    add("--host", default="127.0.0.1", help="address of both ports; 0.0.0.0 for all interfaces")
+    add("--grpc-port", type=port, default=8001, metavar="PORT", help="gRPC port; 0 for any free one")
+    add("--metrics-port", type=port, default=8002, metavar="PORT", help="port of GET /metrics; 0 for any free one")
+    add(
+        "--backend",
+        choices=(AUTO, *backends.names()),
+        default=AUTO,
+        help="what computes, unless a model's config.pbtxt says so; auto takes the first of "
+        f"{', '.join(backends.PREFERENCE)} that is installed and whose file the version has",
+    )
+    add(
+        "--device",
+        type=_device,
+        default="cpu",
+        metavar="cpu|cuda:N|auto",
+        help="where it computes, unless a model's config.pbtxt says so; auto takes the first GPU, or the CPU if there is none",
+    )
+    add(
+        "--threads",
+        type=_at_least(1),
+        default=1,
+        metavar="N",
+        help="compute threads within one batch; LSTM steps depend on each other, so more than one seldom helps",
+    )
+    add(
+        "--max-steps",
+        type=_at_least(1),
+        default=4096,
+        metavar="N",
+        help="longest sequence that a request may hold",
+    )
+    add(
+        "--max-message-bytes",
+        type=_at_least(1024, 2**31 - 1),
+        default=128 * 1024 * 1024,
+        metavar="N",
+        help="largest request and largest answer",
+    )
+    add(
+        "--exit-timeout-seconds",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="how long SIGTERM waits for requests in flight",
+    )
+    add("--access-log", type=_share, default=0.0, metavar="SHARE", help="share of the requests that are logged, 0 to 1")
+    add("--log-format", choices=logs.FORMATS, default="text", help="log lines for people or for machines")
+    add("--log-level", choices=logs.LEVELS, default="info", help="the least severe level that is logged")
+    return made
+
+
+def arguments(command_line: Sequence[str], environment: dict[str, str]) -> list[str]:
+    """The command line with the environment's values put in front. Raises `StartupError` on a variable that is no flag."""
+    flags = {
+        ENVIRONMENT_PREFIX + flag[2:].replace("-", "_").upper(): flag
+        for action in parser()._actions
+        for flag in action.option_strings
+        if flag.startswith("--") and flag != "--help"
+    }
+    front = []
+    for variable in sorted(environment):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            if variable not in flags:
+                raise StartupError(
+                    f"the environment sets {variable}, which is no flag; known are {', '.join(sorted(flags))}"
+                )
+            front.append(f"{flags[variable]}={environment[variable]}")
+    return [*front, *command_line]
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Entry point. Exit codes: 0 stopped as asked, 1 cannot start or cut off, 2 wrong usage."""
+    try:
+        asked = parser().parse_args(arguments(sys.argv[1:] if command_line is None else command_line, dict(os.environ)))
+        logs.configure(asked.log_format, asked.log_level)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a busy port is told by us, once
+        from serving.server import Settings, serve
+
+        fields = {name: value for name, value in vars(asked).items() if not name.startswith("log_")}
+        return serve(Settings(**fields))
+    except StartupError as error:
+        print(f"lstm-serve: error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""A backend that computes almost nothing, on purpose: for unit tests, for measuring the server's own cost, and for demos.
+
+It is deterministic and keeps recurrent state like the real ones: every element of an output row is the sum of that
+row's input (its true steps) on top of what its state held, so feeding a row in pieces gives what feeding it whole gives.
+Its artefact is a small JSON file, `{"delay_seconds": 0.0, "fail_on": null}`: each call sleeps for the delay, and fails
+when the first element of any row equals `fail_on`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving.backends.base import Options
+from serving.errors import BackendUnavailable, RepositoryError
+from serving.spec import ModelSpec, Tensors
+
+FILE_NAME = "model.fake.json"
+TRITON_NAMES = ("fake", "fake")
+
+
+def available(device: str) -> None:
+    """Everywhere, on the CPU."""
+    if device != "cpu":
+        raise BackendUnavailable(f"the fake backend runs on the CPU only; device {device!r} was asked for")
+
+
+def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> FakeBackend:
+    """Reads the delay and the value to fail on."""
+    available(device)
+    try:
+        fields = json.loads(artifact.read_text())
+        return FakeBackend(spec, float(fields.get("delay_seconds", 0.0)), fields.get("fail_on"))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RepositoryError(f"{artifact} is not a usable fake model: {error}") from error
+
+
+class FakeBackend:
+    """Sums rows; see the module."""
+
+    def __init__(self, spec: ModelSpec, delay_seconds: float, fail_on: float | None) -> None:
+        self._spec = spec
+        self._delay_seconds = delay_seconds
+        self._fail_on = fail_on
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        """Every output asked for, filled with each row's sum."""
+        if self._delay_seconds:
+            time.sleep(self._delay_seconds)
+        spec = self._spec
+        main = inputs[spec.advertised_inputs[0].name]
+        rows = main.shape[0]
+        if self._fail_on is not None and (main.reshape(rows, -1)[:, 0] == self._fail_on).any():
+            raise RuntimeError(f"asked to fail on {self._fail_on}")
+        if spec.lengths:
+            true_step = np.arange(main.shape[1]) < inputs[spec.lengths.input][:, None]
+            main = np.where(true_step.reshape(*true_step.shape, *[1] * (main.ndim - 2)), main, 0)
+        sums = main.reshape(rows, -1).sum(axis=1, dtype=np.float64)
+        if spec.state:
+            sums = sums + inputs[spec.state[0].input].reshape(rows, -1)[:, 0]
+        results: dict[str, np.ndarray[Any, Any]] = {}
+        for tensor in spec.outputs:
+            if tensor.name in outputs:
+                shape = [rows, *(main.shape[1] if size == -1 else size for size in tensor.shape[1:])]
+                filled = np.empty(shape, tensor.dtype)
+                filled[...] = sums.reshape(rows, *[1] * (len(shape) - 1))
+                results[tensor.name] = filled
+        return results
+
+    def close(self) -> None:
+        """Nothing to free."""

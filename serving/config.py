@@ -1,0 +1,237 @@
+"""What the operator decides about a model: `config.pbtxt`, read with the real ModelConfig schema and checked in full.
+
+A field that this server does not serve is refused by name and an unknown one with its line: nothing in the file is
+ignored. What the file leaves out is completed from the artefact. One fact that surprises: proto3 cannot tell
+`max_batch_size: 0` from its absence, and both mean "complete it", here as in Triton.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from protos import model_config_pb2 as pb
+from serving import backends
+from serving.batcher import BatchPolicy
+from serving.errors import ModelConfigError
+from serving.spec import ModelSpec, TensorSpec
+
+DEFAULT_MAX_ROWS = 64
+DEFAULT_MAX_QUEUE = 1024
+
+# Every field that means something here; the rest of the schema is refused when it is set.
+SERVED_FIELDS = frozenset(
+    {
+        "name",
+        "platform",
+        "backend",
+        "max_batch_size",
+        "input.name",
+        "input.data_type",
+        "input.dims",
+        "output.name",
+        "output.data_type",
+        "output.dims",
+        "output.label_filename",
+        "version_policy.latest.num_versions",
+        "version_policy.all",
+        "version_policy.specific.versions",
+        "dynamic_batching.preferred_batch_size",
+        "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.default_queue_policy.max_queue_size",
+        "instance_group.name",
+        "instance_group.kind",
+        "instance_group.count",
+        "instance_group.gpus",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+    """`config.pbtxt`, checked. `backend` and `device` are None where the file leaves them to the server's flags."""
+
+    written: pb.ModelConfig
+    policy: BatchPolicy
+    backend: str | None
+    device: str | None
+
+    def versions(self, there: Sequence[int]) -> list[int]:
+        """Which of the versions on disk are to be served, lowest first. Raises `ModelConfigError` if a named one is missing."""
+        policy = self.written.version_policy
+        choice = policy.WhichOneof("policy_choice")
+        if choice == "all":
+            return sorted(there)
+        if choice == "specific":
+            if missing := sorted(set(policy.specific.versions) - set(there)):
+                raise ModelConfigError(
+                    f"config.pbtxt of model '{self.written.name}': version_policy names {missing}; there are {sorted(there)}"
+                )
+            return sorted(policy.specific.versions)
+        return sorted(there)[-(policy.latest.num_versions or 1) :]
+
+
+def parse(text: str | None, name: str) -> Choices:
+    """Reads and checks the text of a `config.pbtxt`; None stands for a model without one.
+
+    Raises `ModelConfigError`, naming the field or the line, its value, and what is allowed.
+    """
+    where = f"config.pbtxt of model '{name}'"
+    try:
+        written = text_format.Parse(text or "", pb.ModelConfig())
+    except text_format.ParseError as error:
+        raise ModelConfigError(f"{where} does not parse: line {error}") from error
+    for field in _fields(written):
+        if field not in SERVED_FIELDS and not any(served.startswith(f"{field}.") for served in SERVED_FIELDS):
+            raise ModelConfigError(f"{where}: the field '{field}' is not served by this server; remove it")
+    if written.name and written.name != name:
+        raise ModelConfigError(f"{where}: name is '{written.name}', but the folder is called '{name}'; they must agree")
+    written.name = name
+    return Choices(
+        written=written,
+        policy=_policy(written, where),
+        backend=_backend(written, where),
+        device=_device(written, where),
+    )
+
+
+def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, labels: bool) -> pb.ModelConfig:
+    """The configuration in force, every default filled in, as the ModelConfig RPC shows it.
+
+    Raises `ModelConfigError` where the file's inputs or outputs contradict the artefact.
+    """
+    written, policy = choices.written, choices.policy
+    _agree(written, spec)
+    module = backends.module(backend)
+    config = pb.ModelConfig(
+        name=written.name,
+        backend=module.TRITON_NAMES[0],
+        platform=module.TRITON_NAMES[-1],
+        default_model_filename=module.FILE_NAME,
+        max_batch_size=policy.max_rows,
+        input=[pb.ModelInput(name=t.name, data_type=_data_type(t), dims=t.shape[1:]) for t in spec.advertised_inputs],
+        output=[
+            pb.ModelOutput(
+                name=t.name,
+                data_type=_data_type(t),
+                dims=t.shape[1:],
+                label_filename="labels.txt" if labels and t.name == spec.labels_of else "",
+            )
+            for t in spec.advertised_outputs
+        ],
+    )
+    config.version_policy.CopyFrom(written.version_policy)
+    if not config.version_policy.WhichOneof("policy_choice"):
+        config.version_policy.latest.num_versions = 1
+    if policy.dynamic:
+        config.dynamic_batching.preferred_batch_size.extend(policy.preferred_rows)
+        config.dynamic_batching.max_queue_delay_microseconds = policy.max_delay_ns // 1000
+        config.dynamic_batching.default_queue_policy.max_queue_size = policy.max_queue
+    group = config.instance_group.add(name=f"{written.name}_0", count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    if device != "cpu":
+        group.kind = pb.ModelInstanceGroup.KIND_GPU
+        group.gpus.append(int(device.partition(":")[2]))
+    return config
+
+
+def _fields(message: Message, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields that are set, down to the leaves; an empty message that is set counts as a leaf."""
+    for descriptor, value in message.ListFields():
+        name = f"{prefix}{descriptor.name}"
+        is_map = descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry
+        if descriptor.message_type is None or is_map:
+            yield name
+            continue
+        for part in value if descriptor.is_repeated else [value]:
+            inner = list(_fields(part, f"{name}."))
+            yield from inner or [name]
+
+
+def _policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
+    if written.max_batch_size < 0:
+        raise ModelConfigError(
+            f"{where}: max_batch_size is {written.max_batch_size}; it must be at least 1, or 0 for {DEFAULT_MAX_ROWS}"
+        )
+    max_rows = written.max_batch_size or DEFAULT_MAX_ROWS
+    batching = written.dynamic_batching
+    for rows in batching.preferred_batch_size:
+        if not 1 <= rows <= max_rows:
+            raise ModelConfigError(
+                f"{where}: preferred_batch_size {rows} is not within 1 and max_batch_size {max_rows}"
+            )
+    return BatchPolicy(
+        max_rows=max_rows,
+        max_delay_ns=batching.max_queue_delay_microseconds * 1000,
+        preferred_rows=tuple(sorted(batching.preferred_batch_size)),
+        max_queue=batching.default_queue_policy.max_queue_size or DEFAULT_MAX_QUEUE,
+        dynamic=written.HasField("dynamic_batching") or written.max_batch_size == 0,
+    )
+
+
+def _backend(written: pb.ModelConfig, where: str) -> str | None:
+    chosen = set()
+    for field, value in (("backend", written.backend), ("platform", written.platform)):
+        if not value:
+            continue
+        matching = [name for name in backends.names() if value in (name, *backends.module(name).TRITON_NAMES)]
+        if not matching:
+            known = ", ".join("/".join((name, *backends.module(name).TRITON_NAMES)) for name in backends.names())
+            raise ModelConfigError(f"{where}: {field} is '{value}', which this server does not have; known are {known}")
+        chosen.update(matching)
+    if len(chosen) > 1:
+        raise ModelConfigError(
+            f"{where}: backend '{written.backend}' and platform '{written.platform}' contradict each other"
+        )
+    return chosen.pop() if chosen else None
+
+
+def _device(written: pb.ModelConfig, where: str) -> str | None:
+    groups = written.instance_group
+    if not groups:
+        return None
+    group = groups[0]
+    if len(groups) > 1 or group.count > 1 or len(group.gpus) > 1:
+        raise ModelConfigError(f"{where}: instance_group asks for several instances; one instance of a model is served")
+    if group.count < 0 or any(gpu < 0 for gpu in group.gpus):
+        raise ModelConfigError(f"{where}: instance_group has a negative count or GPU")
+    if group.kind == pb.ModelInstanceGroup.KIND_CPU:
+        if group.gpus:
+            raise ModelConfigError(
+                f"{where}: instance_group is KIND_CPU and names GPUs {list(group.gpus)}; drop one of them"
+            )
+        return "cpu"
+    if group.kind == pb.ModelInstanceGroup.KIND_GPU or group.gpus:
+        return f"cuda:{group.gpus[0] if group.gpus else 0}"
+    if group.kind == pb.ModelInstanceGroup.KIND_AUTO:
+        return None
+    raise ModelConfigError(
+        f"{where}: instance_group kind KIND_MODEL is not served; use KIND_AUTO, KIND_CPU or KIND_GPU"
+    )
+
+
+def _data_type(tensor: TensorSpec) -> str:
+    return f"TYPE_{tensor.datatype}"
+
+
+def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
+    """Tensors that the file names must be the artefact's own, all of them, with the same type and dims."""
+    sides = (("input", written.input, spec.advertised_inputs), ("output", written.output, spec.advertised_outputs))
+    for side, listed, facts in sides:
+        where = f"config.pbtxt of model '{written.name}': {side}"
+        known = {tensor.name: tensor for tensor in facts}
+        names = [tensor.name for tensor in listed]
+        if listed and sorted(names) != sorted(known):
+            raise ModelConfigError(f"{where}s are {names}; the model's are {sorted(known)}: list all of them or none")
+        for tensor in listed:
+            fact = known[tensor.name]
+            asked = pb.DataType.Name(tensor.data_type)
+            if asked != _data_type(fact):
+                raise ModelConfigError(f"{where} '{tensor.name}' is {asked}; the model's is {_data_type(fact)}")
+            if tuple(tensor.dims) != fact.shape[1:]:
+                raise ModelConfigError(
+                    f"{where} '{tensor.name}' has dims {list(tensor.dims)}; the model's are {list(fact.shape[1:])} "
+                    "(the rows are left out)"
+                )

@@ -1,0 +1,125 @@
+"""From a version on disk to a live model: choose the backend and the device, load, replay the golden samples.
+
+Runs on a loader thread, never on one that answers requests. One fact that surprises: what is verified is the very
+backend object that will serve, on its device, not a second one like it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+
+from serving import backends, config, golden
+from serving.backends.base import Backend, Options
+from serving.batcher import Batcher
+from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
+from serving.metrics import ModelMetrics
+from serving.model import Model
+from serving.repository import Repository, VersionFolder
+from serving.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; and options for the backend.
+
+    What a model's `config.pbtxt` says goes before these.
+    """
+
+    backend: str = AUTO
+    device: str = "cpu"
+    options: Options = dataclasses.field(default_factory=Options)
+
+
+def choose(backend: str, device: str, formats: tuple[str, ...]) -> tuple[str, str]:
+    """The backend and the device that will serve a version which holds the artefacts of `formats` (in order of preference).
+
+    Raises `RepositoryError` when the version lacks what was asked for, `BackendUnavailable` with every reason when
+    nothing that is there can run here.
+    """
+    if not formats:
+        known = ", ".join(backends.module(name).FILE_NAME for name in backends.PREFERENCE)
+        raise RepositoryError(f"the version holds no model file; one of {known} is needed: export it again")
+    if backend != AUTO and backend not in formats:
+        raise RepositoryError(
+            f"backend {backend} was asked for, but the version has no {backends.module(backend).FILE_NAME}; "
+            f"it can be served by {', '.join(formats)}"
+        )
+    reasons = []
+    for name in formats if backend == AUTO else (backend,):
+        for candidate in ("cuda:0", "cpu") if device == AUTO else (device,):
+            try:
+                backends.module(name).available(candidate)
+            except BackendUnavailable as error:
+                reasons.append(f"{name} on {candidate}: {error}")
+            else:
+                return name, candidate
+    raise BackendUnavailable("; ".join(reasons))
+
+
+def load(
+    repository: Repository, name: str, folder: VersionFolder, choices: config.Choices, placement: Placement
+) -> Model:
+    """Makes a version live. Raises a `StartupError` of the fitting kind; nothing is left running then."""
+    began = time.monotonic()
+    spec = folder.spec()
+    samples = folder.samples()
+    backend_name, device = choose(
+        choices.backend or placement.backend, choices.device or placement.device, folder.formats()
+    )
+    complete = config.complete(choices, spec, backend_name, device, labels=repository.has_labels(name))
+    backend = backends.module(backend_name).load(folder.artifact(backend_name), spec, device, placement.options)
+    try:
+        worst = verify(backend, spec, samples, f"{name} version {folder.number} in {backend_name} on {device}")
+    except BaseException:
+        backend.close()
+        raise
+    metrics = ModelMetrics()
+    metrics.load_seconds = time.monotonic() - began
+    log.info(
+        "loaded",
+        extra={
+            "fields": {
+                "model": name,
+                "version": folder.number,
+                "backend": backend_name,
+                "asked": choices.backend or placement.backend,
+                "device": device,
+                "formats": ",".join(folder.formats()),
+                "verified": "true",
+                "largest_difference": f"{worst:.2g}",
+                "seconds": round(metrics.load_seconds, 3),
+            }
+        },
+    )
+    return Model(
+        name=name,
+        version=str(folder.number),
+        spec=spec,
+        config=complete,
+        backend=backend_name,
+        device=device,
+        verified=True,
+        batcher=Batcher(f"model '{name}' version {folder.number}", backend, choices.policy, metrics),
+        metrics=metrics,
+    )
+
+
+def verify(backend: Backend, spec: ModelSpec, samples: list[golden.Sample], what: str) -> float:
+    """Replays the golden samples; returns the largest disagreement, raises `VerificationFailed` above the spec's tolerance."""
+    names = [tensor.name for tensor in spec.outputs]
+    worst = 0.0
+    for sample in samples:
+        try:
+            got = backend.run(sample.inputs, names)
+        except Exception as error:
+            raise VerificationFailed(
+                f"{what}: cannot run its golden samples: {type(error).__name__}: {error}"
+            ) from error
+        worst = max(worst, golden.check_agreement(what, got, sample.outputs, spec.tolerance))
+    return worst

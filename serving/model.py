@@ -1,0 +1,79 @@
+"""One live version of a model: its backend behind its batcher, its counts, and the leases that keep it alive."""
+
+from __future__ import annotations
+
+import threading
+
+from protos import model_config_pb2 as pb
+from serving.batcher import Batcher, Pending
+from serving.metrics import ModelMetrics
+from serving.spec import ModelSpec
+
+
+class Model:
+    """A version that can answer.
+
+    `config` is the configuration in force; `backend` (our name) and `device` say what computes; `verified` whether its
+    golden samples were replayed. A leased model is never closed: `close` waits for the last lease to be released.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        version: str,
+        spec: ModelSpec,
+        config: pb.ModelConfig,
+        backend: str,
+        device: str,
+        verified: bool,
+        batcher: Batcher,
+        metrics: ModelMetrics,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.spec = spec
+        self.config = config
+        self.backend = backend
+        self.device = device
+        self.verified = verified
+        self.metrics = metrics
+        self.batcher = batcher
+        self._leases = 0
+        self._unleased = threading.Condition()
+
+    def submit(self, pending: Pending) -> None:
+        """Queues a request; raises what `Batcher.submit` raises."""
+        self.batcher.submit(pending)
+
+    def lease(self) -> Lease:
+        """Keeps this version alive until the lease is released."""
+        with self._unleased:
+            self._leases += 1
+        return Lease(self)
+
+    def release(self) -> None:
+        """Gives one lease back; called by `Lease` alone."""
+        with self._unleased:
+            self._leases -= 1
+            if not self._leases:
+                self._unleased.notify_all()
+
+    def close(self) -> None:
+        """Waits for the last lease, answers what is queued, and frees the backend. Nothing may lease it any more."""
+        with self._unleased:
+            self._unleased.wait_for(lambda: not self._leases)
+        self.batcher.drain()
+
+
+class Lease:
+    """The right to use a model; released exactly once, on whichever thread completes the request."""
+
+    __slots__ = ("model",)
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def release(self) -> None:
+        """The request is done with the model."""
+        self.model.release()

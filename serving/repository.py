@@ -1,0 +1,87 @@
+"""The model repository as it lies on disk: which models and versions are there, and what each version folder holds.
+
+Only reads. What is in memory is the manager's business. One fact that surprises: whatever starts with a dot is not
+there, since that is how a version looks while its exporter is still writing it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving import backends, golden
+from serving.errors import RepositoryError
+from serving.spec import FILE_NAME as SPEC_FILE
+from serving.spec import ModelSpec
+
+CONFIG_FILE = "config.pbtxt"
+LABELS_FILE = "labels.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class VersionFolder:
+    """One version on disk: `number` from 1, `path` its folder."""
+
+    number: int
+    path: Path
+
+    def spec(self) -> ModelSpec:
+        """The facts that its exporter wrote. Raises `RepositoryError`."""
+        return ModelSpec.read(self.path / SPEC_FILE)
+
+    def samples(self) -> list[golden.Sample]:
+        """The golden samples. Raises `RepositoryError`."""
+        return golden.read_samples(self.path / golden.FILE_NAME)
+
+    def artifact(self, backend: str) -> Path:
+        """Where the file or folder lies that this backend reads; it need not be there."""
+        return self.path / backends.module(backend).FILE_NAME
+
+    def formats(self) -> tuple[str, ...]:
+        """The backends whose artefact is there, in the order of preference."""
+        return tuple(name for name in backends.names() if self.artifact(name).exists())
+
+
+@dataclasses.dataclass(frozen=True)
+class Repository:
+    """A folder with one folder for each model."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if not self.path.is_dir():
+            kind = "is not a folder" if self.path.exists() else "does not exist"
+            raise RepositoryError(f"the model repository {self.path} {kind}; name one with --model-repository DIR")
+
+    def models(self) -> list[str]:
+        """Names of the models, sorted."""
+        return sorted(entry.name for entry in self.path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+    def config_text(self, model: str) -> str | None:
+        """The text of the model's `config.pbtxt`, or None where there is none. Raises `RepositoryError`."""
+        path = self.path / model / CONFIG_FILE
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RepositoryError(f"{path} cannot be read: {error}") from error
+
+    def has_labels(self, model: str) -> bool:
+        """Whether class names lie beside the versions."""
+        return (self.path / model / LABELS_FILE).is_file()
+
+    def versions(self, model: str) -> Sequence[VersionFolder]:
+        """The versions of a model, lowest first. Raises `RepositoryError` where there is none."""
+        folder = self.path / model
+        found = [
+            VersionFolder(int(entry.name), entry)
+            for entry in folder.iterdir()
+            if entry.is_dir() and entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0")
+        ]
+        if not found:
+            raise RepositoryError(
+                f"{folder} holds no version: a version is a folder named by a whole number from 1, like {folder / '1'}"
+            )
+        return sorted(found, key=lambda version: version.number)

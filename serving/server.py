@@ -1,0 +1,169 @@
+"""Putting the server together, and its life from the first port to the last answer.
+
+Ports are bound before any model is loaded, so that a busy one is found at once and liveness can be asked for while a
+large model loads. One fact that surprises: readiness goes before the port does, so that a load balancer stops sending
+before anything is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+
+from serving import backends
+from serving.backends.base import Options
+from serving.errors import BackendUnavailable, StartupError
+from serving.health import HealthService
+from serving.loader import AUTO, Placement
+from serving.manager import ModelManager
+from serving.metrics import Collector
+from serving.repository import Repository
+from serving.service import InferenceService
+from serving.transport import Transport
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every decision of the command line; see `lstm-serve --help` for what each means."""
+
+    model_repository: Path
+    host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    backend: str = AUTO
+    device: str = "cpu"
+    threads: int = 1
+    max_steps: int = 4096
+    max_message_bytes: int = 128 * 1024 * 1024
+    exit_timeout_seconds: float = 30.0
+    access_log: float = 0.0
+
+
+def check_placement(placement: Placement) -> None:
+    """Raises `BackendUnavailable` with every reason when no backend that may be used can run on the device asked for."""
+    if placement.backend == AUTO and placement.device in ("cpu", AUTO):
+        candidates: tuple[str, ...] = backends.PREFERENCE
+        device = "cpu"
+    else:
+        candidates = backends.PREFERENCE if placement.backend == AUTO else (placement.backend,)
+        device = "cpu" if placement.device == AUTO else placement.device
+    reasons = []
+    for name in candidates:
+        try:
+            backends.module(name).available(device)
+            return
+        except BackendUnavailable as error:
+            reasons.append(f"{name}: {error}")
+    raise BackendUnavailable(f"no backend can run on {device} here. " + "; ".join(reasons))
+
+
+class Server:
+    """A running server. The constructor binds both ports and starts to load; it raises `StartupError` if it cannot."""
+
+    def __init__(self, settings: Settings) -> None:
+        placement = Placement(
+            backend=settings.backend, device=settings.device, options=Options(threads=settings.threads)
+        )
+        check_placement(placement)
+        self._settings = settings
+        self._health = HealthService()
+        self._manager = ModelManager(Repository(settings.model_repository), placement, self._readiness_changed)
+        version = importlib.metadata.version("lstm-serving")
+        self._service = InferenceService(
+            self._manager, version=version, max_steps=settings.max_steps, access_log=settings.access_log
+        )
+        registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        registry.register(Collector(self._manager.entries, self._service.refused))
+        try:
+            self._metrics_server, _ = start_http_server(settings.metrics_port, settings.host, registry)
+        except OSError as error:
+            raise StartupError(
+                f"the metrics address {settings.host}:{settings.metrics_port} cannot be bound: {error.strerror}; "
+                "choose others with --host and --metrics-port"
+            ) from error
+        self.metrics_port: int = self._metrics_server.server_port
+        try:
+            self._transport = Transport(
+                self._service, self._health, settings.host, settings.grpc_port, settings.max_message_bytes
+            )
+        except StartupError:
+            self._stop_metrics()
+            raise
+        self.grpc_port = self._transport.port
+        self._log_start(version)
+        self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
+        self._loader.start()
+
+    def stop(self) -> bool:
+        """Stops being ready, answers what is in flight, frees everything; True if nothing had to be cut off."""
+        self._service.exit()
+        self._health.leave()
+        log.info("leaving", extra={"fields": {"exit_timeout_seconds": self._settings.exit_timeout_seconds}})
+        in_time = self._transport.stop(self._settings.exit_timeout_seconds)
+        if in_time and not self._loader.is_alive():
+            self._manager.close()
+        self._stop_metrics()
+        log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
+        return in_time
+
+    def _load(self) -> None:
+        self._manager.load_all()
+        entries = self._manager.entries()
+        fields = {
+            "ready": ",".join(f"{e.name}/{e.version}" for e in entries if e.state == "READY") or "none",
+            "failed": ",".join(f"{e.name}/{e.version}" for e in entries if e.state != "READY") or "none",
+        }
+        if self._service.ready:
+            log.info("ready", extra={"fields": fields})
+        else:
+            log.error("not ready: a model could not be loaded", extra={"fields": fields})
+
+    def _readiness_changed(self) -> None:
+        self._health.set(self._service.ready)
+
+    def _stop_metrics(self) -> None:
+        self._metrics_server.shutdown()
+        self._metrics_server.server_close()
+
+    def _log_start(self, version: str) -> None:
+        fields = {**dataclasses.asdict(self._settings), "version": version}
+        fields |= {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
+        log.info("serving", extra={"fields": fields})
+
+
+def serve(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT; a second one stops waiting for requests in flight. Returns the exit code.
+
+    Raises `StartupError` when the server cannot start.
+    """
+    asked_to_stop = threading.Event()
+    forced = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        (forced if asked_to_stop.is_set() else asked_to_stop).set()
+
+    server = Server(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    asked_to_stop.wait()
+    stopping = threading.Thread(target=server.stop, name="stopping", daemon=True)
+    stopping.start()
+    while stopping.is_alive() and not forced.is_set():
+        stopping.join(0.05)
+    return 1 if forced.is_set() else 0

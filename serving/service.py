@@ -1,0 +1,276 @@
+"""The protocol's methods: each names its steps and does nothing else. Bytes come in, bytes go out; no network here.
+
+`model_infer` answers through its `Call` from whichever thread has the answer; the other methods return theirs. One
+fact that surprises: an unknown *model* is INVALID_ARGUMENT and an unknown *version* is NOT_FOUND, as Triton's clients
+expect.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import grpc
+
+from protos import grpc_service_pb2 as pb
+from serving import codec, errors
+from serving.batcher import Pending
+from serving.codec import Limits
+from serving.errors import InvalidRequest, NotImplementedHere, NotReady, ServingError
+from serving.manager import ModelManager
+from serving.model import Lease
+from serving.spec import Tensors
+from serving.statistics import model_statistics
+from serving.timeline import Timeline, now_ns
+
+log = logging.getLogger(__name__)
+
+SERVER_NAME = "lstm-serving"
+EXTENSIONS = ("model_configuration", "binary_tensor_data", "parameters", "statistics", "model_repository")
+
+# The one table from our errors to gRPC codes.
+CODES: Mapping[type[ServingError], grpc.StatusCode] = {
+    errors.ServingError: grpc.StatusCode.INTERNAL,
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownModel: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownVersion: grpc.StatusCode.NOT_FOUND,
+    errors.NotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
+    errors.Overloaded: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Cancelled: grpc.StatusCode.CANCELLED,
+    errors.ComputeFailed: grpc.StatusCode.INTERNAL,
+    errors.StartupError: grpc.StatusCode.INTERNAL,
+    errors.RepositoryError: grpc.StatusCode.INTERNAL,
+    errors.ModelConfigError: grpc.StatusCode.INTERNAL,
+    errors.BackendUnavailable: grpc.StatusCode.INTERNAL,
+    errors.VerificationFailed: grpc.StatusCode.INTERNAL,
+}
+
+# How a request that was not answered is counted; what is not named here has failed.
+OUTCOMES: Mapping[type[ServingError], str] = {
+    errors.InvalidRequest: "invalid",
+    errors.InvalidInput: "invalid",
+    errors.NotImplementedHere: "invalid",
+    errors.Overloaded: "rejected",
+    errors.NotReady: "rejected",
+    errors.DeadlineExceeded: "expired",
+    errors.Cancelled: "cancelled",
+}
+
+
+class Call(Protocol):
+    """One call as the transport sees it. `reply` or `fail` is called exactly once, from any thread."""
+
+    received_ns: int
+    deadline_ns: int | None
+
+    def reply(self, payload: bytes) -> None: ...
+
+    def fail(self, code: grpc.StatusCode, message: str) -> None: ...
+
+    def on_cancel(self, action: Callable[[], None]) -> None: ...
+
+
+class InferenceService:
+    """The methods of `inference.GRPCInferenceService` that this server has, named as in the protocol, in snake case.
+
+    `refused` counts, by code, inference requests that found no model. `access_log` is the share of requests that are
+    written to the log.
+    """
+
+    def __init__(self, manager: ModelManager, *, version: str, max_steps: int, access_log: float = 0.0) -> None:
+        self._manager = manager
+        self._version = version
+        self._max_steps = max_steps
+        self._access_log = access_log
+        self._exiting = False
+        self.refused: dict[str, int] = {}
+
+    def exit(self) -> None:
+        """From now on the server is neither live nor ready; requests in flight go on."""
+        self._exiting = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model can answer and the server is not about to leave."""
+        return not self._exiting and self._manager.ready()
+
+    def server_live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        self._refuse_when_exiting()
+        return pb.ServerLiveResponse(live=True)
+
+    def server_ready(self, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        self._refuse_when_exiting()
+        return pb.ServerReadyResponse(ready=self.ready)
+
+    def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        try:
+            self._manager.acquire(request.name, request.version).release()
+        except (errors.UnknownModel, errors.UnknownVersion, NotReady):
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=not self._exiting)
+
+    def server_metadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=self._version, extensions=EXTENSIONS)
+
+    def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        with self._lease(request) as model:
+            response = pb.ModelMetadataResponse(name=model.name, platform=model.config.platform)
+            response.versions.extend(
+                entry.version
+                for entry in self._manager.entries()
+                if entry.name == model.name and entry.state == "READY"
+            )
+            for tensors, shown in (
+                (model.spec.advertised_inputs, response.inputs),
+                (model.spec.advertised_outputs, response.outputs),
+            ):
+                for tensor in tensors:
+                    shown.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            return response
+
+    def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        with self._lease(request) as model:
+            return pb.ModelConfigResponse(config=model.config)
+
+    def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        models = [
+            entry.model
+            for entry in self._manager.entries()
+            if entry.model
+            and entry.state == "READY"
+            and request.name in ("", entry.name)
+            and request.version in ("", entry.version)
+        ]
+        if request.name and not models:
+            raise InvalidRequest(
+                f"requested model version is not available for model '{request.name}'"
+                if request.version
+                else f"requested model '{request.name}' is not available"
+            )
+        return pb.ModelStatisticsResponse(model_stats=[model_statistics(model) for model in models])
+
+    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        if request.repository_name:
+            raise NotImplementedHere("'repository_name' specification is not supported")
+        response = pb.RepositoryIndexResponse()
+        for entry in self._manager.entries():
+            if entry.state == "READY" or not request.ready:
+                response.models.add(name=entry.name, version=entry.version, state=entry.state, reason=entry.reason)
+        return response
+
+    def model_infer(self, payload: bytes, call: Call) -> None:
+        """Decodes, checks and queues; the answer goes out through `call` when it is there."""
+        inference = None
+        try:
+            request = codec.parse(payload)
+            lease = self._manager.acquire(request.model_name, request.model_version)
+            inference = _Inference(request, lease, call, self._access_log)
+            decoded = codec.decode(
+                request,
+                lease.model.spec,
+                Limits(max_rows=lease.model.config.max_batch_size, max_steps=self._max_steps),
+            )
+            inference.submit(decoded)
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
+            if inference:
+                inference.finish(_as_ours(error))
+            else:
+                code, message = answer_for(error)
+                self.refused[code.name] = self.refused.get(code.name, 0) + 1
+                call.fail(code, message)
+
+    def _refuse_when_exiting(self) -> None:
+        if self._exiting:
+            raise NotReady("Server exiting")
+
+    def _lease(self, request: pb.ModelMetadataRequest | pb.ModelConfigRequest) -> _Leased:
+        return _Leased(self._manager.acquire(request.name, request.version))
+
+
+class _Leased:
+    """A lease for the length of a `with` block."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def __enter__(self) -> Any:
+        return self._lease.model
+
+    def __exit__(self, *_: object) -> None:
+        self._lease.release()
+
+
+class _Inference:
+    """One inference request from the lease on its model to the answer on the wire."""
+
+    __slots__ = ("_access_log", "_call", "_lease", "_payload", "_request", "_timeline")
+
+    def __init__(self, request: pb.ModelInferRequest, lease: Lease, call: Call, access_log: float) -> None:
+        self._request = request
+        self._lease = lease
+        self._call = call
+        self._access_log = access_log
+        self._timeline = Timeline(call.received_ns)
+        self._payload = b""
+        lease.model.metrics.entered()
+
+    def submit(self, decoded: codec.Decoded) -> None:
+        """Hands the request to the batcher; raises what `Batcher.submit` raises."""
+        self._timeline.decoded = now_ns()
+        pending = Pending(
+            decoded.inputs,
+            decoded.rows,
+            decoded.outputs,
+            self._timeline,
+            self.encode,
+            self.finish,
+            self._call.deadline_ns,
+        )
+        self._call.on_cancel(pending.cancel)
+        self._lease.model.submit(pending)
+
+    def encode(self, outputs: Tensors) -> None:
+        """Makes the answer's bytes ready."""
+        self._payload = codec.encode(self._request, self._lease.model.version, self._lease.model.spec, outputs)
+        self._timeline.encoded = now_ns()
+
+    def finish(self, error: ServingError | None) -> None:
+        """Sends the answer or the error, counts an error, and gives the lease back."""
+        model = self._lease.model
+        code = grpc.StatusCode.OK
+        if error is not None:
+            code = CODES[type(error)]
+            model.metrics.refused(OUTCOMES.get(type(error), "failed"), now_ns() - self._timeline.received)
+        if self._access_log and random.random() < self._access_log:
+            fields = {
+                "model": model.name,
+                "version": model.version,
+                "request_id": self._request.id,
+                "code": code.name,
+                "duration_ms": round((now_ns() - self._timeline.received) / 1e6, 3),
+            }
+            log.info("request" if error is None else str(error), extra={"fields": fields})
+        self._lease.release()
+        if error is None:
+            self._call.reply(self._payload)
+        else:
+            self._call.fail(code, str(error))
+
+
+def answer_for(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """The code and the message by which a caller learns of an error."""
+    ours = _as_ours(error)
+    return CODES[type(ours)], str(ours)
+
+
+def _as_ours(error: Exception) -> ServingError:
+    """Errors that are not of our tree are faults of this server: logged in full, told in short."""
+    if isinstance(error, ServingError):
+        return error
+    log.error("a fault of the server: %s", error, exc_info=error)
+    return ServingError(f"internal error: {type(error).__name__}: {error}; the server's log has the details")

@@ -1,0 +1,155 @@
+"""The edge: HTTP/2 through the public `grpc.server`. Bytes come in, bytes go out; it knows no tensor and no model.
+
+A handler thread of `grpc.server` must stay until its answer is there, and this is the only file in which anything waits
+for one: replacing the edge means replacing this file. One fact that surprises: without `grpc.so_reuseport: 0` a second
+server binds the same port without an error and takes half of the connections.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from protos import grpc_service_pb2 as pb
+from serving.errors import StartupError
+from serving.health import HealthService
+from serving.service import InferenceService, answer_for
+from serving.timeline import now_ns
+
+log = logging.getLogger(__name__)
+
+# Inferences that may wait for their answer at the same time; the rest of the calls have threads of their own, so that
+# health checks are answered under overload too.
+INFERENCE_THREADS = 256
+CONTROL_THREADS = 4
+# Calls beyond this many are refused by gRPC itself, with RESOURCE_EXHAUSTED.
+MAX_CONCURRENT_CALLS = 2048
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+
+class Transport:
+    """The gRPC port.
+
+    Raises `StartupError` from `__init__` when the address cannot be bound. `port` is the one that was bound (useful
+    when 0 was asked for). `max_message_bytes` bounds requests and answers alike.
+    """
+
+    def __init__(
+        self, service: InferenceService, health: HealthService, host: str, port: int, max_message_bytes: int
+    ) -> None:
+        self._inference_pool = ThreadPoolExecutor(INFERENCE_THREADS, thread_name_prefix="infer")
+        self._control_pool = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="control")
+        self._server = grpc.server(
+            self._control_pool,
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
+            options=[
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", max_message_bytes),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        handlers = {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(_on_threads(self._inference_pool, service.model_infer))
+        }
+        for name, method in _control_methods(service).items():
+            handlers[name] = grpc.unary_unary_rpc_method_handler(_guarded(name, method))
+        self._server.add_registered_method_handlers(_SERVICE.full_name, handlers)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),))
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        served = (
+            _SERVICE.full_name,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(served, self._server)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port: int = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartupError(
+                f"the gRPC address {address} cannot be bound: the port is taken or the host is not one of this machine; "
+                "choose others with --host and --grpc-port"
+            ) from error
+        self._server.start()
+
+    def stop(self, grace_seconds: float) -> bool:
+        """Refuses new calls at once, waits for those in flight, at most this long; True if all were answered."""
+        stopped = self._server.stop(grace_seconds)
+        in_time: bool = stopped.wait(grace_seconds)
+        stopped.wait()
+        self._inference_pool.shutdown(wait=False, cancel_futures=True)
+        self._control_pool.shutdown(wait=False, cancel_futures=True)
+        return in_time
+
+
+class _BlockingCall:
+    """A call whose handler thread waits for the answer."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self.received_ns = now_ns()
+        remaining = context.time_remaining()
+        self.deadline_ns = None if remaining is None else self.received_ns + int(remaining * 1e9)
+        self._context = context
+        self._answer: queue.SimpleQueue[bytes | tuple[grpc.StatusCode, str]] = queue.SimpleQueue()
+
+    def reply(self, payload: bytes) -> None:
+        self._answer.put(payload)
+
+    def fail(self, code: grpc.StatusCode, message: str) -> None:
+        self._answer.put((code, message))
+
+    def on_cancel(self, action: Callable[[], None]) -> None:
+        if not self._context.add_callback(action):
+            action()
+
+    def wait(self) -> bytes:
+        answer = self._answer.get()
+        if isinstance(answer, bytes):
+            return answer
+        raise self._context.abort(*answer)
+
+
+def _on_threads(
+    pool: ThreadPoolExecutor, method: Callable[[bytes, Any], None]
+) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    def handle(payload: bytes, context: grpc.ServicerContext) -> bytes:
+        call = _BlockingCall(context)
+        method(payload, call)
+        return call.wait()
+
+    handle.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return handle
+
+
+def _control_methods(service: InferenceService) -> Mapping[str, Callable[[Message], Message]]:
+    """The unary methods of the protocol that the service has; gRPC answers the others with UNIMPLEMENTED."""
+    found = {}
+    for method in _SERVICE.methods:
+        snake_case = "".join(f"_{c.lower()}" if c.isupper() else c for c in method.name).lstrip("_")
+        if method.name != "ModelInfer" and hasattr(service, snake_case):
+            found[method.name] = getattr(service, snake_case)
+    return found
+
+
+def _guarded(name: str, method: Callable[[Any], Message]) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    request_class = getattr(pb, _SERVICE.methods_by_name[name].input_type.name)
+
+    def handle(payload: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            return method(request_class.FromString(payload)).SerializeToString()
+        except DecodeError as error:
+            code, message = grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a {request_class.__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
+            code, message = answer_for(error)
+        raise context.abort(code, message)
+
+    return handle
