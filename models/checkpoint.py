@@ -121,6 +121,12 @@ class Checkpoint:
             raise CheckpointError(f"framework is {self.framework!r}; it must be torch or keras")
         if self.labels and len(self.labels) != self.config.outputs:
             raise CheckpointError(f"{len(self.labels)} labels for {self.config.outputs} outputs")
+        for index, sample in enumerate(self.samples):
+            tokens = self.config.input == "tokens"
+            wanted = (len(sample),) if tokens else (len(sample), self.config.features)
+            if sample.shape != wanted or not len(sample) or sample.dtype != (np.int64 if tokens else np.float32):
+                kind = "int64 [steps]" if tokens else f"float32 [steps, {self.config.features}]"
+                raise CheckpointError(f"sample {index} is {sample.dtype} {list(sample.shape)}; it must be {kind}")
 
     def save(self, folder: Path) -> None:
         """Writes the checkpoint into `folder`, made if it is not there; what an earlier save left there is replaced.
@@ -157,11 +163,17 @@ class Checkpoint:
                     f"{folder / name} is missing: {folder} holds no finished training run; make one with lstm-train"
                 )
         try:
-            config = LSTMConfig.from_mapping(json.loads((folder / "config.json").read_text()))
+            config = LSTMConfig.from_mapping(_read_object(folder / "config.json"))
             weights = load_file(folder / "weights.safetensors")
-            training = json.loads((folder / "training.json").read_text())
+            training = _read_object(folder / "training.json")
             samples_file = folder / "samples.safetensors"
             samples = load_file(samples_file) if samples_file.is_file() else {}
+            if missing := {"framework", "labels"} - training.keys():
+                raise CheckpointError(f"training.json lacks {', '.join(sorted(missing))}")
+            if samples.keys() != {str(i) for i in range(len(samples))}:
+                raise CheckpointError(
+                    f"samples.safetensors holds {', '.join(sorted(samples))}, which are not 0, 1, 2 ..."
+                )
             return cls(
                 config=config,
                 weights=weights,
@@ -170,5 +182,15 @@ class Checkpoint:
                 training=training,
                 samples=tuple(samples[str(i)] for i in range(len(samples))),
             )
-        except (ConfigError, CheckpointError, SafetensorError, json.JSONDecodeError, KeyError, AttributeError) as error:
+        except (ConfigError, CheckpointError, SafetensorError) as error:
             raise CheckpointError(f"{folder} is not a usable checkpoint: {error}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise CheckpointError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path.name} holds a {type(value).__name__} where an object belongs")
+    return value

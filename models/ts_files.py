@@ -125,10 +125,10 @@ def _numbers(channel: str, index: int) -> list[float]:
         if text.strip() in ("?", "NaN", "nan"):
             raise ValueError(f"channel {index} misses the value of step {step}; fill it in or cut the case there")
         try:
-            number = np.float32(text)
+            number = float(text)
         except ValueError:
             raise ValueError(f"channel {index}, step {step} is {text.strip()[:30]!r}, which is no number") from None
-        if not np.isfinite(number):
+        if not abs(number) <= np.finfo(np.float32).max:
             raise ValueError(f"channel {index}, step {step} is {text.strip()[:30]}, which float32 cannot hold")
-        numbers.append(float(number))
+        numbers.append(number)
     return numbers

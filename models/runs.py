@@ -1,0 +1,99 @@
+"""A run folder: one training from its first epoch to a checkpoint that can be exported.
+
+One fact that surprises: nothing is written before the training is over, and `training.json` is written last of all.
+An interrupted run therefore leaves what was there before, or a folder that `Checkpoint.load` refuses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from models import networks
+from models.checkpoint import Checkpoint
+from models.examples import Array, Examples
+from models.learning_curve import draw
+from models.tasks import Task
+from models.training import Epoch, evaluate, train
+
+SAMPLES = 8
+
+
+class RunError(ValueError):
+    """A run folder that must not be written to; the message says why and what to do."""
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Raises `RunError` when `folder` is a file, or holds a finished run and `overwrite` is not set."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run needs a folder of its own")
+    if (folder / "training.json").exists() and not overwrite:
+        raise RunError(f"{folder} holds a finished run; choose another folder or add --overwrite")
+
+
+def make(task: Task, framework: str, folder: Path, watch: Callable[[Epoch], None]) -> Checkpoint:
+    """Trains `task` in `framework`, tests the result once, and writes checkpoint and learning curve to `folder`.
+
+    `watch` is called after every epoch. Raises what `models.training.train` raises, and `OSError`.
+    """
+    if framework == "torch":
+        import torch
+
+        torch.set_num_threads(1)  # a network this small only waits for a second thread
+    begin = time.perf_counter()
+    trained = train(framework, task.config, task.training, task.plan, watch)
+    seconds = time.perf_counter() - begin
+
+    network = networks.build(framework, task.config)
+    network.load_canonical(trained.weights)
+    test_loss, test_score = evaluate(network, task.test)
+    score, sign = ("accuracy", 1) if task.config.head == "classification" else ("mean_absolute_error", -1)
+    checkpoint = Checkpoint(
+        config=task.config,
+        weights=trained.weights,
+        framework=framework,
+        labels=task.labels,
+        samples=samples(task.test),
+        training={
+            "task": task.name,
+            "scores": {
+                f"test_{score}": sign * test_score,
+                "test_loss": test_loss,
+                f"validation_{score}": sign * trained.best.score,
+                "validation_loss": trained.best.validation_loss,
+            },
+            "seed": task.plan.seed,
+            "epochs": len(trained.history),
+            "best_epoch": trained.best.number,
+            "seconds": round(seconds, 1),
+            "versions": _versions(),
+            "data": task.data,
+            "plan": dataclasses.asdict(task.plan),
+        },
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "training.json").unlink(missing_ok=True)
+    (folder / "learning_curve.png").write_bytes(draw(trained, f"{task.name} ({framework}, seed {task.plan.seed})"))
+    checkpoint.save(folder)
+    return checkpoint
+
+
+def samples(examples: Examples) -> tuple[Array, ...]:
+    """Up to eight of the sequences, their lengths spread from the shortest to the longest."""
+    lengths, first = np.unique(examples.lengths, return_index=True)
+    chosen = np.unique(np.linspace(0, len(lengths) - 1, SAMPLES).round().astype(int))
+    return tuple(examples.sequences[i] for i in first[chosen])
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "torch", "keras", "tensorflow"):
+        if name in sys.modules:
+            versions[name] = str(sys.modules[name].__version__)
+    return versions
