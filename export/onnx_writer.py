@@ -23,7 +23,6 @@ from models.checkpoint import DIRECTIONS, Weights
 from models.config import LSTMConfig
 from serving.spec import TensorSpec
 
-FORMAT = "onnx"
 BACKEND = "onnx_runtime"
 
 OPSET = 17

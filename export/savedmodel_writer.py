@@ -20,14 +20,13 @@ from export import signature
 from models.checkpoint import DIRECTIONS, Weights
 from models.config import LSTMConfig
 
-FORMAT = "savedmodel"
 BACKEND = "saved_model"
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
     """Writes the network to the folder `path`, with the inputs and outputs of `export.signature`.
 
-    Raises `tf.errors.OpError` or `OSError` when writing fails.
+    Raises `OSError` when writing fails.
     """
     network = _Network(config, weights)
     specs = {
@@ -35,7 +34,10 @@ def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
         for tensor in signature.inputs(config)
     }
     concrete = network.answer.get_concrete_function(**specs)
-    tf.saved_model.save(network, str(path), signatures={"serving_default": concrete})
+    try:
+        tf.saved_model.save(network, str(path), signatures={"serving_default": concrete})
+    except tf.errors.OpError as error:
+        raise OSError(f"{path} cannot be written: {error.message}") from error
 
 
 class _Network(tf.Module):  # type: ignore[misc]

@@ -15,17 +15,17 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from models.checkpoint import DIRECTIONS, Weights
 from models.config import LSTMConfig
 
-FORMAT = "torchscript"
 BACKEND = "torchscript"
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
     """Writes the network to the file `path`, with the inputs and outputs of `export.signature`.
 
-    Raises `OSError` or `RuntimeError` when writing fails.
+    Raises `OSError` when writing fails.
     """
     network = _Network(config, weights).eval()
-    torch.jit.script(network).save(str(path))  # type: ignore[no-untyped-call]
+    script = torch.jit.script(network)
+    path.write_bytes(script.save_to_buffer())  # type: ignore[no-untyped-call]
 
 
 class _Network(nn.Module):

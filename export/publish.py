@@ -1,0 +1,209 @@
+"""One call writes one new, whole, proven version into a model repository, or nothing at all.
+
+One fact that surprises: `rename` refuses a folder that exists and is not empty, on every file system. That alone keeps
+two exports of the same moment apart; no lock file is needed, and none can be left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import importlib.metadata
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from export import formats, proof, signature, trials
+from export.errors import ExportError
+from models import networks
+from models.checkpoint import Checkpoint, weights_digest
+from serving import backends, golden
+from serving import spec as specification
+from serving.spec import ModelSpec
+
+LABELS_FILE = "labels.txt"
+TOLERANCE = 1e-5
+
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One format of a version: the size of its file or folder, and its largest disagreement with the trained model."""
+
+    format: str
+    size_bytes: int
+    largest_difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A version that is in the repository now."""
+
+    path: Path
+    written: tuple[Written, ...]
+
+
+def publish(
+    checkpoint: Checkpoint,
+    *,
+    chosen: Sequence[str],
+    repository: Path,
+    name: str,
+    version: int | None = None,
+    tolerance: float = TOLERANCE,
+) -> Version:
+    """Writes `checkpoint` in the formats `chosen` as `repository/name/version`; the next number where none is given.
+
+    Raises `ExportError` for a name or number that cannot be used or a package that is missing, `VerificationFailed`
+    when a file does not compute what the trained model does, other `StartupError`s when it cannot be loaded,
+    `ModuleNotFoundError` when the framework that trained it is missing, and `OSError`. Whatever it raises, the
+    repository holds no part of the version then.
+    """
+    check_name(name)
+    if not 0 < tolerance < 1:
+        raise ExportError(f"tolerance is {tolerance:g}; it must lie between 0 and 1")
+    target = repository / name
+    labels = _labels(checkpoint, target)
+    if version is not None:
+        _check_version(target, version)
+    writers = {form: formats.writer(form) for form in chosen}
+    repository.mkdir(parents=True, exist_ok=True)
+    with _work_folder(repository) as work:
+        folder = work / "version"
+        folder.mkdir()
+        spec = _spec(checkpoint, chosen, tolerance)
+        proven = proof.ask(networks.load(checkpoint), trials.make(checkpoint))
+        written = []
+        for form, writer in writers.items():
+            artifact = folder / backends.module(writer.BACKEND).FILE_NAME
+            writer.write(checkpoint.config, checkpoint.weights, artifact)
+            difference = proof.check(form, writer.BACKEND, artifact, spec, proven)
+            written.append(Written(form, _size(artifact), difference))
+        golden.write_samples(folder / golden.FILE_NAME, [case.sample for case in proven if case.trial.golden])
+        (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
+        _sync_tree(folder)
+        path = _place(folder, target, version, labels)
+    return Version(path, tuple(written))
+
+
+def check_name(name: str) -> None:
+    """Raises `ExportError` unless `name` can be a model's name: one component of a path, visible, portable."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+        raise ExportError(
+            f"the name {name!r} cannot be used: letters, digits, '.', '_' and '-', at most 128, a letter or digit first"
+        )
+
+
+def next_version(target: Path) -> int:
+    """One more than the highest number that anything in a model's folder has; 1 where there is no folder."""
+    if not target.is_dir():
+        return 1
+    numbers = (int(entry.name) for entry in target.iterdir() if entry.name.isascii() and entry.name.isdigit())
+    return max(numbers, default=0) + 1
+
+
+def _check_version(target: Path, version: int) -> None:
+    if version < 1:
+        raise ExportError(f"version is {version}; versions are counted from 1")
+    if os.path.lexists(target / str(version)):
+        raise ExportError(
+            f"{target / str(version)} exists, and versions are never overwritten: leave the version out for the next one"
+        )
+
+
+def _spec(checkpoint: Checkpoint, chosen: Sequence[str], tolerance: float) -> ModelSpec:
+    config = checkpoint.config
+    made = {key: value for key, value in checkpoint.training.items() if key != "scores"}
+    return ModelSpec(
+        inputs=signature.inputs(config),
+        outputs=signature.outputs(config),
+        lengths=signature.LENGTHS,
+        state=signature.STATE,
+        streamable=config.streamable,
+        tolerance=tolerance,
+        weights_sha256=weights_digest(checkpoint.weights),
+        vocabulary=config.vocabulary,
+        labels_of="y" if checkpoint.labels else "",
+        source={
+            "framework": checkpoint.framework,
+            "network": dataclasses.asdict(config),
+            **made,
+            "export": {"formats": list(chosen), "lstm-serving": importlib.metadata.version("lstm-serving")},
+        },
+        scores=dict(checkpoint.training.get("scores", {})),
+    )
+
+
+def _labels(checkpoint: Checkpoint, target: Path) -> str:
+    """The text of labels.txt, one class a line. All versions of a model share it, so another one is refused."""
+    if any(not label or label != label.strip() or len(label.splitlines()) > 1 for label in checkpoint.labels):
+        raise ExportError(f"class names must be single lines without blanks around them; got {list(checkpoint.labels)}")
+    text = "".join(f"{label}\n" for label in checkpoint.labels)
+    there = target / LABELS_FILE
+    if text and there.is_file() and there.read_text(encoding="utf-8") != text:
+        raise ExportError(
+            f"{there} names other classes, and all versions of a model share it: export under another name"
+        )
+    return text
+
+
+def _place(folder: Path, target: Path, version: int | None, labels: str) -> Path:
+    """Moves a finished version to its number. Raises `ExportError` when `version` has been taken meanwhile."""
+    target.mkdir(exist_ok=True)
+    if labels and not (target / LABELS_FILE).exists():
+        temporary = folder.parent / LABELS_FILE
+        temporary.write_text(labels, encoding="utf-8")
+        _sync(temporary)
+        temporary.rename(target / LABELS_FILE)
+    number = version or next_version(target)
+    while True:
+        path = target / str(number)
+        try:
+            folder.rename(path)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            if version is not None:
+                raise ExportError(f"{path} was written by another export meanwhile") from error
+            number += 1
+        else:
+            _sync(target)
+            _sync(target.parent)
+            return path
+
+
+@contextlib.contextmanager
+def _work_folder(repository: Path) -> Iterator[Path]:
+    """A hidden folder on the repository's file system, gone afterwards whatever happens inside."""
+    work = Path(tempfile.mkdtemp(prefix=".export-", dir=repository))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Files first, then the folders that name them, inner ones first."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(parent) / name)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(artifact: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = [artifact] if artifact.is_file() else [path for path in artifact.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)
