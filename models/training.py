@@ -163,7 +163,7 @@ def evaluate(network: Network, examples: Examples) -> tuple[float, float]:
     losses, scores = [], []
     scale = network.canonical_weights().get("output.scale")
     for batch in in_order(examples, EVALUATION_ROWS):
-        y = network.predict({"x": batch.x, "lengths": batch.lengths})["y"]
+        y = network.predict({"x": batch.x, "lengths": batch.lengths})["y"].astype(np.float64)
         if scale is None:
             of_target = y[np.arange(len(y)), batch.targets]
             losses.append(-np.log(np.maximum(of_target, 1e-12)))

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class TSFormatError(ValueError):
     """A file that is not a `.ts` file that can be learnt from; the message starts with the file and the line."""
@@ -128,7 +130,7 @@ def _numbers(channel: str, index: int) -> list[float]:
             number = float(text)
         except ValueError:
             raise ValueError(f"channel {index}, step {step} is {text.strip()[:30]!r}, which is no number") from None
-        if not abs(number) <= np.finfo(np.float32).max:
+        if not abs(number) <= LARGEST:
             raise ValueError(f"channel {index}, step {step} is {text.strip()[:30]}, which float32 cannot hold")
         numbers.append(number)
     return numbers

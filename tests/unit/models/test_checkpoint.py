@@ -70,7 +70,10 @@ def _set(name: str, array: np.ndarray[Any, Any]) -> Callable[[Path], None]:
 
 
 def _write(name: str, text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(text) and None
+    def change(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return change
 
 
 def _without(name: str, field: str) -> Callable[[Path], None]:
@@ -121,7 +124,10 @@ def test_missing_weights_are_named() -> None:
     [
         ({"framework": "jax"}, "framework is 'jax'; it must be torch or keras"),
         ({"labels": ("one", "two", "three")}, "3 labels for 2 outputs"),
-        ({"samples": (np.zeros((4, 2), np.float32),)}, r"sample 0 is float32 \[4, 2\]; it must be float32 \[steps, 3\]"),
+        (
+            {"samples": (np.zeros((4, 2), np.float32),)},
+            r"sample 0 is float32 \[4, 2\]; it must be float32 \[steps, 3\]",
+        ),
         ({"samples": (np.zeros((4, 3), np.float64),)}, "sample 0 is float64"),
         ({"samples": (np.zeros((0, 3), np.float32),)}, r"sample 0 is float32 \[0, 3\]"),
     ],

@@ -1,0 +1,168 @@
+"""Both frameworks learn every head on small made-up tasks, the same way each time, and keep their best epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import networks
+from models import training as training_module
+from models.config import LSTMConfig
+from models.examples import Batch, Examples, in_order, scaling, split
+from models.networks import FRAMEWORKS
+from models.training import Epoch, Plan, Trained, TrainingError, evaluate, start, train
+
+HIDDEN = 12
+
+
+def which_feature_is_larger() -> tuple[LSTMConfig, Examples]:
+    """Class 1 where the second feature is larger on average; raw units far from 0."""
+    rng = np.random.default_rng(3)
+    sequences = [rng.normal(50, 10, (steps, 2)).astype(np.float32) for steps in rng.integers(3, 9, 160)]
+    classes = np.array([int(s[:, 1].mean() > s[:, 0].mean()) for s in sequences], np.int64)
+    return LSTMConfig(features=2, outputs=2, hidden=HIDDEN), Examples(sequences, classes)
+
+
+def which_token_comes_last() -> tuple[LSTMConfig, Examples]:
+    rng = np.random.default_rng(3)
+    sequences = [rng.integers(0, 4, steps) for steps in rng.integers(2, 7, 160)]
+    config = LSTMConfig(input="tokens", vocabulary=4, embedding=4, outputs=4, hidden=HIDDEN)
+    return config, Examples(sequences, np.array([s[-1] for s in sequences], np.int64))
+
+
+def mean_of_all_steps() -> tuple[LSTMConfig, Examples]:
+    """One value, the mean of the first feature, in units of its own (1000 and more)."""
+    rng = np.random.default_rng(3)
+    sequences = [rng.normal(0, 1, (steps, 1)).astype(np.float32) for steps in rng.integers(2, 7, 200)]
+    targets = np.array([[1000 + 100 * s.mean()] for s in sequences], np.float32)
+    return LSTMConfig(features=1, head="values", hidden=HIDDEN), Examples(sequences, targets)
+
+
+def running_sum() -> tuple[LSTMConfig, Examples]:
+    """Two values after every step: the sum so far and the step itself."""
+    rng = np.random.default_rng(3)
+    sequences = [rng.normal(0, 1, (steps, 1)).astype(np.float32) for steps in rng.integers(2, 9, 200)]
+    targets = [np.concatenate([s.cumsum(axis=0), s], axis=1) * 10 + 5 for s in sequences]
+    return LSTMConfig(features=1, head="values_per_step", outputs=2, hidden=HIDDEN), Examples(sequences, targets)
+
+
+TASKS = [which_feature_is_larger, which_token_comes_last, mean_of_all_steps, running_sum]
+QUICK = Plan(epochs=40, patience=40, learning_rate=0.02, weight_decay=0.0)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_head_learns(framework: str, task: Callable[[], tuple[LSTMConfig, Examples]]) -> None:
+    config, examples = task()
+    trained = train(framework, config, examples, QUICK)
+    if config.head == "classification":
+        assert trained.best.score >= 0.9
+    else:
+        assert trained.best.validation_loss < 0.1  # 1 is what the mean of the training targets reaches
+    assert trained.history[0].training_loss > 2 * trained.best.training_loss
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_seed_decides_everything(framework: str) -> None:
+    config, examples = which_feature_is_larger()
+    config = LSTMConfig.from_mapping({**vars(config), "layers": 2, "dropout": 0.3})
+
+    def run(seed: int) -> Trained:
+        plan = Plan(epochs=3, averaging=0.5, noise=0.3, crop=0.7, seed=seed)
+        return train(framework, config, examples, plan)
+
+    first, again, other = run(5), run(5), run(6)
+    assert first.history == again.history
+    for name, array in first.weights.items():
+        np.testing.assert_array_equal(again.weights[name], array)
+    assert first.history != other.history
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_best_epoch_is_kept(framework: str) -> None:
+    """A learning rate far too high makes the loss jump about; what is returned scores what its epoch scored."""
+    config, examples = which_feature_is_larger()
+    plan = Plan(epochs=30, patience=4, learning_rate=0.3, weight_decay=0.0, seed=1)
+    seen: list[Epoch] = []
+    trained = train(framework, config, examples, plan, seen.append)
+    assert tuple(seen) == trained.history
+    assert trained.best == min(trained.history, key=lambda epoch: epoch.validation_loss)
+    assert len(trained.history) == min(plan.epochs, trained.best.number + plan.patience)
+    assert trained.best.number < len(trained.history)
+
+    rng = np.random.default_rng(plan.seed)
+    _, validation = split(examples, plan.validation, rng)
+    network = networks.build(framework, config)
+    network.load_canonical(trained.weights)
+    assert evaluate(network, validation) == (trained.best.validation_loss, trained.best.score)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_first_loss_is_that_of_the_canonical_answer(framework: str) -> None:
+    """The loss that is trained on and the loss that is reported are one: without dropout they agree on one batch."""
+    for task in TASKS:
+        config, examples = task()
+        trainer = start(framework, config, scaling(config, examples), QUICK)
+        reported, _ = evaluate(trainer.network, examples)
+        (batch,) = in_order(examples, len(examples))
+        assert trainer.step(batch) == pytest.approx(reported, rel=1e-4)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_gradients_are_clipped(framework: str) -> None:
+    """Adam divides by the gradient's own size; only a gradient far below its epsilon shows that it was clipped."""
+    config, examples = mean_of_all_steps()
+    (batch,) = in_order(examples, len(examples))
+    moved = {}
+    for clip_norm in (1.0, 1e-12):
+        plan = dataclasses.replace(QUICK, clip_norm=clip_norm)
+        trainer = start(framework, config, scaling(config, examples), plan)
+        before = trainer.network.canonical_weights()["head.weight"]
+        trainer.step(batch)
+        moved[clip_norm] = np.abs(trainer.network.canonical_weights()["head.weight"] - before).max()
+    assert moved[1.0] > 0.5 * QUICK.learning_rate
+    assert moved[1e-12] < 0.01 * QUICK.learning_rate
+
+
+def test_a_diverged_training_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Diverging:
+        network = networks.build("torch", mean_of_all_steps()[0])
+
+        def step(self, batch: Batch) -> float:
+            return float("nan")
+
+    monkeypatch.setattr(training_module, "start", lambda *_: Diverging())
+    with pytest.raises(TrainingError, match="the loss of epoch 1 is nan; try a lower learning rate"):
+        train("torch", *mean_of_all_steps(), QUICK)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; it must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"noise": -0.1}, r"noise is -0\.1; it must not be negative"),
+        ({"averaging": 1.0}, r"averaging is 1\.0"),
+        ({"validation": 0.0}, r"validation 0\.0"),
+        ({"crop": 0.0}, r"crop 0\.0"),
+    ],
+)
+def test_plans_out_of_range_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        Plan(**fields)
+
+
+def test_cases_that_cannot_be_varied_are_refused() -> None:
+    for config, examples in (which_token_comes_last(), running_sum()):
+        with pytest.raises(TrainingError, match="noise and crop need features"):
+            train("torch", config, examples, Plan(noise=0.1))
+
+
+def test_another_framework_is_refused() -> None:
+    config, examples = which_feature_is_larger()
+    with pytest.raises(ValueError, match="framework is 'jax'"):
+        train("jax", config, examples, QUICK)
