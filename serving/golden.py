@@ -59,7 +59,7 @@ def read_samples(path: Path) -> list[Sample]:
     inputs: dict[int, dict[str, npt.NDArray[Any]]] = {}
     outputs: dict[int, dict[str, npt.NDArray[Any]]] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for key in arrays.files:
                 index, side, name = key.split("/", 2)
                 {"in": inputs, "out": outputs}[side].setdefault(int(index), {})[name] = arrays[key]

@@ -1,0 +1,89 @@
+# Every command a newcomer needs; `make help` lists them. Finished work is not repeated.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# An index with CPU wheels of torch; without it pip takes the default wheel, which on Linux is often the CUDA build.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+CLIENT := .envs/client/.done
+ONNX_ONLY := .envs/onnx/.done
+PERF := .envs/perf/.done
+PROTOS := .envs/protos/.done
+MODELS := vowels_torch vowels_keras
+
+# $(call step,what is done,command): says what it does; where it fails, says which step that was and what to try.
+define step
+@printf '\n==> %s\n' '$(1)'; { $(2); } || { code=$$?; printf '\nmake: the step "%s" failed (exit code %s); the lines above say why\n' '$(1)' "$$code" >&2; exit "$$code"; }
+endef
+
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help install demo serve test check protos scores bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/.done ## ./.venv with every CPU extra (TORCH_INDEX=URL for an index with CPU wheels of torch)
+
+demo: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## train, export, serve with each backend, predict, show the latencies
+	$(call step,serve the models with each backend and predict the test utterances,$(BIN)/python examples/demo.py --repository model_repository --client-python .envs/client/bin/python)
+
+serve: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## the demo's server, left running (FLAGS='--backend torchscript' for more)
+	$(BIN)/lstm-serve --model-repository model_repository $(FLAGS)
+
+test: .venv/.done $(CLIENT) $(ONNX_ONLY) $(PERF) ## the whole test suite
+	$(call step,run the tests,$(BIN)/python -m pytest $(PYTEST))
+
+check: .venv/.done $(PROTOS) ## format, lint, types, import rules, generated code
+	$(call step,format (mend with: $(BIN)/ruff format .),$(BIN)/ruff format --check .)
+	$(call step,lint,$(BIN)/ruff check .)
+	$(call step,types,$(BIN)/mypy)
+	$(call step,import rules,$(BIN)/lint-imports)
+	$(call step,generated code is fresh (mend with: make protos),sh protos/generate.sh .envs/protos/bin/python build/protos && for f in build/protos/protos/*; do cmp "$$f" "protos/$${f##*/}"; done)
+
+protos: $(PROTOS) ## generate the protobuf code anew
+	$(call step,generate the protobuf code,sh protos/generate.sh .envs/protos/bin/python .)
+
+scores: .venv/.done ## train three seeds in each framework and print the table
+	$(call step,train three seeds in each framework,$(BIN)/python -m models.scores --out runs/scores)
+
+bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend
+	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
+
+clean: ## remove everything that was made: environments, runs, the model repository
+	rm -rf .venv .envs build dist runs model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.done: pyproject.toml
+	$(call step,make ./.venv with every CPU extra (some minutes; 3 GB),$(PYTHON) -m venv .venv && $(BIN)/python $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[onnx,torch,tensorflow,train,dev]')
+	@touch $@
+
+$(CLIENT): examples/client-requirements.txt
+	$(call step,make the client environment (the unmodified tritonclient),$(PYTHON) -m venv .envs/client && .envs/client/bin/python $(PIP_INSTALL) --requirement $<)
+	@touch $@
+
+$(ONNX_ONLY): pyproject.toml
+	$(call step,make an environment with the onnx extra alone,$(PYTHON) -m venv .envs/onnx && .envs/onnx/bin/python $(PIP_INSTALL) --editable '.[onnx]')
+	@touch $@
+
+$(PERF): benchmarks/perf_analyzer.sh
+	$(call step,fetch perf_analyzer,sh benchmarks/perf_analyzer.sh install $(PYTHON) .envs/perf)
+	@touch $@
+
+$(PROTOS): protos/generate.sh
+	$(call step,make an environment with the protobuf compiler,sh protos/generate.sh install $(PYTHON) .envs/protos)
+	@touch $@
+
+# The training writes training.json last, so its presence means a finished run.
+runs/vowels_%/training.json: | .venv/.done
+	$(call step,train the Vowels network in $*,rm -rf runs/vowels_$* && $(BIN)/lstm-train vowels --framework $* --out runs/vowels_$*)
+
+model_repository/vowels_%/1/spec.json: runs/vowels_%/training.json
+	$(call step,export vowels_$* to all formats,rm -rf model_repository/vowels_$*/1 && $(BIN)/lstm-export checkpoint runs/vowels_$* --format all --repository model_repository --name vowels_$* --version 1)
+
+.PRECIOUS: runs/vowels_%/training.json

@@ -1,0 +1,168 @@
+"""The worker's loop, driven through a backend that computes only when the test lets it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from serving.batcher import Batcher, BatchPolicy, Pending
+from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
+from serving.metrics import ModelMetrics
+from serving.spec import Tensors
+from serving.timeline import Timeline, now_ns
+
+
+class GatedBackend:
+    """Doubles `x`. Tells when a batch has begun and lets it go on when `permits` has something; an error there is raised."""
+
+    def __init__(self) -> None:
+        self.begun: queue.SimpleQueue[tuple[int, tuple[str, ...]]] = queue.SimpleQueue()
+        self.permits: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self.closed = threading.Event()
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        self.begun.put((len(inputs["x"]), tuple(outputs)))
+        if error := self.permits.get(timeout=10):
+            raise error
+        return dict.fromkeys(outputs, inputs["x"] * 2)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Answer:
+    """What came of one request."""
+
+    def __init__(
+        self, value: float, rows: int = 1, steps: int = 2, deadline_ns: int | None = None, output: str = "y"
+    ) -> None:
+        timeline = Timeline(now_ns())
+        timeline.decoded = now_ns()
+        self.outputs: Tensors = {}
+        self._ended: queue.SimpleQueue[ServingError | None] = queue.SimpleQueue()
+        x = np.full((rows, steps), value, np.float32)
+        self.pending = Pending({"x": x}, rows, [output], timeline, self._encode, self._ended.put, deadline_ns)
+
+    def _encode(self, outputs: Tensors) -> None:
+        self.outputs = outputs
+        self.pending.timeline.encoded = now_ns()
+
+    def wait(self) -> ServingError | None:
+        return self._ended.get(timeout=10)
+
+
+Start = Callable[..., tuple[Batcher, GatedBackend, ModelMetrics]]
+
+
+@pytest.fixture
+def start() -> Start:
+    def made(policy: BatchPolicy = BatchPolicy()) -> tuple[Batcher, GatedBackend, ModelMetrics]:  # noqa: B008
+        backend, metrics = GatedBackend(), ModelMetrics()
+        return Batcher("model 'm' version 1", backend, policy, metrics), backend, metrics
+
+    return made
+
+
+def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_rows(start: Start) -> None:
+    batcher, backend, metrics = start()
+    first = Answer(1)
+    batcher.submit(first.pending)
+    assert backend.begun.get(timeout=10) == (1, ("y",))
+    others = [Answer(2, rows=2), Answer(3), Answer(4, output="z")]
+    for other in others:
+        batcher.submit(other.pending)
+    assert batcher.depth == 3
+    backend.permits.put(None)
+    assert first.wait() is None
+    assert backend.begun.get(timeout=10) == (4, ("y", "z"))
+    backend.permits.put(None)
+    assert [other.wait() for other in others] == [None] * 3
+    np.testing.assert_array_equal(others[0].outputs["y"], np.full((2, 2), 4))
+    np.testing.assert_array_equal(others[1].outputs["y"], np.full((1, 2), 6))
+    assert list(others[2].outputs) == ["z"]
+    batcher.drain()
+    assert (metrics.requests["success"], metrics.rows_computed) == (4, 5)
+    assert {rows: batch.executions for rows, batch in metrics.batches.items()} == {1: 1, 4: 1}
+
+
+def test_a_full_queue_refuses_at_the_door_and_takes_again_when_there_is_room(start: Start) -> None:
+    batcher, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
+    running, queued = Answer(1), Answer(2)
+    batcher.submit(running.pending)
+    backend.begun.get(timeout=10)
+    batcher.submit(queued.pending)
+    with pytest.raises(Overloaded, match=r"Exceeds maximum queue size.*allows 1.*max_queue_size"):
+        batcher.submit(Answer(3).pending)
+    backend.permits.put(None)
+    assert running.wait() is None
+    backend.begun.get(timeout=10)
+    later = Answer(4)
+    batcher.submit(later.pending)
+    for _ in range(2):
+        backend.permits.put(None)
+    assert (queued.wait(), later.wait()) == (None, None)
+    batcher.drain()
+
+
+def test_a_backend_that_fails_fails_its_batch_and_nothing_else(start: Start) -> None:
+    batcher, backend, metrics = start()
+    failing, following = Answer(1), Answer(2)
+    batcher.submit(failing.pending)
+    backend.begun.get(timeout=10)
+    batcher.submit(following.pending)
+    backend.permits.put(RuntimeError("out of memory"))
+    error = failing.wait()
+    assert isinstance(error, ComputeFailed)
+    assert "RuntimeError: out of memory" in str(error)
+    backend.permits.put(None)
+    assert following.wait() is None
+    batcher.drain()
+    assert metrics.requests["success"] == 1
+
+
+def test_who_has_gone_or_waited_too_long_is_not_computed(start: Start) -> None:
+    batcher, backend, _ = start()
+    running = Answer(1)
+    batcher.submit(running.pending)
+    backend.begun.get(timeout=10)
+    gone, late, patient = Answer(2), Answer(3, deadline_ns=now_ns() + 1_000_000), Answer(4)
+    for answer in (gone, late, patient):
+        batcher.submit(answer.pending)
+    gone.pending.cancel()
+    while now_ns() < (late.pending.deadline_ns or 0):
+        pass
+    backend.permits.put(None)
+    assert isinstance(gone.wait(), Cancelled)
+    assert isinstance(late.wait(), DeadlineExceeded)
+    assert backend.begun.get(timeout=10)[0] == 1
+    backend.permits.put(None)
+    assert patient.wait() is None
+    batcher.drain()
+
+
+def test_a_deadline_that_has_passed_is_refused_at_the_door(start: Start) -> None:
+    batcher, _, _ = start()
+    with pytest.raises(DeadlineExceeded):
+        batcher.submit(Answer(1, deadline_ns=now_ns()).pending)
+    batcher.drain()
+
+
+def test_draining_answers_what_is_queued_refuses_what_comes_and_closes_the_backend(start: Start) -> None:
+    batcher, backend, _ = start(BatchPolicy(max_rows=2, max_delay_ns=3_600_000_000_000))
+    queued = [Answer(1), Answer(2, steps=5), Answer(3)]
+    for answer in queued:
+        batcher.submit(answer.pending)
+    draining = threading.Thread(target=batcher.drain)
+    draining.start()
+    for _ in range(2):
+        backend.permits.put(None)
+    assert [answer.wait() for answer in queued] == [None] * 3
+    draining.join(10)
+    assert backend.closed.is_set()
+    with pytest.raises(NotReady, match="being unloaded"):
+        batcher.submit(Answer(4).pending)
+    batcher.drain()

@@ -1,0 +1,74 @@
+"""Flags, their environment variables, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving import __main__ as command
+from serving.errors import StartupError
+
+
+def parsed(*line: str, **environment: str) -> dict[str, object]:
+    return vars(command.parser().parse_args(command.arguments(["--model-repository", "r", *line], environment)))
+
+
+def test_defaults() -> None:
+    assert parsed() == {
+        "model_repository": Path("r"),
+        "host": "127.0.0.1",
+        "grpc_port": 8001,
+        "metrics_port": 8002,
+        "backend": "auto",
+        "device": "cpu",
+        "threads": 1,
+        "max_steps": 4096,
+        "max_message_bytes": 128 * 2**20,
+        "exit_timeout_seconds": 30.0,
+        "access_log": 0.0,
+        "log_format": "text",
+        "log_level": "info",
+    }
+
+
+def test_the_environment_sets_flags_and_the_command_line_wins() -> None:
+    got = parsed("--backend", "saved_model", LSTM_SERVE_GRPC_PORT="9", LSTM_SERVE_BACKEND="torchscript", OTHER="1")
+    assert (got["grpc_port"], got["backend"]) == (9, "saved_model")
+
+
+def test_every_flag_has_its_variable() -> None:
+    for action in command.parser()._actions:
+        if action.dest not in ("help", "model_repository"):
+            value = action.choices[-1] if action.choices else str(action.default)  # type: ignore[index]
+            assert parsed(**{f"LSTM_SERVE_{action.dest.upper()}": value})[action.dest] is not None
+
+
+def test_the_repository_may_come_from_the_environment() -> None:
+    line = command.arguments([], {"LSTM_SERVE_MODEL_REPOSITORY": "r"})
+    assert command.parser().parse_args(line).model_repository == Path("r")
+
+
+def test_a_variable_that_is_no_flag() -> None:
+    with pytest.raises(StartupError, match=r"LSTM_SERVE_PORT, which is no flag; known are .*LSTM_SERVE_GRPC_PORT"):
+        parsed(LSTM_SERVE_PORT="1")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--grpc-port", "70000"], "70000 is out of range: at least 0 and at most 65535"),
+        (["--grpc-port", "x"], "invalid whole number value: 'x'"),
+        (["--backend", "tensorrt"], "invalid choice: 'tensorrt'"),
+        (["--device", "gpu"], "'gpu' is not a device; use cpu, cuda:N"),
+        (["--device", "cuda:"], "'cuda:' is not a device"),
+        (["--max-steps", "0"], "0 is out of range"),
+        (["--access-log", "2"], "2.0 is not a share"),
+        (["--threads", "0"], "0 is out of range"),
+    ],
+)
+def test_wrong_values_are_refused(line: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parsed(*line)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

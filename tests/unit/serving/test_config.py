@@ -1,0 +1,170 @@
+"""`config.pbtxt`: what is taken, what is completed, and the sentence for what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from protos import model_config_pb2 as pb
+from serving import config
+from serving.batcher import BatchPolicy
+from serving.errors import ModelConfigError
+from tests.fake_models import spec
+
+
+def test_without_a_file_everything_is_completed() -> None:
+    choices = config.parse(None, "m")
+    assert choices.policy == BatchPolicy(max_rows=64, max_queue=1024, dynamic=True)
+    complete = config.complete(choices, spec(), "onnx_runtime", "cpu", labels=False)
+    assert complete.name == "m"
+    assert (complete.backend, complete.platform) == ("onnxruntime", "onnxruntime_onnx")
+    assert complete.max_batch_size == 64
+    assert [(i.name, i.data_type, list(i.dims)) for i in complete.input] == [("x", pb.TYPE_FP32, [-1, 3])]
+    assert [(o.name, o.data_type, list(o.dims)) for o in complete.output] == [("y", pb.TYPE_FP32, [2])]
+    assert complete.version_policy.latest.num_versions == 1
+    assert complete.dynamic_batching.default_queue_policy.max_queue_size == 1024
+    assert [(g.kind, g.count) for g in complete.instance_group] == [(pb.ModelInstanceGroup.KIND_CPU, 1)]
+
+
+def test_what_the_operator_chose_is_in_force() -> None:
+    choices = config.parse(
+        """
+        name: "m"
+        platform: "pytorch_libtorch"
+        max_batch_size: 16
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]
+        output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
+        version_policy { all {} }
+        instance_group [ { kind: KIND_GPU gpus: [ 1 ] } ]
+        dynamic_batching {
+          preferred_batch_size: [ 8, 4 ]
+          max_queue_delay_microseconds: 250
+          default_queue_policy { max_queue_size: 9 }
+        }
+        """,
+        "m",
+    )
+    assert (choices.backend, choices.device) == ("torchscript", "cuda:1")
+    assert choices.policy == BatchPolicy(
+        max_rows=16, max_delay_ns=250_000, preferred_rows=(4, 8), max_queue=9, dynamic=True
+    )
+    complete = config.complete(choices, spec(), "torchscript", "cuda:1", labels=False)
+    assert complete.version_policy.HasField("all")
+    assert list(complete.dynamic_batching.preferred_batch_size) == [4, 8]
+    assert (complete.instance_group[0].kind, list(complete.instance_group[0].gpus)) == (
+        pb.ModelInstanceGroup.KIND_GPU,
+        [1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "dynamic"),
+    [
+        ("", True),
+        ("max_batch_size: 8", False),
+        ("max_batch_size: 8 dynamic_batching {}", True),
+        ("dynamic_batching {}", True),
+    ],
+)
+def test_batching_across_requests_is_completed_only_where_the_batch_size_is(text: str, dynamic: bool) -> None:
+    assert config.parse(text, "m").policy.dynamic is dynamic
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("onnxruntime", "onnx_runtime"),
+        ("onnx_runtime", "onnx_runtime"),
+        ("pytorch", "torchscript"),
+        ("tensorflow", "saved_model"),
+        ("fake", "fake"),
+    ],
+)
+def test_tritons_names_of_backends_are_taken_beside_ours(name: str, backend: str) -> None:
+    assert config.parse(f'backend: "{name}"', "m").backend == backend
+
+
+@pytest.mark.parametrize(
+    ("text", "versions"),
+    [
+        ("", [7]),
+        ("version_policy { latest { num_versions: 2 } }", [3, 7]),
+        ("version_policy { latest { num_versions: 9 } }", [1, 3, 7]),
+        ("version_policy { all {} }", [1, 3, 7]),
+        ("version_policy { specific { versions: [ 7, 1 ] } }", [1, 7]),
+    ],
+)
+def test_version_policies(text: str, versions: list[int]) -> None:
+    assert config.parse(text, "m").versions([1, 7, 3]) == versions
+
+
+def test_a_named_version_that_is_missing() -> None:
+    with pytest.raises(ModelConfigError, match=re.escape("version_policy names [2]; there are [1, 3]")):
+        config.parse("version_policy { specific { versions: [ 1, 2 ] } }", "m").versions([3, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch_size: 8\nmax_queue: 3", 'does not parse: line 2:1 .* no field named "max_queue"'),
+        ("\x00\x01 garbage {{{", "does not parse: line 1:1"),
+        ("max_batch_size: -1", "max_batch_size is -1"),
+        ('name: "other"', "name is 'other', but the folder is called 'm'"),
+        (
+            'backend: "tensorrt"',
+            "backend is 'tensorrt', which this server does not have; known are onnx_runtime/onnxruntime",
+        ),
+        ('backend: "pytorch" platform: "onnxruntime_onnx"', "contradict each other"),
+        ("optimization { cuda { graphs: true } }", "the field 'optimization.cuda.graphs' is not served"),
+        ("sequence_batching { oldest {} }", "the field 'sequence_batching.oldest' is not served"),
+        ("model_warmup [ { name: 'w' } ]", "the field 'model_warmup.name' is not served"),
+        ("ensemble_scheduling {}", "the field 'ensemble_scheduling' is not served"),
+        ('parameters { key: "a" value { string_value: "b" } }', "the field 'parameters' is not served"),
+        ("dynamic_batching { preserve_ordering: true }", "'dynamic_batching.preserve_ordering' is not served"),
+        ("dynamic_batching { priority_levels: 2 }", "'dynamic_batching.priority_levels' is not served"),
+        (
+            "dynamic_batching { default_queue_policy { default_timeout_microseconds: 9 } }",
+            "'dynamic_batching.default_queue_policy.default_timeout_microseconds' is not served",
+        ),
+        (
+            "max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }",
+            "preferred_batch_size 8 is not within 1 and .* 4",
+        ),
+        ("instance_group [ { count: 2 } ]", "instance_group asks for several instances"),
+        ("instance_group [ { kind: KIND_GPU gpus: [0, 1] } ]", "instance_group asks for several instances"),
+        ("instance_group [ { kind: KIND_CPU gpus: [0] } ]", "is KIND_CPU and names GPUs"),
+        ("instance_group [ { kind: KIND_MODEL } ]", "KIND_MODEL is not served"),
+        ("instance_group [ { kind: KIND_GPU gpus: [-1] } ]", "negative"),
+    ],
+)
+def test_what_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ModelConfigError, match=message) as raised:
+        config.parse(text, "m")
+    assert str(raised.value).startswith("config.pbtxt of model 'm'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'input [ { name: "z" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]',
+            r"inputs are \['z'\]; the model's are \['x'\]",
+        ),
+        (
+            'input [ { name: "x" data_type: TYPE_INT64 dims: [ -1, 3 ] } ]',
+            "input 'x' is TYPE_INT64; the model's is TYPE_FP32",
+        ),
+        (
+            'input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 9 ] } ]',
+            r"has dims \[-1, 9\]; the model's are \[-1, 3\]",
+        ),
+        (
+            'output [ { name: "y" data_type: TYPE_FP32 dims: [ 9 ] } ]',
+            r"output 'y' has dims \[9\]; the model's are \[2\]",
+        ),
+    ],
+)
+def test_tensors_must_be_the_artefacts_own(text: str, message: str) -> None:
+    with pytest.raises(ModelConfigError, match=message):
+        config.complete(config.parse(text, "m"), spec(), "onnx_runtime", "cpu", labels=False)
