@@ -141,19 +141,7 @@ def scaling(config: LSTMConfig, examples: Examples) -> Mapping[str, npt.NDArray[
     return scales
 
 
-def vary(
-    examples: Examples, noise: float, shortest: float, scale: npt.NDArray[np.float32], rng: np.random.Generator
-) -> Examples:
-    """The same cases, each a little different: a random stretch of it, and Gaussian noise of `noise * scale` added.
-
-    The stretch holds at least the share `shortest` (1: all) of the steps. Only sequences of features with one target
-    for the whole sequence can be varied so.
-    """
-    varied = []
-    for sequence in examples.sequences:
-        steps = len(sequence)
-        kept = rng.integers(max(1, int(np.ceil(shortest * steps))), steps, endpoint=True)
-        start = rng.integers(0, steps - kept, endpoint=True)
-        stretch = sequence[start : start + kept]
-        varied.append(stretch + (noise * scale * rng.standard_normal(stretch.shape)).astype(np.float32))
-    return Examples(varied, examples.targets)
+def with_noise(examples: Examples, deviation: npt.NDArray[np.float32], rng: np.random.Generator) -> Examples:
+    """The same cases with Gaussian noise on their features, of `deviation` `[features]` in raw units; not for tokens."""
+    noisy = [s + (deviation * rng.standard_normal(s.shape)).astype(np.float32) for s in examples.sequences]
+    return Examples(noisy, examples.targets)

@@ -35,8 +35,9 @@ class Task:
 def vowels() -> Task:
     """Who of nine speakers says it: the Japanese vowels of Kudo, Toyama and Shimbo (1999), see `models/data/README.md`.
 
-    Network and plan were chosen by five-fold cross-validation on the 270 training utterances alone (PyTorch, one split
-    into folds, mean cross-entropy of the five held-out folds).
+    Network and plan were chosen among some twenty by five-fold cross-validation on the 270 training utterances alone,
+    by the mean cross-entropy of the held-out folds (0.12 in PyTorch, 0.11 in Keras; accuracy 0.97 and 0.98). What
+    mattered most were strong noise and patience; two layers and the cropping of utterances did not help.
     """
     with (
         resources.as_file(resources.files("models") / "data" / "JapaneseVowels_TRAIN.ts") as training_file,
@@ -46,8 +47,8 @@ def vowels() -> Task:
         digests = {path.name: _digest(path) for path in (training_file, test_file)}
     return Task(
         name="vowels",
-        config=LSTMConfig(features=training.channels, layers=2, hidden=64, dropout=0.4, outputs=len(training.labels)),
-        plan=Plan(epochs=100, patience=15, averaging=0.8, noise=0.2, crop=0.7),
+        config=LSTMConfig(features=training.channels, layers=1, hidden=128, dropout=0.4, outputs=len(training.labels)),
+        plan=Plan(epochs=120, patience=25, averaging=0.8, noise=0.6),
         training=_examples(training),
         test=_examples(test),
         labels=training.labels,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from models import networks
 from models.checkpoint import Weights
 from models.config import LSTMConfig
-from models.examples import Batch, Examples, batches, in_order, scaling, split, vary
+from models.examples import Batch, Examples, batches, in_order, scaling, split, with_noise
 from models.networks import Network
 
 EVALUATION_ROWS = 256
@@ -34,9 +34,8 @@ class Plan:
 
     `epochs` is the most there are; training ends `patience` epochs after the best one. `rows` is the size of a batch.
     `clip_norm` bounds the norm of all gradients together. `averaging` is the share of the earlier average that one
-    more epoch keeps (0: no averaging). `noise` (in standard deviations) and `crop` (the shortest share of the steps)
-    vary the training cases, see `models.examples.vary`. `validation` is the share of the cases held out to decide when
-    to stop.
+    more epoch keeps (0: no averaging). `noise` is added to the features of the training cases, anew in every epoch, in
+    standard deviations of each feature. `validation` is the share of the cases held out to decide when to stop.
     """
 
     epochs: int = 100
@@ -47,7 +46,6 @@ class Plan:
     clip_norm: float = 1.0
     averaging: float = 0.0
     noise: float = 0.0
-    crop: float = 1.0
     validation: float = 0.2
     seed: int = 0
 
@@ -58,11 +56,10 @@ class Plan:
         for name in ("weight_decay", "noise", "seed"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not (0 <= self.averaging < 1 and 0 < self.validation < 1 and 0 < self.crop <= 1):
-            raise TrainingError(
-                f"averaging is {self.averaging}, validation {self.validation}, crop {self.crop}; "
-                "they must lie in [0, 1), (0, 1) and (0, 1]"
-            )
+        if not 0 <= self.averaging < 1:
+            raise TrainingError(f"averaging is {self.averaging}; it must be in [0, 1)")
+        if not 0 < self.validation < 1:
+            raise TrainingError(f"validation is {self.validation}; it must be between 0 and 1")
 
 
 class Trainer(Protocol):
@@ -109,9 +106,8 @@ def train(
     rng = np.random.default_rng(plan.seed)
     training, validation = split(examples, plan.validation, rng)
     scales = scaling(config, training)
-    varied = plan.noise > 0 or plan.crop < 1
-    if varied and (config.input != "features" or config.head == "values_per_step"):
-        raise TrainingError("noise and crop need features as input and one target for the whole sequence")
+    if plan.noise > 0 and config.input == "tokens":
+        raise TrainingError(f"noise is {plan.noise}, but tokens have no numbers that it could be added to")
     trainer = start(framework, config, scales, plan)
     averaged = networks.build(framework, config)
 
@@ -119,7 +115,7 @@ def train(
     history: list[Epoch] = []
     best, best_weights = Epoch(0, np.inf, np.inf, -np.inf), average
     for number in range(1, plan.epochs + 1):
-        cases = vary(training, plan.noise, plan.crop, scales["input.scale"], rng) if varied else training
+        cases = with_noise(training, plan.noise * scales["input.scale"], rng) if plan.noise > 0 else training
         losses = [trainer.step(batch) for batch in batches(cases, plan.rows, rng)]
         training_loss = float(np.mean(losses))
         if not np.isfinite(training_loss):

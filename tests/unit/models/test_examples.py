@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.config import LSTMConfig
-from models.examples import Examples, ExamplesError, batches, in_order, scaling, split, to_batch, vary
+from models.examples import Examples, ExamplesError, batches, in_order, scaling, split, to_batch, with_noise
 
 
 def classes_of_unequal_size() -> Examples:
@@ -71,16 +71,13 @@ def test_what_never_changes_is_scaled_by_one() -> None:
     assert scaling(LSTMConfig(features=1, outputs=2), examples)["input.scale"].tolist() == [1]
 
 
-def test_variation_takes_a_stretch_and_adds_noise() -> None:
-    examples = Examples([np.arange(10, dtype=np.float32)[:, None]] * 50, np.zeros(50, np.int64))
-    scale = np.array([0.01], np.float32)
-    varied = vary(examples, 1.0, 0.6, scale, np.random.default_rng(0))
-    assert set(varied.lengths.tolist()) == {6, 7, 8, 9, 10}
-    for sequence in varied.sequences:
-        assert sequence.dtype == np.float32
-        np.testing.assert_allclose(np.diff(sequence[:, 0]), 1, atol=0.1)
-    unchanged = vary(examples, 0.0, 1.0, scale, np.random.default_rng(0))
-    np.testing.assert_array_equal(unchanged.sequences[0], examples.sequences[0])
+def test_noise_has_the_deviation_asked_for_and_changes_nothing_else() -> None:
+    examples = Examples([np.zeros((100, 2), np.float32)] * 50, np.arange(50))
+    noisy = with_noise(examples, np.array([0.5, 20], np.float32), np.random.default_rng(0))
+    assert {sequence.dtype for sequence in noisy.sequences} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(np.concatenate(list(noisy.sequences)).std(axis=0), [0.5, 20], rtol=0.05)
+    assert noisy.targets is examples.targets
+    assert not examples.sequences[0].any()
 
 
 def test_contradictions_are_refused() -> None:

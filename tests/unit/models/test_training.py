@@ -72,7 +72,7 @@ def test_the_seed_decides_everything(framework: str) -> None:
     config = LSTMConfig.from_mapping({**vars(config), "layers": 2, "dropout": 0.3})
 
     def run(seed: int) -> Trained:
-        plan = Plan(epochs=3, averaging=0.5, noise=0.3, crop=0.7, seed=seed)
+        plan = Plan(epochs=3, averaging=0.5, noise=0.3, seed=seed)
         return train(framework, config, examples, plan)
 
     first, again, other = run(5), run(5), run(6)
@@ -147,8 +147,7 @@ def test_a_diverged_training_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"noise": -0.1}, r"noise is -0\.1; it must not be negative"),
         ({"averaging": 1.0}, r"averaging is 1\.0"),
-        ({"validation": 0.0}, r"validation 0\.0"),
-        ({"crop": 0.0}, r"crop 0\.0"),
+        ({"validation": 0.0}, r"validation is 0\.0"),
     ],
 )
 def test_plans_out_of_range_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -156,10 +155,9 @@ def test_plans_out_of_range_are_refused(fields: dict[str, Any], message: str) ->
         Plan(**fields)
 
 
-def test_cases_that_cannot_be_varied_are_refused() -> None:
-    for config, examples in (which_token_comes_last(), running_sum()):
-        with pytest.raises(TrainingError, match="noise and crop need features"):
-            train("torch", config, examples, Plan(noise=0.1))
+def test_noise_on_tokens_is_refused() -> None:
+    with pytest.raises(TrainingError, match=r"noise is 0\.1, but tokens"):
+        train("torch", *which_token_comes_last(), Plan(noise=0.1))
 
 
 def test_another_framework_is_refused() -> None:
