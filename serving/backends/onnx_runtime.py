@@ -36,13 +36,13 @@ _DATATYPES = {
 
 
 def available(device: str) -> None:
-    """Raises `BackendUnavailable` unless ONNX Runtime, and for "cuda:N" its GPU build, a driver and that GPU, are here."""
+    """Raises `BackendUnavailable` unless ONNX Runtime is here, and for "cuda:N" its GPU build, a driver, that GPU."""
     index = devices.cuda_index(device)
     devices.require_package("onnxruntime", "onnx" if index is None else "onnx-gpu")
     if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
         raise BackendUnavailable(
-            "onnxruntime and onnxruntime-gpu are both installed, and each overwrites the other's files; repair it with: "
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'lstm-serving[onnx]' (or [onnx-gpu])"
+            "onnxruntime and onnxruntime-gpu are both installed, and each overwrites the other's files; repair it "
+            "with: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'lstm-serving[onnx]' (or [onnx-gpu])"
         )
     if index is None:
         return

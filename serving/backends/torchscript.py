@@ -14,7 +14,7 @@ from typing import Any
 from serving import devices
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.spec import ModelSpec, TensorSpec, Tensors
+from serving.spec import ModelSpec, Tensors, TensorSpec
 
 FILE_NAME = "model.pt"
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
@@ -54,7 +54,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
         torch.backends.cuda.matmul.allow_tf32 = options.allow_tf32
         torch.backends.cudnn.allow_tf32 = options.allow_tf32
     try:
-        module = torch.jit.load(str(artifact), map_location=device)
+        module = torch.jit.load(str(artifact), map_location=device)  # type: ignore[no-untyped-call]
     except (torch.cuda.OutOfMemoryError, torch.AcceleratorError) as error:
         raise BackendUnavailable(f"{device} cannot take {artifact}: {_first_line(error)}") from error
     except (RuntimeError, ValueError) as error:

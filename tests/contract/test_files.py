@@ -1,0 +1,122 @@
+"""What each written file promises to others: the stock runtimes load it, with nothing of ours near."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from export import formats
+from export.onnx_writer import IR_VERSION, OPSET
+from models.config import LSTMConfig
+from serving import backends
+from serving.backends.base import Options
+from serving.errors import RepositoryError
+from serving.spec import TensorSpec
+from tests import oracle
+from tests.contract import artefacts
+
+CONFIG = artefacts.FEATURES
+WEIGHTS = artefacts.weights(CONFIG)
+MASK = 6  # nodes that set the padding of a head for every step to 0
+
+
+def written(form: str, folder: Path, config: LSTMConfig = CONFIG) -> Path:
+    writer = formats.writer(form)
+    path = folder / backends.module(writer.BACKEND).FILE_NAME
+    writer.write(config, artefacts.weights(config), path)
+    return path
+
+
+@pytest.mark.parametrize("config", artefacts.CONFIGS, ids=artefacts.described)
+def test_onnx_is_one_lstm_a_layer_and_little_around(config: LSTMConfig, tmp_path: Path) -> None:
+    model = onnx.load(written("onnx", tmp_path, config))
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version == IR_VERSION == 8
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET)]
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("LSTM") == config.layers
+    mask = MASK if config.head == "values_per_step" else 0
+    assert len(operators) - config.layers <= 3 * config.layers + 12 + mask
+
+
+def test_onnx_axes_are_named(tmp_path: Path) -> None:
+    model = onnx.load(written("onnx", tmp_path))
+    axes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    state = ["rows", CONFIG.layers, CONFIG.hidden]
+    assert axes == {
+        **{"x": ["rows", "steps", 3], "lengths": ["rows"], "y": ["rows", 4]},
+        **dict.fromkeys(("h0", "c0", "hn", "cn"), state),
+    }
+
+
+def test_torchscript_runs_without_our_code(tmp_path: Path) -> None:
+    path = written("torchscript", tmp_path)
+    inputs = artefacts.batch(CONFIG, 3, 6)
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    program = """
+import pathlib, sys
+ours = ("serving", "export", "models", "protos")
+sys.path = [entry for entry in sys.path if not any((pathlib.Path(entry) / name).is_dir() for name in ours)]
+import numpy as np, torch
+loaded = np.load("inputs.npz")
+outputs = torch.jit.load("model.pt")(*(torch.tensor(loaded[name]) for name in ("x", "lengths", "h0", "c0")))
+np.savez("outputs.npz", **{name: tensor.numpy() for name, tensor in zip(("y", "hn", "cn"), outputs)})
+assert not set(ours) & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-I", "-c", program], cwd=path.parent, check=True, timeout=120)
+    with np.load(tmp_path / "outputs.npz") as outputs:
+        for name, expected in oracle.predict(CONFIG, WEIGHTS, inputs).items():
+            np.testing.assert_allclose(outputs[name], expected, rtol=0, atol=1e-6)
+
+
+def test_torchscript_refuses_other_arguments(tmp_path: Path) -> None:
+    path, spec = written("torchscript", tmp_path), artefacts.spec(CONFIG, WEIGHTS)
+    more = (*spec.inputs, TensorSpec("extra", "FP32", (-1,)))
+    with pytest.raises(RepositoryError, match="forward takes x, lengths, h0, c0"):
+        backends.module("torchscript").load(path, dataclasses.replace(spec, inputs=more), "cpu", Options())
+    fewer = dataclasses.replace(spec, outputs=spec.outputs[:2], state=spec.state[:1])
+    with pytest.raises(RepositoryError, match="returns 3 outputs"):
+        backends.module("torchscript").load(path, fewer, "cpu", Options())
+
+
+def test_torchscript_takes_the_names_of_tritons_convention(tmp_path: Path) -> None:
+    path, spec = written("torchscript", tmp_path), artefacts.spec(CONFIG, WEIGHTS)
+    named = tuple(dataclasses.replace(tensor, name=f"INPUT__{i}") for i, tensor in enumerate(spec.inputs))
+    bare = dataclasses.replace(spec, inputs=named, lengths=None, state=())
+    backend = backends.module("torchscript").load(path, bare, "cpu", Options())
+    inputs = artefacts.batch(CONFIG, 3, 6)
+    got = backend.run({f"INPUT__{i}": inputs[tensor.name] for i, tensor in enumerate(spec.inputs)}, ("y",))
+    np.testing.assert_allclose(got["y"], oracle.predict(CONFIG, WEIGHTS, inputs)["y"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [CONFIG, artefacts.TOKENS], ids=artefacts.described)
+def test_savedmodel_serves_through_its_own_signature(config: LSTMConfig, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(str(written("savedmodel", tmp_path, config))).signatures["serving_default"]
+    spec = artefacts.spec(config, artefacts.weights(config))
+    taken = signature.structured_input_signature[1]
+    assert {name: _described(tensor) for name, tensor in taken.items()} == _wanted(spec.inputs)
+    assert {name: _described(tensor) for name, tensor in signature.structured_outputs.items()} == _wanted(spec.outputs)
+    inputs = artefacts.batch(config, 3, 6)
+    got = signature(**{name: tf.constant(array) for name, array in inputs.items()})
+    for name, expected in oracle.predict(config, artefacts.weights(config), inputs).items():
+        np.testing.assert_allclose(got[name].numpy(), expected, rtol=0, atol=1e-6)
+
+
+def _described(tensor: Any) -> tuple[str, tuple[int, ...]]:
+    return tensor.dtype.name, tuple(-1 if size is None else size for size in tensor.shape)
+
+
+def _wanted(tensors: tuple[TensorSpec, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {tensor.name: (tensor.dtype.name, tensor.shape) for tensor in tensors}
