@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def _train(options: argparse.Namespace) -> int:
     facts = checkpoint.training
     print(
         f"{title}: test accuracy {facts['scores']['test_accuracy']:.4f} after {facts['epochs']} epochs in "
-        f"{facts['seconds']:.0f} s; next: lstm-export checkpoint {options.out} --help"
+        f"{facts['seconds']:.0f} s; next: lstm-export checkpoint {shlex.quote(str(options.out))} --name {task.name} --format onnx"
     )
     return 0
 

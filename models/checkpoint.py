@@ -133,19 +133,19 @@ class Checkpoint:
 
         `training.json` goes first and comes last: a folder that has it is complete, whenever the writing was cut off.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         folder.mkdir(parents=True, exist_ok=True)
         for stale in ("training.json", "samples.safetensors"):
             (folder / stale).unlink(missing_ok=True)
         (folder / "config.json").write_text(self.config.to_json())
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in self.weights.items()}, folder / "weights.safetensors"
-        )
+        weights = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
+        (folder / "weights.safetensors").write_bytes(
+            save(weights)
+        )  # save_file would make it readable to its owner only
         if self.samples:
-            save_file(
-                {f"{i}": np.ascontiguousarray(s) for i, s in enumerate(self.samples)}, folder / "samples.safetensors"
-            )
+            samples = {str(index): np.ascontiguousarray(sample) for index, sample in enumerate(self.samples)}
+            (folder / "samples.safetensors").write_bytes(save(samples))
         facts = {"framework": self.framework, "labels": list(self.labels), **self.training}
         unfinished = folder / "training.json.unfinished"
         unfinished.write_text(json.dumps(facts, indent=2) + "\n")

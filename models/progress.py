@@ -6,6 +6,7 @@ not a terminal, tqdm is not used at all.
 
 from __future__ import annotations
 
+import shutil
 from types import TracebackType
 from typing import TextIO
 
@@ -21,19 +22,20 @@ class Progress:
 
     def __init__(self, title: str, epochs: int, stream: TextIO) -> None:
         self._title, self._epochs, self._stream = title, epochs, stream
-        self._bar = tqdm(total=epochs, desc=title, unit="epoch", file=stream) if stream.isatty() else None
+        self._bar = None
+        if stream.isatty():
+            size = shutil.get_terminal_size()  # 80 x 24 where a terminal says 0 x 0, as in many a container
+            shape = "{desc}: |{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}{postfix}]"
+            self._bar = tqdm(
+                total=epochs, desc=title, bar_format=shape, file=stream, ncols=size.columns, nrows=size.lines
+            )
 
     def __enter__(self) -> Progress:
         return self
 
     def __call__(self, epoch: Epoch) -> None:
         if self._bar is not None:
-            self._bar.set_postfix(
-                loss=f"{epoch.training_loss:.3f}",
-                validation=f"{epoch.validation_loss:.3f}",
-                score=f"{epoch.score:.3f}",
-                refresh=False,
-            )
+            self._bar.set_postfix(loss=f"{epoch.training_loss:.3f}", score=f"{epoch.score:.3f}", refresh=False)
             self._bar.update()
         elif epoch.number == 1 or epoch.number % LINE_EVERY == 0:
             print(
