@@ -153,28 +153,39 @@ def _labels(checkpoint: Checkpoint, target: Path) -> str:
 
 
 def _place(folder: Path, target: Path, version: int | None, labels: str) -> Path:
-    """Moves a finished version to its number. Raises `ExportError` when `version` has been taken meanwhile."""
-    target.mkdir(exist_ok=True)
-    if labels and not (target / LABELS_FILE).exists():
-        temporary = folder.parent / LABELS_FILE
-        temporary.write_text(labels, encoding="utf-8")
-        _sync(temporary)
-        temporary.rename(target / LABELS_FILE)
+    """Moves a finished version to its number. Raises `ExportError` when `version` has been taken meanwhile.
+
+    The first version of a model appears together with the model's folder and its labels.
+    """
     number = version or next_version(target)
-    while True:
-        path = target / str(number)
-        try:
-            folder.rename(path)
-        except OSError as error:
-            if error.errno not in _TAKEN:
-                raise
+    model = folder.parent / "model"
+    model.mkdir()
+    if labels:
+        (model / LABELS_FILE).write_text(labels, encoding="utf-8")
+        _sync(model / LABELS_FILE)
+    folder = folder.rename(model / str(number))
+    _sync(model)
+    if not _moved(model, target):
+        if labels and not (target / LABELS_FILE).exists():
+            (model / LABELS_FILE).rename(target / LABELS_FILE)
+        while not _moved(folder, target / str(number)):
             if version is not None:
-                raise ExportError(f"{path} was written by another export meanwhile") from error
+                raise ExportError(f"{target / str(number)} was written by another export meanwhile")
             number += 1
-        else:
-            _sync(target)
-            _sync(target.parent)
-            return path
+        _sync(target)
+    _sync(target.parent)
+    return target / str(number)
+
+
+def _moved(folder: Path, target: Path) -> bool:
+    """Renames `folder` to `target`; false when something is there already."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in _TAKEN or not target.parent.is_dir():
+            raise
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -22,10 +22,10 @@ class Driver:
     def __init__(self, gpus: int, status: int = 0) -> None:
         self._gpus, self._status = gpus, status
 
-    def cuInit(self, flags: int) -> int:  # noqa: N802 - the driver's own name
+    def cuInit(self, flags: int) -> int:
         return self._status
 
-    def cuDeviceGetCount(self, count: ctypes._CArgObject) -> int:  # noqa: N802 - the driver's own name
+    def cuDeviceGetCount(self, count: ctypes._CArgObject) -> int:
         count._obj.value = self._gpus  # type: ignore[attr-defined]
         return 0
 
@@ -66,3 +66,17 @@ def test_the_two_onnxruntime_packages_exclude_each_other(monkeypatch: pytest.Mon
     monkeypatch.setattr(importlib.metadata, "distribution", installed)
     with pytest.raises(BackendUnavailable, match="pip uninstall -y onnxruntime onnxruntime-gpu"):
         backends.module("onnx_runtime").available("cpu")
+
+
+def test_a_build_for_cpus_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+    import tensorflow
+    import torch
+
+    monkeypatch.setattr(devices, "require_gpu", lambda index: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(tensorflow.test, "is_built_with_cuda", lambda: False)
+    for name in REAL:
+        with pytest.raises(BackendUnavailable, match="is built for CPUs: pip"):
+            backends.module(name).available("cuda:0")

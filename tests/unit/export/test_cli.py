@@ -1,0 +1,110 @@
+"""`lstm-export`: what it prints, and one sentence and code 2 for what it refuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export import formats
+from export.__main__ import main
+from export.errors import ExportError
+
+
+def command(run: Path, *more: str) -> list[str]:
+    return ["checkpoint", str(run), "--repository", str(run.parent / "repository"), "--name", "compass", *more]
+
+
+def test_writes_a_version_and_says_how_to_serve_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(command(run, "--format", "onnx", "--version", "4")) == 0
+    heading, row, closing = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["format", "size", "largest", "difference"]
+    assert row.split()[0] == "onnx"
+    repository = run.parent / "repository"
+    assert closing == f"wrote {repository / 'compass' / '4'}; serve it with: lstm-serve --model-repository {repository}"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--format", "pickle"], "unknown format 'pickle'; known are onnx, savedmodel, torchscript and all"),
+        (["--format", ""], "unknown format ''"),
+        (["--format", "onnx", "--version", "0"], "versions are counted from 1"),
+        (["--format", "onnx", "--name", "../up"], "the name '../up' cannot be used"),
+        (["--format", "onnx", "--tolerance", "nan"], "tolerance is nan"),
+        (["--format", "onnx", "--tolerance", "1e-12"], "at most 1e-12 is allowed"),
+    ],
+)
+def test_refuses_in_one_sentence(run: Path, capsys: pytest.CaptureFixture[str], more: list[str], sentence: str) -> None:
+    assert main(command(run, *more)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lstm-export: ")
+    assert captured.err.count("\n") == 1
+    assert sentence in captured.err
+    assert not list((run.parent / "repository").glob("**/*"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["checkpoint"], ["checkpoint", "run", "--name", "a"], ["checkpoint", "run", "--version", "x"]]
+)
+def test_usage_errors_are_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_that_is_no_finished_run_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "training.json").unlink()
+    assert main(command(run, "--format", "onnx")) == 2
+    assert "holds no finished training run" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_contradicts_itself_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"hidden": 6}))
+    assert main(command(run, "--format", "onnx")) == 2
+    assert "is not a usable checkpoint" in capsys.readouterr().err
+
+
+def test_a_repository_that_is_a_file_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.parent / "repository").touch()
+    assert main(command(run, "--format", "onnx")) == 2
+    assert "repository" in capsys.readouterr().err
+
+
+def test_formats_are_listed_once_each_in_the_order_asked() -> None:
+    assert formats.parse("torchscript,onnx,torchscript") == ("torchscript", "onnx")
+    assert formats.parse("all") == formats.names() == ("onnx", "savedmodel", "torchscript")
+    assert formats.parse("torchscript,all") == ("torchscript", "onnx", "savedmodel")
+
+
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.delitem(sys.modules, "export.savedmodel_writer", raising=False)
+    with pytest.raises(ExportError, match=r"format savedmodel needs the package tensorflow: .*\[tensorflow\]"):
+        formats.writer("savedmodel")
+
+
+def test_onnx_alone_loads_no_tensorflow_and_says_nothing_else(run: Path) -> None:
+    program = (
+        "import sys; from export.__main__ import main; code = main(sys.argv[1:]);"
+        "sys.exit(code or 'tensorflow' in sys.modules)"
+    )
+    arguments = [sys.executable, "-c", program, *command(run, "--format", "onnx")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+
+
+def test_tensorflow_keeps_its_messages_to_itself(run: Path) -> None:
+    arguments = [sys.executable, "-m", "export", *command(run, "--format", "savedmodel")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 3

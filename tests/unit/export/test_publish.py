@@ -1,0 +1,226 @@
+"""A version is whole, proven and new, or it is not there at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export import formats, publish, trials
+from export.errors import ExportError
+from models.checkpoint import Checkpoint, Weights, weights_digest
+from models.config import LSTMConfig
+from serving import backends, golden
+from serving.backends.base import Options
+from serving.errors import VerificationFailed
+from serving.spec import ModelSpec
+from tests.unit.export.conftest import LABELS
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def export(checkpoint: Checkpoint, repository: Path, **changes: Any) -> publish.Version:
+    arguments: dict[str, Any] = {"chosen": ("onnx",), "repository": repository, "name": "compass"}
+    return publish.publish(checkpoint, **(arguments | changes))
+
+
+def test_a_version_holds_every_format_and_the_facts(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    version = export(checkpoint, tmp_path, chosen=formats.names())
+    assert version.path == tmp_path / "compass" / "1"
+    expected = {backends.module(formats.writer(form).BACKEND).FILE_NAME for form in formats.names()}
+    assert {path.name for path in version.path.iterdir()} == expected | {"spec.json", "golden.npz"}
+    assert (tmp_path / "compass" / "labels.txt").read_text().splitlines() == list(LABELS)
+    assert {path.name for path in tmp_path.iterdir()} == {"compass"}
+    assert [written.format for written in version.written] == list(formats.names())
+    for written in version.written:
+        assert written.size_bytes > 1000
+        assert 0 < written.largest_difference < 1e-6
+
+    spec = ModelSpec.read(version.path / "spec.json")
+    assert spec.weights_sha256 == weights_digest(checkpoint.weights)
+    assert spec.scores == {"accuracy": 0.9}
+    assert spec.labels_of == "y"
+    assert spec.source["framework"] == "torch"
+    assert spec.source["seed"] == 3
+    assert spec.source["export"]["formats"] == list(formats.names())
+
+    samples = golden.read_samples(version.path / "golden.npz")
+    assert any(np.isnan(sample.inputs["x"]).any() for sample in samples)
+    assert {len(sample.inputs["lengths"]) for sample in samples} == {1, 2, 3, 7}
+    for form in formats.names():
+        module = backends.module(formats.writer(form).BACKEND)
+        backend = module.load(version.path / module.FILE_NAME, spec, "cpu", Options())
+        for sample in samples:
+            golden.check_agreement(form, backend.run(sample.inputs, ("y", "hn", "cn")), sample.outputs, spec.tolerance)
+        backend.close()
+
+
+def test_values_have_no_labels(tmp_path: Path) -> None:
+    from tests.unit.export.conftest import trained
+
+    config = LSTMConfig(input="tokens", vocabulary=7, embedding=2, hidden=3, head="values_per_step", outputs=2)
+    version = export(trained(config), tmp_path)
+    spec = ModelSpec.read(version.path / "spec.json")
+    assert (spec.labels_of, spec.vocabulary, spec.streamable) == ("", 7, True)
+    assert files(tmp_path / "compass") == {"1", "1/model.onnx", "1/spec.json", "1/golden.npz"}
+
+
+def test_versions_count_up_from_the_highest_number_there(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "compass" / "7").mkdir(parents=True)
+    (tmp_path / "compass" / "notes").mkdir()
+    assert export(checkpoint, tmp_path).path.name == "8"
+    assert export(checkpoint, tmp_path, version=3).path.name == "3"
+    assert export(checkpoint, tmp_path).path.name == "9"
+
+
+def test_a_version_that_exists_is_never_overwritten(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "compass" / "2").mkdir(parents=True)
+    with pytest.raises(ExportError, match="2 exists, and versions are never overwritten"):
+        export(checkpoint, tmp_path, version=2)
+    with pytest.raises(ExportError, match="counted from 1"):
+        export(checkpoint, tmp_path, version=0)
+    assert files(tmp_path) == {"compass", "compass/2"}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".hidden", "-x", "a b", "ä", "a" * 129, "a\n"])
+def test_a_name_is_one_plain_component(checkpoint: Checkpoint, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ExportError, match="cannot be used"):
+        export(checkpoint, tmp_path / "repository", name=name)
+    assert files(tmp_path) == set()
+
+
+def test_a_model_that_is_a_file_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "compass").touch()
+    with pytest.raises(OSError, match="compass"):
+        export(checkpoint, tmp_path)
+    assert files(tmp_path) == {"compass"}
+
+
+def test_other_classes_under_one_name_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "compass").mkdir()
+    (tmp_path / "compass" / "labels.txt").write_text("up\ndown\n")
+    with pytest.raises(ExportError, match="names other classes"):
+        export(checkpoint, tmp_path)
+    assert files(tmp_path) == {"compass", "compass/labels.txt"}
+
+
+@pytest.mark.parametrize("form", formats.names())
+def test_a_file_with_two_gates_swapped_is_not_published(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    writer = formats.writer(form)
+    right = writer.write
+
+    def wrong(config: LSTMConfig, weights: Weights, path: Path) -> None:
+        swapped = dict(weights)
+        for name in [name for name in weights if name.startswith("lstm.1.")]:
+            i, f, g, o = np.split(weights[name], 4)
+            swapped[name] = np.concatenate([f, i, g, o])
+        right(config, swapped, path)
+
+    monkeypatch.setattr(writer, "write", wrong)
+    with pytest.raises(VerificationFailed, match=rf"{form} \(samples, .* differs from the trained model by 0\.\d"):
+        export(checkpoint, tmp_path, chosen=(form,))
+    assert files(tmp_path) == set()
+
+
+def test_a_tolerance_that_nothing_meets_refuses(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(VerificationFailed, match="at most 1e-12 is allowed"):
+        export(checkpoint, tmp_path, tolerance=1e-12)
+    with pytest.raises(ExportError, match="between 0 and 1"):
+        export(checkpoint, tmp_path, tolerance=0.0)
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["first version", "second version"])
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("place", ["export.publish.golden.write_samples", "os.fsync", "pathlib.Path.rename"])
+def test_a_failure_in_the_middle_leaves_nothing(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    failure: BaseException,
+    second: bool,
+) -> None:
+    if second:
+        export(checkpoint, tmp_path)
+    before = files(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(type(failure)):
+        export(checkpoint, tmp_path)
+    assert files(tmp_path) == before
+
+
+def test_files_are_on_disk_before_the_version_appears(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    export(checkpoint, tmp_path)
+    assert {"model.onnx", "spec.json", "golden.npz"} == set(synced[:3])
+    assert synced[3:] == ["version", "labels.txt", "model", tmp_path.name]
+
+
+def test_exports_of_the_same_moment_get_numbers_of_their_own(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    paths: list[Path] = []
+    threads = [threading.Thread(target=lambda: paths.append(export(checkpoint, tmp_path).path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.name for path in paths) == ["1", "2", "3", "4"]
+    assert all(len(list(path.iterdir())) == 3 for path in paths)
+
+
+def test_a_number_taken_at_the_last_moment_is_left_alone(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "compass" / "notes").mkdir(parents=True)
+    rename = Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        if target == tmp_path / "compass" / "1":
+            target.mkdir(exist_ok=True)
+            (target / "theirs").touch()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert export(checkpoint, tmp_path).path.name == "2"
+    (tmp_path / "compass" / "1" / "theirs").unlink()
+    (tmp_path / "compass" / "1").rmdir()
+    with pytest.raises(ExportError, match="by another export meanwhile"):
+        export(checkpoint, tmp_path, version=1)
+    assert files(tmp_path / "compass" / "1") == {"theirs"}
+
+
+def test_trials_are_the_same_every_time_and_of_every_kind(checkpoint: Checkpoint) -> None:
+    first, second = trials.make(checkpoint), trials.make(checkpoint)
+    for one, other in zip(first, second, strict=True):
+        for name, array in one.inputs.items():
+            np.testing.assert_array_equal(array, other.inputs[name])
+    batches = [trial.inputs for trial in first]
+    assert {len(batch["lengths"]) for batch in batches} == {1, 2, 3, 7, 64}
+    assert {batch["x"].shape[1] for batch in batches} == {1, 5, 7, 24}
+    assert {bool(batch["h0"].any()) for batch in batches} == {True, False}
+    assert {trials.padded(trial) for trial in first} == {True, False}
+    junk = np.concatenate([batch["x"][:, -1].ravel() for batch in batches])
+    assert np.isnan(junk).any()
+    assert (junk == np.float32(1e30)).any()
