@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from models import networks, tasks
+from models import networks, problems
 from models.training import TrainingError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
@@ -28,9 +28,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; each task is one subcommand."""
+    """The command line; each problem is one subcommand."""
     root = _Parser(prog="lstm-train", description="Trains an LSTM network and writes a run folder for lstm-export.")
-    subcommands = root.add_subparsers(dest="task", metavar="TASK", required=True)
+    subcommands = root.add_subparsers(dest="problem", metavar="PROBLEM", required=True)
     vowels = subcommands.add_parser(
         "vowels",
         help="tell nine speakers apart by two vowels (data included, about half a minute)",
@@ -44,7 +44,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--framework", choices=networks.FRAMEWORKS, required=True, help="what to train in")
     command.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder to write")
     command.add_argument("--seed", type=_count_from(0), default=0, help="same seed, same weights (default 0)")
-    command.add_argument("--epochs", type=_count_from(1), help="at most so many (the default belongs to the task)")
+    command.add_argument("--epochs", type=_count_from(1), help="at most so many (the default belongs to the problem)")
     command.add_argument("--overwrite", action="store_true", help="replace a finished run in RUN")
 
 
@@ -84,16 +84,16 @@ def _train(options: argparse.Namespace) -> int:
     except runs.RunError as error:
         print(f"lstm-train: {error}", file=sys.stderr)
         return 2
-    task = getattr(tasks, options.task)()
-    plan = dataclasses.replace(task.plan, seed=options.seed, epochs=options.epochs or task.plan.epochs)
-    task = dataclasses.replace(task, plan=plan)
-    title = f"{task.name} ({options.framework}, seed {plan.seed})"
+    problem = getattr(problems, options.problem)()
+    plan = dataclasses.replace(problem.plan, seed=options.seed, epochs=options.epochs or problem.plan.epochs)
+    problem = dataclasses.replace(problem, plan=plan)
+    title = problem.title(options.framework)
     with Progress(title, plan.epochs, sys.stderr) as progress:
-        checkpoint = runs.make(task, options.framework, options.out, progress)
+        checkpoint = runs.make(problem, options.framework, options.out, progress)
     facts = checkpoint.training
     print(
-        f"{title}: test accuracy {facts['scores']['test_accuracy']:.4f} after {facts['epochs']} epochs in "
-        f"{facts['seconds']:.0f} s; next: lstm-export checkpoint {shlex.quote(str(options.out))} --name {task.name} --format onnx"
+        f"{title}: test accuracy {facts['scores']['test_accuracy']:.4f} after {facts['epochs']} epochs in {facts['seconds']:.0f} s; "
+        f"next: lstm-export checkpoint {shlex.quote(str(options.out))} --name {problem.name} --format onnx"
     )
     return 0
 

@@ -19,7 +19,7 @@ from models import networks
 from models.checkpoint import Checkpoint
 from models.examples import Array, Examples
 from models.learning_curve import draw
-from models.tasks import Task
+from models.problems import Problem
 from models.training import Epoch, evaluate, train
 
 SAMPLES = 8
@@ -37,8 +37,8 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         raise RunError(f"{folder} holds a finished run; choose another folder or add --overwrite")
 
 
-def make(task: Task, framework: str, folder: Path, watch: Callable[[Epoch], None]) -> Checkpoint:
-    """Trains `task` in `framework`, tests the result once, and writes checkpoint and learning curve to `folder`.
+def make(problem: Problem, framework: str, folder: Path, watch: Callable[[Epoch], None]) -> Checkpoint:
+    """Trains `problem` in `framework`, tests the result once, and writes checkpoint and learning curve to `folder`.
 
     `watch` is called after every epoch. Raises what `models.training.train` raises, and `OSError`.
     """
@@ -47,39 +47,39 @@ def make(task: Task, framework: str, folder: Path, watch: Callable[[Epoch], None
 
         torch.set_num_threads(1)  # a network this small only waits for a second thread
     begin = time.perf_counter()
-    trained = train(framework, task.config, task.training, task.plan, watch)
+    trained = train(framework, problem.config, problem.training, problem.plan, watch)
     seconds = time.perf_counter() - begin
 
-    network = networks.build(framework, task.config)
+    network = networks.build(framework, problem.config)
     network.load_canonical(trained.weights)
-    test_loss, test_score = evaluate(network, task.test)
-    score, sign = ("accuracy", 1) if task.config.head == "classification" else ("mean_absolute_error", -1)
+    test_loss, test_score = evaluate(network, problem.test)
+    score, sign = ("accuracy", 1) if problem.config.head == "classification" else ("mean_absolute_error", -1)
     checkpoint = Checkpoint(
-        config=task.config,
+        config=problem.config,
         weights=trained.weights,
         framework=framework,
-        labels=task.labels,
-        samples=samples(task.test),
+        labels=problem.labels,
+        samples=samples(problem.test),
         training={
-            "task": task.name,
+            "problem": problem.name,
             "scores": {
                 f"test_{score}": sign * test_score,
                 "test_loss": test_loss,
                 f"validation_{score}": sign * trained.best.score,
                 "validation_loss": trained.best.validation_loss,
             },
-            "seed": task.plan.seed,
+            "seed": problem.plan.seed,
             "epochs": len(trained.history),
             "best_epoch": trained.best.number,
             "seconds": round(seconds, 1),
             "versions": _versions(),
-            "data": task.data,
-            "plan": dataclasses.asdict(task.plan),
+            "data": problem.data,
+            "plan": dataclasses.asdict(problem.plan),
         },
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "training.json").unlink(missing_ok=True)
-    (folder / "learning_curve.png").write_bytes(draw(trained, f"{task.name} ({framework}, seed {task.plan.seed})"))
+    (folder / "learning_curve.png").write_bytes(draw(trained, problem.title(framework)))
     checkpoint.save(folder)
     return checkpoint
 

@@ -3,7 +3,7 @@
     python -m models.scores --out runs/scores
 
 One fact that surprises: a run that is already there is not trained again, as long as network, plan and data are still
-those of the task; so an interrupted call goes on where it stopped.
+those of the problem; so an interrupted call goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from models import networks, tasks
+from models import networks, problems
 from models.checkpoint import Checkpoint, CheckpointError
-from models.tasks import Task
+from models.problems import Problem
 
 SEEDS = (0, 1, 2)
 LEAST_MEDIAN = 0.95
@@ -53,17 +53,17 @@ def _accuracy(checkpoint: Checkpoint) -> float:
     return float(checkpoint.training["scores"]["test_accuracy"])
 
 
-def finished(task: Task, folder: Path) -> Checkpoint | None:
-    """The run in `folder`, if it is finished and is what training `task` now would be."""
+def finished(problem: Problem, folder: Path) -> Checkpoint | None:
+    """The run in `folder`, if it is finished and is what training `problem` now would be."""
     try:
         checkpoint = Checkpoint.load(folder)
     except CheckpointError:
         return None  # not there, cut off, or of another time: to be made
     facts = checkpoint.training
     same = (checkpoint.config, facts.get("plan"), facts.get("data")) == (
-        task.config,
-        dataclasses.asdict(task.plan),
-        task.data,
+        problem.config,
+        dataclasses.asdict(problem.plan),
+        problem.data,
     )
     return checkpoint if same else None
 
@@ -77,16 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from models import runs
     from models.progress import Progress
 
-    vowels = tasks.vowels()
+    vowels = problems.vowels()
     checkpoints: dict[str, list[Checkpoint]] = {}
     for framework in networks.FRAMEWORKS:
         for seed in SEEDS:
-            task = dataclasses.replace(vowels, plan=dataclasses.replace(vowels.plan, seed=seed))
+            problem = dataclasses.replace(vowels, plan=dataclasses.replace(vowels.plan, seed=seed))
             folder = options.out / f"vowels-{framework}-{seed}"
-            checkpoint = finished(task, folder)
+            checkpoint = finished(problem, folder)
             if checkpoint is None:
-                with Progress(f"vowels ({framework}, seed {seed})", task.plan.epochs, sys.stderr) as progress:
-                    checkpoint = runs.make(task, framework, folder, progress)
+                with Progress(problem.title(framework), problem.plan.epochs, sys.stderr) as progress:
+                    checkpoint = runs.make(problem, framework, folder, progress)
             checkpoints.setdefault(framework, []).append(checkpoint)
     print(f"Test accuracy on {vowels.data['name']}, {len(vowels.test)} utterances:\n\n{table(checkpoints)}\n")
     misses = verdict({framework: [_accuracy(run) for run in made] for framework, made in checkpoints.items()})

@@ -105,7 +105,7 @@ def test_ctrl_c_while_writing_leaves_no_finished_run(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "TASK"),
+        ((), "PROBLEM"),
         (("consonants",), "'consonants'"),
         (("vowels",), "--framework, --out"),
         (("vowels", "--framework", "jax", "--out", "x"), "invalid choice: 'jax'"),

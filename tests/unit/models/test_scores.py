@@ -8,23 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import scores, tasks
+from models import problems, scores
 from models.checkpoint import Checkpoint, expected_shapes
 
 
 def checkpoint(accuracy: float, seed: int = 0) -> Checkpoint:
     """A run of the vowels as far as the scores look at it; its weights are ones."""
-    task = tasks.vowels()
-    plan = dataclasses.replace(task.plan, seed=seed)
+    problem = problems.vowels()
+    plan = dataclasses.replace(problem.plan, seed=seed)
     return Checkpoint(
-        config=task.config,
-        weights={name: np.ones(shape, np.float32) for name, shape in expected_shapes(task.config).items()},
+        config=problem.config,
+        weights={name: np.ones(shape, np.float32) for name, shape in expected_shapes(problem.config).items()},
         framework="torch",
         training={
             "scores": {"test_accuracy": accuracy},
             "seconds": 7.25,
             "plan": dataclasses.asdict(plan),
-            "data": task.data,
+            "data": problem.data,
         },
     )
 
@@ -60,9 +60,9 @@ def test_finished_runs_are_not_repeated(
 
 
 def test_a_run_of_another_plan_or_none_is_to_be_made(tmp_path: Path) -> None:
-    task = tasks.vowels()
-    assert scores.finished(task, tmp_path) is None
-    checkpoint(0.96, seed=task.plan.seed).save(tmp_path)
-    assert scores.finished(task, tmp_path) is not None
-    other = dataclasses.replace(task, plan=dataclasses.replace(task.plan, rows=task.plan.rows + 1))
+    problem = problems.vowels()
+    assert scores.finished(problem, tmp_path) is None
+    checkpoint(0.96, seed=problem.plan.seed).save(tmp_path)
+    assert scores.finished(problem, tmp_path) is not None
+    other = dataclasses.replace(problem, plan=dataclasses.replace(problem.plan, rows=problem.plan.rows + 1))
     assert scores.finished(other, tmp_path) is None

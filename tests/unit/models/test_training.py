@@ -1,4 +1,4 @@
-"""Both frameworks learn every head on small made-up tasks, the same way each time, and keep their best epoch."""
+"""Both frameworks learn every head on small made-up problems, the same way each time, and keep their best epoch."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def running_sum() -> tuple[LSTMConfig, Examples]:
     return LSTMConfig(features=1, head="values_per_step", outputs=2, hidden=HIDDEN), Examples(sequences, targets)
 
 
-TASKS = [which_feature_is_larger, which_token_comes_last, mean_of_all_steps, running_sum]
+PROBLEMS = [which_feature_is_larger, which_token_comes_last, mean_of_all_steps, running_sum]
 QUICK = Plan(epochs=40, patience=40, learning_rate=0.02, weight_decay=0.0)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("task", TASKS)
-def test_every_head_learns(framework: str, task: Callable[[], tuple[LSTMConfig, Examples]]) -> None:
-    config, examples = task()
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_head_learns(framework: str, problem: Callable[[], tuple[LSTMConfig, Examples]]) -> None:
+    config, examples = problem()
     trained = train(framework, config, examples, QUICK)
     if config.head == "classification":
         assert trained.best.score >= 0.9
@@ -104,8 +104,8 @@ def test_the_best_epoch_is_kept(framework: str) -> None:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_first_loss_is_that_of_the_canonical_answer(framework: str) -> None:
     """The loss that is trained on and the loss that is reported are one: without dropout they agree on one batch."""
-    for task in TASKS:
-        config, examples = task()
+    for problem in PROBLEMS:
+        config, examples = problem()
         trainer = start(framework, config, scaling(config, examples), QUICK)
         reported, _ = evaluate(trainer.network, examples)
         (batch,) = in_order(examples, len(examples))

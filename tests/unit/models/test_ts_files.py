@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import tasks
+from models import problems
 from models.ts_files import TSFormatError, read_ts
 
 HEADER = "# made up\n@problemName Two\n@timeStamps false\n@univariate false\n@dimensions 2\n@classLabel true up down\n@data\n"
@@ -74,7 +74,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_the_vowels_are_in_the_package() -> None:
-    task = tasks.vowels()
-    assert (len(task.training), len(task.test), task.labels) == (270, 370, tuple("123456789"))
-    assert (min(task.test.lengths), max(task.test.lengths)) == (7, 29)
-    assert np.bincount(np.asarray(task.training.targets)).tolist() == [30] * 9
+    problem = problems.vowels()
+    assert (len(problem.training), len(problem.test), problem.labels) == (270, 370, tuple("123456789"))
+    assert (min(problem.test.lengths), max(problem.test.lengths)) == (7, 29)
+    assert np.bincount(np.asarray(problem.training.targets)).tolist() == [30] * 9

@@ -1,4 +1,4 @@
-"""The demonstration tasks: data, network and plan of each, chosen once.
+"""The demonstration problems: data, network and plan of each, chosen once.
 
 One fact that surprises: the test part is loaded here beside the training part, and yet nothing but
 `models.runs.make`, after the last epoch, ever looks at it.
@@ -20,7 +20,7 @@ from models.ts_files import LabelledSequences, read_ts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
+class Problem:
     """What is to be learnt (`training`), from where (`data`, JSON-ready), by what (`config`) and how (`plan`)."""
 
     name: str
@@ -31,8 +31,12 @@ class Task:
     labels: tuple[str, ...]
     data: Mapping[str, Any]
 
+    def title(self, framework: str) -> str:
+        """What people read above a curve or beside a progress bar."""
+        return f"{self.name} ({framework}, seed {self.plan.seed})"
 
-def vowels() -> Task:
+
+def vowels() -> Problem:
     """Who of nine speakers says it: the Japanese vowels of Kudo, Toyama and Shimbo (1999), see `models/data/README.md`.
 
     Network and plan were chosen among some twenty by five-fold cross-validation on the 270 training utterances alone,
@@ -45,7 +49,7 @@ def vowels() -> Task:
     ):
         training, test = read_ts(training_file), read_ts(test_file)
         digests = {path.name: _digest(path) for path in (training_file, test_file)}
-    return Task(
+    return Problem(
         name="vowels",
         config=LSTMConfig(features=training.channels, layers=1, hidden=128, dropout=0.4, outputs=len(training.labels)),
         plan=Plan(epochs=120, patience=25, averaging=0.8, noise=0.6),
