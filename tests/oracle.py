@@ -1,4 +1,4 @@
-"""The network of `models/config.py` in float64 NumPy, straight from the equations: what every other one is held against.
+"""The network of `models/config.py` in float64 NumPy, straight from the equations: what all others are held against.
 
 Slow, and read in a minute: one row at a time, one step at a time, no padding anywhere. One fact that surprises: a
 float32 network may differ from it by some 1e-7 a step without anything being wrong.
