@@ -91,8 +91,9 @@ def _train(options: argparse.Namespace) -> int:
     with Progress(title, plan.epochs, sys.stderr) as progress:
         checkpoint = runs.make(problem, options.framework, options.out, progress)
     facts = checkpoint.training
+    accuracy = facts["scores"]["test_accuracy"]
     print(
-        f"{title}: test accuracy {facts['scores']['test_accuracy']:.4f} after {facts['epochs']} epochs in {facts['seconds']:.0f} s; "
+        f"{title}: test accuracy {accuracy:.4f} after {facts['epochs']} epochs in {facts['seconds']:.0f} s; "
         f"next: lstm-export checkpoint {shlex.quote(str(options.out))} --name {problem.name} --format onnx"
     )
     return 0
