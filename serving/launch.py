@@ -51,8 +51,7 @@ class LaunchedServer:
             self._started = self.wait_for("serving", timeout_seconds)
             self.wait_for("ready", timeout_seconds, "not ready")
         except StartupError:
-            self.process.kill()
-            self.process.wait()
+            self._clean_up()
             raise
 
     @property
@@ -97,17 +96,23 @@ class LaunchedServer:
         try:
             return self.process.wait(timeout_seconds)
         finally:
-            self.process.kill()
-            self._reader.join()
-            assert self.process.stderr
-            self.process.stderr.close()
+            self._clean_up()
 
     def __enter__(self) -> LaunchedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None or not self.process.stderr or not self.process.stderr.closed:
+        if self.process.poll() is None:
             self.stop()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Nothing of the process stays behind, whatever state it was in."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stderr
+        self.process.stderr.close()
 
     def _read(self) -> None:
         assert self.process.stderr

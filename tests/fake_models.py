@@ -44,6 +44,7 @@ def write(
     *,
     model_spec: ModelSpec | None = None,
     delay_seconds: float = 0.0,
+    delay_on: float | None = None,
     fail_on: float | None = None,
     config: str | None = None,
 ) -> Path:
@@ -63,7 +64,7 @@ def write(
     outputs = fake.load(artifact, model_spec, "cpu", Options()).run(inputs, [t.name for t in model_spec.outputs])
     golden.write_samples(folder / golden.FILE_NAME, [golden.Sample(inputs, outputs)])
     (folder / "spec.json").write_text(model_spec.to_json())
-    artifact.write_text(json.dumps({"delay_seconds": delay_seconds, "fail_on": fail_on}))
+    artifact.write_text(json.dumps({"delay_seconds": delay_seconds, "delay_on": delay_on, "fail_on": fail_on}))
     if config is not None:
         (repository / name / "config.pbtxt").write_text(config)
     return folder

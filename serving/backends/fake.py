@@ -2,8 +2,8 @@
 
 It is deterministic and keeps recurrent state like the real ones: every element of an output row is the sum of that
 row's input (its true steps) on top of what its state held, so feeding a row in pieces gives what feeding it whole gives.
-Its artefact is a small JSON file, `{"delay_seconds": 0.0, "fail_on": null}`: each call sleeps for the delay, and fails
-when the first element of any row equals `fail_on`.
+Its artefact is a small JSON file, `{"delay_seconds": 0.0, "delay_on": null, "fail_on": null}`: a call sleeps for the delay
+when the first element of any row equals `delay_on` (always if that is null), and fails when one equals `fail_on`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Fake
     available(device)
     try:
         fields = json.loads(artifact.read_text())
-        return FakeBackend(spec, float(fields.get("delay_seconds", 0.0)), fields.get("fail_on"))
+        return FakeBackend(spec, float(fields.get("delay_seconds", 0.0)), fields.get("delay_on"), fields.get("fail_on"))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RepositoryError(f"{artifact} is not a usable fake model: {error}") from error
 
@@ -43,19 +43,21 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Fake
 class FakeBackend:
     """Sums rows; see the module."""
 
-    def __init__(self, spec: ModelSpec, delay_seconds: float, fail_on: float | None) -> None:
+    def __init__(self, spec: ModelSpec, delay_seconds: float, delay_on: float | None, fail_on: float | None) -> None:
         self._spec = spec
         self._delay_seconds = delay_seconds
+        self._delay_on = delay_on
         self._fail_on = fail_on
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Every output asked for, filled with each row's sum."""
-        if self._delay_seconds:
-            time.sleep(self._delay_seconds)
         spec = self._spec
         main = inputs[spec.advertised_inputs[0].name]
         rows = main.shape[0]
-        if self._fail_on is not None and (main.reshape(rows, -1)[:, 0] == self._fail_on).any():
+        first_elements = main.reshape(rows, -1)[:, 0]
+        if self._delay_seconds and (self._delay_on is None or (first_elements == self._delay_on).any()):
+            time.sleep(self._delay_seconds)
+        if self._fail_on is not None and (first_elements == self._fail_on).any():
             raise RuntimeError(f"asked to fail on {self._fail_on}")
         if spec.lengths:
             true_step = np.arange(main.shape[1]) < inputs[spec.lengths.input][:, None]

@@ -1,0 +1,53 @@
+"""A raw client made of our own messages: for what `tritonclient` would hide, and for processes that hold our protos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+
+from protos import grpc_service_pb2 as pb
+from tests.fake_models import FEATURES
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+
+class RawClient:
+    """One connection; `call` for one RPC by name, `infer` for the fake models."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, [("grpc.max_send_message_length", -1)])
+
+    def call(self, rpc: str, /, **fields: Any) -> Any:
+        return self.method(rpc)(getattr(pb, f"{rpc}Request")(**fields), timeout=30)
+
+    def method(self, name: str) -> Any:
+        method = SERVICE.methods_by_name[name]
+        answer: type[Message] = getattr(pb, method.output_type.name)
+        return self.channel.unary_unary(
+            f"/{SERVICE.full_name}/{name}", lambda message: message.SerializeToString(), answer.FromString
+        )
+
+    def infer(self, model: str = "fake", value: float = 1.0, steps: int = 2, timeout: float = 30) -> Any:
+        """Sends one row of `value`; returns `y`."""
+        answer = self.method("ModelInfer")(request(model, value, steps), timeout=timeout)
+        return np.frombuffer(answer.raw_output_contents[0], np.float32)
+
+    def infer_later(self, model: str = "fake", value: float = 1.0, steps: int = 2, timeout: float = 30) -> Any:
+        """The same without waiting: a future."""
+        return self.method("ModelInfer").future(request(model, value, steps), timeout=timeout)
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+
+def request(model: str, value: float, steps: int) -> pb.ModelInferRequest:
+    x = np.full((1, steps, FEATURES), value, np.float32)
+    made = pb.ModelInferRequest(model_name=model, raw_input_contents=[x.tobytes()])
+    made.inputs.add(name="x", datatype="FP32", shape=x.shape)
+    return made
