@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import logging
+import os
 import signal
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 from prometheus_client import (
     CollectorRegistry,
@@ -148,22 +150,36 @@ class Server:
 
 
 def serve(settings: Settings) -> int:
-    """Runs until SIGTERM or SIGINT; a second one stops waiting for requests in flight. Returns the exit code.
+    """Runs until SIGTERM or SIGINT and returns 0. Raises `StartupError` when the server cannot start.
 
-    Raises `StartupError` when the server cannot start.
+    A second signal, or the end of the exit timeout, ends the process on the spot with exit code 1: a thread that
+    computes cannot be interrupted, and the interpreter would wait for it.
     """
     asked_to_stop = threading.Event()
-    forced = threading.Event()
+    stopped = threading.Event()
+    in_time = False
 
-    def on_signal(number: int, _frame: object) -> None:
-        (forced if asked_to_stop.is_set() else asked_to_stop).set()
+    def on_signal(_number: int, _frame: object) -> None:
+        if asked_to_stop.is_set():
+            _leave_now()
+        asked_to_stop.set()
+
+    def stop() -> None:
+        nonlocal in_time
+        in_time = server.stop()
+        stopped.set()
 
     server = Server(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     asked_to_stop.wait()
-    stopping = threading.Thread(target=server.stop, name="stopping", daemon=True)
-    stopping.start()
-    while stopping.is_alive() and not forced.is_set():
-        stopping.join(0.05)
-    return 1 if forced.is_set() else 0
+    threading.Thread(target=stop, name="stopping", daemon=True).start()
+    stopped.wait()  # on a thread of its own, so that this one can take the second signal
+    if not in_time:
+        _leave_now()
+    return 0
+
+
+def _leave_now() -> NoReturn:
+    logging.shutdown()
+    os._exit(1)
