@@ -62,7 +62,7 @@ def test_onnx_axes_are_named(tmp_path: Path) -> None:
 def test_torchscript_runs_without_our_code(tmp_path: Path) -> None:
     path = written("torchscript", tmp_path)
     inputs = artefacts.batch(CONFIG, 3, 6)
-    np.savez(tmp_path / "inputs.npz", **inputs)
+    np.savez(tmp_path / "inputs.npz", **inputs)  # type: ignore[arg-type]
     program = """
 import pathlib, sys
 ours = ("serving", "export", "models", "protos")

@@ -22,7 +22,11 @@ from tests import oracle
 from tests.contract import artefacts
 
 NAMES = ("y", "hn", "cn")
-BATCHES = ({"rows": 1, "steps": 1}, {"rows": 7, "steps": 9, "full": True}, {"rows": 9, "steps": 12, "state": False})
+BATCHES: tuple[dict[str, Any], ...] = (
+    {"rows": 1, "steps": 1},
+    {"rows": 7, "steps": 9, "full": True},
+    {"rows": 9, "steps": 12, "state": False},
+)
 
 every_format = pytest.mark.parametrize("form", formats.names())
 every_config = pytest.mark.parametrize("config", artefacts.CONFIGS, ids=artefacts.described)
