@@ -15,6 +15,7 @@ ONNX_ONLY := .envs/onnx/.done
 PERF := .envs/perf/.done
 PROTOS := .envs/protos/.done
 MODELS := vowels_torch vowels_keras
+EVERY_CPU_EXTRA := .[onnx,torch,tensorflow,train,dev]
 
 # $(call step,what is done,command): says what it does; where it fails, says which step that was and what to try.
 define step
@@ -60,7 +61,7 @@ clean: ## remove everything that was made: environments, runs, the model reposit
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.done: pyproject.toml
-	$(call step,make ./.venv with every CPU extra (some minutes; 3 GB),$(PYTHON) -m venv .venv && $(BIN)/python $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[onnx,torch,tensorflow,train,dev]')
+	$(call step,make ./.venv with every CPU extra (some minutes; 3 GB),$(PYTHON) -m venv .venv && $(BIN)/python $(PIP_INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '$(EVERY_CPU_EXTRA)')
 	@touch $@
 
 $(CLIENT): examples/client-requirements.txt

@@ -13,7 +13,7 @@ from queue import Queue
 import numpy as np
 import tritonclient.grpc as grpcclient
 
-IN_FLIGHT = 16
+IN_FLIGHT = 4
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A trained network as small as it can be, and the warnings that come from below, each with its reason."""
+"""A trained network as small as it can be."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from models.config import LSTMConfig
 from tests.contract import artefacts
 
 LABELS = ("north", "east", "south", "west")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    for name in ("script", "load"):  # torch.jit announces its deprecation on every call
-        config.addinivalue_line("filterwarnings", f"ignore:`torch.jit.{name}` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture
