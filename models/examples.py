@@ -17,6 +17,8 @@ from models.config import LSTMConfig
 
 Array = npt.NDArray[Any]
 
+SMALLEST = 1e-30  # the least deviation that is divided by; float32 ends at 1e-38
+
 
 class ExamplesError(ValueError):
     """Examples that contradict themselves or are too few for what is asked of them."""
@@ -27,7 +29,8 @@ class Examples:
     """`sequences` are float32 `[steps, features]` or int64 `[steps]`; `targets` has one entry for each of them.
 
     A target is an int64 class (`targets` is `[cases]`), float32 values (`[cases, outputs]`), or, one array for each
-    case, float32 values per step (`[steps, outputs]`). Raises `ExamplesError` when numbers of cases or steps differ.
+    case, float32 values per step (`[steps, outputs]`), NaN where a step has no target. Raises `ExamplesError` when
+    numbers of cases or steps differ.
     """
 
     sequences: Sequence[Array]
@@ -125,7 +128,8 @@ def is_classes(examples: Examples) -> bool:
 def scaling(config: LSTMConfig, examples: Examples) -> Mapping[str, npt.NDArray[np.float32]]:
     """Mean and standard deviation over all true steps: the arrays `input.*` and `output.*` of a checkpoint.
 
-    A feature that never changes gets the scale 1, so that it becomes 0 and not a division by zero.
+    Targets that are NaN do not count. What never changes gets the scale 1, so that it becomes 0 and not a division by
+    zero; what changes by less than a millionth of its mean, which float32 can hardly tell, counts as never changing.
     """
     statistics = {}
     if config.input == "features":
@@ -135,9 +139,11 @@ def scaling(config: LSTMConfig, examples: Examples) -> Mapping[str, npt.NDArray[
         statistics["output"] = targets if isinstance(targets, np.ndarray) else np.concatenate(list(targets))
     scales = {}
     for name, values in statistics.items():
-        deviation = values.std(axis=0, dtype=np.float64)
-        scales[f"{name}.mean"] = values.mean(axis=0, dtype=np.float64).astype(np.float32)
-        scales[f"{name}.scale"] = np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+        mean: npt.NDArray[np.float64] = np.nanmean(values, axis=0, dtype=np.float64)
+        deviation: npt.NDArray[np.float64] = np.nanstd(values, axis=0, dtype=np.float64)
+        changes = deviation > np.maximum(1e-6 * np.abs(mean), SMALLEST)
+        scales[f"{name}.mean"] = mean.astype(np.float32)
+        scales[f"{name}.scale"] = np.where(changes, deviation, 1.0).astype(np.float32)
     return scales
 
 

@@ -59,9 +59,10 @@ class KerasTrainer:
         if config.head == "classification":
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=linear))
         errors = linear - (targets - network.output_mean) / network.output_scale
+        counted = ~tf.math.is_nan(targets)
         if config.head == "values_per_step":
-            errors = tf.boolean_mask(errors, tf.sequence_mask(lengths, tf.shape(x)[1]))
-        return tf.reduce_mean(tf.square(errors))
+            counted &= tf.sequence_mask(lengths, tf.shape(x)[1])[:, :, None]
+        return tf.reduce_mean(tf.square(tf.boolean_mask(errors, counted)))
 
 
 def _dtype(whole_numbers: bool) -> Any:

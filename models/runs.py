@@ -20,7 +20,8 @@ from models.checkpoint import Checkpoint
 from models.examples import Array, Examples
 from models.learning_curve import draw
 from models.problems import Problem
-from models.training import Epoch, evaluate, train
+from models.scoring import evaluate
+from models.training import Epoch, train
 
 SAMPLES = 8
 

@@ -47,6 +47,7 @@ class TorchTrainer:
         if config.head == "classification":
             return functional.cross_entropy(linear, targets)
         errors = linear - (targets - network.output_mean) / network.output_scale
+        counted = ~targets.isnan()
         if config.head == "values_per_step":
-            errors = errors[torch.from_numpy(step_mask(batch.lengths, batch.x.shape[1]))]
-        return torch.mean(errors**2)
+            counted &= torch.from_numpy(step_mask(batch.lengths, batch.x.shape[1]))[:, :, None]
+        return torch.mean(errors[counted] ** 2)

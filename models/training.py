@@ -18,10 +18,9 @@ import numpy.typing as npt
 from models import networks
 from models.checkpoint import Weights
 from models.config import LSTMConfig
-from models.examples import Batch, Examples, batches, in_order, scaling, split, with_noise
+from models.examples import Batch, Examples, batches, scaling, split, with_noise
 from models.networks import Network
-
-EVALUATION_ROWS = 256
+from models.scoring import evaluate
 
 
 class TrainingError(ValueError):
@@ -35,7 +34,7 @@ class Plan:
     `epochs` is the most there are; training ends `patience` epochs after the best one. `rows` is the size of a batch.
     `clip_norm` bounds the norm of all gradients together. `averaging` is the share of the earlier average that one
     more epoch keeps (0: no averaging). `noise` is added to the features of the training cases, anew in every epoch, in
-    standard deviations of each feature. `validation` is the share of the cases held out to decide when to stop.
+    standard deviations of each feature. `validation` is the share held out to decide when to stop.
     """
 
     epochs: int = 100
@@ -96,15 +95,23 @@ class Trained:
 
 
 def train(
-    framework: str, config: LSTMConfig, examples: Examples, plan: Plan, watch: Callable[[Epoch], None] = lambda _: None
+    framework: str,
+    config: LSTMConfig,
+    examples: Examples,
+    plan: Plan,
+    watch: Callable[[Epoch], None] = lambda _: None,
+    validation: Examples | None = None,
 ) -> Trained:
-    """Trains a network of `config` in `framework` on `examples`, a validation part of which only decides when to stop.
+    """Trains a network of `config` in `framework` on `examples`, and lets `validation` decide nothing but when to stop.
 
-    `watch` is called after every epoch. The same seed on the same machine gives the same weights. Raises
+    Without `validation`, the plan's share of `examples` is held out at random; what is ordered in time must bring its
+    own. `watch` is called after every epoch. The same seed on the same machine gives the same weights. Raises
     `TrainingError`, and `models.examples.ExamplesError` when there are too few cases.
     """
     rng = np.random.default_rng(plan.seed)
-    training, validation = split(examples, plan.validation, rng)
+    training = examples
+    if validation is None:
+        training, validation = split(examples, plan.validation, rng)
     scales = scaling(config, training)
     if plan.noise > 0 and config.input == "tokens":
         raise TrainingError(f"noise is {plan.noise}, but tokens have no numbers that it could be added to")
@@ -148,26 +155,3 @@ def start(framework: str, config: LSTMConfig, scales: Weights, plan: Plan) -> Tr
 
         return KerasTrainer(config, scales, plan)
     raise ValueError(f"framework is {framework!r}; it must be one of {', '.join(networks.FRAMEWORKS)}")
-
-
-def evaluate(network: Network, examples: Examples) -> tuple[float, float]:
-    """(loss, score) over all cases or, per step, over all true steps.
-
-    Classes: mean cross-entropy and accuracy. Values: mean squared error in units of the network's `output.scale`, and
-    minus the mean absolute error in raw units (so that more is better).
-    """
-    losses, scores = [], []
-    scale = network.canonical_weights().get("output.scale")
-    for batch in in_order(examples, EVALUATION_ROWS):
-        y = network.predict({"x": batch.x, "lengths": batch.lengths})["y"].astype(np.float64)
-        if scale is None:
-            of_target = y[np.arange(len(y)), batch.targets]
-            losses.append(-np.log(np.maximum(of_target, 1e-12)))
-            scores.append((y.argmax(axis=-1) == batch.targets).astype(np.float64))
-            continue
-        error = y - batch.targets
-        if error.ndim == 3:
-            error = np.concatenate([row[:length] for row, length in zip(error, batch.lengths, strict=True)])
-        losses.append(((error / scale) ** 2).ravel())
-        scores.append(-np.abs(error).ravel())
-    return float(np.concatenate(losses).mean()), float(np.concatenate(scores).mean())

@@ -66,6 +66,21 @@ def test_scales_are_of_the_true_steps() -> None:
     np.testing.assert_allclose(scales["output.scale"], [steps.std()], rtol=1e-6)
 
 
+def test_steps_without_a_target_do_not_count() -> None:
+    targets = [np.array([[1, np.nan], [np.nan, np.nan], [3, 8]], np.float32)]
+    scales = scaling(
+        LSTMConfig(features=1, head="values_per_step", outputs=2), Examples([np.ones((3, 1), np.float32)], targets)
+    )
+    assert scales["output.mean"].tolist() == [2, 8]
+    assert scales["output.scale"].tolist() == [1, 1]
+
+
+def test_small_units_are_scaled_like_large_ones() -> None:
+    small = np.array([[1e-9], [3e-9]], np.float32)
+    scales = scaling(LSTMConfig(features=1, outputs=2), Examples([small], np.array([0], np.int64)))
+    np.testing.assert_allclose(scales["input.scale"], [1e-9], rtol=1e-6)
+
+
 def test_what_never_changes_is_scaled_by_one() -> None:
     examples = Examples([np.full((4, 1), 5, np.float32)] * 2, np.array([0, 1], np.int64))
     assert scaling(LSTMConfig(features=1, outputs=2), examples)["input.scale"].tolist() == [1]

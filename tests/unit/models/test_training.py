@@ -14,7 +14,8 @@ from models import training as training_module
 from models.config import LSTMConfig
 from models.examples import Batch, Examples, in_order, scaling, split
 from models.networks import FRAMEWORKS
-from models.training import Epoch, Plan, Trained, TrainingError, evaluate, start, train
+from models.scoring import evaluate
+from models.training import Epoch, Plan, Trained, TrainingError, start, train
 
 HIDDEN = 12
 
@@ -110,6 +111,35 @@ def test_the_first_loss_is_that_of_the_canonical_answer(framework: str) -> None:
         reported, _ = evaluate(trainer.network, examples)
         (batch,) = in_order(examples, len(examples))
         assert trainer.step(batch) == pytest.approx(reported, rel=1e-4)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_steps_without_a_target_change_nothing(framework: str) -> None:
+    """The loss over steps that have a target is the same whatever the network says at the others."""
+    config, examples = running_sum()
+    first = Examples([s[:1] for s in examples.sequences], [np.asarray(t[:1]) for t in examples.targets])
+    masked = Examples(
+        examples.sequences, [np.where(np.arange(len(t))[:, None] == 0, t, np.nan) for t in examples.targets]
+    )
+    losses = []
+    for cases in (first, masked):
+        trainer = start(framework, config, scaling(config, first), QUICK)
+        (batch,) = in_order(cases, len(cases))
+        before = trainer.network.canonical_weights()
+        losses += [evaluate(trainer.network, cases)[0], trainer.step(batch)]
+        after = trainer.network.canonical_weights()
+        assert all(np.isfinite(array).all() for array in after.values())
+        assert not np.array_equal(before["head.weight"], after["head.weight"])
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_validation_part_of_its_own_is_not_trained_on(framework: str) -> None:
+    config, examples = running_sum()
+    validation = Examples(examples.sequences, [np.asarray(t) + 500 for t in examples.targets])
+    trained = train(framework, config, examples, dataclasses.replace(QUICK, epochs=2), validation=validation)
+    np.testing.assert_allclose(trained.weights["output.mean"], 5, atol=5)
+    assert trained.best.score == pytest.approx(-500, abs=10)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
