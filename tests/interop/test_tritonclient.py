@@ -1,0 +1,86 @@
+"""Every model in every backend, asked by the unmodified `tritonclient` from its own environment."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import networks
+from models.checkpoint import Checkpoint
+from serving import backends, golden
+from serving.launch import LaunchedServer
+from tests.interop.conftest import MODELS, ROOT, Trained
+
+TOLERANCE = 1e-4
+
+
+@pytest.mark.parametrize("backend", backends.PREFERENCE)
+def test_predictions_equal_the_trained_models(
+    backend: str, vowels: Trained, client_python: str, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(5)
+    with LaunchedServer(vowels.repository, "--backend", backend) as server:
+        for model in MODELS:
+            checkpoint = Checkpoint.load(vowels.runs[model])
+            lengths = np.array([len(sample) for sample in checkpoint.samples])
+            x = np.full((len(lengths), lengths.max(), checkpoint.config.features), np.nan, np.float32)
+            for row, sample in zip(x, checkpoint.samples, strict=True):
+                row[: len(sample)] = sample
+            state = (len(lengths), checkpoint.config.layers, checkpoint.config.hidden)
+            h0, c0 = (generator.uniform(-0.5, 0.5, state).astype(np.float32) for _ in range(2))
+            inputs = {"x": x, "lengths": lengths, "h0": h0, "c0": c0}
+            network = networks.load(checkpoint)
+            np.savez(tmp_path / "in.npz", **inputs)
+            client = [client_python, str(Path(__file__).with_name("triton_client.py")), server.address, model]
+            subprocess.run([*client, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")], check=True)
+            with np.load(tmp_path / "out.npz") as got:
+                golden.check_agreement(f"{model} in {backend}", got, network.predict(inputs), TOLERANCE)
+                whole_rows = lengths == lengths.max()  # without lengths the padding counts as steps
+                plain = network.predict({"x": x})["y"][whole_rows]
+                assert golden.disagreement(got["plain"][whole_rows], plain) < TOLERANCE
+        assert server.stop() == 0
+
+
+def test_our_declarations_of_the_protocol_are_the_clients(client_python: str) -> None:
+    """Same packages, services, messages, fields, numbers and types; compared outside of both processes."""
+    ours = _shape("python", "from protos import grpc_service_pb2 as s, model_config_pb2 as m")
+    theirs = _shape(client_python, "from tritonclient.grpc import service_pb2 as s, model_config_pb2 as m")
+    assert len(ours) > 400
+    assert set(ours) == set(theirs)
+
+
+_DESCRIBE = """
+from google.protobuf import descriptor_pb2
+def walk(message, path):
+    for f in message.field:
+        print(path, f.name, f.number, f.type, f.label, f.type_name, message.oneof_decl[f.oneof_index].name
+              if f.HasField("oneof_index") else "", sep="|")
+    for e in message.enum_type:
+        enum(e, path)
+    for n in message.nested_type:
+        walk(n, path + "." + n.name)
+def enum(e, path):
+    for v in e.value:
+        print(path, e.name, v.name, v.number, sep="|")
+for module in (s, m):
+    file = descriptor_pb2.FileDescriptorProto()
+    module.DESCRIPTOR.CopyToProto(file)
+    for message in file.message_type:
+        walk(message, file.package + "." + message.name)
+    for e in file.enum_type:
+        enum(e, file.package)
+    for service in file.service:
+        for r in service.method:
+            print(file.package, service.name, r.name, r.input_type, r.output_type, r.client_streaming,
+                  r.server_streaming, sep="|")
+"""
+
+
+def _shape(python: str, imports: str) -> list[str]:
+    import sys
+
+    command = [sys.executable if python == "python" else python, "-c", imports + _DESCRIBE]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
