@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Iterable
 
 from serving import backends, config, golden
 from serving.backends.base import Backend, Options
@@ -50,16 +51,25 @@ def choose(backend: str, device: str, formats: tuple[str, ...]) -> tuple[str, st
             f"backend {backend} was asked for, but the version has no {backends.module(backend).FILE_NAME}; "
             f"it can be served by {', '.join(formats)}"
         )
-    reasons = []
-    for name in formats if backend == AUTO else (backend,):
-        for candidate in ("cuda:0", "cpu") if device == AUTO else (device,):
-            try:
-                backends.module(name).available(candidate)
-            except BackendUnavailable as error:
-                reasons.append(f"{name} on {candidate}: {error}")
-            else:
-                return name, candidate
-    raise BackendUnavailable("; ".join(reasons))
+    return first_available(
+        (name, candidate)
+        for name in (formats if backend == AUTO else (backend,))
+        for candidate in (("cuda:0", "cpu") if device == AUTO else (device,))
+    )
+
+
+def first_available(candidates: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """The first pair of a backend and a device that can run here. Raises `BackendUnavailable` with every reason if none can."""
+    reasons: dict[str, list[str]] = {}
+    for name, device in candidates:
+        try:
+            backends.module(name).available(device)
+        except BackendUnavailable as error:
+            reasons.setdefault(str(error), []).append(f"{name} on {device}")
+        else:
+            return name, device
+    told = "; ".join(f"{', '.join(who)}: {why}" for why, who in reasons.items())
+    raise BackendUnavailable(f"no backend that was asked for can run here. {told}")
 
 
 def load(

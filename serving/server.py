@@ -26,9 +26,9 @@ from prometheus_client import (
 
 from serving import backends
 from serving.backends.base import Options
-from serving.errors import BackendUnavailable, StartupError
+from serving.errors import StartupError
 from serving.health import HealthService
-from serving.loader import AUTO, Placement
+from serving.loader import AUTO, Placement, first_available
 from serving.manager import ModelManager
 from serving.metrics import Collector
 from serving.repository import Repository
@@ -57,20 +57,9 @@ class Settings:
 
 def check_placement(placement: Placement) -> None:
     """Raises `BackendUnavailable` with every reason when no backend that may be used can run on the device asked for."""
-    if placement.backend == AUTO and placement.device in ("cpu", AUTO):
-        candidates: tuple[str, ...] = backends.PREFERENCE
-        device = "cpu"
-    else:
-        candidates = backends.PREFERENCE if placement.backend == AUTO else (placement.backend,)
-        device = "cpu" if placement.device == AUTO else placement.device
-    reasons = []
-    for name in candidates:
-        try:
-            backends.module(name).available(device)
-            return
-        except BackendUnavailable as error:
-            reasons.append(f"{name}: {error}")
-    raise BackendUnavailable(f"no backend can run on {device} here. " + "; ".join(reasons))
+    names = backends.PREFERENCE if placement.backend == AUTO else (placement.backend,)
+    device = "cpu" if placement.device == AUTO else placement.device
+    first_available((name, device) for name in names)
 
 
 class Server:
