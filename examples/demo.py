@@ -39,7 +39,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         utterances = Path(folder) / "utterances.npz"
         count = write_test_utterances(utterances)
-        print(f"Japanese Vowels: {count} test utterances of 9 speakers, 7 to 29 steps of 12 features, each a request of its own length, four in flight.")
+        print(f"Japanese Vowels: {count} test utterances of 9 speakers, 7 to 29 steps of 12 features,")
+        print("each sent as a request of its own length, four in flight.")
         summary = {}
         for backend in backends.PREFERENCE:
             print(f"\n=== {backend} ===")
