@@ -146,7 +146,6 @@ def main(command_line: Sequence[str] | None = None) -> int:
     try:
         asked = parser().parse_args(arguments(sys.argv[1:] if command_line is None else command_line, dict(os.environ)))
         logs.configure(asked.log_format, asked.log_level)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a busy port is told by us, once
         from serving.server import Settings, serve
 

@@ -7,6 +7,7 @@ The operator's choices live in `config.pbtxt` and are read elsewhere. One fact t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,18 +119,18 @@ class ModelSpec:
         if not self.tolerance > 0:
             raise RepositoryError(f"tolerance is {self.tolerance}; it must be positive")
 
-    @property
+    @functools.cached_property
     def filled_in(self) -> frozenset[str]:
         """Inputs that a client may leave out: the server knows what to put there (true lengths, a fresh state)."""
         names = {pair.input for pair in self.state}
         return frozenset(names | {self.lengths.input} if self.lengths else names)
 
-    @property
+    @functools.cached_property
     def advertised_inputs(self) -> tuple[TensorSpec, ...]:
         """What metadata shows and a client must send."""
         return tuple(tensor for tensor in self.inputs if tensor.name not in self.filled_in)
 
-    @property
+    @functools.cached_property
     def advertised_outputs(self) -> tuple[TensorSpec, ...]:
         """What metadata shows and a client gets when it names no outputs; new state only by name."""
         hidden = {pair.output for pair in self.state}
