@@ -107,7 +107,8 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
         cuda = {"device_id": index, "use_tf32": int(options.allow_tf32)}
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     try:
-        return onnxruntime.InferenceSession(str(artifact), settings, providers=providers)
+        # Without the fallback, which prints a banner and tries the same provider a second time.
+        return onnxruntime.InferenceSession(str(artifact), settings, providers=providers, enable_fallback=0)
     except (
         state.Fail,
         state.InvalidArgument,
@@ -116,6 +117,7 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
         state.NoSuchFile,
         state.NotImplemented,
         state.RuntimeException,
+        UnicodeDecodeError,  # a damaged name inside the message about a damaged file
     ) as error:
         raise RepositoryError(f"{artifact} cannot be read by ONNX Runtime: {_first_line(error)}") from error
     except (state.EPFail, state.EngineError) as error:
