@@ -71,8 +71,12 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Onnx
             f"ONNX Runtime could not take {device} and fell back to {', '.join(session.get_providers())}; its log says "
             "which CUDA or cuDNN library is missing: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
-    signature.check(artifact, "inputs", spec.inputs, _stated(session.get_inputs()))
-    signature.check(artifact, "outputs", spec.outputs, _stated(session.get_outputs()))
+    try:
+        inputs, outputs = _stated(session.get_inputs()), _stated(session.get_outputs())
+    except UnicodeDecodeError as error:
+        raise RepositoryError(f"{artifact} names a tensor in bytes that are no text; the file is damaged") from error
+    signature.check(artifact, "inputs", spec.inputs, inputs)
+    signature.check(artifact, "outputs", spec.outputs, outputs)
     return OnnxRuntimeBackend(session)
 
 
