@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # health checks are answered under overload too.
 INFERENCE_THREADS = 256
 CONTROL_THREADS = 4
-# Calls beyond this many are refused by gRPC itself, with RESOURCE_EXHAUSTED.
+# Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED, or CANCELLED.
 MAX_CONCURRENT_CALLS = 2048
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
