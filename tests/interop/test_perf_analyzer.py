@@ -17,7 +17,7 @@ REQUESTS = 200
 
 
 @pytest.mark.parametrize("backend", backends.PREFERENCE)
-def test_concurrency_one_to_eight(backend: str, vowels: Trained, perf_analyzer: list[str], tmp_path: Path) -> None:
+def test_concurrency_one_to_eight(backend: str, perf_analyzer: list[str], vowels: Trained, tmp_path: Path) -> None:
     report = tmp_path / "report.csv"
     with LaunchedServer(vowels.repository, "--backend", backend) as server, RawClient(server.address) as client:
         for concurrency in range(1, 9):
@@ -34,7 +34,7 @@ def test_concurrency_one_to_eight(backend: str, vowels: Trained, perf_analyzer: 
             assert 0 < sum(int(row[stage]) for stage in stages) <= int(row["p99 latency"])
 
 
-def test_one_run_over_the_whole_range(vowels: Trained, perf_analyzer: list[str], tmp_path: Path) -> None:
+def test_one_run_over_the_whole_range(perf_analyzer: list[str], vowels: Trained, tmp_path: Path) -> None:
     """The form that people type; perf_analyzer decides how many requests a stable window takes."""
     report = tmp_path / "report.csv"
     with LaunchedServer(vowels.repository) as server, RawClient(server.address) as client:
