@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +22,7 @@ from protos import grpc_service_pb2 as pb
 from serving.errors import StartupError
 from serving.health import HealthService
 from serving.service import InferenceService, answer_for
+from serving.streams import Streams
 from serving.timeline import now_ns
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 # health checks are answered under overload too.
 INFERENCE_THREADS = 256
 CONTROL_THREADS = 4
+STREAMS = 256  # streams that may be open at the same time; each holds a thread, more wait
 # Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED, or CANCELLED.
 MAX_CONCURRENT_CALLS = 2048
 
@@ -47,6 +49,7 @@ class Transport:
         self, service: InferenceService, health: HealthService, host: str, port: int, max_message_bytes: int
     ) -> None:
         self._inference_pool = ThreadPoolExecutor(INFERENCE_THREADS, thread_name_prefix="infer")
+        self._stream_pool = ThreadPoolExecutor(STREAMS, thread_name_prefix="stream")
         self._control_pool = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="control")
         self._server = grpc.server(
             self._control_pool,
@@ -60,6 +63,10 @@ class Transport:
         handlers = {
             "ModelInfer": grpc.unary_unary_rpc_method_handler(_on_threads(self._inference_pool, service.model_infer))
         }
+        self._streams = Streams(service.model_infer)
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+            _streaming(self._stream_pool, self._streams)
+        )
         for name, method in _control_methods(service).items():
             handlers[name] = grpc.unary_unary_rpc_method_handler(_guarded(name, method))
         self._server.add_registered_method_handlers(_SERVICE.full_name, handlers)
@@ -84,10 +91,11 @@ class Transport:
     def stop(self, grace_seconds: float) -> bool:
         """Refuses new calls at once, waits for those in flight, at most this long; True if all were answered."""
         stopped = self._server.stop(grace_seconds)
+        self._streams.leave()
         in_time: bool = stopped.wait(grace_seconds)
         stopped.wait()
-        self._inference_pool.shutdown(wait=False, cancel_futures=True)
-        self._control_pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._inference_pool, self._stream_pool, self._control_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         return in_time
 
 
@@ -125,6 +133,16 @@ def _on_threads(
         call = _BlockingCall(context)
         method(payload, call)
         return call.wait()
+
+    handle.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return handle
+
+
+def _streaming(
+    pool: ThreadPoolExecutor, streams: Streams
+) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
+    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        return streams.handle(requests, context)
 
     handle.experimental_thread_pool = pool  # type: ignore[attr-defined]
     return handle

@@ -44,6 +44,38 @@ def test_predictions_equal_the_trained_models(
         assert server.stop() == 0
 
 
+_STREAM = """
+import queue, sys
+import numpy as np
+import tritonclient.grpc as grpcclient
+answers = queue.Queue()
+client = grpcclient.InferenceServerClient(sys.argv[1])
+client.start_stream(lambda result, error: answers.put((result, error)))
+x = grpcclient.InferInput("x", [1, 20, 12], "FP32")
+x.set_data_from_numpy(np.zeros((1, 20, 12), np.float32))
+for number in range(50):
+    client.async_stream_infer("nobody" if number == 7 else "vowels_torch", [x], request_id=str(number))
+got = [answers.get(timeout=30) for _ in range(50)]
+client.stop_stream()
+for number, (result, error) in enumerate(got):
+    if number == 7:
+        assert "Request for unknown model: 'nobody' is not found" in str(error), error
+    else:
+        assert error is None, error
+        assert result.get_response().id == str(number)
+        assert result.get_response().parameters["triton_final_response"].bool_param
+"""
+
+
+def test_a_stream_of_the_unmodified_client(vowels: Trained, client_python: str) -> None:
+    with LaunchedServer(vowels.repository) as server:
+        done = subprocess.run(
+            [client_python, "-c", _STREAM, server.address], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert server.stop() == 0
+
+
 def test_our_declarations_of_the_protocol_are_the_clients(client_python: str) -> None:
     """Same packages, services, messages, fields, numbers and types; compared outside of both processes."""
     ours = _shape("python", "from protos import grpc_service_pb2 as s, model_config_pb2 as m")
