@@ -15,7 +15,7 @@ ONNX_ONLY := .envs/onnx/.done
 PERF := .envs/perf/.done
 PROTOS := .envs/protos/.done
 MODELS := vowels_torch vowels_keras
-EVERY_CPU_EXTRA := .[onnx,torch,tensorflow,train,dev]
+EVERY_CPU_EXTRA := .[onnx,torch,tensorflow,train,loadtest,dev]
 
 # $(call step,what is done,command): says what it does; where it fails, says which step that was and what to try.
 define step

@@ -1,0 +1,186 @@
+"""The command line of `lstm-loadtest`: what may be asked, and what may not be asked together."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from loadtest.errors import UsageError
+from loadtest.schedule import ARRIVALS, parse_levels
+
+_EXAMPLES = """\
+examples:
+  lstm-loadtest --url localhost:8001 --model vowels_torch --concurrency 1,8,32
+        closed loop: 1, then 8, then 32 requests always in flight. What is the most that the server does?
+  lstm-loadtest --url localhost:8001 --model vowels_torch --rate 100:1000:100 --html report.html
+        open loop: 100, 200, ... 1000 requests/s sent by the clock, whatever the server does; latency counts from the
+        moment a request was meant to leave. What would users see?
+  lstm-loadtest --url localhost:8001 --model vowels_torch --p99-below 10
+        the highest rate at which 99 of 100 requests are answered within 10 ms (failed ones count as slower)
+
+exit codes: 0 measured, 1 no such server or model, or every request failed, 2 wrong usage, 130 ended by Ctrl-C (what was
+measured until then is reported all the same)
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `lstm-loadtest`."""
+    made = Parser(
+        prog="lstm-loadtest",
+        description="Measures what a server of the Open Inference Protocol v2 does under load, over gRPC: lstm-serve, "
+        "Triton, or another.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--url", required=True, type=_address, metavar="HOST:PORT", help="the server's gRPC port")
+    made.add_argument("--model", required=True, metavar="NAME", help="the model to ask")
+    made.add_argument("--model-version", default="", metavar="N", help="its version; the server chooses if left out")
+    _add_load(made.add_argument_group("load"))
+    _add_requests(made.add_argument_group("requests"))
+    report = made.add_argument_group("report")
+    report.add_argument("--json", type=Path, metavar="FILE", help="all figures, for programs")
+    report.add_argument("--csv", type=Path, metavar="FILE", help="one line for each run")
+    report.add_argument("--html", type=Path, metavar="FILE", help="one page with plots, which needs nothing else")
+    return made
+
+
+def _add_load(load: argparse._ArgumentGroup) -> None:
+    shape = load.add_mutually_exclusive_group()
+    shape.add_argument(
+        "--concurrency",
+        type=_levels(whole=True),
+        metavar="LEVELS",
+        help="closed loop: so many requests always in flight, one run for each level; 1,8,32 or 10:100:10 (default 1)",
+    )
+    shape.add_argument(
+        "--rate",
+        type=_levels(whole=False),
+        metavar="LEVELS",
+        help="open loop: so many requests/s, one run for each level; 100 or 100,200 or 100:1000:100 (start:end:step)",
+    )
+    load.add_argument(
+        "--p99-below",
+        type=_positive,
+        metavar="MS",
+        help="open loop: search the highest rate whose p99 stays below; starts at --rate (default 100)",
+    )
+    load.add_argument(
+        "--arrivals", choices=ARRIVALS, default="poisson", help="how an open loop spaces its requests (default poisson)"
+    )
+    load.add_argument(
+        "--duration", type=_positive, default=10.0, metavar="S", help="seconds measured in each run (default 10)"
+    )
+    load.add_argument(
+        "--warm-up", type=_not_negative, default=1.0, metavar="S", help="seconds before that, not measured (default 1)"
+    )
+    load.add_argument(
+        "--timeout", type=_positive, default=10.0, metavar="S", help="deadline of each request, in seconds (default 10)"
+    )
+    load.add_argument(
+        "--max-in-flight",
+        type=_count,
+        default=10_000,
+        metavar="N",
+        help="an open loop holds back beyond this, and says so (default 10000)",
+    )
+    load.add_argument("--streaming", action="store_true", help="over ModelStreamInfer instead of ModelInfer")
+    load.add_argument("--streams", type=_count, metavar="N", help="with --streaming: how many streams (default 1)")
+    load.add_argument(
+        "--seed", type=_whole, default=0, metavar="N", help="of arrivals and of random inputs (default 0)"
+    )
+
+
+def _add_requests(requests: argparse._ArgumentGroup) -> None:
+    requests.add_argument(
+        "--rows", type=_count, default=1, metavar="N", help="rows (the batch) of each request (default 1)"
+    )
+    requests.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME:SIZES",
+        help="sizes behind the rows of a random input, as in x:30,12; a size that the model leaves free is 24 otherwise",
+    )
+    requests.add_argument(
+        "--token-limit",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="random whole numbers are below this; for tokens, at most the vocabulary's size (default 10)",
+    )
+    requests.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE.npz",
+        help="real inputs, sent in turn: arrays by input name whose axis 0 is the rows, or arrays named 0, 1, 2, ..., "
+        "each one sequence of its own length",
+    )
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises `UsageError` for what does not go together."""
+    if options.p99_below is not None:
+        if options.concurrency:
+            raise UsageError("--p99-below searches a rate (open loop); leave --concurrency out")
+        if options.rate and len(options.rate) > 1:
+            raise UsageError("--p99-below starts from one --rate; name one instead of several")
+    if options.streams and not options.streaming:
+        raise UsageError("--streams needs --streaming")
+    if options.data and options.shape:
+        raise UsageError("--data brings its own shapes; leave --shape out")
+    for file in (options.json, options.csv, options.html):
+        if file and not file.absolute().parent.is_dir():
+            raise UsageError(f"the folder of {file} does not exist")
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or "/" in text or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in localhost:8001")
+    return text
+
+
+def _levels(*, whole: bool) -> Callable[[str], tuple[float, ...]]:
+    def levels(text: str) -> tuple[float, ...]:
+        try:
+            return parse_levels(text, whole=whole)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return levels
+
+
+def _positive(text: str) -> float:
+    value = _not_negative(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is out of range: from 0 to a million")
+    return value
+
+
+def _count(text: str) -> int:
+    value = _whole(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**31 - 1}")
+    return int(text)

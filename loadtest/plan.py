@@ -1,0 +1,156 @@
+"""From the command line's options to reports: which runs, in which order, and what is written at the end.
+
+One fact that surprises: reports are written whatever ends the runs early, Ctrl-C and a server that dies included; half a
+measurement that says so is better than none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from loadtest import files, inputs, measure, page, search, table
+from loadtest.errors import LoadTestError
+from loadtest.progress import Progress
+from loadtest.result import Result, Setting
+from loadtest.target import Target, connect
+
+DISTINCT_REQUESTS = 16  # random requests that are made and sent in turn
+_CONNECT_SECONDS = 10.0
+_FIRST_RATE = 100.0
+
+
+def carry_out(options: argparse.Namespace) -> bool:
+    """Runs all that was asked and reports it; True if Ctrl-C ended it early.
+
+    Raises `UsageError` for inputs that do not fit the model, `LoadTestError` if the server cannot be reached, does not
+    have the model, or has answered no request at all, and `OSError` if a report cannot be written.
+    """
+    with connect(options.url, min(options.timeout, _CONNECT_SECONDS)) as target:
+        runs = _Runs(options, target)
+        found = None
+        if options.p99_below:
+            found = runs.search(options.p99_below / 1e3)
+        else:
+            runs.levels()
+    results = runs.results
+    text = table.render(results)
+    if found is not None:
+        text += _tell(found, options.p99_below)
+    print(text, end="", flush=True)
+    if options.json:
+        options.json.write_text(files.to_json(results, found), encoding="utf-8")
+    if options.csv:
+        options.csv.write_text(files.to_csv(results), encoding="utf-8")
+    if options.html:
+        options.html.write_text(page.render(results), encoding="utf-8")
+    if runs.failure is not None:
+        raise runs.failure
+    if results and not any(result.succeeded for result in results) and not runs.interrupted:
+        code, message = next(iter(results[-1].error_messages.items()), ("nothing was sent", "the run is too short"))
+        raise LoadTestError(f"every request failed; the first error was {code}: {message}")
+    return runs.interrupted
+
+
+class _Runs:
+    """The runs of one invocation, in order. `failure` is what ended them early, if anything did."""
+
+    def __init__(self, options: argparse.Namespace, target: Target) -> None:
+        self.results: list[Result] = []
+        self.interrupted = False
+        self.failure: LoadTestError | None = None
+        self._options = options
+        self._target = target
+        self._progress = Progress(sys.stderr)
+        metadata = target.model(options.model, options.model_version)
+        if options.data:
+            self._requests = inputs.requests_from_file(options.data, metadata, options.model_version, rows=options.rows)
+        else:
+            self._requests = inputs.random_requests(
+                metadata,
+                options.model_version,
+                rows=options.rows,
+                shapes=inputs.parse_shapes(options.shape),
+                token_limit=options.token_limit,
+                seed=options.seed,
+                count=DISTINCT_REQUESTS,
+            )
+
+    def levels(self) -> None:
+        """One run for each level."""
+        mode = "open" if self._options.rate else "closed"
+        for level in self._options.rate or self._options.concurrency or (1.0,):
+            if self._one(mode, level) is None:
+                return
+
+    def search(self, limit_seconds: float) -> dict[str, Any] | None:
+        """The highest rate whose p99 stays below the limit; None if it did not come to an end."""
+
+        def holds(rate: float) -> bool:
+            result = self._one("open", rate)
+            if result is None:
+                raise _EndedError
+            return result.percentile_of_all(99.0) < limit_seconds
+
+        start = self._options.rate[0] if self._options.rate else _FIRST_RATE
+        try:
+            found = search.highest_rate(holds, start)
+        except _EndedError:
+            return None
+        return {"p99_below_seconds": limit_seconds, **dataclasses.asdict(found)}
+
+    def _one(self, mode: str, level: float) -> Result | None:
+        """Runs one level; None if that was the last because of Ctrl-C or a server that has gone."""
+        options = self._options
+        setting = Setting(
+            mode=mode,
+            level=level,
+            duration_seconds=options.duration,
+            warm_up_seconds=options.warm_up,
+            timeout_seconds=options.timeout,
+            model=options.model,
+            version=options.model_version,
+            server=self._target.name,
+            rows=options.rows,
+            arrivals=options.arrivals if mode == "open" else None,
+            streams=(options.streams or 1) if options.streaming else 0,
+            seed=options.seed,
+        )
+        result = None
+        self._progress.begin(setting)
+        try:
+            limits = measure.Limits(max_in_flight=options.max_in_flight)
+            result = measure.run(setting, self._target, self._requests, limits, self._progress.watch)
+            self.results.append(result)
+        except LoadTestError as error:
+            if not self.results:
+                raise
+            self.failure = error
+            return None
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return None
+        finally:
+            self._progress.end(result)
+        if result.interrupted:
+            self.interrupted = True
+            return None
+        return result
+
+
+class _EndedError(Exception):
+    """A search cannot go on."""
+
+
+def _tell(found: dict[str, Any], limit_ms: float) -> str:
+    trials: Sequence[dict[str, Any]] = found["trials"]
+    tried = ", ".join(f"{trial['rate']:.4g}/s {'held' if trial['held'] else 'failed'}" for trial in trials)
+    if found["rate"] is None:
+        answer = f"no rate down to {trials[-1]['rate']:.4g}/s keeps the p99 below {limit_ms:g} ms"
+    else:
+        answer = f"the highest rate that keeps the p99 below {limit_ms:g} ms is {found['rate']:.4g} requests/s"
+        answer += "" if found["bounded"] else " or more: no rate that was tried failed"
+    return f"\n{answer}\n(tried: {tried})\n"
