@@ -30,7 +30,7 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for text in texts:
         name, colon, sizes = text.rpartition(":")
-        parts = sizes.split(",") if sizes else []
+        parts = sizes.split(",")
         if not colon or not name or not all(part.isdecimal() and int(part) > 0 for part in parts):
             raise UsageError(f"{text!r} is not a shape; a shape is NAME:SIZE,SIZE without the rows, as in x:30,12")
         shapes[name] = tuple(int(part) for part in parts)
@@ -126,9 +126,10 @@ def requests_from_file(path: Path, metadata: pb.ModelMetadataResponse, version: 
 
 def _read(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} holds one nameless array; --data reads .npz files (numpy.savez)")
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise UsageError(f"{path} holds one nameless array; --data reads .npz files (numpy.savez)")
+        with loaded as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist") from error

@@ -104,7 +104,11 @@ def _distribution(results: Sequence[Result]) -> list[str]:
         Series(
             result.setting.title,
             _colour(index, len(results)),
-            [(plots.nines(percentile), seconds * 1e3) for percentile, seconds in result.curve if percentile < 100],
+            [
+                (plots.nines(percentile), seconds * 1e3)
+                for percentile, seconds in result.curve
+                if percentile <= 100 * (1 - 1 / (result.succeeded + 1))
+            ],
         )
         for index, result in enumerate(results)
     ]

@@ -21,11 +21,15 @@ PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 
 
 class Latencies:
-    """Latencies in nanoseconds; a thin cover of `HdrHistogram` that reads many percentiles in one pass."""
+    """Latencies in nanoseconds: a thin cover of `HdrHistogram` that knows its maximum exactly after a sum too.
+
+    Either recorded to or added to, not both.
+    """
 
     def __init__(self) -> None:
         self._histogram = HdrHistogram(_LOWEST_NS, _HIGHEST_NS, _DIGITS)
         self.record = self._histogram.record_value
+        self._added_max_ns = 0
 
     @property
     def count(self) -> int:
@@ -35,7 +39,7 @@ class Latencies:
     @property
     def max_seconds(self) -> float:
         """The largest, exactly."""
-        return float(self._histogram.max_value) / 1e9
+        return float(self._added_max_ns or self._histogram.max_value) / 1e9
 
     @property
     def mean_seconds(self) -> float:
@@ -47,6 +51,7 @@ class Latencies:
         for other in others:
             if other.count:
                 self._histogram.add(other._histogram)
+                self._added_max_ns = max(self._added_max_ns, int(other._histogram.max_value))
         return self
 
     def percentiles(self, wanted: Sequence[float]) -> list[float]:

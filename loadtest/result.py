@@ -126,7 +126,7 @@ def summarise(
     notes += saturation
     notes += _unsteadiness(recorder) if not interrupted else ["interrupted: what was measured until then"]
     if 0 < whole.count < 1000:
-        notes.append(f"only {whole.count} requests were answered: the p99.9 is their maximum")
+        notes.append("fewer than 1000 requests were answered, so the p99.9 is their maximum")
     names = list(PERCENTILES)
     latency: dict[str, float | None] = {
         name: _or_none(value) for name, value in zip(names, whole.percentiles(list(PERCENTILES.values())), strict=True)

@@ -1,0 +1,44 @@
+"""The search for the highest rate, against servers that are one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtest.search import CLOSE_ENOUGH, LOWEST_RATE, MOST_TRIALS, Trial, highest_rate
+
+
+@pytest.mark.parametrize("capacity", [1.5, 37, 99, 100, 101, 1234, 50_000])
+@pytest.mark.parametrize("start", [1, 100, 10_000])
+def test_it_finds_the_capacity(capacity: float, start: float) -> None:
+    found = highest_rate(lambda rate: rate <= capacity, start)
+    assert found.rate is not None
+    assert found.bounded
+    assert found.rate <= capacity <= found.rate * (1 + 2 * CLOSE_ENOUGH)
+    assert Trial(found.rate, True) in found.trials
+    assert len({trial.rate for trial in found.trials}) == len(found.trials) <= MOST_TRIALS
+
+
+def test_a_server_that_stands_nothing() -> None:
+    found = highest_rate(lambda rate: False, 100)
+    assert found.rate is None
+    assert found.trials[-1] == Trial(LOWEST_RATE, False)
+
+
+def test_a_server_that_stands_everything_is_not_tried_for_ever() -> None:
+    found = highest_rate(lambda rate: True, 1)
+    assert not found.bounded
+    assert len(found.trials) == MOST_TRIALS
+
+
+def test_a_server_that_cannot_decide_still_ends() -> None:
+    answers = iter([True, True, False, True, False, False, True, True] * 10)
+    found = highest_rate(lambda rate: next(answers), 100)
+    assert len(found.trials) <= MOST_TRIALS
+
+
+def test_an_error_ends_the_search() -> None:
+    def broken(rate: float) -> bool:
+        raise KeyError(rate)
+
+    with pytest.raises(KeyError):
+        highest_rate(broken, 100)
