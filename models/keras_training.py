@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from models import initial
 from models.checkpoint import Weights
 from models.config import LSTMConfig
 from models.examples import Batch
@@ -25,7 +26,7 @@ class KerasTrainer:
     def __init__(self, config: LSTMConfig, scales: Weights, plan: Plan) -> None:
         keras.utils.set_random_seed(plan.seed)
         self.network = KerasLSTM(config)
-        self.network.load_canonical({**self.network.canonical_weights(), **scales})
+        self.network.load_canonical({**initial.draw(config, plan.seed), **scales})
         self._optimizer = keras.optimizers.AdamW(
             plan.learning_rate, weight_decay=plan.weight_decay, global_clipnorm=plan.clip_norm
         )

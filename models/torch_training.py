@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from models import initial
 from models.checkpoint import Weights
 from models.config import LSTMConfig
 from models.examples import Batch
@@ -23,7 +24,7 @@ class TorchTrainer:
     def __init__(self, config: LSTMConfig, scales: Weights, plan: Plan) -> None:
         torch.manual_seed(plan.seed)
         self.network = TorchLSTM(config)
-        self.network.load_canonical({**self.network.canonical_weights(), **scales})
+        self.network.load_canonical({**initial.draw(config, plan.seed), **scales})
         self.network.train()
         self._clip_norm = plan.clip_norm
         self._optimizer = torch.optim.AdamW(

@@ -143,6 +143,30 @@ def test_a_validation_part_of_its_own_is_not_trained_on(framework: str) -> None:
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_refit_is_as_long_as_the_best_epoch_says(framework: str) -> None:
+    """Refitted on the same cases, the network becomes what a plan of that many epochs makes of them."""
+    config, examples = running_sum()
+    plan = dataclasses.replace(QUICK, epochs=6, patience=2, learning_rate=0.3)
+    first = train(framework, config, examples, plan, validation=examples)
+    again = train(framework, config, examples, plan, validation=examples, refit=examples)
+    assert (again.best, again.history) == (first.best, first.history)
+    for name, array in first.weights.items():
+        np.testing.assert_array_equal(again.weights[name], array)
+    fewer = examples.select(np.arange(100))
+    other = train(framework, config, examples, plan, validation=examples, refit=fewer)
+    np.testing.assert_array_equal(other.weights["output.mean"], scaling(config, fewer)["output.mean"])
+
+
+def test_both_frameworks_start_from_the_same_weights() -> None:
+    for problem in PROBLEMS:
+        config, examples = problem()
+        config = dataclasses.replace(config, layers=2, bidirectional=config.head != "values_per_step")
+        scales = scaling(config, examples)
+        first, second = (evaluate(start(name, config, scales, QUICK).network, examples) for name in FRAMEWORKS)
+        np.testing.assert_allclose(first, second, rtol=1e-4)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_gradients_are_clipped(framework: str) -> None:
     """Adam divides by the gradient's own size; only a gradient far below its epsilon shows that it was clipped."""
     config, examples = mean_of_all_steps()
