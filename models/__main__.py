@@ -1,9 +1,11 @@
-"""`lstm-train`: trains a demonstration network and leaves a run folder that `lstm-export` reads.
+"""`lstm-train`: trains a network on a demonstration or on your data and leaves a run folder that `lstm-export` reads.
 
     lstm-train vowels --framework torch --out runs/vowels-torch
+    lstm-train csv sales.csv --features price,sold --target sold --time day --horizon 1,7 --framework torch --out RUN
+    lstm-train ts GunPoint_TRAIN.ts GunPoint_TEST.ts --framework keras --out RUN
 
 One fact that surprises: a usage error is one sentence without the usage text, because the sentence already says what
-is allowed.
+is allowed. What is wrong in a file is said the same way, by its line.
 """
 
 from __future__ import annotations
@@ -12,49 +14,21 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Sequence
 
-from models import networks, problems
+from models import networks
+from models.arguments import parser
+from models.config import ConfigError
+from models.csv_files import CSVError
+from models.examples import ExamplesError
+from models.forecasting import ForecastError
+from models.problems import Problem
 from models.training import TrainingError
+from models.ts_files import TSFormatError
 
+REFUSED = 2
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line; each problem is one subcommand."""
-    root = _Parser(prog="lstm-train", description="Trains an LSTM network and writes a run folder for lstm-export.")
-    subcommands = root.add_subparsers(dest="problem", metavar="PROBLEM", required=True)
-    vowels = subcommands.add_parser(
-        "vowels",
-        help="tell nine speakers apart by two vowels (data included, about half a minute)",
-        description="Trains a classifier of the Japanese vowels: 12 features, 7 to 29 steps, 9 speakers.",
-    )
-    _add_run_options(vowels)
-    return root
-
-
-def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--framework", choices=networks.FRAMEWORKS, required=True, help="what to train in")
-    command.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder to write")
-    command.add_argument("--seed", type=_count_from(0), default=0, help="same seed, same weights (default 0)")
-    command.add_argument("--epochs", type=_count_from(1), help="at most so many (the default belongs to the problem)")
-    command.add_argument("--overwrite", action="store_true", help="replace a finished run in RUN")
-
-
-def _count_from(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) < 2**32:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {2**32 - 1}")
-        return int(text)
-
-    return count
+REFUSALS = (CSVError, TSFormatError, ForecastError, ExamplesError, ConfigError, TrainingError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,25 +52,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     from models import runs
     from models.progress import Progress
+    from models.summary import summarise
 
     try:
         runs.check_folder(options.out, options.overwrite)
-    except runs.RunError as error:
+        problem = problem_of(options)
+    except (runs.RunError, *REFUSALS) as error:
         print(f"lstm-train: {error}", file=sys.stderr)
-        return 2
-    problem = getattr(problems, options.problem)()
-    plan = dataclasses.replace(problem.plan, seed=options.seed, epochs=options.epochs or problem.plan.epochs)
-    problem = dataclasses.replace(problem, plan=plan)
+        return REFUSED
+    except OSError as error:
+        print(f"lstm-train: cannot read {error.filename}: {error.strerror}", file=sys.stderr)
+        return REFUSED
     title = problem.title(options.framework)
-    with Progress(title, plan.epochs, sys.stderr) as progress:
+    with Progress(title, problem.plan.epochs, sys.stderr) as progress:
         checkpoint = runs.make(problem, options.framework, options.out, progress)
-    facts = checkpoint.training
-    accuracy = facts["scores"]["test_accuracy"]
-    print(
-        f"{title}: test accuracy {accuracy:.4f} after {facts['epochs']} epochs in {facts['seconds']:.0f} s; "
-        f"next: lstm-export checkpoint {shlex.quote(str(options.out))} --name {problem.name} --format onnx"
-    )
+    print(summarise(title, checkpoint))
+    print(f"next: lstm-export checkpoint {shlex.quote(str(options.out))} --name {problem.name} --format onnx")
     return 0
+
+
+def problem_of(options: argparse.Namespace) -> Problem:
+    """The problem asked for, with the plan's numbers that were given replaced."""
+    problem: Problem = options.problem(options)
+    given = {name: getattr(options, name, None) for name in ("seed", "epochs", "noise", "validation")}
+    plan = dataclasses.replace(problem.plan, **{name: value for name, value in given.items() if value is not None})
+    return dataclasses.replace(problem, plan=plan)
 
 
 if __name__ == "__main__":

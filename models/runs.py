@@ -13,17 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from models import networks
+from models import networks, scoring
 from models.checkpoint import Checkpoint
-from models.examples import Array, Examples
+from models.examples import Array
 from models.learning_curve import draw
 from models.problems import Problem
-from models.scoring import evaluate
 from models.training import Epoch, train
-
-SAMPLES = 8
 
 
 class RunError(ValueError):
@@ -41,33 +36,34 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 def make(problem: Problem, framework: str, folder: Path, watch: Callable[[Epoch], None]) -> Checkpoint:
     """Trains `problem` in `framework`, tests the result once, and writes checkpoint and learning curve to `folder`.
 
-    `watch` is called after every epoch. Raises what `models.training.train` raises, and `OSError`.
+    The validation scores are those of the best epoch, before a refit. `watch` is called after every epoch. Raises
+    what `models.training.train` raises, and `OSError`.
     """
     if framework == "torch":
         import torch
 
         torch.set_num_threads(1)  # a network this small only waits for a second thread
     begin = time.perf_counter()
-    trained = train(framework, problem.config, problem.training, problem.plan, watch)
+    trained = train(framework, problem.config, problem.training, problem.plan, watch, problem.validation, problem.refit)
     seconds = time.perf_counter() - begin
 
     network = networks.build(framework, problem.config)
     network.load_canonical(trained.weights)
-    test_loss, test_score = evaluate(network, problem.test)
-    score, sign = ("accuracy", 1) if problem.config.head == "classification" else ("mean_absolute_error", -1)
+    classes = problem.config.head == "classification"
+    metric = "accuracy" if classes else "mean_absolute_error"
     checkpoint = Checkpoint(
         config=problem.config,
         weights=trained.weights,
         framework=framework,
-        labels=problem.labels,
-        samples=samples(problem.test),
+        labels=problem.outputs if classes else (),
+        samples=problem.samples,
         training={
             "problem": problem.name,
             "scores": {
-                f"test_{score}": sign * test_score,
-                "test_loss": test_loss,
-                f"validation_{score}": sign * trained.best.score,
+                f"test_{metric}": score(scoring.answers(network, problem.test), problem),
+                f"validation_{metric}": abs(trained.best.score),
                 "validation_loss": trained.best.validation_loss,
+                "baselines": {name: score(y, problem) for name, y in problem.baselines.items()},
             },
             "seed": problem.plan.seed,
             "epochs": len(trained.history),
@@ -85,11 +81,13 @@ def make(problem: Problem, framework: str, folder: Path, watch: Callable[[Epoch]
     return checkpoint
 
 
-def samples(examples: Examples) -> tuple[Array, ...]:
-    """Up to eight of the sequences, their lengths spread from the shortest to the longest."""
-    lengths, first = np.unique(examples.lengths, return_index=True)
-    chosen = np.unique(np.linspace(0, len(lengths) - 1, SAMPLES).round().astype(int))
-    return tuple(examples.sequences[i] for i in first[chosen])
+def score(y: Array, problem: Problem) -> float | dict[str, float]:
+    """The test accuracy of answers `y`, or the mean absolute error of each output by its name."""
+    targets = scoring.truth(problem.test)
+    if problem.config.head == "classification":
+        return scoring.accuracy(y, targets)
+    errors = scoring.mean_absolute_errors(y, targets).tolist()
+    return dict(zip(problem.outputs, errors, strict=True))
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-LARGEST = float(np.finfo(np.float32).max)
+from models import cells
 
 
 class TSFormatError(ValueError):
@@ -127,10 +127,7 @@ def _numbers(channel: str, index: int) -> list[float]:
         if text.strip() in ("?", "NaN", "nan"):
             raise ValueError(f"channel {index} misses the value of step {step}; fill it in or cut the case there")
         try:
-            number = float(text)
-        except ValueError:
-            raise ValueError(f"channel {index}, step {step} is {text.strip()[:30]!r}, which is no number") from None
-        if not abs(number) <= LARGEST:
-            raise ValueError(f"channel {index}, step {step} is {text.strip()[:30]}, which float32 cannot hold")
-        numbers.append(number)
+            numbers.append(cells.number(text))
+        except ValueError as error:
+            raise ValueError(f"channel {index}, step {step} {error}") from None
     return numbers

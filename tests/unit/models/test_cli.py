@@ -65,7 +65,7 @@ def test_overwriting_and_the_closing_line(tmp_path: Path, capsys: pytest.Capture
     assert run(*command) == 0
     output = capsys.readouterr()
     accuracy = json.loads((tmp_path / "training.json").read_text())["scores"]["test_accuracy"]
-    assert f"test accuracy {accuracy:.4f} after 1 epochs in" in output.out
+    assert f"test accuracy {accuracy:.4f} (majority class 0.0838) after 1 epochs in" in output.out
     assert f"lstm-export checkpoint {tmp_path}" in output.out
     assert output.err.startswith("vowels (torch, seed 0): epoch 1 of at most 1, loss ")
     assert "\r" not in output.err
@@ -113,6 +113,8 @@ def test_ctrl_c_while_writing_leaves_no_finished_run(
         (("vowels", "--framework", "torch", "--out", "x", "--seed", "-1"), "'-1' is not a whole number from 0"),
         (("vowels", "--framework", "torch", "--out", "x", "--seed", "1.5"), "'1.5' is not a whole number"),
         (("vowels", "--framework", "torch", "--out", "x", "--epochs", "0"), "'0' is not a whole number from 1"),
+        (("csv", "--framework", "torch", "--out", "x"), "FILE, --features, --target, --time"),
+        (("ts", "a.ts", "--framework", "torch", "--out", "x"), "TEST.ts"),
     ],
 )
 def test_bad_requests_get_one_sentence(

@@ -75,6 +75,6 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_the_vowels_are_in_the_package() -> None:
     problem = problems.vowels()
-    assert (len(problem.training), len(problem.test), problem.labels) == (270, 370, tuple("123456789"))
+    assert (len(problem.training), len(problem.test), problem.outputs) == (270, 370, tuple("123456789"))
     assert (min(problem.test.lengths), max(problem.test.lengths)) == (7, 29)
     assert np.bincount(np.asarray(problem.training.targets)).tolist() == [30] * 9
