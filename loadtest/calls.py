@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
 
 class Calls(Protocol):
-    """A connection that carries requests: `send` and `wake` from one thread, `receive` and `finish` from one.
+    """A connection that carries requests: `send` by one thread at a time, `receive` and `finish` by one only.
 
     `fatal` is set when going on makes no sense.
     """

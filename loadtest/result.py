@@ -112,6 +112,7 @@ def summarise(
     whole = Latencies().add(recorder.windows)
     client = {
         "cpu_cores": cpu_seconds / measured_seconds if measured_seconds else 0.0,
+        "cpu_seconds_per_request": cpu_seconds / sends.sent if sends.sent else 0.0,
         "send_lag_mean_seconds": sends.lag_total_ns / sends.sent / 1e9 if sends.sent else 0.0,
         "send_lag_max_seconds": sends.lag_max_ns / 1e9,
         "sent_late": sends.late,
