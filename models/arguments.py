@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
         "csv",
         help="foretell a column of your CSV file",
         description="Trains a forecast from a CSV file: a header, then one row a step, oldest first, equally far apart. "
-        "The newest rows are the test, those before them decide when to stop, the rest is learnt from.",
+        "The newest rows are the test, those before them decide for how long to learn; what is kept has learnt for so "
+        "long from everything before the test.",
     )
     _add_csv_options(csv)
     ts = subcommands.add_parser(
@@ -84,13 +85,16 @@ def _add_csv_options(command: argparse.ArgumentParser) -> None:
         metavar="ROWS",
         help="rows in a window that is learnt from (default %(default)s)",
     )
-    for name, part in (("validation", "that decides when to stop"), ("test", "of the newest rows, for the scores")):
+    for name, part in (
+        ("validation", "decides when to stop, the rows before the test"),
+        ("test", "is for the scores, the newest rows"),
+    ):
         command.add_argument(
             f"--{name}-share",
             type=_number,
             default=getattr(Forecast, name),
             metavar="S",
-            help=f"the share of the rows {part} (default %(default)s)",
+            help=f"how much of the file {part} (default %(default)s)",
         )
     _add_network_options(command, problems.FORECASTER, problems.FORECASTER_PLAN)
     command.set_defaults(problem=_csv)
