@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -131,14 +132,21 @@ def arguments(command_line: Sequence[str], environment: dict[str, str]) -> list[
         if flag.startswith("--") and flag != "--help"
     }
     front = []
-    for variable in sorted(environment):
-        if variable.startswith(ENVIRONMENT_PREFIX):
+    for variable, value in sorted(environment.items()):
+        if variable.startswith(ENVIRONMENT_PREFIX) and not _set_by_kubernetes(variable, value):
             if variable not in flags:
                 raise StartupError(
                     f"the environment sets {variable}, which is no flag; known are {', '.join(sorted(flags))}"
                 )
-            front.append(f"{flags[variable]}={environment[variable]}")
+            front.append(f"{flags[variable]}={value}")
     return [*front, *command_line]
+
+
+def _set_by_kubernetes(variable: str, value: str) -> bool:
+    """Whether this is one of the variables that Kubernetes sets in every pod for a Service called `lstm-serve...`."""
+    return value.startswith(("tcp://", "udp://", "sctp://")) or bool(
+        re.search(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)_(ADDR|PORT|PROTO)$", variable)
+    )
 
 
 def main(command_line: Sequence[str] | None = None) -> int:

@@ -78,10 +78,6 @@ class Pending:
         self.cancelled = False
         self.shape_key: ShapeKey = tuple(array.shape[1:] for array in inputs.values())
 
-    def cancel(self) -> None:
-        """The client has gone: unless it is being computed already, the request will be dropped. From any thread."""
-        self.cancelled = True
-
 
 @dataclasses.dataclass(frozen=True)
 class Take:
@@ -143,11 +139,12 @@ class Batcher:
         self._name = name
         self._backend = backend
         self._metrics = metrics
-        self._incoming: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
+        self._incoming: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()  # None: look again
         self._waiting: list[Pending] = []  # the worker's own
         self._lock = threading.Lock()  # guards the two below
         self._queued = 0
         self._draining = False
+        self._hurrying = False
         self._thread = threading.Thread(target=self._work, name=f"worker {name}", daemon=True)
         self._thread.start()
 
@@ -162,53 +159,86 @@ class Batcher:
             raise DeadlineExceeded("Deadline Exceeded: the client's deadline had passed when the request was decoded")
         with self._lock:
             if self._draining:
-                raise NotReady(f"{self._name} is not at ready state: it is being unloaded")
+                raise NotReady(f"{self._name} is not at ready state: it is being unloaded, or its worker has ended")
             if self._queued >= self.policy.max_queue:
                 raise Overloaded(
                     f"Exceeds maximum queue size: {self._queued} requests wait for {self._name}, which allows "
                     f"{self.policy.max_queue}; try again later, or raise max_queue_size in config.pbtxt"
                 )
             self._queued += 1
-            self._incoming.put(pending)  # under the lock: nothing may follow the word to stop
+            self._incoming.put(pending)  # under the lock: nothing may follow the end of taking requests
 
-    def drain(self) -> None:
-        """Refuses new requests, answers those that are queued, stops the worker and closes the backend."""
+    def cancel(self, pending: Pending) -> None:
+        """The client of a queued request has gone. Called from any thread; harmless when it is computed already."""
+        pending.cancelled = True
+        if not pending.timeline.started:
+            self._incoming.put(None)
+
+    def hurry(self) -> None:
+        """From now on nobody waits for company; what comes is still taken."""
+        self._hurrying = True
+        self._incoming.put(None)
+
+    def drain(self, timeout_seconds: float | None = None) -> bool:
+        """Refuses new requests, answers those that are queued, stops the worker and closes the backend.
+
+        False when the worker is not through within the time given.
+        """
         with self._lock:
-            if not self._draining:
-                self._incoming.put(None)
             self._draining = True
-        self._thread.join()
+        self.hurry()
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker can still answer."""
+        return self._thread.is_alive()
 
     def _work(self) -> None:
-        stopping = False
-        until: int | None = None
-        while not (stopping and not self._waiting):
-            stopping |= self._receive(until, block=not stopping)
-            self._drop_the_hopeless()
-            decision = plan(self._waiting, self.policy, now_ns() if not stopping else END_OF_TIME)
-            if isinstance(decision, Take):
-                self._compute(self._remove(decision.places))
-                until = 0
-            else:
-                until = decision.until_ns
-        self._backend.close()
+        try:
+            until: int | None = None
+            while True:
+                self._receive(until)
+                if self._draining and not self._queued:
+                    break
+                self._drop_the_hopeless()
+                decision = plan(self._waiting, self.policy, END_OF_TIME if self._hurrying else now_ns())
+                if isinstance(decision, Take):
+                    self._compute(self._remove(decision.places))
+                    until = 0
+                else:
+                    deadlines = [p.deadline_ns for p in self._waiting if p.deadline_ns is not None]
+                    until = min([*deadlines, decision.until_ns]) if decision.until_ns is not None else None
+        except Exception:
+            log.exception("the worker of %s has ended; it cannot answer any more", self._name)
+            self._give_up()
+        finally:
+            self._backend.close()
 
-    def _receive(self, until: int | None, *, block: bool) -> bool:
-        """Moves what has arrived into the queue, waiting for something until the time given; True on the word to stop."""
-        stop = False
+    def _give_up(self) -> None:
+        """Nobody is left waiting for a worker that has ended."""
+        with self._lock:
+            self._draining = True
+        self._receive(0)
+        for pending in self._remove(range(len(self._waiting))):
+            pending.finish(ComputeFailed(f"the worker of {self._name} has ended; the server's log says why"))
+
+    def _receive(self, until: int | None) -> None:
+        """Moves what has arrived into the queue, waiting for something to arrive until the time given (None: for ever)."""
         timeout = None if until is None else max(0.0, (until - now_ns()) / 1e9)
         try:
             while True:
-                arrived = self._incoming.get(block and timeout != 0.0, timeout or None)
-                if arrived is None:
-                    stop = True
-                else:
+                arrived = self._incoming.get(timeout != 0.0, timeout or None)
+                if arrived is not None:
                     self._waiting.append(arrived)
                 timeout = 0.0
         except queue.Empty:
-            return stop
+            return
 
     def _remove(self, places: Sequence[int]) -> list[Pending]:
+        if not places:
+            return []
         chosen = [self._waiting[place] for place in places]
         if places[-1] == len(places) - 1:
             del self._waiting[: len(places)]

@@ -80,6 +80,11 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits) -> De
             f"inference request batch-size must be <= {limits.max_rows} for '{model}'; got {rows}: "
             "split the request, or raise max_batch_size in config.pbtxt"
         )
+    state = [pair.input for pair in spec.state]
+    if any(name in inputs for name in state) and (left_out := [name for name in state if name not in inputs]):
+        raise InvalidInput(
+            f"the state of model '{model}' is {state}; send all of it or none: {left_out} would silently start from zero"
+        )
     _fill_in(inputs, spec, rows)
     if spec.lengths:
         _check_lengths(inputs[spec.lengths.input], inputs[spec.lengths.of], spec.lengths.input, model)

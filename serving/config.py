@@ -17,10 +17,12 @@ from protos import model_config_pb2 as pb
 from serving import backends
 from serving.batcher import BatchPolicy
 from serving.errors import ModelConfigError
+from serving.repository import LABELS_FILE
 from serving.spec import ModelSpec, TensorSpec
 
 DEFAULT_MAX_ROWS = 64
 DEFAULT_MAX_QUEUE = 1024
+MAX_DELAY_MICROSECONDS = 60_000_000
 
 # Every field that means something here; the rest of the schema is refused when it is set.
 SERVED_FIELDS = frozenset(
@@ -28,6 +30,7 @@ SERVED_FIELDS = frozenset(
         "name",
         "platform",
         "backend",
+        "default_model_filename",
         "max_batch_size",
         "input.name",
         "input.data_type",
@@ -106,6 +109,18 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
     written, policy = choices.written, choices.policy
     _agree(written, spec)
     module = backends.module(backend)
+    where = f"config.pbtxt of model '{written.name}'"
+    if written.default_model_filename not in ("", module.FILE_NAME):
+        raise ModelConfigError(
+            f"{where}: default_model_filename is '{written.default_model_filename}', but {backend} reads {module.FILE_NAME}"
+        )
+    for output in written.output:
+        expected = LABELS_FILE if labels and output.name == spec.labels_of else ""
+        if output.label_filename not in ("", expected):
+            raise ModelConfigError(
+                f"{where}: label_filename of output '{output.name}' is '{output.label_filename}'; "
+                + (f"its labels are in {expected}" if expected else "this output has no labels")
+            )
     config = pb.ModelConfig(
         name=written.name,
         backend=module.TRITON_NAMES[0],
@@ -118,7 +133,7 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
                 name=t.name,
                 data_type=_data_type(t),
                 dims=t.shape[1:],
-                label_filename="labels.txt" if labels and t.name == spec.labels_of else "",
+                label_filename=LABELS_FILE if labels and t.name == spec.labels_of else "",
             )
             for t in spec.advertised_outputs
         ],
@@ -130,7 +145,8 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
         config.dynamic_batching.preferred_batch_size.extend(policy.preferred_rows)
         config.dynamic_batching.max_queue_delay_microseconds = policy.max_delay_ns // 1000
         config.dynamic_batching.default_queue_policy.max_queue_size = policy.max_queue
-    group = config.instance_group.add(name=f"{written.name}_0", count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    name = written.instance_group[0].name if written.instance_group else ""
+    group = config.instance_group.add(name=name or f"{written.name}_0", count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
     if device != "cpu":
         group.kind = pb.ModelInstanceGroup.KIND_GPU
         group.gpus.append(int(device.partition(":")[2]))
@@ -157,6 +173,11 @@ def _policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
         )
     max_rows = written.max_batch_size or DEFAULT_MAX_ROWS
     batching = written.dynamic_batching
+    if batching.max_queue_delay_microseconds > MAX_DELAY_MICROSECONDS:
+        raise ModelConfigError(
+            f"{where}: max_queue_delay_microseconds is {batching.max_queue_delay_microseconds}; "
+            f"at most {MAX_DELAY_MICROSECONDS} (a minute) is allowed"
+        )
     for rows in batching.preferred_batch_size:
         if not 1 <= rows <= max_rows:
             raise ModelConfigError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -98,7 +99,9 @@ class ModelManager:
 
     def ready(self) -> bool:
         """Whether the first load is over and every version that is known can answer."""
-        return self._loaded and all(entry.state == "READY" for entry in self.entries())
+        return self._loaded and all(
+            entry.state == "READY" and entry.model is not None and entry.model.alive for entry in self.entries()
+        )
 
     def entries(self) -> list[Entry]:
         """Everything known, by name and version."""
@@ -136,15 +139,22 @@ class ModelManager:
             else:
                 self._set(entry)
 
-    def close(self) -> None:
-        """Stops handing out leases, waits for those that are out, and frees every backend."""
+    def hurry(self) -> None:
+        """No request waits for company any more; called when the server leaves."""
+        for entry in self.entries():
+            if entry.model:
+                entry.model.batcher.hurry()
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Stops handing out leases, waits for those that are out, and frees every backend; False if time was too short."""
+        until = time.monotonic() + timeout_seconds
         with self._lock:
             entries = [entry for versions in self._entries.values() for entry in versions.values()]
             for entry in entries:
                 entry.state = "UNLOADING"
-        for entry in entries:
-            if entry.model:
-                entry.model.close()
+        models = [entry.model for entry in entries if entry.model]
+        closed = [model.close(max(0.0, until - time.monotonic())) for model in models]  # each, whatever the others do
+        return all(closed)
 
     def _set(self, entry: Entry) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from protos import model_config_pb2 as pb
 from serving.batcher import Batcher, Pending
@@ -42,6 +43,15 @@ class Model:
         self._leases = 0
         self._unleased = threading.Condition()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its worker can still answer."""
+        return self.batcher.alive
+
+    def cancel(self, pending: Pending) -> None:
+        """The client of a request that was submitted has gone."""
+        self.batcher.cancel(pending)
+
     def submit(self, pending: Pending) -> None:
         """Queues a request; raises what `Batcher.submit` raises."""
         self.batcher.submit(pending)
@@ -59,11 +69,17 @@ class Model:
             if not self._leases:
                 self._unleased.notify_all()
 
-    def close(self) -> None:
-        """Waits for the last lease, answers what is queued, and frees the backend. Nothing may lease it any more."""
+    def close(self, timeout_seconds: float | None = None) -> bool:
+        """Answers what is queued, waits for the last lease, and frees the backend. Nothing may lease it any more.
+
+        False when that took longer than the time given; the backend is then left to the end of the process.
+        """
+        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self.batcher.hurry()
         with self._unleased:
-            self._unleased.wait_for(lambda: not self._leases)
-        self.batcher.drain()
+            if not self._unleased.wait_for(lambda: not self._leases, timeout_seconds):
+                return False
+        return self.batcher.drain(None if until is None else max(0.0, until - time.monotonic()))
 
 
 class Lease:

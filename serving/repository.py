@@ -80,6 +80,10 @@ class Repository:
             for entry in folder.iterdir()
             if entry.is_dir() and entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0")
         ]
+        if not found and (folder / SPEC_FILE).exists():
+            raise RepositoryError(
+                f"{folder} is a version, not a model: serve the folder above {self.path}, which holds the models"
+            )
         if not found:
             raise RepositoryError(
                 f"{folder} holds no version: a version is a folder named by a whole number from 1, like {folder / '1'}"

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -106,9 +107,11 @@ class Server:
         self._service.exit()
         self._health.leave()
         log.info("leaving", extra={"fields": {"exit_timeout_seconds": self._settings.exit_timeout_seconds}})
+        until = time.monotonic() + self._settings.exit_timeout_seconds
+        self._manager.hurry()
         in_time = self._transport.stop(self._settings.exit_timeout_seconds)
         if in_time and not self._loader.is_alive():
-            self._manager.close()
+            in_time = self._manager.close(max(0.1, until - time.monotonic()))
         self._stop_metrics()
         log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
         return in_time
@@ -120,7 +123,9 @@ class Server:
             "ready": ",".join(f"{e.name}/{e.version}" for e in entries if e.state == "READY") or "none",
             "failed": ",".join(f"{e.name}/{e.version}" for e in entries if e.state != "READY") or "none",
         }
-        if self._service.ready:
+        if not entries:
+            log.warning("ready with no model at all: the repository is empty", extra={"fields": fields})
+        elif self._service.ready:
             log.info("ready", extra={"fields": fields})
         else:
             log.error("not ready: a model could not be loaded", extra={"fields": fields})
@@ -158,9 +163,9 @@ def serve(settings: Settings) -> int:
         in_time = server.stop()
         stopped.set()
 
-    server = Server(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    server = Server(settings)
     asked_to_stop.wait()
     threading.Thread(target=stop, name="stopping", daemon=True).start()
     stopped.wait()  # on a thread of its own, so that this one can take the second signal

@@ -231,8 +231,9 @@ class _Inference:
             self.finish,
             self._call.deadline_ns,
         )
-        self._call.on_cancel(pending.cancel)
-        self._lease.model.submit(pending)
+        model = self._lease.model
+        self._call.on_cancel(lambda: model.cancel(pending))
+        model.submit(pending)
 
     def encode(self, outputs: Tensors) -> None:
         """Makes the answer's bytes ready."""

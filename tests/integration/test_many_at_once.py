@@ -44,6 +44,8 @@ def _request(
         h0 += generator.integers(-9, 10, (rows, 1, 1))
         request.inputs.add(name="h0", datatype="FP32", shape=h0.shape)
         request.raw_input_contents.append(h0.tobytes())
+        request.inputs.add(name="c0", datatype="FP32", shape=h0.shape)
+        request.raw_input_contents.append(h0.tobytes())
     wanted = list(generator.permutation(["y", "hn", "cn"])[: generator.integers(1, 4)])
     for name in wanted:
         request.outputs.add(name=name)

@@ -98,6 +98,16 @@ def test_the_exit_timeout_cuts_off_what_takes_longer(tmp_path: Path) -> None:
         assert answer.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
+def test_leaving_ends_the_wait_for_company(tmp_path: Path) -> None:
+    """A batch that still waits to be filled is computed at once when the server leaves."""
+    fake_models.write(tmp_path, config="dynamic_batching { max_queue_delay_microseconds: 60000000 }")
+    with LaunchedServer(tmp_path, *FAKE) as server, RawClient(server.address) as client:
+        answer = client.infer_later(timeout=120)
+        until(lambda: metric(server, "queue_depth") == 1)
+        assert server.stop(20) == 0
+        assert answer.result().raw_output_contents
+
+
 def test_health_agrees_with_readiness_for_any_service_name(tmp_path: Path) -> None:
     fake_models.write(tmp_path)
     with LaunchedServer(tmp_path, *FAKE) as server, RawClient(server.address) as client:

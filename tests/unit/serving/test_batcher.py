@@ -132,7 +132,7 @@ def test_who_has_gone_or_waited_too_long_is_not_computed(start: Start) -> None:
     gone, late, patient = Answer(2), Answer(3, deadline_ns=now_ns() + 1_000_000), Answer(4)
     for answer in (gone, late, patient):
         batcher.submit(answer.pending)
-    gone.pending.cancel()
+    batcher.cancel(gone.pending)
     while now_ns() < (late.pending.deadline_ns or 0):
         pass
     backend.permits.put(None)
@@ -166,3 +166,56 @@ def test_draining_answers_what_is_queued_refuses_what_comes_and_closes_the_backe
     with pytest.raises(NotReady, match="being unloaded"):
         batcher.submit(Answer(4).pending)
     batcher.drain()
+
+
+def test_who_goes_while_a_batch_waits_for_company_is_let_go_at_once(start: Start) -> None:
+    batcher, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
+    gone, late = Answer(1), Answer(2, deadline_ns=now_ns() + 5_000_000)
+    for answer in (gone, late):
+        batcher.submit(answer.pending)
+    batcher.cancel(gone.pending)
+    assert isinstance(gone.wait(), Cancelled)
+    assert isinstance(late.wait(), DeadlineExceeded)
+    assert batcher.depth == 0
+    assert batcher.drain(10)
+    assert backend.begun.empty()
+
+
+def test_hurrying_ends_the_wait_for_company(start: Start) -> None:
+    batcher, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
+    answer = Answer(1)
+    batcher.submit(answer.pending)
+    batcher.hurry()
+    backend.permits.put(None)
+    assert answer.wait() is None
+    assert batcher.drain(10)
+
+
+def test_draining_gives_up_when_its_time_is_over(start: Start) -> None:
+    batcher, backend, _ = start()
+    answer = Answer(1)
+    batcher.submit(answer.pending)
+    backend.begun.get(timeout=10)
+    assert not batcher.drain(0)
+    assert batcher.alive
+    backend.permits.put(None)
+    assert answer.wait() is None
+    assert batcher.drain(10)
+
+
+def test_a_worker_that_ends_leaves_nobody_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No known request does this; it is what stands between a fault of ours and a client that waits for ever."""
+
+    def broken(*_: object) -> None:
+        raise ArithmeticError("a fault of the server")
+
+    monkeypatch.setattr("serving.batcher.plan", broken)
+    batcher, backend, _ = start()
+    answer = Answer(1)
+    batcher.submit(answer.pending)
+    assert isinstance(answer.wait(), ComputeFailed)
+    assert backend.closed.wait(10)
+    with pytest.raises(NotReady, match="its worker has ended"):
+        batcher.submit(Answer(2).pending)
+    assert batcher.drain(10)
+    assert not batcher.alive

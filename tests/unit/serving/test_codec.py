@@ -40,7 +40,7 @@ def test_what_a_client_leaves_out_is_filled_in() -> None:
 
 def test_what_a_client_sends_is_taken() -> None:
     h0 = np.ones((2, *STATE[1:]), np.float32)
-    decoded = codec.decode(request(h0=h0, lengths=np.array([5, 1]), x=X), spec(), LIMITS)
+    decoded = codec.decode(request(h0=h0, lengths=np.array([5, 1]), c0=h0, x=X), spec(), LIMITS)
     assert list(decoded.inputs) == ["x", "lengths", "h0", "c0"]
     np.testing.assert_array_equal(decoded.inputs["lengths"], [5, 1])
     np.testing.assert_array_equal(decoded.inputs["h0"], h0)
@@ -184,6 +184,10 @@ def test_bad_requests(
         ),
         ({"x": X, "lengths": np.array([6, 1])}, "holds 6"),
         ({"x": X, "lengths": np.array([5])}, "batch size does not match other inputs for 'm': 1 rows beside 2"),
+        (
+            {"x": X, "h0": np.zeros((2, 1, 4), np.float32)},
+            r"send all of it or none: \['c0'\] would silently start from zero",
+        ),
         ({"x": X, "h0": np.zeros((2, 2, 4), np.float32)}, r"Expected \[-1,1,4\], got \[2,2,4\]"),
         ({"x": X.repeat(3, axis=0)}, "inference request batch-size must be <= 4 for 'm'; got 6"),
     ],

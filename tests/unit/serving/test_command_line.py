@@ -37,6 +37,21 @@ def test_the_environment_sets_flags_and_the_command_line_wins() -> None:
     assert (got["grpc_port"], got["backend"]) == (9, "saved_model")
 
 
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_flag() -> None:
+    assert (
+        parsed(
+            LSTM_SERVE_PORT="tcp://10.0.0.1:8001",
+            LSTM_SERVE_SERVICE_HOST="10.0.0.1",
+            LSTM_SERVE_SERVICE_PORT="8001",
+            LSTM_SERVE_SERVICE_PORT_GRPC="8001",
+            LSTM_SERVE_PORT_8001_TCP="tcp://10.0.0.1:8001",
+            LSTM_SERVE_PORT_8001_TCP_ADDR="10.0.0.1",
+            LSTM_SERVE_GRPC_PORT="tcp://10.0.0.2:8001",
+        )
+        == parsed()
+    )
+
+
 def test_every_flag_has_its_variable() -> None:
     for action in command.parser()._actions:
         if action.dest not in ("help", "model_repository"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from google.protobuf import text_format
 
 from protos import model_config_pb2 as pb
 from serving import config
@@ -56,6 +57,14 @@ def test_what_the_operator_chose_is_in_force() -> None:
         pb.ModelInstanceGroup.KIND_GPU,
         [1],
     )
+
+
+def test_what_is_shown_can_be_written_back() -> None:
+    """An operator may start from the answer of the ModelConfig RPC."""
+    for text in ("", 'instance_group [ { name: "mine" kind: KIND_CPU } ] dynamic_batching { preferred_batch_size: 4 }'):
+        shown = config.complete(config.parse(text, "m"), spec(), "torchscript", "cpu", labels=False)
+        again = config.parse(text_format.MessageToString(shown), "m")
+        assert config.complete(again, spec(), "torchscript", "cpu", labels=False) == shown
 
 
 @pytest.mark.parametrize(
@@ -128,6 +137,10 @@ def test_a_named_version_that_is_missing() -> None:
             "'dynamic_batching.default_queue_policy.default_timeout_microseconds' is not served",
         ),
         (
+            "dynamic_batching { max_queue_delay_microseconds: 18446744073709551615 }",
+            "18446744073709551615; at most 60000000",
+        ),
+        (
             "max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }",
             "preferred_batch_size 8 is not within 1 and .* 4",
         ),
@@ -158,6 +171,11 @@ def test_what_is_refused(text: str, message: str) -> None:
         (
             'input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 9 ] } ]',
             r"has dims \[-1, 9\]; the model's are \[-1, 3\]",
+        ),
+        ('default_model_filename: "net.onnx"', "is 'net.onnx', but onnx_runtime reads model.onnx"),
+        (
+            'output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] label_filename: "l.txt" } ]',
+            "label_filename of output 'y' is 'l.txt'; this output has no labels",
         ),
         (
             'output [ { name: "y" data_type: TYPE_FP32 dims: [ 9 ] } ]',
