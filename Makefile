@@ -56,8 +56,8 @@ scores: .venv/.done ## train three seeds in each framework and print the table
 bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
 
-clean: ## remove everything that was made: environments, runs, the model repository
-	rm -rf .venv .envs build dist runs model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove what make has made: environments, the demo's runs and models, caches
+	rm -rf .venv .envs build dist runs/vowels_* runs/scores model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.done: pyproject.toml

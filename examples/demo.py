@@ -113,4 +113,7 @@ def print_summary(summary: dict[tuple[str, str], float]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; run it again to go on")

@@ -31,7 +31,9 @@ def test_the_example_runs_in_the_clients_own_environment(vowels: Trained, client
 
 
 def test_the_way_from_training_to_serving(tmp_path: Path) -> None:
-    train, export, serve = (shlex.split(line) for line in blocks("bash")[1].splitlines())
+    activate, *lines = blocks("bash")[1].splitlines()
+    assert activate == ". .venv/bin/activate"
+    train, export, serve = map(shlex.split, lines)
     for command in (train, export):
         done = subprocess.run(
             [str(Path(sys.executable).parent / command[0]), *command[1:]],
