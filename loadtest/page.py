@@ -26,6 +26,8 @@ body { margin: 0; padding: 2rem 1rem 3rem; background: var(--page); color: var(-
 main { max-width: 1340px; margin: 0 auto; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
 p.about { color: var(--soft); margin: 0 0 1.25rem; }
+p.found { white-space: pre-line; font-weight: 600; margin: 0 0 1.25rem; }
+p.found:empty { display: none; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 1rem; }
 figure, .card { margin: 0; padding: 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 figcaption { font-weight: 600; }
@@ -50,8 +52,8 @@ tr:last-child td { border-bottom: 0; }
 """
 
 
-def render(results: Sequence[Result]) -> str:
-    """The whole page, also for no run at all."""
+def render(results: Sequence[Result], conclusion: str = "") -> str:
+    """The whole page, also for no run at all; `conclusion` is what a search has found."""
     title = table.headline(results[0]) if results else "nothing was measured"
     answered = [result for result in results if result.curve]
     answered.sort(key=lambda result: result.setting.level)
@@ -60,9 +62,8 @@ def render(results: Sequence[Result]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body><main><h1>Load test</h1>"
-        f'<p class="about">{escape(title)}</p>\n{_notes(results)}<div class="plots">\n'
-        + "\n".join(drawn)
-        + f"\n</div>\n{_table(results)}</main></body></html>\n"
+        f'<p class="about">{escape(title)}</p>\n<p class="found">{escape(conclusion)}</p>{_notes(results)}'
+        '<div class="plots">\n' + "\n".join(drawn) + f"\n</div>\n{_table(results)}</main></body></html>\n"
     )
 
 

@@ -37,16 +37,14 @@ def carry_out(options: argparse.Namespace) -> bool:
         else:
             runs.levels()
     results = runs.results
-    text = table.render(results)
-    if found is not None:
-        text += _tell(found, options.p99_below)
-    print(text, end="", flush=True)
+    conclusion = _tell(found, options.p99_below) if found is not None else ""
+    print(table.render(results) + (f"\n{conclusion}\n" if conclusion else ""), end="", flush=True)
     if options.json:
         options.json.write_text(files.to_json(results, found), encoding="utf-8")
     if options.csv:
         options.csv.write_text(files.to_csv(results), encoding="utf-8")
     if options.html:
-        options.html.write_text(page.render(results), encoding="utf-8")
+        options.html.write_text(page.render(results, conclusion), encoding="utf-8")
     if runs.failure is not None:
         raise runs.failure
     if results and not any(result.succeeded for result in results) and not runs.interrupted:
@@ -100,7 +98,13 @@ class _Runs:
             found = search.highest_rate(holds, start)
         except _EndedError:
             return None
-        return {"p99_below_seconds": limit_seconds, **dataclasses.asdict(found)}
+        lowest_failed = min((trial.rate for trial in found.trials if not trial.held), default=None)
+        failed = [result for result in self.results if result.setting.level == lowest_failed]
+        return {
+            "p99_below_seconds": limit_seconds,
+            **dataclasses.asdict(found),
+            "client_saturated": bool(failed) and all(result.saturated for result in failed),
+        }
 
     def _one(self, mode: str, level: float) -> Result | None:
         """Runs one level; None if that was the last because of Ctrl-C or a server that has gone."""
@@ -153,4 +157,6 @@ def _tell(found: dict[str, Any], limit_ms: float) -> str:
     else:
         answer = f"the highest rate that keeps the p99 below {limit_ms:g} ms is {found['rate']:.4g} requests/s"
         answer += "" if found["bounded"] else " or more: no rate that was tried failed"
-    return f"\n{answer}\n(tried: {tried})\n"
+    if found["client_saturated"]:
+        answer += "; but beyond it the client was saturated, so this may be its limit and not the server's"
+    return f"{answer}\n(tried: {tried})"

@@ -1,17 +1,19 @@
 """The highest rate that a server stands: doubling until it fails, then halving the gap.
 
 Every trial is kept, because a search that only shows its answer hides how shaky it was. One fact that surprises: the
-answer is the highest rate *tried* that held, so it is always a rate for which there is a run to look at.
+answer is the highest rate *tried* that held, so it is always a rate for which there is a run to look at; and a rate has
+failed only when it failed twice, because a disturbed machine makes a server slower and never faster.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 CLOSE_ENOUGH = 0.05  # the gap between the best rate that held and the lowest that did not, as a share of the former
-MOST_TRIALS = 24
+MOST_TRIALS = 32
+TRIES = 2  # of one rate, before it has failed
 LOWEST_RATE = 1.0  # requests/s
 
 
@@ -38,8 +40,10 @@ def highest_rate(holds: Callable[[float], bool], start: float) -> Found:
     good, bad = 0.0, math.inf
     rate = start
     while len(trials) < MOST_TRIALS:
-        held = holds(rate)
-        trials.append(Trial(rate, held))
+        held = False
+        while not held and _times(rate, trials) < TRIES:
+            held = holds(rate)
+            trials.append(Trial(rate, held))
         if held:
             good = max(good, rate)
         else:
@@ -48,6 +52,10 @@ def highest_rate(holds: Callable[[float], bool], start: float) -> Found:
             break
         rate = _next(good, bad)
     return Found(good or None, bad < math.inf, tuple(trials))
+
+
+def _times(rate: float, trials: Sequence[Trial]) -> int:
+    return sum(trial.rate == rate for trial in trials)
 
 
 def _next(good: float, bad: float) -> float:

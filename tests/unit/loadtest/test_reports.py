@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from loadtest import files, page, plots, table
 from loadtest.calls import Answer
 from loadtest.load import Sends
+from loadtest.progress import Progress
 from loadtest.recorder import Recorder
 from loadtest.result import COORDINATED_OMISSION, Result, Setting, summarise
 
@@ -176,7 +178,8 @@ def test_the_csv_has_a_line_for_each_run() -> None:
 
 
 def test_the_page_needs_nothing_else_and_escapes_names() -> None:
-    text = page.render([result(), result(level=200, slow=15, errors=1)])
+    text = page.render([result(), result(level=200, slow=15, errors=1)], "found < 3")
+    assert "found &lt; 3" in text
     assert text.count("<svg") == 4
     assert "m&lt;1&gt;" in text
     assert "m<1>" not in text
@@ -198,6 +201,29 @@ def test_axes_hold_their_values(values: list[float]) -> None:
         assert axis.low <= min(values) <= max(values) <= axis.high
         assert len(axis.ticks) >= 2
         assert [axis.share(axis.low), axis.share(axis.high)] == [0, 1]
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_a_run_that_ends_leaves_one_line(stream: io.StringIO) -> None:
+    made = result(errors=2)
+    progress = Progress(stream)
+    progress.begin(made.setting)
+    progress.watch(30.5, 600)
+    progress.end(made)
+    progress.begin(made.setting)
+    progress.end(None)
+    line = "100/s: 20.0 requests/s, p50 1 ms, p99 1 ms, 2 failed\n"
+    assert line in stream.getvalue()
+    assert ("600 answered" in stream.getvalue()) == stream.isatty()
+    if not stream.isatty():
+        assert stream.getvalue() == line
 
 
 def test_nines() -> None:
