@@ -73,7 +73,11 @@ class Choices:
                 raise ModelConfigError(
                     f"config.pbtxt of model '{self.written.name}': version_policy names {missing}; there are {sorted(there)}"
                 )
-            return sorted(policy.specific.versions)
+            if not policy.specific.versions:
+                raise ModelConfigError(
+                    f"config.pbtxt of model '{self.written.name}': version_policy is specific and names no version"
+                )
+            return sorted(set(policy.specific.versions))
         return sorted(there)[-(policy.latest.num_versions or 1) :]
 
 

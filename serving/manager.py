@@ -111,9 +111,12 @@ class ModelManager:
 
     def load_all(self) -> None:
         """Loads every model of the repository, one after the other; a failure is kept as that model's reason."""
-        for name in self._repository.models():
-            self.load(name)
-        self._loaded = True
+        try:
+            for name in self._repository.models():
+                self.load(name)
+            self._loaded = True
+        except OSError as error:
+            log.error("the model repository cannot be read: %s", error)
         self._on_change()
 
     def load(self, name: str) -> None:
@@ -122,7 +125,9 @@ class ModelManager:
             choices = config.parse(self._repository.config_text(name), name)
             folders = {folder.number: folder for folder in self._repository.versions(name)}
             chosen = choices.versions(list(folders))
-        except (StartupError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, StartupError | OSError):
+                log.exception("reading the configuration failed in a way that was not foreseen")
             self._failed(Entry(name=name, version="", state="UNAVAILABLE"), error)
             return
         for number in chosen:
@@ -138,6 +143,10 @@ class ModelManager:
                 self._failed(entry, error)
             else:
                 self._set(entry)
+
+    def busy(self) -> bool:
+        """Whether any request that has found its model is not answered yet."""
+        return any(entry.metrics.in_flight for entry in self.entries() if entry.metrics)
 
     def hurry(self) -> None:
         """No request waits for company any more; called when the server leaves."""
@@ -182,9 +191,9 @@ def _parse_version(version: str) -> str:
         return ""
     negative = version.startswith("-")
     digits = version[negative:]
-    if not (digits.isascii() and digits.isdigit()):
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
         raise InvalidRequest(
-            f"failed to get model version from specified version string '{version}', "
+            f"failed to get model version from specified version string '{version[:40]}', "
             "version should be an integral value > 0"
         )
     if negative:

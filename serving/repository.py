@@ -7,6 +7,7 @@ there, since that is how a version looks while its exporter is still writing it.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from serving import backends, golden
 from serving.errors import RepositoryError
 from serving.spec import FILE_NAME as SPEC_FILE
 from serving.spec import ModelSpec
+
+log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.pbtxt"
 LABELS_FILE = "labels.txt"
@@ -56,7 +59,11 @@ class Repository:
 
     def models(self) -> list[str]:
         """Names of the models, sorted."""
-        return sorted(entry.name for entry in self.path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in self.path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        for name in names:
+            if not name.isprintable():  # also what is no UTF-8, and could not be named by any client
+                log.warning("not served: the folder %a has a name that is no plain text", name)
+        return [name for name in names if name.isprintable()]
 
     def config_text(self, model: str) -> str | None:
         """The text of the model's `config.pbtxt`, or None where there is none. Raises `RepositoryError`."""

@@ -144,6 +144,11 @@ class Streams:
             with self._lock:
                 self._open.discard(stream)
 
+    def open(self) -> bool:
+        """Whether any stream is open."""
+        with self._lock:
+            return bool(self._open)
+
     def leave(self) -> None:
         """Ends every stream once what it has taken in is answered; a stream left open would hold the shutdown up."""
         with self._lock:

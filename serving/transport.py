@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
 from protos import grpc_service_pb2 as pb
@@ -30,10 +31,16 @@ log = logging.getLogger(__name__)
 # Inferences that may wait for their answer at the same time; the rest of the calls have threads of their own, so that
 # health checks are answered under overload too.
 INFERENCE_THREADS = 256
-CONTROL_THREADS = 4
-STREAMS = 256  # streams that may be open at the same time; each holds a thread, more wait
+CONTROL_THREADS = 16
+REFLECTION_THREADS = 4
+WATCHERS = 64  # health watches that are open at the same time; each holds a thread, more wait
+STREAMS = 256  # likewise for streams of inferences
 # Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED, or CANCELLED.
 MAX_CONCURRENT_CALLS = 2048
+# What the network may still take when the last answer has been handed to gRPC.
+FLUSH_SECONDS = 0.5
+# Longer error messages would make the trailing metadata too large, and the client would see something else instead.
+MAX_DETAILS_BYTES = 1000
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -48,11 +55,18 @@ class Transport:
     def __init__(
         self, service: InferenceService, health: HealthService, host: str, port: int, max_message_bytes: int
     ) -> None:
-        self._inference_pool = ThreadPoolExecutor(INFERENCE_THREADS, thread_name_prefix="infer")
-        self._stream_pool = ThreadPoolExecutor(STREAMS, thread_name_prefix="stream")
-        self._control_pool = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="control")
+        inference, control, reflecting, watching, streaming = self._pools = tuple(
+            ThreadPoolExecutor(threads, thread_name_prefix=prefix)
+            for threads, prefix in (
+                (INFERENCE_THREADS, "infer"),
+                (CONTROL_THREADS, "control"),
+                (REFLECTION_THREADS, "reflection"),
+                (WATCHERS, "watch"),
+                (STREAMS, "stream"),
+            )
+        )
         self._server = grpc.server(
-            self._control_pool,
+            reflecting,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -60,21 +74,23 @@ class Transport:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        handlers = {
-            "ModelInfer": grpc.unary_unary_rpc_method_handler(_on_threads(self._inference_pool, service.model_infer))
-        }
+        handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(_on(inference, _waiting(service.model_infer)))}
         self._streams = Streams(service.model_infer)
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-            _streaming(self._stream_pool, self._streams)
-        )
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(_on(streaming, self._streams.handle))
         for name, method in _control_methods(service).items():
-            handlers[name] = grpc.unary_unary_rpc_method_handler(_guarded(name, method))
+            handlers[name] = grpc.unary_unary_rpc_method_handler(_on(control, _guarded(name, method)))
         self._server.add_registered_method_handlers(_SERVICE.full_name, handlers)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),))
-        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        coding = (health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString)
+        health_handlers = {
+            "Check": grpc.unary_unary_rpc_method_handler(_on(control, health.check), *coding),
+            "Watch": grpc.unary_stream_rpc_method_handler(_on(watching, health.watch), *coding),
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(health_name, health_handlers),))
         served = (
             _SERVICE.full_name,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            health_name,
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(served, self._server)
@@ -88,15 +104,25 @@ class Transport:
             ) from error
         self._server.start()
 
-    def stop(self, grace_seconds: float) -> bool:
-        """Refuses new calls at once, waits for those in flight, at most this long; True if all were answered."""
+    def stop(self, grace_seconds: float, busy: Callable[[], bool]) -> bool:
+        """Refuses new calls at once and waits for inferences in flight, at most this long; True if none was cut off.
+
+        `busy` says whether inferences are in flight. Whatever else is open then (a reflection stream, a call whose
+        message never came) is cut off as soon as they are answered.
+        """
+        until = time.monotonic() + grace_seconds
         stopped = self._server.stop(grace_seconds)
         self._streams.leave()
-        in_time: bool = stopped.wait(grace_seconds)
-        stopped.wait()
-        for pool in (self._inference_pool, self._stream_pool, self._control_pool):
+        while not stopped.wait(0.02) and time.monotonic() < until:
+            if not busy() and not self._streams.open():
+                self._server.stop(FLUSH_SECONDS)
+                stopped.wait(2 * FLUSH_SECONDS)
+                break
+        cut_off = busy()
+        stopped.wait(2 * FLUSH_SECONDS)
+        for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
-        return in_time
+        return not cut_off
 
 
 class _BlockingCall:
@@ -113,7 +139,7 @@ class _BlockingCall:
         self._answer.put(payload)
 
     def fail(self, code: grpc.StatusCode, message: str) -> None:
-        self._answer.put((code, message))
+        self._answer.put((code, _details(message)))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         if not self._context.add_callback(action):
@@ -126,26 +152,32 @@ class _BlockingCall:
         raise self._context.abort(*answer)
 
 
-def _on_threads(
-    pool: ThreadPoolExecutor, method: Callable[[bytes, Any], None]
-) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+Handler = Callable[[Any, grpc.ServicerContext], Any]
+
+
+def _on(pool: ThreadPoolExecutor, handler: Handler) -> Handler:
+    """The handler, run on threads of this pool, so that one kind of call cannot take the threads of another."""
+
+    def handle(request: Any, context: grpc.ServicerContext) -> Any:
+        return handler(request, context)
+
+    handle.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return handle
+
+
+def _waiting(method: Callable[[bytes, Any], None]) -> Handler:
     def handle(payload: bytes, context: grpc.ServicerContext) -> bytes:
         call = _BlockingCall(context)
         method(payload, call)
         return call.wait()
 
-    handle.experimental_thread_pool = pool  # type: ignore[attr-defined]
     return handle
 
 
-def _streaming(
-    pool: ThreadPoolExecutor, streams: Streams
-) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
-    def handle(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        return streams.handle(requests, context)
-
-    handle.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    return handle
+def _details(message: str) -> str:
+    """An error's message, cut where it would be too long to travel."""
+    encoded = message.encode(errors="replace")
+    return message if len(encoded) <= MAX_DETAILS_BYTES else encoded[:MAX_DETAILS_BYTES].decode(errors="ignore") + "..."
 
 
 def _control_methods(service: InferenceService) -> Mapping[str, Callable[[Message], Message]]:
@@ -168,6 +200,6 @@ def _guarded(name: str, method: Callable[[Any], Message]) -> Callable[[bytes, gr
             code, message = grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a {request_class.__name__}: {error}"
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             code, message = answer_for(error)
-        raise context.abort(code, message)
+        raise context.abort(code, _details(message))
 
     return handle

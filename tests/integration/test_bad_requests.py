@@ -52,6 +52,8 @@ def client(server: LaunchedServer) -> Iterator[RawClient]:
             CODE.INVALID_ARGUMENT,
             "invalid model version specified '-1' , version should be an integral value > 0",
         ),
+        ("fake", "1" * 5000, CODE.INVALID_ARGUMENT, "failed to get model version from specified version string '1111"),
+        ("n" * 20_000, "", CODE.INVALID_ARGUMENT, "Request for unknown model: 'nnn"),
         ("../fake", "", CODE.INVALID_ARGUMENT, "is not found"),
     ],
 )

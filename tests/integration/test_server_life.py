@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -106,6 +107,31 @@ def test_leaving_ends_the_wait_for_company(tmp_path: Path) -> None:
         until(lambda: metric(server, "queue_depth") == 1)
         assert server.stop(20) == 0
         assert answer.result().raw_output_contents
+
+
+def test_watchers_and_idle_calls_do_not_hold_the_server_up(tmp_path: Path) -> None:
+    """Many watchers, some of which leave just then, and reflection streams that say nothing."""
+    fake_models.write(tmp_path)
+    silence = threading.Event()
+    with LaunchedServer(tmp_path, *FAKE) as server, RawClient(server.address) as client:
+        watches = [health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest()) for _ in range(40)]
+        assert {next(watch).status for watch in watches} == {health_pb2.HealthCheckResponse.SERVING}
+        reflection = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+
+        def nothing() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+            silence.wait()
+            yield from ()
+
+        idle = [reflection.ServerReflectionInfo(nothing()) for _ in range(6)]
+        assert client.call("ServerLive").live
+        health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        for watch in watches[::2]:
+            watch.cancel()
+        assert server.stop(20) == 0
+        for watch in watches[1::2]:
+            assert [answer.status for answer in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+        silence.set()
+        assert len(idle) == 6
 
 
 def test_health_agrees_with_readiness_for_any_service_name(tmp_path: Path) -> None:

@@ -101,11 +101,16 @@ def test_tritons_names_of_backends_are_taken_beside_ours(name: str, backend: str
         ("version_policy { latest { num_versions: 2 } }", [3, 7]),
         ("version_policy { latest { num_versions: 9 } }", [1, 3, 7]),
         ("version_policy { all {} }", [1, 3, 7]),
-        ("version_policy { specific { versions: [ 7, 1 ] } }", [1, 7]),
+        ("version_policy { specific { versions: [ 7, 1, 7 ] } }", [1, 7]),
     ],
 )
 def test_version_policies(text: str, versions: list[int]) -> None:
     assert config.parse(text, "m").versions([1, 7, 3]) == versions
+
+
+def test_a_version_policy_that_names_no_version() -> None:
+    with pytest.raises(ModelConfigError, match="names no version"):
+        config.parse("version_policy { specific {} }", "m").versions([1])
 
 
 def test_a_named_version_that_is_missing() -> None:

@@ -21,7 +21,7 @@ def test_models_and_versions(tmp_path: Path) -> None:
     for version in (1, 2, 10):
         fake_models.write(tmp_path, "b", version)
     fake_models.write(tmp_path, "a")
-    for stray in ("b/.3.tmp", "b/007", "b/latest", "b/0", ".hidden"):
+    for stray in ("b/.3.tmp", "b/007", "b/latest", "b/0", ".hidden", "bad\udcff"):
         (tmp_path / stray).mkdir()
     (tmp_path / "README").write_text("a file is no model")
     repository = Repository(tmp_path)
