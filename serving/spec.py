@@ -74,7 +74,7 @@ class ModelSpec:
     """The facts about one version.
 
     `inputs` and `outputs` are the file's own, in its own order, none of them optional. `tolerance` is the largest
-    `|a - b| / max(1, |b|)` that two backends may disagree by. `tokens` is the vocabulary's size for a model whose first
+    `|a - b| / max(1, |b|)` that two backends may disagree by. `vocabulary` is the number of ids for a model whose first
     input holds token ids, else 0.
     """
 

@@ -56,3 +56,8 @@ class BackendModule(Protocol):
     def available(self, device: str) -> None: ...
 
     def load(self, artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend: ...
+
+
+def first_line(error: Exception) -> str:
+    """What a runtime says first; the rest of its message is its own call stack."""
+    return str(error).strip().partition("\n")[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import devices, signature
-from serving.backends.base import Options
+from serving.backends.base import Options, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import ModelSpec, Tensors
 
@@ -123,9 +123,9 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
         state.RuntimeException,
         UnicodeDecodeError,  # a damaged name inside the message about a damaged file
     ) as error:
-        raise RepositoryError(f"{artifact} cannot be read by ONNX Runtime: {_first_line(error)}") from error
+        raise RepositoryError(f"{artifact} cannot be read by ONNX Runtime: {first_line(error)}") from error
     except (state.EPFail, state.EngineError) as error:
-        raise BackendUnavailable(f"ONNX Runtime cannot take cuda:{index}: {_first_line(error)}") from error
+        raise BackendUnavailable(f"ONNX Runtime cannot take cuda:{index}: {first_line(error)}") from error
 
 
 def _stated(tensors: Sequence[Any]) -> dict[str, signature.Stated]:
@@ -145,7 +145,3 @@ def _installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

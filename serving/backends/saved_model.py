@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from serving import devices, signature
-from serving.backends.base import Options
+from serving.backends.base import Options, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import DTYPES, ModelSpec, Tensors
 
@@ -76,10 +76,10 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
             tf.compat.v1.saved_model.loader.load(session, [TAG], str(artifact))
     except tf.errors.ResourceExhaustedError as error:
         session.close()
-        raise BackendUnavailable(f"{device} has no memory left for {artifact}: {_first_line(error)}") from error
+        raise BackendUnavailable(f"{device} has no memory left for {artifact}: {first_line(error)}") from error
     except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
         session.close()
-        raise RepositoryError(f"{artifact} cannot be read by TensorFlow: {_first_line(error)}") from error
+        raise RepositoryError(f"{artifact} cannot be read by TensorFlow: {first_line(error)}") from error
     finally:
         logger.setLevel(level)
     return SavedModelBackend(session, stated, spec)
@@ -132,7 +132,7 @@ def _meta_graph(artifact: Path) -> Any:
     try:
         saved.ParseFromString((artifact / "saved_model.pb").read_bytes())
     except DecodeError as error:
-        raise RepositoryError(f"{artifact / 'saved_model.pb'} is corrupt: {_first_line(error)}") from error
+        raise RepositoryError(f"{artifact / 'saved_model.pb'} is corrupt: {first_line(error)}") from error
     for meta_graph in saved.meta_graphs:
         if TAG in meta_graph.meta_info_def.tags and SIGNATURE in meta_graph.signature_def:
             return meta_graph
@@ -167,7 +167,3 @@ def _stated(tf: Any, tensors: Any) -> dict[str, signature.Stated]:
         shape = None if info.tensor_shape.unknown_rank else tuple(int(d.size) for d in info.tensor_shape.dim)
         stated[name] = (datatype, shape)
     return stated
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import devices
-from serving.backends.base import Options
+from serving.backends.base import Options, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import ModelSpec, Tensors, TensorSpec
 
@@ -56,9 +56,9 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
     try:
         module = torch.jit.load(str(artifact), map_location=device)  # type: ignore[no-untyped-call]
     except (torch.cuda.OutOfMemoryError, torch.AcceleratorError) as error:
-        raise BackendUnavailable(f"{device} cannot take {artifact}: {_first_line(error)}") from error
+        raise BackendUnavailable(f"{device} cannot take {artifact}: {first_line(error)}") from error
     except (RuntimeError, ValueError) as error:
-        raise RepositoryError(f"{artifact} cannot be read by torch.jit.load: {_first_line(error)}") from error
+        raise RepositoryError(f"{artifact} cannot be read by torch.jit.load: {first_line(error)}") from error
     _check(artifact, spec, module.forward.schema)
     module.eval()
     return TorchScriptBackend(module, spec, device)
@@ -106,7 +106,3 @@ def _argument(position: int, tensor: TensorSpec, arguments: Sequence[str]) -> st
     """The argument that `tensor` feeds: by its name, or by Triton's convention `NAME__<position>`."""
     by_position = re.fullmatch(rf".+__{position}", tensor.name)
     return arguments[position] if by_position and position < len(arguments) else tensor.name
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
