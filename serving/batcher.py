@@ -276,21 +276,36 @@ class Batcher:
             started = now_ns()
             results = self._backend.run(inputs, wanted)
             computed = now_ns()
-            row = 0
-            for pending in batch:
-                span = slice(row, row + pending.rows)
-                row += pending.rows
-                pending.timeline.started, pending.timeline.computed = started, computed
-                pending.encode({name: results[name][span] for name in pending.outputs})
         except Exception as error:
             log.exception("%s failed on a batch of %d rows", self._name, rows)
             failure = ComputeFailed(f"{self._name} failed to compute: {type(error).__name__}: {error}")
             for pending in batch:
                 pending.finish(failure)
             return
-        self._metrics.answered(rows, [pending.timeline for pending in batch], int(time.time() * 1000))
+        row = 0
+        answered: list[Pending] = []
         for pending in batch:
+            span = slice(row, row + pending.rows)
+            row += pending.rows
+            pending.timeline.started, pending.timeline.computed = started, computed
+            if self._encoded(pending, results, span):
+                answered.append(pending)
+        self._metrics.answered(rows, [pending.timeline for pending in answered], int(time.time() * 1000))
+        for pending in answered:
             pending.finish(None)
+
+    def _encoded(self, pending: Pending, results: Tensors, span: slice) -> bool:
+        """Makes one request's answer ready; what goes wrong with it is that request's alone."""
+        try:
+            pending.encode({name: results[name][span] for name in pending.outputs})
+        except ServingError as error:
+            pending.finish(error)
+        except Exception as error:
+            log.exception("%s gave what cannot be sent", self._name)
+            pending.finish(ComputeFailed(f"{self._name} gave what cannot be sent: {type(error).__name__}: {error}"))
+        else:
+            return True
+        return False
 
 
 def _gather(batch: Sequence[Pending]) -> Tensors:

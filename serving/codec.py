@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import grpc_service_pb2 as pb
+from serving import byte_strings
+from serving.classification import classify
 from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere
 from serving.spec import ModelSpec, Tensors, TensorSpec
 
-# The field of `contents` that holds each datatype; FP16 has none and travels raw only.
+# The field of `contents` that holds each datatype; FP16 and BF16 have none and travel raw only.
 _TYPED_FIELDS = {
     "BOOL": "bool_contents",
     "UINT8": "uint_contents",
@@ -32,25 +34,34 @@ _TYPED_FIELDS = {
     "INT64": "int64_contents",
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
 }
 _SEQUENCE_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a request may ask for: `max_rows` rows, and `max_steps` along every free axis behind the rows."""
+    """What a request may ask for: `max_rows` rows, and `max_steps` along every free axis behind the rows.
+
+    With `text_only` every element of a BYTES tensor must be UTF-8.
+    """
 
     max_rows: int
     max_steps: int
+    text_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """A request that can be computed: every input of the spec, `rows` of each; the outputs wanted, in the order wanted."""
+    """A request that can be computed: every input of the spec, `rows` of each; the outputs wanted, in the order wanted.
+
+    `classes` has an entry for each output that is wanted as so many classes, not as a tensor.
+    """
 
     inputs: Tensors
     rows: int
     outputs: Sequence[str]
+    classes: Mapping[str, int]
 
 
 def parse(payload: bytes) -> pb.ModelInferRequest:
@@ -91,17 +102,31 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits) -> De
     if spec.vocabulary:
         _check_tokens(inputs, spec, model)
     ordered = {tensor.name: inputs[tensor.name] for tensor in spec.inputs}
-    return Decoded(ordered, rows, _wanted(request, spec))
+    return Decoded(ordered, rows, _wanted(request, spec), _classes(request, spec))
 
 
-def encode(request: pb.ModelInferRequest, version: str, spec: ModelSpec, outputs: Tensors) -> bytes:
-    """The bytes of the answer: raw contents, in the order of `outputs`."""
+def encode(
+    request: pb.ModelInferRequest,
+    version: str,
+    spec: ModelSpec,
+    outputs: Tensors,
+    classes: Mapping[str, int],
+    labels: Sequence[str],
+) -> bytes:
+    """The bytes of the answer: raw contents, in the order of `outputs`; `labels` name the classes of `spec.labels_of`.
+
+    Raises `InvalidInput` when an output cannot be given as classes.
+    """
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     datatypes = {tensor.name: tensor for tensor in spec.outputs}
     for name, array in outputs.items():
-        tensor = datatypes[name]
-        response.outputs.add(name=name, datatype=tensor.datatype, shape=array.shape)
-        response.raw_output_contents.append(array.astype(tensor.dtype, copy=False).tobytes())
+        datatype, dtype = datatypes[name].datatype, datatypes[name].dtype
+        answer = array.astype(dtype, copy=False)
+        if name in classes:
+            answer = classify(name, answer, classes[name], labels if name == spec.labels_of else ())
+            datatype = "BYTES"
+        response.outputs.add(name=name, datatype=datatype, shape=answer.shape)
+        response.raw_output_contents.append(byte_strings.pack(answer.flat) if datatype == "BYTES" else answer.tobytes())
     return response.SerializeToString()
 
 
@@ -130,7 +155,7 @@ def _read_inputs(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits)
                 f"inference input '{sent.name}' data-type is '{sent.datatype}', but model '{model}' expects "
                 f"'{tensor.datatype}'"
             )
-        shape = _check_shape(tuple(sent.shape), tensor, limits, model)
+        shape = _check_shape(tuple(sent.shape), tensor, spec, limits, model)
         if raw:
             if sent.HasField("contents"):
                 raise InvalidRequest(
@@ -142,6 +167,8 @@ def _read_inputs(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits)
             arrays[sent.name] = _from_raw(raw[place], tensor, shape, model)
         else:
             arrays[sent.name] = _from_contents(sent, tensor, shape, model)
+        if tensor.datatype == "BYTES" and limits.text_only:
+            _check_text(arrays[sent.name], tensor, model)
     required = [tensor.name for tensor in spec.advertised_inputs]
     if missing := [name for name in required if name not in arrays]:
         raise InvalidInput(
@@ -151,24 +178,32 @@ def _read_inputs(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits)
     return arrays
 
 
-def _check_shape(shape: tuple[int, ...], tensor: TensorSpec, limits: Limits, model: str) -> tuple[int, ...]:
-    """The shape, if it fits: of the right rank, equal where the model is fixed, and within the limits where it is free."""
+def _check_shape(
+    shape: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec, limits: Limits, model: str
+) -> tuple[int, ...]:
+    """The shape, if it fits: of the right rank, equal where the model is fixed, and within the limits where it is free.
+
+    A free axis may be empty, but there is at least one row, and one step where steps are counted.
+    """
     name = tensor.name
+    counted = 2 if spec.lengths and spec.lengths.of == name else 1
     if not shape:
         raise InvalidInput(f"input '{name}' has no shape but model requires batch dimension for '{model}'")
     if any(size < 0 for size in shape):
         raise InvalidInput(
             f"All input dimensions should be specified for input '{name}' for model '{model}', got {list(shape)}"
         )
-    fits = len(shape) == len(tensor.shape) and all(
-        allowed in (-1, size) and size > 0 for size, allowed in zip(shape, tensor.shape, strict=True)
+    fits = (
+        len(shape) == len(tensor.shape)
+        and all(allowed in (-1, size) for size, allowed in zip(shape, tensor.shape, strict=True))
+        and all(shape[:counted])
     )
     if not fits:
         shown = "[" + ",".join(str(size) for size in shape[:16]) + (",...]" if len(shape) > 16 else "]")
         expected = "[" + ",".join(str(size) for size in tensor.shape) + "]"
         raise InvalidInput(
             f"unexpected shape for input '{name}' for model '{model}'. Expected {expected}, got {shown}. "
-            "-1 stands for any size from 1."
+            "-1 stands for any size, for rows and steps from 1."
         )
     for size, allowed in zip(shape[1:], tensor.shape[1:], strict=True):
         if allowed == -1 and size > limits.max_steps:
@@ -180,6 +215,11 @@ def _check_shape(shape: tuple[int, ...], tensor: TensorSpec, limits: Limits, mod
 
 
 def _from_raw(raw: bytes, tensor: TensorSpec, shape: tuple[int, ...], model: str) -> npt.NDArray[Any]:
+    if tensor.datatype == "BYTES":
+        try:
+            return _strings(byte_strings.unpack(raw, math.prod(shape)), shape)
+        except ValueError as error:
+            raise InvalidInput(f"input '{tensor.name}' for model '{model}': {error}") from error
     expected = math.prod(shape) * tensor.dtype.itemsize
     if len(raw) != expected:
         raise InvalidInput(
@@ -207,10 +247,33 @@ def _from_contents(
             f"input byte size mismatch for input '{sent.name}' for model '{model}'. "
             f"Expected {math.prod(shape)} elements, got {len(values)}"
         )
-    try:
-        return np.array(values, tensor.dtype).reshape(shape)
-    except OverflowError as error:
-        raise InvalidInput(f"input '{sent.name}' holds a value outside the range of {tensor.datatype}") from error
+    if tensor.datatype == "BYTES":
+        return _strings(values, shape)
+    if tensor.dtype.kind in "iu":  # NumPy 1 wraps what does not fit
+        bounds = np.iinfo(tensor.dtype)
+        outside = next((value for value in values if not bounds.min <= value <= bounds.max), None)
+        if outside is not None:
+            raise InvalidInput(
+                f"input '{sent.name}' for model '{model}' holds {outside}, which is outside the range of {tensor.datatype}"
+            )
+    return np.array(values, tensor.dtype).reshape(shape)
+
+
+def _strings(elements: Sequence[bytes], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    array = np.empty(len(elements), object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def _check_text(strings: npt.NDArray[Any], tensor: TensorSpec, model: str) -> None:
+    for place, element in enumerate(strings.flat):
+        try:
+            element.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"element {place} of input '{tensor.name}' for model '{model}' is not UTF-8, and the backend that "
+                f"serves it takes text only: {error.reason} at byte {error.start}"
+            ) from error
 
 
 def _no_data(name: str, model: str) -> InvalidInput:
@@ -264,12 +327,27 @@ def _wanted(request: pb.ModelInferRequest, spec: ModelSpec) -> Sequence[str]:
             )
         if output.name in wanted:
             raise InvalidInput(f"output '{output.name}' already exists in request")
-        if "classification" in output.parameters:
-            raise NotImplementedHere("the 'classification' parameter is not served yet; ask for the probabilities")
         if "shared_memory_region" in output.parameters:
             raise NotImplementedHere("Client shared memory is disabled. The answer carries the tensor's bytes.")
         wanted.append(output.name)
     return wanted
+
+
+def _classes(request: pb.ModelInferRequest, spec: ModelSpec) -> Mapping[str, int]:
+    """How many classes are wanted of each output that is not wanted as a tensor."""
+    classes = {}
+    datatypes = {tensor.name: tensor.datatype for tensor in spec.outputs}
+    for output in request.outputs:
+        if "classification" in output.parameters:
+            if datatypes[output.name] in ("BYTES", "BOOL", "BF16"):
+                raise InvalidInput(f"class result not available for output '{output.name}' due to unsupported type")
+            parameter = output.parameters["classification"]
+            if parameter.WhichOneof("parameter_choice") != "int64_param":
+                raise InvalidRequest("invalid value type for 'classification' parameter, expected int64_param.")
+            if parameter.int64_param < 1:
+                raise InvalidRequest("invalid value for 'classification' parameter, expected >= 1")
+            classes[output.name] = parameter.int64_param
+    return classes
 
 
 def _check_parameters(parameters: Mapping[str, pb.InferParameter], model: str) -> None:

@@ -238,7 +238,8 @@ def _device(written: pb.ModelConfig, where: str) -> str | None:
 
 
 def _data_type(tensor: TensorSpec) -> str:
-    return f"TYPE_{tensor.datatype}"
+    """The schema's name of the datatype: as the protocol's, but for strings."""
+    return "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
 
 
 def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:

@@ -82,7 +82,8 @@ def load(
     backend_name, device = choose(
         choices.backend or placement.backend, choices.device or placement.device, folder.formats()
     )
-    complete = config.complete(choices, spec, backend_name, device, labels=repository.has_labels(name))
+    labels = repository.labels(name)
+    complete = config.complete(choices, spec, backend_name, device, labels=bool(labels))
     backend = backends.module(backend_name).load(folder.artifact(backend_name), spec, device, placement.options)
     try:
         worst = verify(backend, spec, samples, f"{name} version {folder.number} in {backend_name} on {device}")
@@ -112,6 +113,7 @@ def load(
         version=str(folder.number),
         spec=spec,
         config=complete,
+        labels=labels,
         backend=backend_name,
         device=device,
         verified=True,

@@ -94,7 +94,7 @@ class ModelMetrics:
             self.failed_ns += duration_ns
 
     def answered(self, rows: int, timelines: Sequence[Timeline], wall_ms: int) -> None:
-        """One batch of `rows` rows has been computed and all its requests are encoded."""
+        """One batch of `rows` rows has been computed; the requests of `timelines` are encoded."""
         spans = [timeline.stages() for timeline in timelines]
         with self.lock:
             self.in_flight -= len(timelines)
@@ -106,7 +106,7 @@ class ModelMetrics:
             if batch is None:
                 batch = self.batches[rows] = BatchStatistics()
             batch.executions += 1
-            batch.compute_ns += spans[0][2]
+            batch.compute_ns += spans[0][2] if spans else 0
             for span in spans:
                 batch.decode_ns += span[0]
                 batch.encode_ns += span[3]

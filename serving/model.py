@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 from protos import model_config_pb2 as pb
+from serving import backends
 from serving.batcher import Batcher, Pending
 from serving.metrics import ModelMetrics
 from serving.spec import ModelSpec
@@ -15,7 +17,8 @@ class Model:
     """A version that can answer.
 
     `config` is the configuration in force; `backend` (our name) and `device` say what computes; `verified` whether its
-    golden samples were replayed. A leased model is never closed: `close` waits for the last lease to be released.
+    golden samples were replayed; `labels` names the classes of `spec.labels_of`; `text_only` whether strings must be
+    UTF-8. A leased model is never closed: `close` waits for the last lease to be released.
     """
 
     def __init__(
@@ -25,6 +28,7 @@ class Model:
         version: str,
         spec: ModelSpec,
         config: pb.ModelConfig,
+        labels: Sequence[str],
         backend: str,
         device: str,
         verified: bool,
@@ -35,7 +39,9 @@ class Model:
         self.version = version
         self.spec = spec
         self.config = config
+        self.labels = labels
         self.backend = backend
+        self.text_only = backends.module(backend).TEXT_ONLY
         self.device = device
         self.verified = verified
         self.metrics = metrics

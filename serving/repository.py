@@ -75,9 +75,16 @@ class Repository:
         except (OSError, UnicodeDecodeError) as error:
             raise RepositoryError(f"{path} cannot be read: {error}") from error
 
-    def has_labels(self, model: str) -> bool:
-        """Whether class names lie beside the versions."""
-        return (self.path / model / LABELS_FILE).is_file()
+    def labels(self, model: str) -> tuple[str, ...]:
+        """The class names beside the versions, one a line; none where there is no such file. Raises `RepositoryError`."""
+        path = self.path / model / LABELS_FILE
+        try:
+            text = path.read_text(encoding="utf-8").removesuffix("\n")
+        except FileNotFoundError:
+            return ()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RepositoryError(f"{path} cannot be read: {error}") from error
+        return tuple(text.split("\n")) if text else ()
 
     def versions(self, model: str) -> Sequence[VersionFolder]:
         """The versions of a model, lowest first. Raises `RepositoryError` where there is none."""

@@ -28,7 +28,14 @@ from serving.timeline import Timeline, now_ns
 log = logging.getLogger(__name__)
 
 SERVER_NAME = "lstm-serving"
-EXTENSIONS = ("model_configuration", "binary_tensor_data", "parameters", "statistics", "model_repository")
+EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "model_repository",
+)
 
 # The one table from our errors to gRPC codes.
 CODES: Mapping[type[ServingError], grpc.StatusCode] = {
@@ -170,11 +177,12 @@ class InferenceService:
             request = codec.parse(payload)
             lease = self._manager.acquire(request.model_name, request.model_version)
             inference = _Inference(request, lease, call, self._access_log)
-            decoded = codec.decode(
-                request,
-                lease.model.spec,
-                Limits(max_rows=lease.model.config.max_batch_size, max_steps=self._max_steps),
+            limits = Limits(
+                max_rows=lease.model.config.max_batch_size,
+                max_steps=self._max_steps,
+                text_only=lease.model.text_only,
             )
+            decoded = codec.decode(request, lease.model.spec, limits)
             inference.submit(decoded)
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if inference:
@@ -208,7 +216,7 @@ class _Leased:
 class _Inference:
     """One inference request from the lease on its model to the answer on the wire."""
 
-    __slots__ = ("_access_log", "_call", "_lease", "_payload", "_request", "_timeline")
+    __slots__ = ("_access_log", "_call", "_classes", "_lease", "_payload", "_request", "_timeline")
 
     def __init__(self, request: pb.ModelInferRequest, lease: Lease, call: Call, access_log: float) -> None:
         self._request = request
@@ -217,11 +225,13 @@ class _Inference:
         self._access_log = access_log
         self._timeline = Timeline(call.received_ns)
         self._payload = b""
+        self._classes: Mapping[str, int] = {}
         lease.model.metrics.entered()
 
     def submit(self, decoded: codec.Decoded) -> None:
         """Hands the request to the batcher; raises what `Batcher.submit` raises."""
         self._timeline.decoded = now_ns()
+        self._classes = decoded.classes
         pending = Pending(
             decoded.inputs,
             decoded.rows,
@@ -237,7 +247,8 @@ class _Inference:
 
     def encode(self, outputs: Tensors) -> None:
         """Makes the answer's bytes ready."""
-        self._payload = codec.encode(self._request, self._lease.model.version, self._lease.model.spec, outputs)
+        model = self._lease.model
+        self._payload = codec.encode(self._request, model.version, model.spec, outputs, self._classes, model.labels)
         self._timeline.encoded = now_ns()
 
     def finish(self, error: ServingError | None) -> None:

@@ -23,7 +23,11 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 FORMAT_VERSION = 1
 FILE_NAME = "spec.json"
 
-# The protocol's datatype names and what they are in memory (little-endian on the wire).
+# NumPy has no bfloat16: two bytes that are never mistaken for a whole number.
+BF16: np.dtype[Any] = np.dtype([("bf16", "<u2")])
+
+# The protocol's datatype names and what they are in memory (little-endian on the wire). BYTES is an object array of
+# `bytes`.
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype("<u1"),
@@ -37,6 +41,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BF16": BF16,
+    "BYTES": np.dtype(object),
 }
 
 

@@ -4,6 +4,7 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
 
     FILE_NAME: str                    what it reads inside a version folder ("model.onnx")
     TRITON_NAMES: tuple[str, ...]     what config.pbtxt calls it: first the `backend`, then the `platform`
+    TEXT_ONLY: bool                   BYTES tensors hold UTF-8 text, as the runtime carries nothing else
     def available(device: str) -> None
         Raises BackendUnavailable, saying what is missing, when it cannot run on `device` ("cpu" or "cuda:N") here.
     def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend
@@ -52,6 +53,7 @@ class BackendModule(Protocol):
 
     FILE_NAME: str
     TRITON_NAMES: tuple[str, ...]
+    TEXT_ONLY: bool
 
     def available(self, device: str) -> None: ...
 

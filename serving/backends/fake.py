@@ -22,6 +22,7 @@ from serving.spec import ModelSpec, Tensors
 
 FILE_NAME = "model.fake.json"
 TRITON_NAMES = ("fake", "fake")
+TEXT_ONLY = False
 
 
 def available(device: str) -> None:

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from serving import devices, signature
 from serving.backends.base import Options, first_line
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.spec import DTYPES, ModelSpec, Tensors
+from serving.spec import BF16, DTYPES, ModelSpec, Tensors
 
 FILE_NAME = "model.savedmodel"
 TRITON_NAMES = ("tensorflow", "tensorflow_savedmodel")
+TEXT_ONLY = False
 
 SIGNATURE = "serving_default"
 TAG = "serve"
@@ -100,14 +102,25 @@ class SavedModelBackend:
         if key not in self._callables:
             fetches = [self._fetches[name] for name in key]
             self._callables[key] = self._session.make_callable(fetches, feed_list=self._feeds)
-        arrays = self._callables[key](*[inputs[name] for name in self._inputs])
+        arrays = self._callables[key](*[_fed(inputs[name]) for name in self._inputs])
         # What TensorFlow returns is a view of its tensor, which may be the fed one when a graph hands it through.
-        return {name: np.array(array) for name, array in zip(key, arrays, strict=True)}
+        return {name: _fetched(np.array(array)) for name, array in zip(key, arrays, strict=True)}
 
     def close(self) -> None:
         self._callables.clear()
         self._session.close()
         self._session = None
+
+
+def _fed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if array.dtype.kind != "V":
+        return array
+    bits: npt.NDArray[Any] = array.view(_tensorflow().bfloat16.as_numpy_dtype)
+    return bits
+
+
+def _fetched(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array.view(BF16) if array.dtype.name == "bfloat16" else array
 
 
 def _tensorflow() -> Any:
@@ -163,7 +176,7 @@ def _stated(tf: Any, tensors: Any) -> dict[str, signature.Stated]:
     stated: dict[str, signature.Stated] = {}
     for name, info in tensors.items():
         dtype = tf.dtypes.as_dtype(info.dtype)
-        datatype = names.get(np.dtype(dtype.as_numpy_dtype), dtype.name)
+        datatype = "BF16" if dtype == tf.bfloat16 else names.get(np.dtype(dtype.as_numpy_dtype), dtype.name)
         shape = None if info.tensor_shape.unknown_rank else tuple(int(d.size) for d in info.tensor_shape.dim)
         stated[name] = (datatype, shape)
     return stated

@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from serving import devices
 from serving.backends.base import Options, first_line
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.spec import ModelSpec, Tensors, TensorSpec
+from serving.spec import BF16, ModelSpec, Tensors, TensorSpec
 
 FILE_NAME = "model.pt"
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
+TEXT_ONLY = False
 
 
 def available(device: str) -> None:
@@ -78,17 +82,37 @@ class TorchScriptBackend:
 
         with torch.inference_mode():
             # torch.tensor copies: a view of read-only memory would warn, and an answer could share memory with it.
-            answer = self._module(*[torch.tensor(inputs[name], device=self._device) for name in self._inputs])
+            answer = self._module(*[_tensor(inputs[name], self._device) for name in self._inputs])
         tensors = answer if isinstance(answer, tuple) else (answer,)
         named = dict(zip(self._outputs, tensors, strict=True))
-        return {name: named[name].cpu().numpy() for name in outputs}
+        return {name: _array(named[name].cpu()) for name in outputs}
 
     def close(self) -> None:
         self._module = None
 
 
+def _tensor(array: npt.NDArray[Any], device: str) -> Any:
+    import torch
+
+    if array.dtype.kind == "V":
+        return torch.tensor(array.view(np.int16), device=device).view(torch.bfloat16)
+    return torch.tensor(array, device=device)
+
+
+def _array(tensor: Any) -> npt.NDArray[Any]:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        bits: npt.NDArray[Any] = tensor.contiguous().view(torch.int16).numpy()
+        return bits.view(BF16)
+    plain: npt.NDArray[Any] = tensor.numpy()
+    return plain
+
+
 def _check(artifact: Path, spec: ModelSpec, schema: Any) -> None:
     """A TorchScript file states the names of its inputs and how many outputs it has; it states no shapes or dtypes."""
+    if strings := [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.datatype == "BYTES"]:
+        raise RepositoryError(f"{artifact}: {', '.join(strings)} are BYTES, and torch has no tensors of strings")
     arguments = [argument.name for argument in schema.arguments if argument.name != "self"]
     names = [_argument(position, tensor, arguments) for position, tensor in enumerate(spec.inputs)]
     if names != arguments:

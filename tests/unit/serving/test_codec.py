@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from protos import grpc_service_pb2 as pb
 from serving import codec
 from serving.codec import Limits
 from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere, ServingError
+from serving.spec import ModelSpec, Tensors
 from tests.fake_models import FEATURES, STATE, spec
 
 LIMITS = Limits(max_rows=4, max_steps=10)
@@ -80,13 +82,39 @@ def test_outputs_come_in_the_order_asked() -> None:
 
 def test_the_answer_holds_raw_contents_in_order() -> None:
     y, hn = np.ones((2, 2), np.float32), np.zeros((2, 1, 4), np.float32)
-    answer = pb.ModelInferResponse.FromString(codec.encode(request(x=X), "3", spec(), {"hn": hn, "y": y[:, ::-1]}))
+    answer = encoded(spec(), {"hn": hn, "y": y[:, ::-1]})
     assert (answer.model_name, answer.model_version, answer.id) == ("m", "3", "7")
     assert [(o.name, o.datatype, list(o.shape)) for o in answer.outputs] == [
         ("hn", "FP32", [2, 1, 4]),
         ("y", "FP32", [2, 2]),
     ]
     assert list(answer.raw_output_contents) == [hn.tobytes(), y.tobytes()]
+
+
+def encoded(model: ModelSpec, outputs: Tensors, classes: Mapping[str, int] | None = None) -> pb.ModelInferResponse:
+    payload = codec.encode(request(x=X), "3", model, outputs, classes or {}, ("left", "right"))
+    return pb.ModelInferResponse.FromString(payload)
+
+
+def test_classes_take_the_place_of_the_tensor_that_they_are_asked_of() -> None:
+    y, hn = np.array([[0.25, 0.75]], np.float32), np.zeros((1, 1, 4), np.float32)
+    answer = encoded(dataclasses.replace(spec(), labels_of="y"), {"y": y, "hn": hn}, {"y": 1, "hn": 1})
+    assert [(o.name, o.datatype, list(o.shape)) for o in answer.outputs] == [
+        ("y", "BYTES", [1, 1]),
+        ("hn", "BYTES", [1, 1]),
+    ]
+    assert list(answer.raw_output_contents) == [
+        b"\x10\0\0\0" + b"0.750000:1:right",
+        b"\x0a\0\0\0" + b"0.000000:0",  # no output but that of the specification has labels
+    ]
+
+
+def test_classes_are_read_from_the_outputs_that_want_them() -> None:
+    asked = request(x=X)
+    asked.outputs.add(name="hn")
+    asked.outputs.add(name="y").parameters["classification"].CopyFrom(pb.InferParameter(int64_param=2))
+    decoded = codec.decode(asked, spec(), LIMITS)
+    assert (list(decoded.outputs), decoded.classes) == (["hn", "y"], {"y": 2})
 
 
 def changed(change: Callable[[pb.ModelInferRequest], object]) -> pb.ModelInferRequest:
@@ -120,6 +148,10 @@ def _typed(field: str, count: int, **clear: bool) -> Callable[[pb.ModelInferRequ
     return change
 
 
+def _classification(**value: Any) -> Callable[[pb.ModelInferRequest], object]:
+    return lambda r: r.outputs.add(name="y").parameters["classification"].CopyFrom(pb.InferParameter(**value))
+
+
 BAD: list[tuple[str, Callable[[pb.ModelInferRequest], object], type[ServingError], str]] = [
     ("no input", lambda r: (r.ClearField("inputs"), r.ClearField("raw_input_contents")), InvalidInput,
      r"expected 1 inputs but got 0 inputs for model 'm'. Got input\(s\) \[\], but missing required input\(s\) \['x'\]"),
@@ -151,8 +183,8 @@ BAD: list[tuple[str, Callable[[pb.ModelInferRequest], object], type[ServingError
      r"unexpected inference output 'q' for model 'm'; its outputs are \['y', 'hn', 'cn'\]"),
     ("the same output twice", lambda r: (r.outputs.add(name="y"), r.outputs.add(name="y")), InvalidInput,
      "output 'y' already exists in request"),
-    ("classification", lambda r: r.outputs.add(name="y").parameters["classification"].CopyFrom(pb.InferParameter(int64_param=1)),
-     NotImplementedHere, "'classification' parameter is not served yet"),
+    ("no class", _classification(int64_param=0), InvalidRequest, "invalid value for 'classification' parameter"),
+    ("classes in words", _classification(string_param="2"), InvalidRequest, "'classification' parameter, expected int64_param"),
     ("shared memory", lambda r: r.inputs[0].parameters["shared_memory_region"].CopyFrom(pb.InferParameter(string_param="r")),
      NotImplementedHere, "Client shared memory is disabled"),
     ("a sequence", _parameter("sequence_id", int64_param=5), InvalidRequest, "'sequence_id'.*not served yet.*h0 and c0"),
