@@ -14,7 +14,9 @@ CLIENT := .envs/client/.done
 ONNX_ONLY := .envs/onnx/.done
 PERF := .envs/perf/.done
 PROTOS := .envs/protos/.done
-MODELS := vowels_torch vowels_keras
+PROBLEMS := vowels weather
+FRAMEWORKS := torch keras
+MODELS := $(foreach problem,$(PROBLEMS),$(FRAMEWORKS:%=$(problem)_%))
 EVERY_CPU_EXTRA := .[onnx,torch,tensorflow,train,loadtest,dev]
 
 # $(call step,what is done,command): says what it does; where it fails, says which step that was and what to try.
@@ -32,7 +34,7 @@ help: ## this list
 install: .venv/.done ## ./.venv with every CPU extra (TORCH_INDEX=URL for an index with CPU wheels of torch)
 
 demo: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## train, export, serve with each backend, predict, show the latencies
-	$(call step,serve the models with each backend and predict the test utterances,$(BIN)/python examples/demo.py --repository model_repository --client-python .envs/client/bin/python)
+	$(call step,serve the models with each backend and predict the test data,$(BIN)/python examples/demo.py --repository model_repository --client-python .envs/client/bin/python)
 
 serve: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## the demo's server, left running (FLAGS='--backend torchscript' for more)
 	$(BIN)/lstm-serve --model-repository model_repository $(FLAGS)
@@ -50,14 +52,14 @@ check: .venv/.done $(PROTOS) ## format, lint, types, import rules, generated cod
 protos: $(PROTOS) ## generate the protobuf code anew
 	$(call step,generate the protobuf code,sh protos/generate.sh .envs/protos/bin/python .)
 
-scores: .venv/.done ## train three seeds in each framework and print the table
+scores: .venv/.done ## train three seeds of each network in each framework and print both tables
 	$(call step,train three seeds in each framework,$(BIN)/python -m models.scores --out runs/scores)
 
 bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
 
 clean: ## remove what make has made: environments, the demo's runs and models, caches
-	rm -rf .venv .envs build dist runs/vowels_* runs/scores model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .envs build dist $(MODELS:%=runs/%) runs/scores model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.done: pyproject.toml
@@ -80,11 +82,11 @@ $(PROTOS): protos/generate.sh
 	$(call step,make an environment with the protobuf compiler,sh protos/generate.sh install $(PYTHON) .envs/protos)
 	@touch $@
 
-# The training writes training.json last, so its presence means a finished run.
-runs/vowels_%/training.json: | .venv/.done
-	$(call step,train the Vowels network in $*,rm -rf runs/vowels_$* && $(BIN)/lstm-train vowels --framework $* --out runs/vowels_$*)
+# A model is called PROBLEM_FRAMEWORK. The training writes training.json last, so its presence means a finished run.
+runs/%/training.json: | .venv/.done
+	$(call step,train $*,rm -rf runs/$* && $(BIN)/lstm-train $(firstword $(subst _, ,$*)) --framework $(lastword $(subst _, ,$*)) --out runs/$*)
 
-model_repository/vowels_%/1/spec.json: runs/vowels_%/training.json
-	$(call step,export vowels_$* to all formats,rm -rf model_repository/vowels_$*/1 && $(BIN)/lstm-export checkpoint runs/vowels_$* --format all --repository model_repository --name vowels_$* --version 1)
+model_repository/%/1/spec.json: runs/%/training.json
+	$(call step,export $* to all formats,rm -rf model_repository/$*/1 && $(BIN)/lstm-export checkpoint runs/$* --format all --repository model_repository --name $* --version 1)
 
-.PRECIOUS: runs/vowels_%/training.json
+.PRECIOUS: runs/%/training.json

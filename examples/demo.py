@@ -1,10 +1,10 @@
-"""Serves every model of the demo with each backend in turn, predicts the test utterances with the unmodified client,
-and shows what the server measured about itself.
+"""Serves every model of the demo with each backend in turn, predicts the test data with the unmodified client, and
+shows what the server measured about itself.
 
     python examples/demo.py --repository model_repository --client-python .envs/client/bin/python
 
-`make demo` trains and exports first. The client runs in an environment of its own (`examples/predict.py`), as a user's
-would.
+`make demo` trains and exports first. The clients run in an environment of their own, as a user's would: `predict.py`
+tells speakers by whole utterances, `forecast.py` forecasts a year day by day and carries the state itself.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from latency import buckets, quantile
 
-from models.ts_files import read_ts
+from models import problems
+from models.problems import Problem
+from models.scoring import mean_absolute_errors
 from serving import backends
 from serving.launch import LaunchedServer
 from serving.timeline import STAGES
 
-MODELS = ("vowels_torch", "vowels_keras")
+VOWELS = ("vowels_torch", "vowels_keras")
+WEATHER = ("weather_torch", "weather_keras")
 SHOWN_UTTERANCES = 12
+SHOWN_DAYS = 6
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -36,46 +41,56 @@ def main() -> int:
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--client-python", required=True, help="interpreter of an environment with tritonclient")
     asked = parser.parse_args()
+    vowels, weather = problems.vowels(), problems.weather()
     with tempfile.TemporaryDirectory() as folder:
-        utterances = Path(folder) / "utterances.npz"
-        count = write_test_utterances(utterances)
-        print(f"Japanese Vowels: {count} test utterances of 9 speakers, 7 to 29 steps of 12 features,")
+        utterances, days = Path(folder) / "utterances.npz", Path(folder) / "days.npz"
+        write_utterances(vowels, utterances)
+        write_days(weather, days)
+        print(f"Japanese Vowels: {len(vowels.test)} test utterances of 9 speakers, 7 to 29 steps of 12 features,")
         print("each sent as a request of its own length, four in flight.")
-        summary = {}
+        period = weather.data["parts"]["test"]
+        print(f"Weather of Seattle: every day from {period['first']} to {period['last']}, one request a day, the state")
+        print("carried by the client; temp_max is forecast one and three days ahead.")
+        accuracies, errors = {}, {}
         for backend in backends.PREFERENCE:
             print(f"\n=== {backend} ===")
             with LaunchedServer(asked.repository, "--backend", backend) as server:
-                for model in MODELS:
-                    answer = predict(asked.client_python, server.address, model, utterances, asked.repository)
-                    summary[backend, model] = show_predictions(model, answer)
+                for model in VOWELS:
+                    labels = asked.repository / model / "labels.txt"
+                    answer = ask(asked.client_python, "predict.py", server.address, model, utterances, labels)
+                    accuracies[backend, model] = show_predictions(model, answer)
+                for model in WEATHER:
+                    forecasts = np.array(ask(asked.client_python, "forecast.py", server.address, model, days))
+                    errors[backend, model] = show_forecasts(model, weather, forecasts)
                 print_latencies(backend, server.metrics())
                 code = server.stop()
             print(f"the server stopped cleanly (exit code {code})" if code == 0 else f"the server ended with {code}")
             if code:
                 return 1
-    print_summary(summary)
+    print_accuracies(accuracies)
+    print_errors(errors, weather)
     return 0
 
 
-def write_test_utterances(path: Path) -> int:
-    """Writes the test part as `predict.py` reads it; returns how many utterances there are."""
-    with resources.as_file(resources.files("models") / "data" / "JapaneseVowels_TEST.ts") as file:
-        test = read_ts(file)
-    np.savez(path, speakers=test.classes, **{str(i): sequence for i, sequence in enumerate(test.sequences)})
-    return len(test.sequences)
+def write_utterances(vowels: Problem, path: Path) -> None:
+    """Writes the test part as `predict.py` reads it."""
+    utterances = {str(i): sequence for i, sequence in enumerate(vowels.test.sequences)}
+    np.savez(path, speakers=np.array(vowels.test.targets), **utterances)
 
 
-def predict(python: str, address: str, model: str, utterances: Path, repository: Path) -> dict[str, list[str]]:
-    """What the client saw: predicted and true speakers, in the order of the utterances."""
-    client = Path(__file__).with_name("predict.py")
-    labels = repository / model / "labels.txt"
-    command = [python, str(client), address, model, str(utterances), str(labels)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    answer: dict[str, list[str]] = json.loads(done.stdout)
-    return answer
+def write_days(weather: Problem, path: Path) -> None:
+    """Writes the test part as `forecast.py` reads it; the days before it that have no target warm the state up."""
+    (days,), (targets,) = weather.test.sequences, weather.test.targets
+    np.savez(path, days=days, warm_up=np.isfinite(targets).any(axis=1).argmax())
 
 
-def show_predictions(model: str, answer: dict[str, list[str]]) -> float:
+def ask(python: str, client: str, *arguments: object) -> Any:
+    """What this client, run by the other environment's interpreter, prints as JSON."""
+    command = [python, str(Path(__file__).with_name(client)), *map(str, arguments)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+
+def show_predictions(model: str, answer: Mapping[str, Sequence[str]]) -> float:
     """Prints some predictions and the right ones by speaker; returns the accuracy."""
     pairs = list(zip(answer["predicted"], answer["true"], strict=True))
     right = sum(predicted == true for predicted, true in pairs)
@@ -92,11 +107,24 @@ def show_predictions(model: str, answer: dict[str, list[str]]) -> float:
     return right / len(pairs)
 
 
+def show_forecasts(model: str, weather: Problem, forecasts: np.ndarray) -> Sequence[float]:
+    """Prints some forecasts beside what came; returns the mean absolute error of each output."""
+    errors = mean_absolute_errors(forecasts, weather.test.targets[0])
+    told = ", ".join(f"{name} {error:.3f} C" for name, error in zip(weather.outputs, errors, strict=True))
+    print(f"\n{model}: mean absolute error through the server: {told}")
+    scored = np.flatnonzero(np.isfinite(weather.test.targets[0]).all(axis=1))
+    shown = scored[:: len(scored) // SHOWN_DAYS][:SHOWN_DAYS]
+    for output, name in enumerate(weather.outputs):
+        for what, values in (("forecast", forecasts), ("came", weather.test.targets[0])):
+            print(f"  {name:<12}{what:<10}" + "".join(f"{values[day, output]:>8.1f}" for day in shown))
+    return list(errors)
+
+
 def print_latencies(backend: str, metrics: str) -> None:
     """The table of this backend: stages and the whole, for each model, from the histograms in /metrics."""
     print(f"\nlatency inside the server, {backend} (milliseconds, from its Prometheus histograms)")
     print(f"  {'model':<14}{'':>6}" + "".join(f"{stage:>10}" for stage in (*STAGES, "request")))
-    for model in MODELS:
+    for model in (*VOWELS, *WEATHER):
         series = [buckets(metrics, "lstm_serving_stage_duration_seconds", model=model, stage=stage) for stage in STAGES]
         series.append(buckets(metrics, "lstm_serving_request_duration_seconds", model=model))
         for share in QUANTILES:
@@ -104,12 +132,26 @@ def print_latencies(backend: str, metrics: str) -> None:
             print(f"  {model:<14}{f'p{share * 100:g}':>6}{values}")
 
 
-def print_summary(summary: dict[tuple[str, str], float]) -> None:
+def print_accuracies(accuracies: Mapping[tuple[str, str], float]) -> None:
     """Accuracy of every model in every backend: the same number in each column, or something is wrong."""
-    print("\naccuracy through the server")
+    print("\naccuracy through the server (Japanese Vowels)")
     print(f"  {'':<14}" + "".join(f"{backend:>14}" for backend in backends.PREFERENCE))
-    for model in MODELS:
-        print(f"  {model:<14}" + "".join(f"{summary[backend, model]:>14.4f}" for backend in backends.PREFERENCE))
+    for model in VOWELS:
+        print(f"  {model:<14}" + "".join(f"{accuracies[backend, model]:>14.4f}" for backend in backends.PREFERENCE))
+
+
+def print_errors(errors: Mapping[tuple[str, str], Sequence[float]], weather: Problem) -> None:
+    """Errors of every model in every backend, and of the answers that need no network."""
+    plain = {
+        name: mean_absolute_errors(answers, weather.test.targets[0]) for name, answers in weather.baselines.items()
+    }
+    print("\nmean absolute error in C through the server (weather of Seattle)")
+    print(f"  {'':<28}" + "".join(f"{column:>14}" for column in (*backends.PREFERENCE, *plain)))
+    for model in WEATHER:
+        for output, name in enumerate(weather.outputs):
+            values = [errors[backend, model][output] for backend in backends.PREFERENCE]
+            values += [baseline[output] for baseline in plain.values()]
+            print(f"  {model:<16}{name:<12}" + "".join(f"{value:>14.3f}" for value in values))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from serving.batcher import Batcher, BatchPolicy, Pending
-from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
+from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded, ServingError
 from serving.metrics import ModelMetrics
 from serving.spec import Tensors
 from serving.timeline import Timeline, now_ns
@@ -87,6 +87,32 @@ def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_r
     batcher.drain()
     assert (metrics.requests["success"], metrics.rows_computed) == (4, 5)
     assert {rows: batch.executions for rows, batch in metrics.batches.items()} == {1: 1, 4: 1}
+
+
+def test_an_answer_that_cannot_be_sent_fails_alone(start: Start) -> None:
+    batcher, backend, metrics = start()
+    first = Answer(1)
+    batcher.submit(first.pending)
+    backend.begun.get(timeout=10)
+    good, refused, broken = Answer(2), Answer(3), Answer(4)
+
+    def fail_with(answer: Answer, error: Exception) -> None:
+        def encode(outputs: Tensors) -> None:
+            raise error
+
+        answer.pending.encode = encode
+
+    fail_with(refused, InvalidInput("too large to order"))
+    fail_with(broken, ZeroDivisionError("why"))
+    for other in (good, refused, broken):
+        batcher.submit(other.pending)
+    for _ in range(2):
+        backend.permits.put(None)
+    assert [first.wait(), good.wait()] == [None, None]
+    assert str(refused.wait()) == "too large to order"
+    assert str(broken.wait()) == "model 'm' version 1 gave what cannot be sent: ZeroDivisionError: why"
+    batcher.drain()
+    assert (metrics.requests["success"], metrics.rows_computed) == (2, 4)
 
 
 def test_a_full_queue_refuses_at_the_door_and_takes_again_when_there_is_room(start: Start) -> None:
