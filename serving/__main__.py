@@ -110,6 +110,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="largest request and largest answer",
     )
+    for flag, meaning in (
+        ("--tls-cert", "certificate chain of the gRPC port, PEM; read again when it changes"),
+        ("--tls-key", "its private key, PEM, unencrypted"),
+        ("--tls-client-ca", "clients must show a certificate signed by this authority, PEM (mutual TLS)"),
+        (
+            "--auth-token-file",
+            "clients must send one of these tokens, one a line, as metadata 'authorization: Bearer TOKEN'",
+        ),
+    ):
+        add(flag, type=Path, metavar="FILE", default=argparse.SUPPRESS, help=meaning)
+    add(
+        "--auth-health",
+        choices=("token", "open"),
+        default="token",
+        help="whether health, liveness and readiness may be asked without a token",
+    )
     add(
         "--exit-timeout-seconds",
         type=_seconds,

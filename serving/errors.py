@@ -6,6 +6,7 @@
     │   └── UnknownModel      no model of that name
     ├── UnknownVersion        the model is known, the version is not, or none is there
     ├── NotReady              the version is there but cannot answer (loading, failed, leaving)
+    ├── Unauthenticated       the call carries no token that this server knows
     ├── NotImplementedHere    a part of the protocol that this server does not serve
     ├── Overloaded            the queue is full
     ├── DeadlineExceeded      the client's deadline passed before its turn came
@@ -46,6 +47,10 @@ class UnknownVersion(ServingError):
 
 class NotReady(ServingError):
     """The version is there but cannot answer now."""
+
+
+class Unauthenticated(ServingError):
+    """The call carries no token that this server knows."""
 
 
 class NotImplementedHere(ServingError):

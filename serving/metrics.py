@@ -136,7 +136,8 @@ class ModelView(Protocol):
 class Collector:
     """Turns the counts into metric families whenever Prometheus asks.
 
-    `models` lists the versions known now. `refused` counts, by gRPC code, inference requests that found no model.
+    `models` lists the versions known now. `refused` counts, by gRPC code, calls that were turned away before
+    any model was found.
     """
 
     def __init__(self, models: Callable[[], Iterable[ModelView]], refused: Mapping[str, int]) -> None:
@@ -192,7 +193,9 @@ class Collector:
                 in_flight.add_metric(values, metrics.in_flight)
                 load.add_metric(values, metrics.load_seconds)
         refused = CounterMetricFamily(
-            "lstm_serving_requests_refused", "Inference requests that found no model to answer them.", labels=["code"]
+            "lstm_serving_requests_refused",
+            "Inference requests that found no model to answer them, and calls without a valid token.",
+            labels=["code"],
         )
         for code, count in list(self._refused.items()):
             refused.add_metric([code], count)

@@ -33,10 +33,13 @@ from serving.loader import AUTO, Placement, first_available
 from serving.manager import ModelManager
 from serving.metrics import Collector
 from serving.repository import Repository
+from serving.security import Certificates, Tokens
 from serving.service import InferenceService
 from serving.transport import Transport
 
 log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,11 @@ class Settings:
     threads: int = 1
     max_steps: int = 4096
     max_message_bytes: int = 128 * 1024 * 1024
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    auth_token_file: Path | None = None
+    auth_health: str = "token"
     exit_timeout_seconds: float = 30.0
     access_log: float = 0.0
 
@@ -78,6 +86,7 @@ class Server:
         self._service = InferenceService(
             self._manager, version=version, max_steps=settings.max_steps, access_log=settings.access_log
         )
+        certificates, tokens = self._security(settings)
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
@@ -92,7 +101,13 @@ class Server:
         self.metrics_port: int = self._metrics_server.server_port
         try:
             self._transport = Transport(
-                self._service, self._health, settings.host, settings.grpc_port, settings.max_message_bytes
+                self._service,
+                self._health,
+                settings.host,
+                settings.grpc_port,
+                max_message_bytes=settings.max_message_bytes,
+                certificates=certificates,
+                tokens=tokens,
             )
         except StartupError:
             self._stop_metrics()
@@ -115,6 +130,22 @@ class Server:
         self._stop_metrics()
         log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
         return in_time
+
+    def _security(self, settings: Settings) -> tuple[Certificates | None, Tokens | None]:
+        certificates = tokens = None
+        if settings.tls_cert and settings.tls_key:
+            certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        elif settings.tls_cert or settings.tls_key or settings.tls_client_ca:
+            raise StartupError("TLS needs both --tls-cert and --tls-key; --tls-client-ca goes on top of the two")
+        if settings.auth_token_file:
+            tokens = Tokens(
+                settings.auth_token_file,
+                open_health=settings.auth_health == "open",
+                on_refused=self._service.count_refused,
+            )
+            if not certificates and settings.host not in LOOPBACK:
+                log.warning("tokens are asked for on a plain port: anybody on the way can read them; use --tls-cert")
+        return certificates, tokens
 
     def _load(self) -> None:
         self._manager.load_all()

@@ -45,6 +45,7 @@ CODES: Mapping[type[ServingError], grpc.StatusCode] = {
     errors.UnknownModel: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownVersion: grpc.StatusCode.NOT_FOUND,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
     errors.Overloaded: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -85,8 +86,8 @@ class Call(Protocol):
 class InferenceService:
     """The methods of `inference.GRPCInferenceService` that this server has, named as in the protocol, in snake case.
 
-    `refused` counts, by code, inference requests that found no model. `access_log` is the share of requests that are
-    written to the log.
+    `refused` counts, by code, calls that were turned away before any model was found. `access_log` is the
+    share of requests that are written to the log.
     """
 
     def __init__(self, manager: ModelManager, *, version: str, max_steps: int, access_log: float = 0.0) -> None:
@@ -188,9 +189,13 @@ class InferenceService:
             if inference:
                 inference.finish(_as_ours(error))
             else:
-                code, message = answer_for(error)
-                self.refused[code.name] = self.refused.get(code.name, 0) + 1
-                call.fail(code, message)
+                self.count_refused(error)
+                call.fail(*answer_for(error))
+
+    def count_refused(self, error: Exception) -> None:
+        """Counts a call that was turned away before any model was found."""
+        code, _ = answer_for(error)
+        self.refused[code.name] = self.refused.get(code.name, 0) + 1
 
     def _refuse_when_exiting(self) -> None:
         if self._exiting:

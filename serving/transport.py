@@ -1,4 +1,4 @@
-"""The edge: HTTP/2 through the public `grpc.server`. Bytes come in, bytes go out; it knows no tensor and no model.
+"""The edge: HTTP/2, plain or in TLS, through the public `grpc.server`. It takes bytes and gives bytes and knows no model.
 
 A handler thread of `grpc.server` must stay until its answer is there, and this is the only file in which anything waits
 for one: replacing the edge means replacing this file. One fact that surprises: without `grpc.so_reuseport: 0` a second
@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from protos import grpc_service_pb2 as pb
 from serving.errors import StartupError
 from serving.health import HealthService
+from serving.security import Certificates, Tokens
 from serving.service import InferenceService, answer_for
 from serving.streams import Streams
 from serving.timeline import now_ns
@@ -49,11 +50,20 @@ class Transport:
     """The gRPC port.
 
     Raises `StartupError` from `__init__` when the address cannot be bound. `port` is the one that was bound (useful
-    when 0 was asked for). `max_message_bytes` bounds requests and answers alike.
+    when 0 was asked for). `max_message_bytes` bounds requests and answers alike. Without `certificates` the port is
+    plain; without `tokens` everybody may call.
     """
 
     def __init__(
-        self, service: InferenceService, health: HealthService, host: str, port: int, max_message_bytes: int
+        self,
+        service: InferenceService,
+        health: HealthService,
+        host: str,
+        port: int,
+        *,
+        max_message_bytes: int,
+        certificates: Certificates | None,
+        tokens: Tokens | None,
     ) -> None:
         inference, control, reflecting, watching, streaming = self._pools = tuple(
             ThreadPoolExecutor(threads, thread_name_prefix=prefix)
@@ -67,6 +77,7 @@ class Transport:
         )
         self._server = grpc.server(
             reflecting,
+            interceptors=(tokens,) if tokens else (),
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
@@ -96,7 +107,10 @@ class Transport:
         reflection.enable_server_reflection(served, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            if certificates:
+                self.port: int = self._server.add_secure_port(address, certificates.credentials())
+            else:
+                self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise StartupError(
                 f"the gRPC address {address} cannot be bound: the port is taken or the host is not one of this machine; "

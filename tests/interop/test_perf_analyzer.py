@@ -34,6 +34,24 @@ def test_concurrency_one_to_eight(backend: str, perf_analyzer: list[str], vowels
             assert 0 < sum(int(row[stage]) for stage in stages) <= int(row["p99 latency"])
 
 
+def test_streaming(perf_analyzer: list[str], vowels: Trained) -> None:
+    with LaunchedServer(vowels.repository) as server, RawClient(server.address) as client:
+        before = _statistics(client)
+        _run(
+            perf_analyzer,
+            server,
+            "--streaming",
+            "--async",
+            "--concurrency-range",
+            "4",
+            "--request-count",
+            str(REQUESTS),
+        )
+        after = _statistics(client)
+        assert after.success.count - before.success.count == REQUESTS
+        assert after.fail.count == 0
+
+
 def test_one_run_over_the_whole_range(perf_analyzer: list[str], vowels: Trained, tmp_path: Path) -> None:
     """The form that people type; perf_analyzer decides how many requests a stable window takes."""
     report = tmp_path / "report.csv"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
 
 from models import networks
 from models.checkpoint import Checkpoint
@@ -116,3 +117,35 @@ def _shape(python: str, imports: str) -> list[str]:
 
     command = [sys.executable if python == "python" else python, "-c", imports + _DESCRIBE]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+
+
+def test_tls_with_a_client_certificate_and_a_token(vowels: Trained, client_python: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    for name, certificate in (
+        ("server", authority.issue_cert("127.0.0.1")),
+        ("client", authority.issue_cert("me@here")),
+    ):
+        certificate.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    (tmp_path / "token").write_text("a-token-of-this-test\n")
+    flags = {"tls-cert": "server.pem", "tls-key": "server.key", "tls-client-ca": "ca.pem", "auth-token-file": "token"}
+    program = """
+import sys
+import numpy as np
+import tritonclient.grpc as grpcclient
+client = grpcclient.InferenceServerClient(
+    sys.argv[1], ssl=True, root_certificates="ca.pem", private_key="client.key", certificate_chain="client.pem"
+)
+x = grpcclient.InferInput("x", [1, 20, 12], "FP32")
+x.set_data_from_numpy(np.zeros((1, 20, 12), np.float32))
+headers = {"authorization": "Bearer " + open("token").read().strip()}
+assert client.is_server_ready(headers=headers)
+assert client.infer("vowels_torch", [x], headers=headers).as_numpy("y").shape == (1, 9)
+"""
+    arguments = [part for flag, file in flags.items() for part in (f"--{flag}", str(tmp_path / file))]
+    with LaunchedServer(vowels.repository, *arguments) as server:
+        done = subprocess.run(
+            [client_python, "-c", program, server.address], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ def test_defaults() -> None:
         "threads": 1,
         "max_steps": 4096,
         "max_message_bytes": 128 * 2**20,
+        "auth_health": "token",
         "exit_timeout_seconds": 30.0,
         "access_log": 0.0,
         "log_format": "text",
