@@ -7,6 +7,7 @@ wins and a bad value is refused by the same check.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from serving.errors import StartupError
 from serving.loader import AUTO
 
 ENVIRONMENT_PREFIX = "LSTM_SERVE_"
+SWITCH = {"true": True, "false": False}  # what the environment may say of a flag that takes no value
 
 
 def _at_least(lowest: int, highest: int | None = None) -> Callable[[str], int]:
@@ -64,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     port = _at_least(0, 65535)
     add = made.add_argument
+    add("--version", action="version", version=f"lstm-serve {importlib.metadata.version('lstm-serving')}")
     add(
         "--model-repository",
         type=Path,
@@ -95,6 +98,11 @@ def parser() -> argparse.ArgumentParser:
         default=1,
         metavar="N",
         help="compute threads within one batch; LSTM steps depend on each other, so more than one seldom helps",
+    )
+    add(
+        "--allow-tf32",
+        action="store_true",
+        help="let GPUs round the factors of products to 10 bits of mantissa: faster for large networks, and less exact",
     )
     add(
         "--max-steps",
@@ -142,10 +150,10 @@ def parser() -> argparse.ArgumentParser:
 def arguments(command_line: Sequence[str], environment: dict[str, str]) -> list[str]:
     """The command line with the environment's values put in front. Raises `StartupError` on a variable that is no flag."""
     flags = {
-        ENVIRONMENT_PREFIX + flag[2:].replace("-", "_").upper(): flag
+        ENVIRONMENT_PREFIX + flag[2:].replace("-", "_").upper(): (flag, action.nargs == 0)
         for action in parser()._actions
         for flag in action.option_strings
-        if flag.startswith("--") and flag != "--help"
+        if flag.startswith("--") and flag not in ("--help", "--version")
     }
     front = []
     for variable, value in sorted(environment.items()):
@@ -154,7 +162,13 @@ def arguments(command_line: Sequence[str], environment: dict[str, str]) -> list[
                 raise StartupError(
                     f"the environment sets {variable}, which is no flag; known are {', '.join(sorted(flags))}"
                 )
-            front.append(f"{flags[variable]}={value}")
+            flag, bare = flags[variable]
+            if not bare:
+                front.append(f"{flag}={value}")
+            elif value not in SWITCH:
+                raise StartupError(f"the environment sets {variable} to {value!r}; it may be {' or '.join(SWITCH)}")
+            elif SWITCH[value]:
+                front.append(flag)
     return [*front, *command_line]
 
 

@@ -53,6 +53,7 @@ class Settings:
     backend: str = AUTO
     device: str = "cpu"
     threads: int = 1
+    allow_tf32: bool = False
     max_steps: int = 4096
     max_message_bytes: int = 128 * 1024 * 1024
     tls_cert: Path | None = None
@@ -76,7 +77,9 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         placement = Placement(
-            backend=settings.backend, device=settings.device, options=Options(threads=settings.threads)
+            backend=settings.backend,
+            device=settings.device,
+            options=Options(threads=settings.threads, allow_tf32=settings.allow_tf32),
         )
         check_placement(placement)
         self._settings = settings

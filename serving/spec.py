@@ -22,6 +22,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 FORMAT_VERSION = 1
 FILE_NAME = "spec.json"
+LARGEST_TOLERANCE = 0.1
 
 # NumPy has no bfloat16: two bytes that are never mistaken for a whole number.
 BF16: np.dtype[Any] = np.dtype([("bf16", "<u2")])
@@ -122,8 +123,11 @@ class ModelSpec:
             raise RepositoryError(f"lengths names {self.lengths}, which the signature does not have")
         if self.labels_of and self.labels_of not in outputs:
             raise RepositoryError(f"labels belong to {self.labels_of!r}, which is not an output")
-        if not self.tolerance > 0:
-            raise RepositoryError(f"tolerance is {self.tolerance}; it must be positive")
+        if not 0 < self.tolerance <= LARGEST_TOLERANCE:
+            raise RepositoryError(
+                f"tolerance is {self.tolerance}; it must be positive and at most {LARGEST_TOLERANCE}, above which nothing "
+                "would be verified"
+            )
 
     @functools.cached_property
     def filled_in(self) -> frozenset[str]:

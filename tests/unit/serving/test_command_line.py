@@ -23,6 +23,7 @@ def test_defaults() -> None:
         "backend": "auto",
         "device": "cpu",
         "threads": 1,
+        "allow_tf32": False,
         "max_steps": 4096,
         "max_message_bytes": 128 * 2**20,
         "auth_health": "token",
@@ -55,9 +56,15 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_flag() -> None:
 
 def test_every_flag_has_its_variable() -> None:
     for action in command.parser()._actions:
-        if action.dest not in ("help", "model_repository"):
-            value = action.choices[-1] if action.choices else str(action.default)  # type: ignore[index]
+        if action.dest not in ("help", "version", "model_repository"):
+            value = "true" if action.nargs == 0 else action.choices[-1] if action.choices else str(action.default)  # type: ignore[index]
             assert parsed(**{f"LSTM_SERVE_{action.dest.upper()}": value})[action.dest] is not None
+
+
+def test_a_flag_without_a_value_is_a_switch_in_the_environment() -> None:
+    assert [parsed(LSTM_SERVE_ALLOW_TF32=value)["allow_tf32"] for value in ("true", "false")] == [True, False]
+    with pytest.raises(StartupError, match="LSTM_SERVE_ALLOW_TF32 to 'yes'; it may be true or false"):
+        parsed(LSTM_SERVE_ALLOW_TF32="yes")
 
 
 def test_the_repository_may_come_from_the_environment() -> None:

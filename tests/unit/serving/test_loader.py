@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from serving import config, loader
+from serving import config, golden, loader
+from serving.backends.base import Options
 from serving.backends.fake import FakeBackend
 from serving.batcher import BatchPolicy
 from serving.errors import BackendUnavailable, RepositoryError
@@ -61,6 +62,24 @@ def test_every_reason_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for placement in (Placement(), Placement(device="auto"), Placement(backend="torchscript")):
         with pytest.raises(BackendUnavailable, match="nothing is installed"):
             check_placement(placement)
+
+
+def test_a_sample_that_leaves_an_output_out_verifies_nothing(tmp_path: Path) -> None:
+    folder = fake_models.write(tmp_path)
+    (sample,) = golden.read_samples(folder / "golden.npz")
+    backend = FakeBackend(fake_models.spec(), 0.0, None, None)
+    assert loader.verify(backend, fake_models.spec(), [sample], 1e-5, "it") == 0
+    less = golden.Sample(sample.inputs, {"hn": sample.outputs["hn"]})
+    with pytest.raises(loader.VerificationFailed, match="it: a golden sample says nothing of y, cn"):
+        loader.verify(backend, fake_models.spec(), [sample, less], 1e-5, "it")
+
+
+@pytest.mark.parametrize(
+    ("device", "allow_tf32", "expected"),
+    [("cpu", False, 1e-5), ("cpu", True, 1e-5), ("cuda:0", False, 1e-5), ("cuda:1", True, loader.TF32_TOLERANCE)],
+)
+def test_tf32_has_a_tolerance_of_its_own(device: str, allow_tf32: bool, expected: float) -> None:
+    assert loader.tolerance(fake_models.spec(), device, Options(allow_tf32=allow_tf32)) == expected
 
 
 def test_a_model_that_fails_its_samples_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
