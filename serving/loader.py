@@ -107,8 +107,8 @@ def load(
                 "asked": choices.backend or placement.backend,
                 "device": device,
                 "formats": ",".join(folder.formats()),
-                "verified": "true",
-                "largest_difference": f"{worst:.2g}",
+                "verified": True,
+                "largest_difference": float(f"{worst:.2g}"),
                 "seconds": round(metrics.load_seconds, 3),
             }
         },

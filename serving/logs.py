@@ -16,16 +16,15 @@ FORMATS = ("text", "json")
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         fields = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
-        line = f"{when} {record.levelname:<7} {record.getMessage()}{fields}"
+        line = f"{_when(record)} {record.levelname:<7} {_one_line(record.getMessage())}{fields}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _when(record),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
@@ -35,9 +34,19 @@ class _Json(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+def _when(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _one_line(text: str) -> str:
+    """Nothing that a client sends may look like a line of ours or steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _shown(value: object) -> str:
-    text = str(value)
-    return json.dumps(text) if not text or any(c.isspace() or c in '"=' for c in text) else text
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    plain = text.isprintable() and not any(c.isspace() or c in '"=' for c in text)
+    return text if text and plain else json.dumps(text)
 
 
 def configure(style: str, level: str) -> None:

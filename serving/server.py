@@ -181,28 +181,34 @@ def serve(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT and returns 0. Raises `StartupError` when the server cannot start.
 
     A second signal, or the end of the exit timeout, ends the process on the spot with exit code 1: a thread that
-    computes cannot be interrupted, and the interpreter would wait for it.
+    computes cannot be interrupted, and the interpreter would wait for it. The main thread waits at a pipe that Python
+    writes every signal to: a wait for a lock can begin just after a signal has come, and would sleep through it.
     """
-    asked_to_stop = threading.Event()
-    stopped = threading.Event()
-    in_time = False
+    signals = 0
+    in_time = stopped = False
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
 
     def on_signal(_number: int, _frame: object) -> None:
-        if asked_to_stop.is_set():
+        nonlocal signals
+        signals += 1
+        if signals > 1:
             _leave_now()
-        asked_to_stop.set()
 
     def stop() -> None:
-        nonlocal in_time
+        nonlocal in_time, stopped
         in_time = server.stop()
-        stopped.set()
+        stopped = True
+        os.write(write_end, b"\0")
 
+    signal.set_wakeup_fd(write_end)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     server = Server(settings)
-    asked_to_stop.wait()
+    os.read(read_end, 1)
     threading.Thread(target=stop, name="stopping", daemon=True).start()
-    stopped.wait()  # on a thread of its own, so that this one can take the second signal
+    while not stopped:  # on a thread of its own, so that this one can take the second signal
+        os.read(read_end, 1)
     if not in_time:
         _leave_now()
     return 0

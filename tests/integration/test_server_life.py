@@ -55,7 +55,7 @@ def test_from_start_to_exit(tmp_path: Path) -> None:
             "fake",
             1,
             "fake",
-            "true",
+            True,
         )
         assert server.stop() == 0
         assert server.wait_for("stopped", 1)

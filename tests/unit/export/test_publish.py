@@ -41,7 +41,8 @@ def test_a_version_holds_every_format_and_the_facts(checkpoint: Checkpoint, tmp_
     assert [written.format for written in version.written] == list(formats.names())
     for written in version.written:
         assert written.size_bytes > 1000
-        assert 0 < written.largest_difference < 1e-6
+        assert 0 <= written.largest_difference < 1e-6
+    assert max(written.largest_difference for written in version.written) > 0  # it was measured
 
     spec = ModelSpec.read(version.path / "spec.json")
     assert spec.weights_sha256 == weights_digest(checkpoint.weights)
