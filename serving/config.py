@@ -232,9 +232,8 @@ def _device(written: pb.ModelConfig, where: str) -> str | None:
         return f"cuda:{group.gpus[0] if group.gpus else 0}"
     if group.kind == pb.ModelInstanceGroup.KIND_AUTO:
         return None
-    raise ModelConfigError(
-        f"{where}: instance_group kind KIND_MODEL is not served; use KIND_AUTO, KIND_CPU or KIND_GPU"
-    )
+    kind = "KIND_MODEL" if group.kind == pb.ModelInstanceGroup.KIND_MODEL else group.kind
+    raise ModelConfigError(f"{where}: instance_group kind {kind} is not served; use KIND_AUTO, KIND_CPU or KIND_GPU")
 
 
 def _data_type(tensor: TensorSpec) -> str:

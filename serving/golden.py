@@ -20,6 +20,7 @@ from serving.errors import RepositoryError, VerificationFailed
 from serving.spec import BF16, Tensors
 
 FILE_NAME = "golden.npz"
+MAX_BYTES = 256 * 1024 * 1024
 
 
 def disagreement(got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
@@ -76,6 +77,10 @@ def read_samples(path: Path) -> list[Sample]:
     inputs: dict[int, dict[str, npt.NDArray[Any]]] = {}
     outputs: dict[int, dict[str, npt.NDArray[Any]]] = {}
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_BYTES:
+            raise RepositoryError(f"{path} holds {unpacked} bytes of samples; at most {MAX_BYTES} are replayed")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for key in arrays.files:
                 index, side, name = key.split("/", 2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.pbtxt"
 LABELS_FILE = "labels.txt"
+MAX_TEXT_BYTES = 4 * 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,21 @@ class VersionFolder:
         return tuple(name for name in backends.names() if self.artifact(name).exists())
 
 
+def _text(path: Path) -> str | None:
+    """The text of a small file, None where there is none. Raises `RepositoryError`; a pipe would be waited at for ever."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RepositoryError(f"{path} is no plain file")
+        if status.st_size > MAX_TEXT_BYTES:
+            raise RepositoryError(f"{path} has {status.st_size} bytes; at most {MAX_TEXT_BYTES} are read")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{path} cannot be read: {error}") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Repository:
     """A folder with one folder for each model."""
@@ -67,23 +84,11 @@ class Repository:
 
     def config_text(self, model: str) -> str | None:
         """The text of the model's `config.pbtxt`, or None where there is none. Raises `RepositoryError`."""
-        path = self.path / model / CONFIG_FILE
-        try:
-            return path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RepositoryError(f"{path} cannot be read: {error}") from error
+        return _text(self.path / model / CONFIG_FILE)
 
     def labels(self, model: str) -> tuple[str, ...]:
         """The class names beside the versions, one a line; none where there is no such file. Raises `RepositoryError`."""
-        path = self.path / model / LABELS_FILE
-        try:
-            text = path.read_text(encoding="utf-8").removesuffix("\n")
-        except FileNotFoundError:
-            return ()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RepositoryError(f"{path} cannot be read: {error}") from error
+        text = (_text(self.path / model / LABELS_FILE) or "").removesuffix("\n")
         return tuple(text.split("\n")) if text else ()
 
     def versions(self, model: str) -> Sequence[VersionFolder]:

@@ -153,6 +153,7 @@ def test_a_named_version_that_is_missing() -> None:
         ("instance_group [ { kind: KIND_GPU gpus: [0, 1] } ]", "instance_group asks for several instances"),
         ("instance_group [ { kind: KIND_CPU gpus: [0] } ]", "is KIND_CPU and names GPUs"),
         ("instance_group [ { kind: KIND_MODEL } ]", "KIND_MODEL is not served"),
+        ("instance_group [ { kind: 99 } ]", "kind 99 is not served"),
         ("instance_group [ { kind: KIND_GPU gpus: [-1] } ]", "negative"),
     ],
 )

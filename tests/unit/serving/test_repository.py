@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from serving import golden
 from serving.errors import RepositoryError, VerificationFailed
-from serving.repository import Repository
+from serving.repository import MAX_TEXT_BYTES, Repository
 from serving.spec import ModelSpec
 from tests import fake_models
 
@@ -40,6 +41,29 @@ def test_a_model_without_versions(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     with pytest.raises(RepositoryError, match="holds no version: a version is a folder named by a whole number"):
         Repository(tmp_path).versions("m")
+
+
+def test_texts_are_small_plain_files(tmp_path: Path) -> None:
+    fake_models.write(tmp_path, "m")
+    repository = Repository(tmp_path)
+    assert repository.labels("m") == ()
+    (tmp_path / "m" / "labels.txt").write_text("cold\nvery warm\n\u2028odd\n")
+    assert repository.labels("m") == ("cold", "very warm", "\u2028odd")
+    os.mkfifo(tmp_path / "m" / "config.pbtxt")
+    with pytest.raises(RepositoryError, match=r"config.pbtxt is no plain file"):
+        repository.config_text("m")
+    (tmp_path / "m" / "config.pbtxt").unlink()
+    (tmp_path / "m" / "config.pbtxt").write_text(" " * (MAX_TEXT_BYTES + 1))
+    with pytest.raises(RepositoryError, match=f"has {MAX_TEXT_BYTES + 1} bytes; at most"):
+        repository.config_text("m")
+
+
+def test_golden_samples_are_not_unpacked_to_any_size(tmp_path: Path) -> None:
+    path = tmp_path / "golden.npz"
+    np.savez_compressed(path, **{"0/in/x": np.zeros(golden.MAX_BYTES // 4 + 1, np.float32)})
+    assert path.stat().st_size < golden.MAX_BYTES / 100
+    with pytest.raises(RepositoryError, match=f"at most {golden.MAX_BYTES} are replayed"):
+        golden.read_samples(path)
 
 
 def test_the_specification_survives_the_file(tmp_path: Path) -> None:
