@@ -14,6 +14,7 @@ CLIENT := .envs/client/.done
 ONNX_ONLY := .envs/onnx/.done
 PERF := .envs/perf/.done
 PROTOS := .envs/protos/.done
+DEPLOY := .envs/deploy/.done
 PROBLEMS := vowels weather
 FRAMEWORKS := torch keras
 MODELS := $(foreach problem,$(PROBLEMS),$(FRAMEWORKS:%=$(problem)_%))
@@ -26,10 +27,10 @@ endef
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo serve test check protos scores bench clean
+.PHONY: help install demo serve test test-gpu check protos scores bench image-test clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.done ## ./.venv with every CPU extra (TORCH_INDEX=URL for an index with CPU wheels of torch)
 
@@ -39,8 +40,11 @@ demo: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## train,
 serve: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## the demo's server, left running (FLAGS='--backend torchscript' for more)
 	$(BIN)/lstm-serve --model-repository model_repository $(FLAGS)
 
-test: .venv/.done $(CLIENT) $(ONNX_ONLY) $(PERF) ## the whole test suite
+test: .venv/.done $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) ## the whole test suite
 	$(call step,run the tests,$(BIN)/python -m pytest $(PYTEST))
+
+test-gpu: .venv/.done ## the CUDA paths, on a machine with an NVIDIA GPU
+	PYTHON=$(BIN)/python sh tests/gpu/run.sh
 
 check: .venv/.done $(PROTOS) ## format, lint, types, import rules, generated code
 	$(call step,format (mend with: $(BIN)/ruff format .),$(BIN)/ruff format --check .)
@@ -57,6 +61,9 @@ scores: .venv/.done ## train three seeds of each network in each framework and p
 
 bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
+
+image-test: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## build the image, run it locked down, ask it, stop it (as root, with buildah and podman)
+	$(call step,build the image and try it,$(BIN)/python tests/container/run.py $(or $(REPOSITORY),model_repository) --client-python .envs/client/bin/python)
 
 clean: ## remove what make has made: environments, the demo's runs and models, caches
 	rm -rf .venv .envs build dist $(MODELS:%=runs/%) runs/scores model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -76,6 +83,10 @@ $(ONNX_ONLY): pyproject.toml
 
 $(PERF): benchmarks/perf_analyzer.sh
 	$(call step,fetch perf_analyzer,sh benchmarks/perf_analyzer.sh install $(PYTHON) .envs/perf)
+	@touch $@
+
+$(DEPLOY): deploy/check-requirements.txt
+	$(call step,make an environment with the checkers of the files of deployment,$(PYTHON) -m venv .envs/deploy && .envs/deploy/bin/python $(PIP_INSTALL) --requirement $<)
 	@touch $@
 
 $(PROTOS): protos/generate.sh

@@ -58,6 +58,9 @@ CODES: Mapping[type[ServingError], grpc.StatusCode] = {
     errors.VerificationFailed: grpc.StatusCode.INTERNAL,
 }
 
+# The codes by which a call is turned away before a model is found; each is counted from 0, so that a rate sees the first.
+REFUSALS = ("INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "UNAUTHENTICATED")
+
 # How a request that was not answered is counted; what is not named here has failed.
 OUTCOMES: Mapping[type[ServingError], str] = {
     errors.InvalidRequest: "invalid",
@@ -96,7 +99,7 @@ class InferenceService:
         self._max_steps = max_steps
         self._access_log = access_log
         self._exiting = False
-        self.refused: dict[str, int] = {}
+        self.refused = dict.fromkeys(REFUSALS, 0)
 
     def exit(self) -> None:
         """From now on the server is neither live nor ready; requests in flight go on."""

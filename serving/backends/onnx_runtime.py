@@ -9,6 +9,7 @@ not load. What it really took is therefore asked for afterwards, and anything le
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,7 @@ def available(device: str) -> None:
     if index is None:
         return
     devices.require_gpu(index)
-    import onnxruntime
-
+    onnxruntime = _onnxruntime()
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise BackendUnavailable(
             "this onnxruntime is built for CPUs: pip uninstall -y onnxruntime && pip install 'lstm-serving[onnx-gpu]'"
@@ -119,8 +119,20 @@ def _bytes(strings: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.array([element.encode() for element in strings.flat], object).reshape(strings.shape)
 
 
-def _session(artifact: Path, index: int | None, options: Options) -> Any:
+def _onnxruntime() -> Any:
+    """ONNX Runtime, told before it starts to report its use to nobody.
+
+    The builds on PyPI do, from 1.32 on Linux too, and on by default (`Privacy.md` in the package). The environment may
+    say otherwise: ORT_DISABLE_TELEMETRY=0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
+
+    return onnxruntime
+
+
+def _session(artifact: Path, index: int | None, options: Options) -> Any:
+    onnxruntime = _onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     settings = onnxruntime.SessionOptions()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from serving import backends, devices
+from serving.backends import onnx_runtime
 from serving.errors import BackendUnavailable
 
 EXTRAS = {"onnx_runtime": "onnx", "torchscript": "torch", "saved_model": "tensorflow"}
@@ -69,7 +70,7 @@ def test_the_two_onnxruntime_packages_exclude_each_other(monkeypatch: pytest.Mon
 
 
 def test_a_build_for_cpus_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime
+    onnxruntime = onnx_runtime._onnxruntime()
     import tensorflow
     import torch
 
