@@ -15,6 +15,7 @@ ONNX_ONLY := .envs/onnx/.done
 PERF := .envs/perf/.done
 PROTOS := .envs/protos/.done
 DEPLOY := .envs/deploy/.done
+SILERO := .envs/silero/.done
 PROBLEMS := vowels weather
 FRAMEWORKS := torch keras
 MODELS := $(foreach problem,$(PROBLEMS),$(FRAMEWORKS:%=$(problem)_%))
@@ -40,7 +41,7 @@ demo: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## train,
 serve: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## the demo's server, left running (FLAGS='--backend torchscript' for more)
 	$(BIN)/lstm-serve --model-repository model_repository $(FLAGS)
 
-test: .venv/.done $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) ## the whole test suite
+test: .venv/.done $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) ## the whole test suite
 	$(call step,run the tests,$(BIN)/python -m pytest $(PYTEST))
 
 test-gpu: .venv/.done ## the CUDA paths, on a machine with an NVIDIA GPU
@@ -87,6 +88,10 @@ $(PERF): benchmarks/perf_analyzer.sh
 
 $(DEPLOY): deploy/check-requirements.txt
 	$(call step,make an environment with the checkers of the files of deployment,$(PYTHON) -m venv .envs/deploy && .envs/deploy/bin/python $(PIP_INSTALL) --requirement $<)
+	@touch $@
+
+$(SILERO):
+	$(call step,fetch the voice-activity models of silero-vad,rm -rf .envs/silero && mkdir -p .envs/silero && $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest .envs/silero silero-vad==6.2.3 && $(PYTHON) -m zipfile -e .envs/silero/*.whl .envs/silero)
 	@touch $@
 
 $(PROTOS): protos/generate.sh

@@ -1,6 +1,7 @@
 """`lstm-export`: brings a trained network into a model repository, in every format asked for, proven.
 
     lstm-export checkpoint runs/vowels-torch --format onnx,torchscript --name vowels
+    lstm-export import silero_vad.onnx --shape input:-1,576 --value sr=16000 --name voice
 
 One fact that surprises: a version is tried through the server's own backends before it appears, so an export that
 succeeds has already been served once.
@@ -9,6 +10,7 @@ succeeds has already been served once.
 from __future__ import annotations
 
 import argparse
+import functools
 import signal
 import sys
 from collections.abc import Sequence
@@ -36,26 +38,60 @@ def parser() -> argparse.ArgumentParser:
     root = _Parser(prog="lstm-export", description="Writes a trained network into a model repository.")
     subcommands = root.add_subparsers(dest="source", metavar="SOURCE", required=True)
     checkpoint = subcommands.add_parser("checkpoint", help="a run folder that lstm-train wrote")
+    checkpoint.set_defaults(carry_out=_export_checkpoint)
     checkpoint.add_argument("run", type=Path, metavar="RUN", help="the run folder")
     known = ", ".join((*formats.names(), formats.ALL))
     checkpoint.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
-    checkpoint.add_argument(
+    _add_target(checkpoint)
+    _add_import(
+        subcommands.add_parser("import", help="a finished .onnx, TorchScript or SavedModel that someone else made")
+    )
+    return root
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(carry_out=_import_file)
+    parser.add_argument("file", type=Path, metavar="FILE", help="an .onnx or .pt file, or a SavedModel folder")
+    _add_target(parser)
+    group = parser.add_argument_group("where the file does not say it, or leaves a choice")
+    add = functools.partial(group.add_argument, action="append", default=[])
+    add(
+        "--input",
+        metavar="NAME:DTYPE[SIZES]",
+        help="an input of a TorchScript file, in order: x:FP32[-1,-1,8], -1 where free",
+    )
+    add("--output", metavar="NAME:DTYPE[SIZES]", help="an output of a TorchScript file, in order")
+    add(
+        "--shape",
+        metavar="NAME:SIZES",
+        help="sizes that an input must have although the file calls them free: x:-1,576",
+    )
+    add("--value", metavar="NAME=NUMBER", help="what an input holds wherever the file is tried: sr=16000")
+    add("--rows", metavar="NAME=AXIS", help="the axis of the rows of an input, or none")
+    add(
+        "--state",
+        metavar="INPUT=OUTPUT",
+        help="an output that is the next value of an input; --state none: there is none",
+    )
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--repository",
         type=Path,
         default=Path("model_repository"),
         metavar="DIR",
         help="the model repository (default %(default)s)",
     )
-    checkpoint.add_argument("--name", required=True, help="the model's name, a folder of the repository")
-    checkpoint.add_argument("--version", type=int, metavar="N", help="the version's number (default: the next one)")
-    checkpoint.add_argument(
+    parser.add_argument("--name", required=True, help="the model's name, a folder of the repository")
+    parser.add_argument("--version", type=int, metavar="N", help="the version's number (default: the next one)")
+    parser.add_argument(
         "--tolerance",
         type=float,
         default=1e-5,
         metavar="T",
-        help="refuse a file that differs from the trained model by more, as |a - b| / max(1, |b|) (default %(default)g)",
+        help="refuse a file whose answers differ from the model's by more, as |a - b| / max(1, |b|) (default %(default)g)",
     )
-    return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     networks.silence_tensorflow()
     previous = signal.signal(signal.SIGTERM, _stop)  # so that what is half written is taken away
     try:
-        return _export(options)
+        carried_out: int = options.carry_out(options)
+        return carried_out
     except ModuleNotFoundError as error:
         print(f"lstm-export: {formats.missing_package('this export', error)}", file=sys.stderr)
         return REFUSED
@@ -78,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _export(options: argparse.Namespace) -> int:
+def _export_checkpoint(options: argparse.Namespace) -> int:
     chosen = formats.parse(options.format)
     checkpoint = Checkpoint.load(options.run)
     from export.publish import publish
@@ -96,6 +133,48 @@ def _export(options: argparse.Namespace) -> int:
         print(f"{written.format:<12} {written.size_bytes / 1024:>6.0f} KiB {written.largest_difference:>20.2g}")
     print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {options.repository}")
     return 0
+
+
+def _import_file(options: argparse.Namespace) -> int:
+    from export import imported
+    from serving.findings import Hints
+
+    hints = Hints(
+        shapes={name: imported.sizes(text, name) for name, text in _pairs(options.shape, ":", "--shape")},
+        values={name: _number(text, "--value") for name, text in _pairs(options.value, "=", "--value")},
+        rows={
+            name: None if text == "none" else int(_number(text, "--rows"))
+            for name, text in _pairs(options.rows, "=", "--rows")
+        },
+        state={} if options.state == ["none"] else dict(_pairs(options.state, "=", "--state")) or None,
+    )
+    version, spec = imported.publish_file(
+        options.file,
+        repository=options.repository,
+        name=options.name,
+        version=options.version,
+        inputs=dict(map(imported.tensor, options.input)),
+        outputs=dict(map(imported.tensor, options.output)),
+        hints=hints,
+        tolerance=options.tolerance,
+    )
+    print(imported.described(spec))
+    print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {options.repository}")
+    return 0
+
+
+def _pairs(texts: Sequence[str], between: str, flag: str) -> list[tuple[str, str]]:
+    for text in texts:
+        if between not in text:
+            raise ExportError(f"{flag} {text!r} lacks the {between!r} between a name and what is said of it")
+    return [(name, rest) for name, _, rest in (text.partition(between) for text in texts)]
+
+
+def _number(text: str, flag: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ExportError(f"{flag}: {text!r} is no number") from error
 
 
 def _stop(*_: object) -> None:

@@ -70,10 +70,10 @@ def publish(
     target = repository / name
     labels = _labels(checkpoint, target)
     if version is not None:
-        _check_version(target, version)
+        check_version(target, version)
     writers = {form: formats.writer(form) for form in chosen}
     repository.mkdir(parents=True, exist_ok=True)
-    with _work_folder(repository) as work:
+    with work_folder(repository) as work:
         folder = work / "version"
         folder.mkdir()
         spec = _spec(checkpoint, chosen, tolerance)
@@ -83,11 +83,10 @@ def publish(
             artifact = folder / backends.module(writer.BACKEND).FILE_NAME
             writer.write(checkpoint.config, checkpoint.weights, artifact)
             difference = proof.check(form, writer.BACKEND, artifact, spec, proven)
-            written.append(Written(form, _size(artifact), difference))
+            written.append(Written(form, size_of(artifact), difference))
         golden.write_samples(folder / golden.FILE_NAME, [case.sample for case in proven if case.trial.golden])
         (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
-        _sync_tree(folder)
-        path = _place(folder, target, version, labels)
+        path = place(folder, target, version, labels)
     return Version(path, tuple(written))
 
 
@@ -107,7 +106,8 @@ def next_version(target: Path) -> int:
     return max(numbers, default=0) + 1
 
 
-def _check_version(target: Path, version: int) -> None:
+def check_version(target: Path, version: int) -> None:
+    """Raises `ExportError` unless `version` is a number that a version may have and none has yet."""
     if version < 1:
         raise ExportError(f"version is {version}; versions are counted from 1")
     if os.path.lexists(target / str(version)):
@@ -152,11 +152,12 @@ def _labels(checkpoint: Checkpoint, target: Path) -> str:
     return text
 
 
-def _place(folder: Path, target: Path, version: int | None, labels: str) -> Path:
-    """Moves a finished version to its number. Raises `ExportError` when `version` has been taken meanwhile.
+def place(folder: Path, target: Path, version: int | None, labels: str) -> Path:
+    """Makes a finished version durable and moves it to its number. Raises `ExportError` when that has been taken meanwhile.
 
     The first version of a model appears together with the model's folder and its labels.
     """
+    _sync_tree(folder)
     number = version or next_version(target)
     model = folder.parent / "model"
     model.mkdir()
@@ -189,7 +190,7 @@ def _moved(folder: Path, target: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _work_folder(repository: Path) -> Iterator[Path]:
+def work_folder(repository: Path) -> Iterator[Path]:
     """A hidden folder on the repository's file system, gone afterwards whatever happens inside."""
     work = Path(tempfile.mkdtemp(prefix=".export-", dir=repository))
     try:
@@ -214,7 +215,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _size(artifact: Path) -> int:
+def size_of(artifact: Path) -> int:
     """Bytes of a file, or of all files of a folder."""
     files = [artifact] if artifact.is_file() else [path for path in artifact.rglob("*") if path.is_file()]
     return sum(path.stat().st_size for path in files)

@@ -105,6 +105,11 @@ def parser() -> argparse.ArgumentParser:
         help="let GPUs round the factors of products to 10 bits of mantissa: faster for large networks, and less exact",
     )
     add(
+        "--require-verified",
+        action="store_true",
+        help="refuse a version without golden samples, such as a bare model.onnx",
+    )
+    add(
         "--max-steps",
         type=_at_least(1),
         default=4096,

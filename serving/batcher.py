@@ -26,7 +26,7 @@ from serving.timeline import Timeline, now_ns
 
 log = logging.getLogger(__name__)
 
-ShapeKey = tuple[tuple[int, ...], ...]
+BatchKey = tuple[bytes | tuple[int, ...], ...]
 
 END_OF_TIME = 2**63  # later than any stamp of the clock
 
@@ -51,12 +51,13 @@ class Pending:
     """A request that waits for its answer.
 
     `inputs` holds every input of the spec, axis 0 being `rows` in each; `outputs` names what is wanted, in the order
-    wanted; `deadline_ns` is on the clock of `timeline.now_ns`. The worker thread calls `encode(outputs)` to make the
-    answer ready and then, exactly once, `finish(None)` to send it or `finish(error)`; `finish` never raises. Between the
-    two it counts, so that no client sees an answer before the statistics do.
+    wanted; `deadline_ns` is on the clock of `timeline.now_ns`; requests of another `kind` never share a batch. The worker
+    thread calls `encode(outputs)` to make the answer ready and then, exactly once, `finish(None)` to send it or
+    `finish(error)`; `finish` never raises. Between the two it counts, so that no client sees an answer before the
+    statistics do.
     """
 
-    __slots__ = ("cancelled", "deadline_ns", "encode", "finish", "inputs", "outputs", "rows", "shape_key", "timeline")
+    __slots__ = ("batch_key", "cancelled", "deadline_ns", "encode", "finish", "inputs", "outputs", "rows", "timeline")
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Pending:
         encode: Callable[[Tensors], None],
         finish: Callable[[ServingError | None], None],
         deadline_ns: int | None = None,
+        kind: bytes = b"",
     ) -> None:
         self.inputs = inputs
         self.rows = rows
@@ -76,7 +78,7 @@ class Pending:
         self.finish = finish
         self.deadline_ns = deadline_ns
         self.cancelled = False
-        self.shape_key: ShapeKey = tuple(array.shape[1:] for array in inputs.values())
+        self.batch_key: BatchKey = (kind, *(array.shape[1:] for array in inputs.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,7 @@ def plan(waiting: Sequence[Pending], policy: BatchPolicy, now: int) -> Take | Wa
     places: list[int] = []
     rows, preferred, full = 0, 0, False
     for place, pending in enumerate(waiting):
-        if pending.shape_key != first.shape_key:
+        if pending.batch_key != first.batch_key:
             continue
         if rows + pending.rows > policy.max_rows and places:
             full = True

@@ -55,13 +55,15 @@ class Limits:
 class Decoded:
     """A request that can be computed: every input of the spec, `rows` of each; the outputs wanted, in the order wanted.
 
-    `classes` has an entry for each output that is wanted as so many classes, not as a tensor.
+    `classes` has an entry for each output that is wanted as so many classes, not as a tensor. `shared` is the bytes of what
+    all rows share: requests that differ there cannot be computed together.
     """
 
     inputs: Tensors
     rows: int
     outputs: Sequence[str]
     classes: Mapping[str, int]
+    shared: bytes
 
 
 def parse(payload: bytes) -> pb.ModelInferRequest:
@@ -80,9 +82,11 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits) -> De
     model = request.model_name
     _check_parameters(request.parameters, model)
     inputs = _read_inputs(request, spec, limits)
-    rows = len(next(iter(inputs.values())))
+    rows = next(len(array) for name, array in inputs.items() if name not in spec.shared)
     for name, array in inputs.items():
-        if len(array) != rows:
+        if name in spec.shared and len(array) == 1:
+            inputs[name] = np.broadcast_to(array, (rows, *array.shape[1:]))
+        elif len(array) != rows:
             raise InvalidInput(
                 f"input '{name}' batch size does not match other inputs for '{model}': {len(array)} rows beside {rows}"
             )
@@ -102,7 +106,8 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits) -> De
     if spec.vocabulary:
         _check_tokens(inputs, spec, model)
     ordered = {tensor.name: inputs[tensor.name] for tensor in spec.inputs}
-    return Decoded(ordered, rows, _wanted(request, spec), _classes(request, spec))
+    shared = b"".join(_bytes_of(inputs[name][0]) for name in sorted(spec.shared))
+    return Decoded(ordered, rows, _wanted(request, spec), _classes(request, spec), shared)
 
 
 def encode(
@@ -125,9 +130,14 @@ def encode(
         if name in classes:
             answer = classify(name, answer, classes[name], labels if name == spec.labels_of else ())
             datatype = "BYTES"
-        response.outputs.add(name=name, datatype=datatype, shape=answer.shape)
-        response.raw_output_contents.append(byte_strings.pack(answer.flat) if datatype == "BYTES" else answer.tobytes())
+        response.outputs.add(name=name, datatype=datatype, shape=answer.shape if spec.batched else answer.shape[1:])
+        response.raw_output_contents.append(_bytes_of(answer))
     return response.SerializeToString()
+
+
+def _bytes_of(array: npt.NDArray[Any]) -> bytes:
+    """The elements as they travel."""
+    return byte_strings.pack(np.asarray(array).flat) if array.dtype.kind == "O" else array.tobytes()
 
 
 def _read_inputs(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits) -> dict[str, npt.NDArray[Any]]:
@@ -156,19 +166,11 @@ def _read_inputs(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits)
                 f"'{tensor.datatype}'"
             )
         shape = _check_shape(tuple(sent.shape), tensor, spec, limits, model)
-        if raw:
-            if sent.HasField("contents"):
-                raise InvalidRequest(
-                    "contents field must not be specified when using raw_input_contents for "
-                    f"'{sent.name}' for model '{model}'"
-                )
-            if place >= len(raw):
-                raise _no_data(sent.name, model)
-            arrays[sent.name] = _from_raw(raw[place], tensor, shape, model)
-        else:
-            arrays[sent.name] = _from_contents(sent, tensor, shape, model)
+        arrays[sent.name] = _data(request, place, tensor, shape)
         if tensor.datatype == "BYTES" and limits.text_only:
             _check_text(arrays[sent.name], tensor, model)
+        if sent.name in spec.shared:
+            arrays[sent.name] = _one_of_all(arrays[sent.name], tensor, model)
     required = [tensor.name for tensor in spec.advertised_inputs]
     if missing := [name for name in required if name not in arrays]:
         raise InvalidInput(
@@ -178,15 +180,30 @@ def _read_inputs(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits)
     return arrays
 
 
+def _data(request: pb.ModelInferRequest, place: int, tensor: TensorSpec, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The elements of the input at `place`, from the one of the two encodings that the request uses."""
+    sent, raw, model = request.inputs[place], request.raw_input_contents, request.model_name
+    if not raw:
+        return _from_contents(sent, tensor, shape, model)
+    if sent.HasField("contents"):
+        raise InvalidRequest(
+            f"contents field must not be specified when using raw_input_contents for '{sent.name}' for model '{model}'"
+        )
+    if place >= len(raw):
+        raise _no_data(sent.name, model)
+    return _from_raw(raw[place], tensor, shape, model)
+
+
 def _check_shape(
     shape: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec, limits: Limits, model: str
 ) -> tuple[int, ...]:
-    """The shape, if it fits: of the right rank, equal where the model is fixed, and within the limits where it is free.
+    """The shape with the rows first, if it fits: of the right rank, equal where the model is fixed, within the limits where free.
 
     A free axis may be empty, but there is at least one row, and one step where steps are counted.
     """
     name = tensor.name
     counted = 2 if spec.lengths and spec.lengths.of == name else 1
+    sent, shape = shape, _with_rows(shape, tensor, spec)
     if not shape:
         raise InvalidInput(f"input '{name}' has no shape but model requires batch dimension for '{model}'")
     if any(size < 0 for size in shape):
@@ -199,8 +216,8 @@ def _check_shape(
         and all(shape[:counted])
     )
     if not fits:
-        shown = "[" + ",".join(str(size) for size in shape[:16]) + (",...]" if len(shape) > 16 else "]")
-        expected = "[" + ",".join(str(size) for size in tensor.shape) + "]"
+        shown = "[" + ",".join(str(size) for size in sent[:16]) + (",...]" if len(sent) > 16 else "]")
+        expected = "[" + ",".join(str(size) for size in spec.shown_shape(tensor)) + "]"
         raise InvalidInput(
             f"unexpected shape for input '{name}' for model '{model}'. Expected {expected}, got {shown}. "
             "-1 stands for any size, for rows and steps from 1."
@@ -212,6 +229,29 @@ def _check_shape(
                 "cut it into pieces, or start the server with a larger --max-steps"
             )
     return shape
+
+
+def _with_rows(shape: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
+    """The shape that was sent, with an axis of rows in front where the client has left it out because there is none."""
+    ours = len(tensor.shape)
+    if not spec.batched:
+        return (1,) if ours == 1 and shape == (1,) else (1, *shape)  # a scalar may come as one element
+    if tensor.name in spec.shared:
+        if len(shape) == ours - 1:
+            return (1, *shape)
+        if ours == 1 and len(shape) == 2 and shape[1] == 1:  # a scalar for each row
+            return shape[:1]
+    return shape
+
+
+def _one_of_all(array: npt.NDArray[Any], tensor: TensorSpec, model: str) -> npt.NDArray[Any]:
+    """What all rows share, given once or for each of them: then they must agree."""
+    if any(_bytes_of(row) != _bytes_of(array[0]) for row in array[1:]):
+        raise InvalidInput(
+            f"input '{tensor.name}' for model '{model}' differs between rows, but the model takes one for all of them: "
+            "send the rows in requests of their own"
+        )
+    return array
 
 
 def _from_raw(raw: bytes, tensor: TensorSpec, shape: tuple[int, ...], model: str) -> npt.NDArray[Any]:

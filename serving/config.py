@@ -8,7 +8,7 @@ ignored. What the file leaves out is completed from the artefact. One fact that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
@@ -18,6 +18,7 @@ from serving import backends
 from serving.batcher import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.repository import LABELS_FILE
+from serving.signature import Stated
 from serving.spec import ModelSpec, TensorSpec
 
 DEFAULT_MAX_ROWS = 64
@@ -35,6 +36,7 @@ SERVED_FIELDS = frozenset(
         "input.name",
         "input.data_type",
         "input.dims",
+        "input.reshape",
         "output.name",
         "output.data_type",
         "output.dims",
@@ -110,7 +112,7 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
 
     Raises `ModelConfigError` where the file's inputs or outputs contradict the artefact.
     """
-    written, policy = choices.written, choices.policy
+    written, policy = choices.written, policy_for(choices, spec)
     _agree(written, spec)
     module = backends.module(backend)
     where = f"config.pbtxt of model '{written.name}'"
@@ -130,13 +132,13 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
         backend=module.TRITON_NAMES[0],
         platform=module.TRITON_NAMES[-1],
         default_model_filename=module.FILE_NAME,
-        max_batch_size=policy.max_rows,
-        input=[pb.ModelInput(name=t.name, data_type=_data_type(t), dims=t.shape[1:]) for t in spec.advertised_inputs],
+        max_batch_size=policy.max_rows if spec.batched else 0,
+        input=[_input(tensor, spec) for tensor in spec.advertised_inputs],
         output=[
             pb.ModelOutput(
                 name=t.name,
                 data_type=_data_type(t),
-                dims=t.shape[1:],
+                dims=_dims(t, spec),
                 label_filename=LABELS_FILE if labels and t.name == spec.labels_of else "",
             )
             for t in spec.advertised_outputs
@@ -155,6 +157,59 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
         group.kind = pb.ModelInstanceGroup.KIND_GPU
         group.gpus.append(int(device.partition(":")[2]))
     return config
+
+
+def stated(choices: Choices) -> tuple[dict[str, Stated], dict[str, Stated]] | None:
+    """What the file says of the inputs and outputs, the rows in front if it sets `max_batch_size`; None if it says nothing."""
+    written = choices.written
+    if not (written.input and written.output):
+        return None
+    rows = (-1,) if written.max_batch_size else ()
+
+    def side(listed: Iterable[pb.ModelInput] | Iterable[pb.ModelOutput]) -> dict[str, Stated]:
+        return {tensor.name: (_datatype(tensor.data_type), (*rows, *tensor.dims)) for tensor in listed}
+
+    return side(written.input), side(written.output)
+
+
+def rows(choices: Choices) -> dict[str, int | None]:
+    """Where the rows are in the inputs that the file names: in front if it sets `max_batch_size`, else nowhere."""
+    return {tensor.name: 0 if choices.written.max_batch_size else None for tensor in choices.written.input}
+
+
+def _datatype(value: int) -> str:
+    """The protocol's name of a datatype of the schema."""
+    name = pb.DataType.Name(value).removeprefix("TYPE_")
+    return "BYTES" if name == "STRING" else name
+
+
+def policy_for(choices: Choices, spec: ModelSpec) -> BatchPolicy:
+    """How requests to this model are batched: as the operator chose, and not at all where it takes one row at a time.
+
+    Raises `ModelConfigError` where batching is asked of such a model.
+    """
+    if spec.batched:
+        return choices.policy
+    written = choices.written
+    if written.max_batch_size or written.HasField("dynamic_batching"):
+        raise ModelConfigError(
+            f"config.pbtxt of model '{written.name}': max_batch_size and dynamic_batching ask for batches, but the model "
+            "has no axis of rows: leave both out"
+        )
+    return dataclasses.replace(choices.policy, max_rows=1, dynamic=False)
+
+
+def _dims(tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
+    """The shape without the rows, as the file is written."""
+    shape = spec.shown_shape(tensor)
+    return shape[1:] if spec.batched else shape
+
+
+def _input(tensor: TensorSpec, spec: ModelSpec) -> pb.ModelInput:
+    shown = pb.ModelInput(name=tensor.name, data_type=_data_type(tensor), dims=_dims(tensor, spec))
+    if not tensor.file_shape:
+        shown.reshape.SetInParent()  # clients send one element, the file takes a scalar
+    return shown
 
 
 def _fields(message: Message, prefix: str = "") -> Iterator[str]:
@@ -255,8 +310,10 @@ def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
             asked = pb.DataType.Name(tensor.data_type)
             if asked != _data_type(fact):
                 raise ModelConfigError(f"{where} '{tensor.name}' is {asked}; the model's is {_data_type(fact)}")
-            if tuple(tensor.dims) != fact.shape[1:]:
+            if tuple(tensor.dims) != _dims(fact, spec):
                 raise ModelConfigError(
-                    f"{where} '{tensor.name}' has dims {list(tensor.dims)}; the model's are {list(fact.shape[1:])} "
+                    f"{where} '{tensor.name}' has dims {list(tensor.dims)}; the model's are {list(_dims(fact, spec))} "
                     "(the rows are left out)"
                 )
+            if side == "input" and tensor.HasField("reshape") and (tensor.reshape.shape or fact.file_shape):
+                raise ModelConfigError(f"{where} '{tensor.name}' has a reshape, which is served for scalars alone")

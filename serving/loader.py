@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-from serving import backends, config, golden
+from serving import backends, config, findings, golden
 from serving.backends.base import Backend, Options
 from serving.batcher import Batcher
 from serving.devices import CPU
 from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
+from serving.layout import laid_out
 from serving.metrics import ModelMetrics
 from serving.model import Model
 from serving.repository import Repository, VersionFolder
@@ -33,12 +35,13 @@ TF32_TOLERANCE = 1e-2
 class Placement:
     """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; and options for the backend.
 
-    What a model's `config.pbtxt` says goes before these.
+    What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
     """
 
     backend: str = AUTO
     device: str = "cpu"
     options: Options = dataclasses.field(default_factory=Options)
+    require_verified: bool = False
 
 
 def choose(backend: str, device: str, formats: tuple[str, ...]) -> tuple[str, str]:
@@ -81,15 +84,29 @@ def load(
 ) -> Model:
     """Makes a version live. Raises a `StartupError` of the fitting kind; nothing is left running then."""
     began = time.monotonic()
-    spec = folder.spec()
-    samples = folder.samples()
+    verified = folder.described
+    if not verified and placement.require_verified:
+        raise VerificationFailed(
+            f"{folder.path} has no spec.json and no golden samples, and --require-verified is set: bring the file in with "
+            "lstm-export import"
+        )
     backend_name, device = choose(
         choices.backend or placement.backend, choices.device or placement.device, folder.formats()
     )
+    module, artifact = backends.module(backend_name), folder.artifact(backend_name)
+    written = config.stated(choices)
+    spec = folder.spec() if verified else findings.unproved(*(written or module.stated(artifact)))
+    samples = folder.samples() if verified else []
     labels = repository.labels(name)
-    complete = config.complete(choices, spec, backend_name, device, labels=bool(labels))
-    backend = backends.module(backend_name).load(folder.artifact(backend_name), spec, device, placement.options)
+    if verified:
+        config.complete(choices, spec, backend_name, device, labels=bool(labels))  # before anything is loaded
+    backend = module.load(artifact, spec, device, placement.options)
     try:
+        if not verified:
+            with module.careful():
+                spec = _found(artifact, spec, backend, config.rows(choices) if written else {})
+        backend = laid_out(backend, spec)
+        complete = config.complete(choices, spec, backend_name, device, labels=bool(labels))
         what = f"{name} version {folder.number} in {backend_name} on {device}"
         worst = verify(backend, spec, samples, tolerance(spec, device, placement.options), what)
     except BaseException:
@@ -107,7 +124,7 @@ def load(
                 "asked": choices.backend or placement.backend,
                 "device": device,
                 "formats": ",".join(folder.formats()),
-                "verified": True,
+                "verified": verified,
                 "largest_difference": float(f"{worst:.2g}"),
                 "seconds": round(metrics.load_seconds, 3),
             }
@@ -121,10 +138,20 @@ def load(
         labels=labels,
         backend=backend_name,
         device=device,
-        verified=True,
-        batcher=Batcher(f"model '{name}' version {folder.number}", backend, choices.policy, metrics),
+        verified=verified,
+        batcher=Batcher(f"model '{name}' version {folder.number}", backend, config.policy_for(choices, spec), metrics),
         metrics=metrics,
     )
+
+
+def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None]) -> ModelSpec:
+    """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
+    try:
+        return findings.find(stated, backend.run, findings.Hints(rows=rows)).spec
+    except findings.Unclear as error:
+        raise RepositoryError(
+            f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"
+        ) from error
 
 
 def tolerance(spec: ModelSpec, device: str, options: Options) -> float:

@@ -142,6 +142,7 @@ class ModelManager:
                 log.exception("loading failed in a way that was not foreseen")
                 self._failed(entry, error)
             else:
+                entry.reason = "" if entry.verified else "not verified: it has no golden samples"
                 self._set(entry)
 
     def busy(self) -> bool:

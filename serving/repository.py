@@ -31,6 +31,11 @@ class VersionFolder:
     number: int
     path: Path
 
+    @property
+    def described(self) -> bool:
+        """Whether an exporter of ours wrote it; a bare file lies there alone."""
+        return (self.path / SPEC_FILE).exists() or (self.path / golden.FILE_NAME).exists()
+
     def spec(self) -> ModelSpec:
         """The facts that its exporter wrote. Raises `RepositoryError`."""
         return ModelSpec.read(self.path / SPEC_FILE)

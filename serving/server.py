@@ -54,6 +54,7 @@ class Settings:
     device: str = "cpu"
     threads: int = 1
     allow_tf32: bool = False
+    require_verified: bool = False
     max_steps: int = 4096
     max_message_bytes: int = 128 * 1024 * 1024
     tls_cert: Path | None = None
@@ -80,6 +81,7 @@ class Server:
             backend=settings.backend,
             device=settings.device,
             options=Options(threads=settings.threads, allow_tf32=settings.allow_tf32),
+            require_verified=settings.require_verified,
         )
         check_placement(placement)
         self._settings = settings

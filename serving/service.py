@@ -141,7 +141,7 @@ class InferenceService:
                 (model.spec.advertised_outputs, response.outputs),
             ):
                 for tensor in tensors:
-                    shown.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+                    shown.add(name=tensor.name, datatype=tensor.datatype, shape=model.spec.shown_shape(tensor))
             return response
 
     def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
@@ -182,7 +182,7 @@ class InferenceService:
             lease = self._manager.acquire(request.model_name, request.model_version)
             inference = _Inference(request, lease, call, self._access_log)
             limits = Limits(
-                max_rows=lease.model.config.max_batch_size,
+                max_rows=lease.model.config.max_batch_size or 1,
                 max_steps=self._max_steps,
                 text_only=lease.model.text_only,
             )
@@ -248,6 +248,7 @@ class _Inference:
             self.encode,
             self.finish,
             self._call.deadline_ns,
+            decoded.shared,
         )
         model = self._lease.model
         self._call.on_cancel(lambda: model.cancel(pending))

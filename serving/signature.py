@@ -34,9 +34,9 @@ def check(artifact: Path, side: str, expected: Sequence[TensorSpec], stated: Map
             raise RepositoryError(
                 f"{artifact}: {tensor.name} is {datatype} in the file and {tensor.datatype} in its specification"
             )
-        if shape is not None and not _fits(shape, tensor.shape):
+        if shape is not None and not _fits(shape, tensor.file_shape):
             raise RepositoryError(
-                f"{artifact}: {tensor.name} has shape {list(shape)} in the file and {list(tensor.shape)} in its "
+                f"{artifact}: {tensor.name} has shape {list(shape)} in the file and {list(tensor.file_shape)} in its "
                 "specification (-1 is a free size)"
             )
 

@@ -49,11 +49,24 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class TensorSpec:
-    """One named tensor: `datatype` is a key of `DTYPES`; `shape` includes axis 0 (the rows), -1 where the size is free."""
+    """One named tensor: `datatype` is a key of `DTYPES`; `shape` includes axis 0 (the rows), -1 where the size is free.
+
+    `rows_axis` is where the rows are in the file: 0 unless someone else has exported it, None where the file has no such
+    axis, be it that all rows share the tensor or that the model takes one row at a time.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    rows_axis: int | None = 0
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        """The shape in the file itself."""
+        rows, *others = self.shape
+        if self.rows_axis is not None:
+            others.insert(self.rows_axis, rows)
+        return tuple(others)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -83,6 +96,9 @@ class ModelSpec:
     `inputs` and `outputs` are the file's own, in its own order, none of them optional. `tolerance` is the largest
     `|a - b| / max(1, |b|)` that two backends may disagree by. `vocabulary` is the number of ids for a model whose first
     input holds token ids, else 0.
+
+    A model that is not `batched` takes one row at a time and knows no axis of rows: clients send and get the shapes of the
+    file. With `state_advertised` the state is made of ordinary inputs and outputs, which a client must send and always gets.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -94,6 +110,8 @@ class ModelSpec:
     weights_sha256: str
     vocabulary: int = 0
     labels_of: str = ""
+    batched: bool = True
+    state_advertised: bool = False
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -113,6 +131,11 @@ class ModelSpec:
                     raise RepositoryError(
                         f"{tensor.name} has shape {list(tensor.shape)}; sizes are positive, or -1 if free"
                     )
+                if tensor.rows_axis is not None and not 0 <= tensor.rows_axis < len(tensor.shape):
+                    raise RepositoryError(
+                        f"{tensor.name} has its rows on axis {tensor.rows_axis}, but {len(tensor.shape)} axes"
+                    )
+        self._check_rows()
         inputs, outputs = {t.name for t in self.inputs}, {t.name for t in self.outputs}
         for pair in self.state:
             if pair.input not in inputs or pair.output not in outputs:
@@ -129,10 +152,29 @@ class ModelSpec:
                 "would be verified"
             )
 
+    def _check_rows(self) -> None:
+        with_rows = [tensor.name for tensor in (*self.inputs, *self.outputs) if tensor.rows_axis is not None]
+        if not self.batched and with_rows:
+            raise RepositoryError(f"a model that takes one row at a time has no axis of rows, but {with_rows} have one")
+        if self.batched and (lone := [tensor.name for tensor in self.outputs if tensor.rows_axis is None]):
+            raise RepositoryError(f"outputs {lone} have no axis of rows, so nobody knows which row they belong to")
+        if self.batched and not any(tensor.rows_axis is not None for tensor in self.inputs):
+            raise RepositoryError("no input has an axis of rows")
+
+    @functools.cached_property
+    def shared(self) -> frozenset[str]:
+        """Inputs of which the file takes one for all rows: rows with different values never share a batch."""
+        return frozenset(tensor.name for tensor in self.inputs if self.batched and tensor.rows_axis is None)
+
+    def shown_shape(self, tensor: TensorSpec) -> tuple[int, ...]:
+        """The shape that clients are told: without rows where the model has none, and never without any axis."""
+        shape = tensor.shape if self.batched else tensor.shape[1:]
+        return (*shape, 1) if len(shape) == (1 if self.batched else 0) and tensor.rows_axis is None else shape
+
     @functools.cached_property
     def filled_in(self) -> frozenset[str]:
         """Inputs that a client may leave out: the server knows what to put there (true lengths, a fresh state)."""
-        names = {pair.input for pair in self.state}
+        names = set() if self.state_advertised else {pair.input for pair in self.state}
         return frozenset(names | {self.lengths.input} if self.lengths else names)
 
     @functools.cached_property
@@ -143,7 +185,7 @@ class ModelSpec:
     @functools.cached_property
     def advertised_outputs(self) -> tuple[TensorSpec, ...]:
         """What metadata shows and a client gets when it names no outputs; new state only by name."""
-        hidden = {pair.output for pair in self.state}
+        hidden = set() if self.state_advertised else {pair.output for pair in self.state}
         return tuple(tensor for tensor in self.outputs if tensor.name not in hidden)
 
     def to_json(self) -> str:
@@ -173,7 +215,10 @@ class ModelSpec:
 
 
 def _tensors(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(e["name"], e["datatype"], tuple(int(size) for size in e["shape"])) for e in entries)
+    return tuple(
+        TensorSpec(e["name"], e["datatype"], tuple(int(size) for size in e["shape"]), e.get("rows_axis", 0))
+        for e in entries
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,11 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
     TEXT_ONLY: bool                   BYTES tensors hold UTF-8 text, as the runtime carries nothing else
     def available(device: str) -> None
         Raises BackendUnavailable, saying what is missing, when it cannot run on `device` ("cpu" or "cuda:N") here.
+    def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]
+        What the file itself says of its inputs and outputs, in its own layout. Raises RepositoryError when it cannot be
+        read, or says nothing.
+    def careful() -> ContextManager[None]
+        Within it a call with sizes that do not fit each other raises, whatever the runtime does otherwise.
     def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend
         Raises RepositoryError when the artefact cannot be read, BackendUnavailable when the device cannot take it.
 
@@ -16,10 +21,12 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from serving.signature import Stated
 from serving.spec import ModelSpec, Tensors
 
 
@@ -56,6 +63,10 @@ class BackendModule(Protocol):
     TEXT_ONLY: bool
 
     def available(self, device: str) -> None: ...
+
+    def stated(self, artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]: ...
+
+    def careful(self) -> AbstractContextManager[None]: ...
 
     def load(self, artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend: ...
 

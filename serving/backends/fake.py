@@ -8,9 +8,11 @@ when the first element of any row equals `delay_on` (always if that is null), an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable, RepositoryError
+from serving.signature import Stated
 from serving.spec import ModelSpec, Tensors
 
 FILE_NAME = "model.fake.json"
@@ -29,6 +32,16 @@ def available(device: str) -> None:
     """Everywhere, on the CPU."""
     if device != "cpu":
         raise BackendUnavailable(f"the fake backend runs on the CPU only; device {device!r} was asked for")
+
+
+def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
+    """Nothing: a fake model is whatever its specification says."""
+    raise RepositoryError(f"{artifact} says nothing of its inputs and outputs; it needs a spec.json")
+
+
+def careful() -> AbstractContextManager[None]:
+    """Nothing to do: it raises by itself."""
+    return contextlib.nullcontext()
 
 
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> FakeBackend:

@@ -8,9 +8,11 @@ not load. What it really took is therefore asked for afterwards, and anything le
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,20 @@ def available(device: str) -> None:
         )
 
 
+def stated(artifact: Path) -> tuple[Mapping[str, signature.Stated], Mapping[str, signature.Stated]]:
+    """What the file says of its inputs and outputs. Raises `RepositoryError` when it cannot be read."""
+    available("cpu")
+    if not artifact.is_file():
+        raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
+    session = _session(artifact, None, Options())
+    return _both_sides(artifact, session)
+
+
+def careful() -> AbstractContextManager[None]:
+    """Nothing to do: it raises by itself."""
+    return contextlib.nullcontext()
+
+
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> OnnxRuntimeBackend:
     """Reads an ONNX file for `device`.
 
@@ -79,10 +95,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Onnx
             f"ONNX Runtime could not take {device} and fell back to {', '.join(session.get_providers())}; its log says "
             "which CUDA or cuDNN library is missing: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
-    try:
-        inputs, outputs = _stated(session.get_inputs()), _stated(session.get_outputs())
-    except UnicodeDecodeError as error:
-        raise RepositoryError(f"{artifact} names a tensor in bytes that are no text; the file is damaged") from error
+    inputs, outputs = _both_sides(artifact, session)
     signature.check(artifact, "inputs", spec.inputs, inputs)
     signature.check(artifact, "outputs", spec.outputs, outputs)
     if unknown := [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.datatype == "BF16"]:
@@ -142,7 +155,7 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
     # A plan for one shape is wasted where every batch has another. The arena stays, for long sequences: without it, 64
     # rows of 512 steps take 77 ms instead of 38, as every call asks the system for its memory again.
     settings.enable_mem_pattern = False
-    settings.log_severity_level = 3  # errors; warnings about a file come with every load and change nothing
+    settings.log_severity_level = 4  # what it cannot do is raised, and told by us; warnings come with every load
     providers: list[Any] = ["CPUExecutionProvider"]
     if index is not None:
         onnxruntime.preload_dlls(directory="")  # CUDA and cuDNN from their Python packages, if they are installed
@@ -164,6 +177,13 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
         raise RepositoryError(f"{artifact} cannot be read by ONNX Runtime: {first_line(error)}") from error
     except (state.EPFail, state.EngineError) as error:
         raise BackendUnavailable(f"ONNX Runtime cannot take cuda:{index}: {first_line(error)}") from error
+
+
+def _both_sides(artifact: Path, session: Any) -> tuple[Mapping[str, signature.Stated], Mapping[str, signature.Stated]]:
+    try:
+        return _stated(session.get_inputs()), _stated(session.get_outputs())
+    except UnicodeDecodeError as error:
+        raise RepositoryError(f"{artifact} names a tensor in bytes that are no text; the file is damaged") from error
 
 
 def _stated(tensors: Sequence[Any]) -> dict[str, signature.Stated]:

@@ -10,9 +10,11 @@ runs the loops of TensorFlow 2; the file is looked at before it is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,20 @@ def available(device: str) -> None:
         )
 
 
+def stated(artifact: Path) -> tuple[Mapping[str, signature.Stated], Mapping[str, signature.Stated]]:
+    """What `serving_default` says of its inputs and outputs. Raises `RepositoryError` when the folder cannot be read."""
+    available("cpu")
+    _check_there(artifact)
+    tf = _tensorflow()
+    found = _meta_graph(artifact).signature_def[SIGNATURE]
+    return _stated(tf, found.inputs), _stated(tf, found.outputs)
+
+
+def careful() -> AbstractContextManager[None]:
+    """Nothing to do: it raises by itself."""
+    return contextlib.nullcontext()
+
+
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> SavedModelBackend:
     """Reads a SavedModel folder with the tag `serve` and the signature `serving_default` for `device`.
 
@@ -59,13 +75,12 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
     device cannot be taken.
     """
     available(device)
-    if not (artifact / "saved_model.pb").is_file():
-        raise RepositoryError(f"{artifact} is missing or holds no saved_model.pb: the version holds no {FILE_NAME}")
+    _check_there(artifact)
     tf = _tensorflow()
     meta_graph = _meta_graph(artifact)
-    stated = meta_graph.signature_def[SIGNATURE]
-    signature.check(artifact, "inputs", spec.inputs, _stated(tf, stated.inputs))
-    signature.check(artifact, "outputs", spec.outputs, _stated(tf, stated.outputs))
+    found = meta_graph.signature_def[SIGNATURE]
+    signature.check(artifact, "inputs", spec.inputs, _stated(tf, found.inputs))
+    signature.check(artifact, "outputs", spec.outputs, _stated(tf, found.outputs))
     tf.config.experimental.enable_tensor_float_32_execution(options.allow_tf32)  # of the process, not of the session
     graph = tf.Graph()
     index = devices.cuda_index(device)
@@ -84,17 +99,17 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
         raise RepositoryError(f"{artifact} cannot be read by TensorFlow: {first_line(error)}") from error
     finally:
         logger.setLevel(level)
-    return SavedModelBackend(session, stated, spec)
+    return SavedModelBackend(session, found, spec)
 
 
 class SavedModelBackend:
     """A loaded SavedModel; see `serving.backends.base.Backend`. Every set of outputs gets a callable of its own."""
 
-    def __init__(self, session: Any, stated: Any, spec: ModelSpec) -> None:
+    def __init__(self, session: Any, found: Any, spec: ModelSpec) -> None:
         self._session = session
         self._inputs = tuple(tensor.name for tensor in spec.inputs)
-        self._feeds = [stated.inputs[name].name for name in self._inputs]
-        self._fetches = {tensor.name: stated.outputs[tensor.name].name for tensor in spec.outputs}
+        self._feeds = [found.inputs[name].name for name in self._inputs]
+        self._fetches = {tensor.name: found.outputs[tensor.name].name for tensor in spec.outputs}
         self._callables: dict[tuple[str, ...], Any] = {}
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
@@ -136,6 +151,11 @@ def _tensorflow() -> Any:
     return tensorflow
 
 
+def _check_there(artifact: Path) -> None:
+    if not (artifact / "saved_model.pb").is_file():
+        raise RepositoryError(f"{artifact} is missing or holds no saved_model.pb: the version holds no {FILE_NAME}")
+
+
 def _meta_graph(artifact: Path) -> Any:
     """The graph with the tag `serve`, parsed but not loaded. Raises `RepositoryError` unless it has the signature."""
     from google.protobuf.message import DecodeError
@@ -173,10 +193,10 @@ def _config(tf: Any, meta_graph: Any, index: int | None, options: Options) -> An
 def _stated(tf: Any, tensors: Any) -> dict[str, signature.Stated]:
     """Names, datatypes and shapes of a signature's side (a map of TensorInfo)."""
     names = {dtype: name for name, dtype in DTYPES.items()}
-    stated: dict[str, signature.Stated] = {}
+    told: dict[str, signature.Stated] = {}
     for name, info in tensors.items():
         dtype = tf.dtypes.as_dtype(info.dtype)
         datatype = "BF16" if dtype == tf.bfloat16 else names.get(np.dtype(dtype.as_numpy_dtype), dtype.name)
         shape = None if info.tensor_shape.unknown_rank else tuple(int(d.size) for d in info.tensor_shape.dim)
-        stated[name] = (datatype, shape)
-    return stated
+        told[name] = (datatype, shape)
+    return told

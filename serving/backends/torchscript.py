@@ -6,15 +6,16 @@ model loaded decides, for every TorchScript model of this server whose worker th
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from serving import devices
+from serving import devices, signature
 from serving.backends.base import Options, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import BF16, ModelSpec, Tensors, TensorSpec
@@ -22,6 +23,12 @@ from serving.spec import BF16, ModelSpec, Tensors, TensorSpec
 FILE_NAME = "model.pt"
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
 TEXT_ONLY = False
+
+CONFIG_EXAMPLE = """\
+max_batch_size: 64
+input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 8 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
+"""
 
 
 def available(device: str) -> None:
@@ -40,6 +47,28 @@ def available(device: str) -> None:
         )
     if index >= torch.cuda.device_count():
         raise BackendUnavailable(f"torch sees {torch.cuda.device_count()} GPUs, so there is no {device} for it")
+
+
+def stated(artifact: Path) -> tuple[Mapping[str, signature.Stated], Mapping[str, signature.Stated]]:
+    """Always raises `RepositoryError`: a TorchScript file states neither shapes nor datatypes nor names of outputs."""
+    raise RepositoryError(
+        f"{artifact} states no shapes and no datatypes, so something else must: write them into config.pbtxt beside the "
+        "version (dims without the rows if max_batch_size is set), as in:\n"
+        f"{CONFIG_EXAMPLE}"
+        "or import the file with: lstm-export import FILE --input NAME:FP32[-1,-1,8] --output NAME:FP32[-1,2] ..."
+    )
+
+
+@contextlib.contextmanager
+def careful() -> Iterator[None]:
+    """Without oneDNN, whose LSTM does not look at the sizes of the state and writes where it must not.
+
+    Of the process, like the threads: other models go round oneDNN meanwhile.
+    """
+    import torch
+
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
 
 
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> TorchScriptBackend:

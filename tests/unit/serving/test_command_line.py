@@ -24,6 +24,7 @@ def test_defaults() -> None:
         "device": "cpu",
         "threads": 1,
         "allow_tf32": False,
+        "require_verified": False,
         "max_steps": 4096,
         "max_message_bytes": 128 * 2**20,
         "auth_health": "token",

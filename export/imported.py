@@ -1,0 +1,181 @@
+"""Brings a finished file into a model repository: an ONNX file, a TorchScript file or a SavedModel that someone else made.
+
+The file is not changed. What it says of itself is read, what it does not say is given, and both are proved by running it
+(`serving.findings`). One fact that surprises: there is no trained model to compare with, so the golden samples are the file's
+own answers. They prove that it computes the same wherever it is served, not that it is right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from export.errors import ExportError
+from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
+from serving import backends, findings, golden
+from serving import spec as specification
+from serving.backends.base import Backend, Options
+from serving.findings import Hints
+from serving.layout import laid_out
+from serving.signature import Stated
+from serving.spec import DTYPES, ModelSpec
+
+_BY_SUFFIX = {
+    ".onnx": "onnx_runtime",
+    ".pt": "torchscript",
+    ".pth": "torchscript",
+    ".ts": "torchscript",
+    ".jit": "torchscript",
+}
+_TENSOR = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+)\[(?P<shape>[-0-9, ]*)\]")
+_GOLDEN_ELEMENTS = 1_000_000  # of all samples together; more are left out, the last ones first
+
+
+def backend_of(file: Path) -> str:
+    """The backend that reads this file or folder. Raises `ExportError` when none does."""
+    if not file.exists():
+        raise ExportError(f"{file} does not exist")
+    if file.is_dir():
+        if (file / "saved_model.pb").is_file():
+            return "saved_model"
+        raise ExportError(f"{file} is a folder without saved_model.pb, so no SavedModel")
+    if file.suffix not in _BY_SUFFIX:
+        raise ExportError(f"{file} ends in {file.suffix!r}; known are {', '.join(_BY_SUFFIX)} and SavedModel folders")
+    return _BY_SUFFIX[file.suffix]
+
+
+def tensor(text: str) -> tuple[str, Stated]:
+    """Name, datatype and shape of `NAME:DATATYPE[SIZES]`, as in `x:FP32[-1,-1,8]`. Raises `ExportError`."""
+    found = _TENSOR.fullmatch(text.strip())
+    if found is None or found["datatype"] not in DTYPES:
+        raise ExportError(
+            f"{text!r} is no tensor: write NAME:DATATYPE[SIZES], as in x:FP32[-1,-1,8], with one of {', '.join(DTYPES)}"
+        )
+    return found["name"], (found["datatype"], sizes(found["shape"], text))
+
+
+def sizes(text: str, where: str) -> tuple[int, ...]:
+    """Comma-separated sizes, -1 where free. Raises `ExportError`."""
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ExportError(f"{where!r} holds sizes that are no whole numbers") from error
+    if any(size < 1 and size != -1 for size in found):
+        raise ExportError(f"{where!r} holds a size that is neither positive nor -1 (free)")
+    return found
+
+
+def publish_file(
+    file: Path,
+    *,
+    repository: Path,
+    name: str,
+    version: int | None = None,
+    inputs: Mapping[str, Stated] | None = None,
+    outputs: Mapping[str, Stated] | None = None,
+    hints: Hints,
+    tolerance: float = findings.TOLERANCE,
+) -> tuple[Version, ModelSpec]:
+    """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
+
+    `inputs` and `outputs` are for a file that does not state them (TorchScript). Raises `ExportError`, `Unclear` when
+    a person has to decide, other `StartupError`s when the file cannot be loaded or contradicts itself, and `OSError`.
+    Whatever it raises, the repository holds no part of the version then.
+    """
+    check_name(name)
+    chosen = backend_of(file)
+    module = backends.module(chosen)
+    if version is not None:
+        check_version(repository / name, version)
+    if inputs and outputs:
+        stated: tuple[Mapping[str, Stated], Mapping[str, Stated]] | None = (inputs, outputs)
+    elif inputs or outputs:
+        raise ExportError("name both the inputs (--input) and the outputs (--output), or neither")
+    elif chosen == "torchscript":
+        raise ExportError(
+            f"{file} is TorchScript, which states no names of outputs, no shapes and no datatypes: give them in order, as in "
+            "--input x:FP32[-1,-1,8] --output y:FP32[-1,2]"
+        )
+    else:
+        stated = None
+    repository.mkdir(parents=True, exist_ok=True)
+    with work_folder(repository) as work:
+        folder = work / "version"
+        folder.mkdir()
+        artifact = folder / module.FILE_NAME
+        if file.is_dir():
+            shutil.copytree(file, artifact)
+        else:
+            shutil.copyfile(file, artifact)
+        unproved = findings.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact))
+        backend = module.load(artifact, unproved, "cpu", Options())
+        try:
+            with module.careful():
+                found = findings.find(unproved, backend.run, hints)
+            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
+            samples = _few(found)
+            difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)
+        finally:
+            backend.close()
+        golden.write_samples(folder / golden.FILE_NAME, samples)
+        (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
+        path = place(folder, repository / name, version, "")
+        return Version(path, (Written(chosen, size_of(path / module.FILE_NAME), difference),)), spec
+
+
+def described(spec: ModelSpec) -> str:
+    """What was found out, for people."""
+    lines = ["one row at a time: the file has no axis of rows" if not spec.batched else "rows proved apart"]
+    pairs = {pair.input: pair.output for pair in spec.state}
+    for side, tensors in (("input", spec.inputs), ("output", spec.outputs)):
+        for each in tensors:
+            words = [f"  {side:<7}{each.name:<16}{each.datatype} {list(spec.shown_shape(each))}"]
+            if each.rows_axis:
+                words.append(f"rows on axis {each.rows_axis} in the file")
+            if each.name in spec.shared:
+                words.append("one for all rows")
+            if each.name in pairs:
+                words.append(f"state, next value in {pairs[each.name]}")
+            lines.append(", ".join(words))
+    return "\n".join(lines)
+
+
+def _few(found: findings.Findings) -> list[golden.Sample]:
+    """As many samples as may travel with the version, at least one."""
+    kept: list[golden.Sample] = []
+    elements = 0
+    for sample in found.samples:
+        elements += sum(array.size for array in (*sample.inputs.values(), *sample.outputs.values()))
+        if kept and elements > _GOLDEN_ELEMENTS:
+            break
+        kept.append(sample)
+    return kept
+
+
+def _replayed(file: Path, backend: Backend, spec: ModelSpec, sample: golden.Sample) -> float:
+    got = backend.run(sample.inputs, list(sample.outputs))
+    return golden.check_agreement(f"{file}, run a second time", got, sample.outputs, spec.tolerance)
+
+
+def _source(file: Path, hints: Hints) -> dict[str, object]:
+    said = {name: value for name, value in dataclasses.asdict(hints).items() if value}
+    return {
+        "file": file.name,
+        "said": said,
+        "export": {"command": "import", "lstm-serving": importlib.metadata.version("lstm-serving")},
+    }
+
+
+def _digest(artifact: Path) -> str:
+    """SHA-256 (hex) of a file, or of names and contents of all files of a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
+        if path.is_file():
+            digest.update(str(path.relative_to(artifact)).encode() if artifact.is_dir() else b"")
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,53 @@
+"""Between our order of axes and a file's own: rows first at every border, wherever the file has them.
+
+Files that `lstm-export checkpoint` wrote have the rows first and go round this. One fact that surprises: an input that
+all rows share comes here once for each row, since that is what travels through batches, and the file gets it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.backends.base import Backend
+from serving.spec import ModelSpec, Tensors, TensorSpec
+
+
+def laid_out(backend: Backend, spec: ModelSpec) -> Backend:
+    """The backend itself where the file has the rows first everywhere, else one that moves them."""
+    if all(tensor.rows_axis == 0 for tensor in (*spec.inputs, *spec.outputs)):
+        return backend
+    return LaidOutBackend(backend, spec)
+
+
+class LaidOutBackend:
+    """A backend whose file has an order of axes of its own; see `serving.backends.base.Backend`."""
+
+    def __init__(self, backend: Backend, spec: ModelSpec) -> None:
+        self._backend = backend
+        self._inputs = {tensor.name: tensor for tensor in spec.inputs}
+        self._outputs = {tensor.name: tensor for tensor in spec.outputs}
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        fed = {name: to_file(array, self._inputs[name]) for name, array in inputs.items()}
+        return {name: from_file(array, self._outputs[name]) for name, array in self._backend.run(fed, outputs).items()}
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+def to_file(array: npt.NDArray[Any], tensor: TensorSpec) -> npt.NDArray[Any]:
+    """`[rows, ...]` as the file takes it: the rows moved to their axis, or left out."""
+    if tensor.rows_axis is None:
+        return array[0] if array.ndim > 1 else np.array(array[0])
+    return np.ascontiguousarray(np.moveaxis(array, 0, tensor.rows_axis)) if tensor.rows_axis else array
+
+
+def from_file(array: npt.NDArray[Any], tensor: TensorSpec) -> npt.NDArray[Any]:
+    """The inverse of `to_file`: `[rows, ...]`, which is one row where the file has none."""
+    if tensor.rows_axis is None:
+        return array[np.newaxis]
+    return np.ascontiguousarray(np.moveaxis(array, tensor.rows_axis, 0)) if tensor.rows_axis else array

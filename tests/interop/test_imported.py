@@ -1,0 +1,262 @@
+"""Files that others made and trained: the voice-activity models of the PyPI package silero-vad, and bare files of runtimes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from protos import grpc_service_pb2 as pb
+from serving import backends, golden
+from serving.launch import LaunchedServer
+from serving.spec import DTYPES, ModelSpec
+from tests.interop.conftest import ROOT
+from tests.wire import RawClient
+
+SILERO = ROOT / ".envs/silero/silero_vad/data"
+STEPS = 100
+FRAME = 576
+RATE = 16000
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@pytest.fixture(scope="module")
+def silero() -> Path:
+    assert SILERO.exists(), f"{SILERO} is missing; `make test` fetches it"
+    return SILERO
+
+
+@pytest.fixture(scope="module")
+def served(silero: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]:
+    """The two streaming models, imported as a user would."""
+    repository = tmp_path_factory.mktemp("imported")
+    merged = ("--shape", f"input:-1,{FRAME}", "--value", f"sr={RATE}")
+    for name, flags in (("silero_vad", merged), ("silero_vad_16k_sequence", ())):
+        done = lstm_export("import", silero / f"{name}.onnx", *flags, "--repository", repository, "--name", name)
+        assert done.returncode == 0, done.stderr
+    with LaunchedServer(repository, "--require-verified") as server:
+        yield server
+
+
+def lstm_export(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "export", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def infer(client: RawClient, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+    request = pb.ModelInferRequest(model_name=model)
+    for name, array in inputs.items():
+        request.inputs.add(name=name, datatype="INT64" if array.dtype == np.int64 else "FP32", shape=array.shape)
+        request.raw_input_contents.append(array.tobytes())
+    answer = client.method("ModelInfer")(request, timeout=30)
+    return {
+        output.name: np.frombuffer(raw, DTYPES[output.datatype]).reshape(output.shape)
+        for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
+    }
+
+
+def speech(rows: int) -> npt.NDArray[np.float32]:
+    """Frames of something that sounds, loud and soft in turn: `[STEPS, rows, FRAME]`."""
+    generator = np.random.default_rng(3)
+    time = np.arange(FRAME) / RATE
+    tones = generator.uniform(80, 300, (STEPS, rows, 1))
+    loudness = 0.5 * (1 + np.sin(np.arange(STEPS) / 7))[:, None, None]
+    frames = loudness * np.sin(2 * np.pi * tones * time) + generator.normal(0, 0.02, (STEPS, rows, FRAME))
+    return frames.astype(np.float32)
+
+
+def session(file: Path) -> Any:
+    """The file itself, with none of our code around it."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(file))
+
+
+def test_one_merged_state_and_a_shared_sample_rate(served: LaunchedServer, silero: Path) -> None:
+    """Two streams in one request over a hundred steps, the client carrying the state, rows first."""
+    direct = session(silero / "silero_vad.onnx")
+    theirs = np.zeros((2, 2, 128), np.float32)  # the rows on axis 1
+    ours = np.zeros((2, 2, 128), np.float32)  # the rows on axis 0
+    rate = np.array(RATE)
+    with RawClient(served.address) as client:
+        for frame in speech(2):
+            expected, theirs = direct.run(None, {"input": frame, "state": theirs, "sr": rate})
+            answer = infer(client, "silero_vad", {"input": frame, "state": ours, "sr": rate})
+            ours = answer["stateN"]
+            np.testing.assert_array_equal(answer["output"], expected)
+            np.testing.assert_array_equal(np.moveaxis(ours, 0, 1), theirs)
+    assert 0 <= expected.min() < expected.max() <= 1
+
+
+def test_separate_states_and_no_rows_at_all(served: LaunchedServer, silero: Path) -> None:
+    direct = session(silero / "silero_vad_16k_sequence.onnx")
+    theirs = ours = (np.zeros((1, 1, 128), np.float32), np.zeros((1, 1, 128), np.float32))
+    with RawClient(served.address) as client:
+        for frame in speech(1):
+            expected, *theirs = direct.run(None, {"input": frame, "h": theirs[0], "c": theirs[1]})
+            answer = infer(client, "silero_vad_16k_sequence", {"input": frame, "h": ours[0], "c": ours[1]})
+            ours = (answer["hn"], answer["cn"])
+            np.testing.assert_array_equal(answer["speech_probs"], expected)
+            for state, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(state, other)
+        config = client.call("ModelConfig", name="silero_vad_16k_sequence").config
+        assert (config.max_batch_size, [list(i.dims) for i in config.input]) == (
+            0,
+            [[-1, 576], [1, 1, 128], [1, 1, 128]],
+        )
+
+
+def test_rates_that_differ_are_answered_each_with_its_own(served: LaunchedServer, silero: Path) -> None:
+    """In one request they are refused; in several at once each gets what the file gives alone."""
+    state = np.zeros((2, 2, 128), np.float32)
+    frames = speech(2)[0]
+    with RawClient(served.address) as client:
+        with pytest.raises(grpc.RpcError, match="differs between rows"):
+            infer(client, "silero_vad", {"input": frames, "state": state, "sr": np.array([[16000], [8000]])})
+        (rate,) = [i for i in client.call("ModelMetadata", name="silero_vad").inputs if i.name == "sr"]
+        assert list(rate.shape) == [-1, 1]
+
+
+def test_perf_analyzer_drives_it(served: LaunchedServer, perf_analyzer: list[str]) -> None:
+    """It fills every advertised input by itself, the state too."""
+    command = [*perf_analyzer, "-m", "silero_vad_16k_sequence", "-i", "grpc", "-u", served.address]
+    command += ["--shape", "input:4,576", "--request-count", "50"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_where_the_file_leaves_a_choice_the_flag_is_named(silero: Path, tmp_path: Path) -> None:
+    done = lstm_export("import", silero / "silero_vad.onnx", "--repository", tmp_path, "--name", "m")
+    assert done.returncode == 2
+    assert "the input sr is one value for all rows" in done.stderr
+    assert "--value sr=" in done.stderr
+    done = lstm_export("import", silero / "silero_vad_half.onnx", "--repository", tmp_path, "--name", "m")
+    assert "--shape NAME:SIZES" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of bare files as runtimes write them: a torch LSTM in ONNX and TorchScript, a Keras LSTM as SavedModel."""
+    import warnings
+
+    import keras
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = torch.nn.LSTM(8, 16, batch_first=True)
+            self.head = torch.nn.Linear(16, 3)
+
+        def forward(self, x: torch.Tensor, h0: torch.Tensor, c0: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            steps, (hn, cn) = self.lstm(x, (h0, c0))
+            return self.head(steps), hn, cn
+
+    repository = tmp_path_factory.mktemp("plain")
+    network = Network()
+    example = (torch.zeros(2, 5, 8), torch.zeros(1, 2, 16), torch.zeros(1, 2, 16))
+    axes = {"x": [0, 1], "y": [0, 1], "h0": [1], "c0": [1], "hn": [1], "cn": [1]}
+    for model in ("torch_onnx", "torch_script", "keras_saved"):
+        (repository / model / "1").mkdir(parents=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network, example, repository / "torch_onnx/1/model.onnx", input_names=["x", "h0", "c0"],
+            output_names=["y", "hn", "cn"], dynamic_axes=axes, dynamo=False,
+        )  # fmt: skip
+        torch.jit.trace(network, example).save(str(repository / "torch_script/1/model.pt"))
+        keras_network = keras.Sequential([keras.Input((None, 8)), keras.layers.LSTM(16), keras.layers.Dense(3)])
+        keras_network.export(repository / "keras_saved/1/model.savedmodel", verbose=False)
+    return repository
+
+
+def test_nothing_but_the_file(plain: Path) -> None:
+    with LaunchedServer(plain) as server, RawClient(server.address) as client:
+        index = {entry.name: (entry.state, entry.reason) for entry in client.call("RepositoryIndex").models}
+        for model in ("torch_onnx", "keras_saved"):
+            assert index[model] == ("READY", "not verified: it has no golden samples")
+            assert f'model="{model}",state="READY",verified="false",version="1"}} 1.0' in server.metrics()
+        state, reason = index["torch_script"]
+        assert state == "UNAVAILABLE"
+        assert "states no shapes and no datatypes" in reason
+        assert 'input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 8 ] } ]' in reason
+        x = np.random.default_rng(0).normal(size=(3, 7, 8)).astype(np.float32)
+        h, c = np.ones((3, 1, 16), np.float32), np.zeros((3, 1, 16), np.float32)
+        answer = infer(client, "torch_onnx", {"x": x, "h0": h, "c0": c})
+        y, hn, _ = session(plain / "torch_onnx/1/model.onnx").run(
+            None, {"x": x, "h0": np.moveaxis(h, 0, 1), "c0": np.moveaxis(c, 0, 1)}
+        )
+        np.testing.assert_array_equal(answer["y"], y)
+        np.testing.assert_array_equal(np.moveaxis(answer["hn"], 0, 1), hn)
+        (given,) = client.call("ModelMetadata", name="keras_saved").inputs
+        (told,) = client.call("ModelMetadata", name="keras_saved").outputs
+        assert list(given.shape) == [-1, -1, 8]
+        assert infer(client, "keras_saved", {given.name: x})[told.name].shape == (3, 3)
+
+
+def test_what_is_not_verified_may_be_refused(plain: Path) -> None:
+    with LaunchedServer(plain, "--require-verified") as server, RawClient(server.address) as client:
+        for entry in client.call("RepositoryIndex").models:
+            assert entry.state == "UNAVAILABLE"
+            assert "--require-verified is set: bring the file in with lstm-export import" in entry.reason
+
+
+def test_a_bare_torchscript_file_is_served_once_its_tensors_are_written_down(plain: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    (model / "1").mkdir(parents=True)
+    (model / "1/model.pt").write_bytes((plain / "torch_script/1/model.pt").read_bytes())
+    (model / "config.pbtxt").write_text("""
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, -1, 8 ] },
+                { name: "h0" data_type: TYPE_FP32 dims: [ 1, -1, 16 ] },
+                { name: "c0" data_type: TYPE_FP32 dims: [ 1, -1, 16 ] } ]
+        output [ { name: "y" data_type: TYPE_FP32 dims: [ -1, -1, 3 ] },
+                 { name: "hn" data_type: TYPE_FP32 dims: [ 1, -1, 16 ] },
+                 { name: "cn" data_type: TYPE_FP32 dims: [ 1, -1, 16 ] } ]
+    """)
+    with LaunchedServer(tmp_path) as server, RawClient(server.address) as client:
+        (entry,) = client.call("RepositoryIndex").models
+        assert (entry.state, entry.reason) == ("READY", "not verified: it has no golden samples")
+        x, state = np.ones((1, 4, 8), np.float32), np.zeros((1, 1, 16), np.float32)
+        answer = infer(client, "m", {"x": x, "h0": state, "c0": state})  # the shapes of the file
+        assert answer["y"].shape == (1, 4, 3)
+        np.testing.assert_allclose(
+            answer["y"], session(plain / "torch_onnx/1/model.onnx").run(["y"], {"x": x, "h0": state, "c0": state})[0],
+            rtol=0, atol=1e-6,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "form"), [("torch_onnx", "model.onnx"), ("keras_saved", "model.savedmodel")])
+def test_imported_files_are_verified_when_they_load(model: str, form: str, plain: Path, tmp_path: Path) -> None:
+    file = plain / model / "1" / form
+    done = lstm_export("import", file, "--repository", tmp_path, "--name", model)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / model / "1"
+    spec = ModelSpec.read(folder / "spec.json")
+    assert spec.batched
+    assert spec.source["file"] == form
+    assert golden.read_samples(folder / "golden.npz")
+    with LaunchedServer(tmp_path, "--require-verified") as server:
+        assert server.wait_for("loaded", 1)["verified"] is True
+
+
+def test_torchscript_needs_its_tensors_named(plain: Path, tmp_path: Path) -> None:
+    file = plain / "torch_script/1/model.pt"
+    done = lstm_export("import", file, "--repository", tmp_path, "--name", "m")
+    assert done.returncode == 2
+    assert "--input x:FP32[-1,-1,8]" in done.stderr
+    flags = ["--input", "x:FP32[-1,-1,8]", "--input", "h0:FP32[1,-1,16]", "--input", "c0:FP32[1,-1,16]"]
+    flags += ["--output", "y:FP32[-1,-1,3]", "--output", "hn:FP32[1,-1,16]", "--output", "cn:FP32[1,-1,16]"]
+    done = lstm_export("import", file, *flags, "--repository", tmp_path, "--name", "m")
+    assert done.returncode == 0, done.stderr
+    assert "state, next value in hn" in done.stdout
+    backend = backends.module("torchscript")
+    assert (tmp_path / "m/1" / backend.FILE_NAME).exists()

@@ -1,0 +1,234 @@
+"""What is found out about a foreign file, on functions that stand for one: names, state, and where the rows are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from serving import findings
+from serving.errors import RepositoryError
+from serving.findings import Hints, Unclear, find, unproved
+from serving.layout import LaidOutBackend
+from serving.spec import StatePair, Tensors
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def stated(inputs: Shapes, outputs: Shapes, datatypes: Mapping[str, str] | None = None) -> findings.ModelSpec:
+    kinds = datatypes or {}
+    return unproved(*({n: (kinds.get(n, "FP32"), s) for n, s in side.items()} for side in (inputs, outputs)))
+
+
+def running_sum(steps: int) -> findings.Run:
+    """A recurrent function along the axis of the steps of `x`, from the state `h` `[1, rows, 4]` if there is one."""
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        x = inputs["x"]
+        sums = np.cumsum(x, axis=steps)
+        answers = {"y": sums}
+        if "h" in inputs:
+            last = np.take(sums, -1, axis=steps)  # [rows, 4]
+            answers = {"y": sums + np.expand_dims(inputs["h"][0], steps), "hn": inputs["h"] + last[None]}
+        return {name: answers[name] for name in outputs}
+
+    return run
+
+
+def found(spec: findings.ModelSpec, run: findings.Run, **said: object) -> findings.Findings:
+    return find(spec, run, Hints(**said))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(1, 0), (0, 1)])
+def test_rows_first_and_time_first(steps: int, rows: int) -> None:
+    result = found(stated({"x": (-1, -1, 4)}, {"y": (-1, -1, 4)}), running_sum(steps))
+    assert result.spec.batched
+    assert [(t.shape, t.rows_axis) for t in (*result.spec.inputs, *result.spec.outputs)] == [((-1, -1, 4), rows)] * 2
+    for sample in result.samples:
+        np.testing.assert_allclose(sample.outputs["y"], np.cumsum(sample.inputs["x"], axis=1), rtol=0, atol=1e-6)
+
+
+def test_a_state_whose_rows_are_elsewhere() -> None:
+    spec = stated({"x": (-1, -1, 4), "h": (1, -1, 4)}, {"y": (-1, -1, 4), "hn": (-1, -1, -1)})
+    result = found(spec, running_sum(1)).spec
+    assert result.state == (StatePair("h", "hn"),)
+    assert result.streamable
+    assert {t.name: (t.shape, t.rows_axis) for t in (*result.inputs, *result.outputs)} == {
+        "x": ((-1, -1, 4), 0),
+        "h": ((-1, 1, 4), 1),
+        "y": ((-1, -1, 4), 0),
+        "hn": ((-1, 1, 4), 1),
+    }
+
+
+def test_one_row_at_a_time() -> None:
+    spec = stated({"x": (-1, 4), "h": (1, 1, 4)}, {"y": (-1, 4), "hn": (1, 1, 4)})
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        sums = np.cumsum(inputs["x"], axis=0) + inputs["h"][0]
+        return {"y": sums, "hn": sums[-1][None, None]}
+
+    result = found(spec, run)
+    assert not result.spec.batched
+    assert {t.name: result.spec.shown_shape(t) for t in (*result.spec.inputs, *result.spec.outputs)} == {
+        "x": (-1, 4),
+        "h": (1, 1, 4),
+        "y": (-1, 4),
+        "hn": (1, 1, 4),
+    }
+    assert all(len(array) == 1 for sample in result.samples for array in sample.inputs.values())
+
+
+def test_a_value_that_all_rows_share() -> None:
+    spec = stated({"x": (-1, 4), "rate": ()}, {"y": (-1, 4)}, {"rate": "INT64"})
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        assert inputs["rate"] == 16000
+        return {"y": inputs["x"] * inputs["rate"]}
+
+    with pytest.raises(Unclear, match=r"rate is one value for all rows.*--value rate="):
+        found(spec, run)
+    result = found(spec, run, values={"rate": 16000})
+    assert result.spec.shared == {"rate"}
+    (x, rate) = result.spec.inputs
+    assert (result.spec.shown_shape(x), result.spec.shown_shape(rate)) == ((-1, 4), (-1, 1))
+
+    class File:
+        def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            return run(inputs, outputs)
+
+        def close(self) -> None: ...
+
+    for sample in result.samples:  # what is kept can be replayed through the server's own layout
+        assert len(sample.inputs["rate"]) == len(sample.inputs["x"])
+        got = LaidOutBackend(File(), result.spec).run(sample.inputs, ["y"])["y"]
+        np.testing.assert_array_equal(got, sample.outputs["y"])
+
+
+def test_rows_that_may_lie_along_two_axes_are_a_choice() -> None:
+    spec = stated({"x": (-1, -1)}, {"y": (-1, -1)})
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": inputs["x"] * 2}
+
+    with pytest.raises(Unclear, match=r"rows could lie along several axes: x=0 or x=1; say which with --rows"):
+        found(spec, run)
+    assert found(spec, run, rows={"x": 1}).spec.inputs[0].rows_axis == 1
+
+
+def test_a_hint_is_proved_too() -> None:
+    with pytest.raises(RepositoryError, match="rows do touch each other along x=1"):
+        found(stated({"x": (-1, -1, 4)}, {"y": (-1, -1, 4)}), running_sum(1), rows={"x": 1})
+
+
+def test_rows_may_be_ruled_out() -> None:
+    spec = stated({"x": (-1, -1, 4)}, {"y": (-1, -1, 4)})
+    assert not found(spec, running_sum(1), rows={"x": None}).spec.batched
+
+
+def test_rows_that_touch_each_other_are_no_rows() -> None:
+    """A softmax over the batch, a normalisation by its mean: what changes one row changes all."""
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": inputs["x"] - inputs["x"].mean(axis=0)}
+
+    assert not found(stated({"x": (-1, 4)}, {"y": (-1, 4)}), run).spec.batched
+
+
+def test_an_output_without_rows_belongs_to_nobody() -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": inputs["x"], "norm": np.float32(1)}
+
+    result = found(stated({"x": (-1, 4)}, {"y": (-1, 4), "norm": ()}), run)
+    assert not result.spec.batched
+    assert result.spec.shown_shape(result.spec.outputs[1]) == (1,)
+
+
+def only(size: int) -> findings.Run:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        if inputs["x"].shape[1] != size:
+            raise ValueError(f"I take {size}\nand this is my stack")
+        return {"y": inputs["x"][:, :1]}
+
+    return run
+
+
+def test_a_size_that_only_seems_free() -> None:
+    spec = stated({"x": (-1, -1)}, {"y": (-1, 1)})
+    with pytest.raises(Unclear, match=r"could not be run on anything.*I take 576; .*--shape NAME:SIZES") as raised:
+        found(spec, only(576))
+    assert "my stack" not in str(raised.value)
+    with pytest.raises(Unclear, match=r"does not take every size that it calls free: with 5 along those of x"):
+        found(spec, only(24))
+    assert found(spec, only(576), shapes={"x": (-1, 576)}).spec.inputs[0].shape == (-1, 576)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"shapes": {"z": (1,)}}, "there is no input 'z'; the file has x"),
+        ({"shapes": {"x": (-1, 5)}}, r"\[-1, 5\] of x does not fit the file's, \[-1, -1, 4\]"),
+        ({"rows": {"x": 3}}, "x has no axis 3"),
+        ({"state": {"x": "z"}}, "there is no output 'z'"),
+    ],
+)
+def test_hints_that_do_not_fit(said: Mapping[str, object], message: str) -> None:
+    with pytest.raises(RepositoryError, match=message):
+        found(stated({"x": (-1, -1, 4)}, {"y": (-1, -1, 4)}), running_sum(1), **said)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "pairs"),
+    [
+        (("x", "h0", "c0"), ("y", "hn", "cn"), {"h0": "hn", "c0": "cn"}),
+        (("x", "c0", "h0"), ("y", "hn", "cn"), {"h0": "hn", "c0": "cn"}),  # never by order
+        (("x", "h_in", "c_in"), ("c_out", "h_out", "y"), {"h_in": "h_out", "c_in": "c_out"}),
+        (("input", "state"), ("output", "stateN"), {"state": "stateN"}),
+        (("input", "hiddenState"), ("output", "newHiddenState"), {"hiddenState": "newHiddenState"}),
+        (("x", "encoder_h"), ("y", "next_encoder_h"), {"encoder_h": "next_encoder_h"}),
+        (("input",), ("output",), {}),
+        (("a",), ("b",), {}),
+    ],
+)
+def test_state_is_paired_by_name(inputs: Sequence[str], outputs: Sequence[str], pairs: Mapping[str, str]) -> None:
+    spec = stated(dict.fromkeys(inputs, (-1, 4)), dict.fromkeys(outputs, (-1, 4)))
+
+    def run(given: Tensors, wanted: Sequence[str]) -> Tensors:
+        return {name: sum(given.values()) for name in wanted}  # type: ignore[misc]
+
+    assert {pair.input: pair.output for pair in found(spec, run).spec.state} == pairs
+
+
+def test_a_pair_must_be_of_one_shape() -> None:
+    spec = stated({"h0": (-1, 4)}, {"hn": (-1, 5)})
+    assert found(spec, lambda given, wanted: {"hn": np.repeat(given["h0"][:, :1], 5, axis=1)}).spec.state == ()
+
+
+def test_names_that_leave_it_open() -> None:
+    spec = stated({"x": (-1, 4), "h": (-1, 4), "h0": (-1, 4)}, {"y": (-1, 4), "hn": (-1, 4)})
+
+    def run(given: Tensors, wanted: Sequence[str]) -> Tensors:
+        return {name: sum(given.values()) for name in wanted}  # type: ignore[misc]
+
+    with pytest.raises(Unclear, match=r"inputs h, h0, outputs hn; say it with --state INPUT=OUTPUT"):
+        found(spec, run)
+    assert found(spec, run, state={"h": "hn"}).spec.state == (StatePair("h", "hn"),)
+    assert found(spec, run, state={}).spec.state == ()
+
+
+@pytest.mark.parametrize(("datatype", "shape"), [(None, (-1,)), ("FP32", None)])
+def test_what_is_not_stated_is_not_guessed(datatype: str | None, shape: tuple[int, ...] | None) -> None:
+    with pytest.raises(Unclear, match="nothing says of what datatype and shape x is"):
+        unproved({"x": (datatype, shape)}, {"y": ("FP32", (-1,))})
+
+
+def test_tokens_are_tried_with_small_numbers() -> None:
+    seen: list[int] = []
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        seen.extend(inputs["ids"].ravel().tolist())
+        return {"y": np.cumsum(inputs["ids"], axis=1).astype(np.float32)}
+
+    found(stated({"ids": (-1, -1)}, {"y": (-1, -1)}, {"ids": "INT64"}), run)
+    assert set(seen) <= {1, 2}
