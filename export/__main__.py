@@ -1,6 +1,7 @@
 """`lstm-export`: brings a trained network into a model repository, in every format asked for, proven.
 
     lstm-export checkpoint runs/vowels-torch --format onnx,torchscript --name vowels
+    lstm-export module my_project.networks:build --weights best.pt --input x:FP32[-1,-1,40] --format all --name mine
     lstm-export import silero_vad.onnx --shape input:-1,576 --value sr=16000 --name voice
 
 One fact that surprises: a version is tried through the server's own backends before it appears, so an export that
@@ -15,16 +16,21 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from export import formats
 from export.errors import ExportError
 from models import networks
 from models.checkpoint import Checkpoint, CheckpointError
 from serving.errors import StartupError
+from serving.findings import Hints
+
+if TYPE_CHECKING:
+    from export.publish import Version
 
 REFUSED = 2
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
+TENSOR = "NAME:DTYPE[SIZES]"
 TERMINATED = 143  # and for one that was told to stop
 
 
@@ -43,36 +49,45 @@ def parser() -> argparse.ArgumentParser:
     known = ", ".join((*formats.names(), formats.ALL))
     checkpoint.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
     _add_target(checkpoint)
+    _add_module(subcommands.add_parser("module", help="any torch.nn.Module and its state dict"))
     _add_import(
         subcommands.add_parser("import", help="a finished .onnx, TorchScript or SavedModel that someone else made")
     )
     return root
 
 
+def _add_module(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(carry_out=_export_module)
+    parser.add_argument(
+        "factory", metavar="MODULE:FACTORY", help="called without arguments, returns the torch.nn.Module"
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="its state dict, .safetensors or .pt")
+    add = functools.partial(parser.add_argument, action="append", default=[])
+    add("--input", metavar=TENSOR, required=True, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
+    add("--output", metavar="NAME", help="the name of an output, in order (default: y, y1, ...)")
+    known = ", ".join((*formats.names(), formats.ALL))
+    parser.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
+    _add_target(parser)
+    _add_hints(parser)
+
+
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(carry_out=_import_file)
     parser.add_argument("file", type=Path, metavar="FILE", help="an .onnx or .pt file, or a SavedModel folder")
+    add = functools.partial(parser.add_argument, action="append", default=[])
+    add("--input", metavar=TENSOR, help="an input of a TorchScript file, in order: x:FP32[-1,-1,8], -1 where free")
+    add("--output", metavar=TENSOR, help="an output of a TorchScript file, in order")
     _add_target(parser)
-    group = parser.add_argument_group("where the file does not say it, or leaves a choice")
+    _add_hints(parser)
+
+
+def _add_hints(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where a choice is left")
     add = functools.partial(group.add_argument, action="append", default=[])
-    add(
-        "--input",
-        metavar="NAME:DTYPE[SIZES]",
-        help="an input of a TorchScript file, in order: x:FP32[-1,-1,8], -1 where free",
-    )
-    add("--output", metavar="NAME:DTYPE[SIZES]", help="an output of a TorchScript file, in order")
-    add(
-        "--shape",
-        metavar="NAME:SIZES",
-        help="sizes that an input must have although the file calls them free: x:-1,576",
-    )
-    add("--value", metavar="NAME=NUMBER", help="what an input holds wherever the file is tried: sr=16000")
+    add("--shape", metavar="NAME:SIZES", help="sizes that an input must have although they seem free: x:-1,576")
+    add("--value", metavar="NAME=NUMBER", help="what an input holds wherever the model is tried: sr=16000")
     add("--rows", metavar="NAME=AXIS", help="the axis of the rows of an input, or none")
-    add(
-        "--state",
-        metavar="INPUT=OUTPUT",
-        help="an output that is the next value of an input; --state none: there is none",
-    )
+    add("--state", metavar="INPUT=OUTPUT", help="an output that is the next value of an input; none: there is none")
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -128,18 +143,53 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
         version=options.version,
         tolerance=options.tolerance,
     )
-    print(f"{'format':<12} {'size':>10} {'largest difference':>20}")
-    for written in version.written:
-        print(f"{written.format:<12} {written.size_bytes / 1024:>6.0f} KiB {written.largest_difference:>20.2g}")
-    print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {options.repository}")
+    _print_written(version, options.repository)
+    return 0
+
+
+def _export_module(options: argparse.Namespace) -> int:
+    from export import imported, torch_modules
+
+    module = torch_modules.load_module(options.factory, options.weights)
+    version, told = torch_modules.publish_module(
+        module,
+        inputs=dict(map(imported.tensor, options.input)),
+        outputs=options.output,
+        chosen=None if options.format == formats.ALL else formats.parse(options.format),
+        repository=options.repository,
+        name=options.name,
+        version=options.version,
+        hints=_hints(options),
+        tolerance=options.tolerance,
+        described={"module": options.factory, "weights": options.weights.name if options.weights else None},
+    )
+    print(told)
+    _print_written(version, options.repository)
     return 0
 
 
 def _import_file(options: argparse.Namespace) -> int:
     from export import imported
-    from serving.findings import Hints
 
-    hints = Hints(
+    version, spec = imported.publish_file(
+        options.file,
+        repository=options.repository,
+        name=options.name,
+        version=options.version,
+        inputs=dict(map(imported.tensor, options.input)),
+        outputs=dict(map(imported.tensor, options.output)),
+        hints=_hints(options),
+        tolerance=options.tolerance,
+    )
+    print(imported.described(spec))
+    _print_written(version, options.repository)
+    return 0
+
+
+def _hints(options: argparse.Namespace) -> Hints:
+    from export import imported
+
+    return Hints(
         shapes={name: imported.sizes(text, name) for name, text in _pairs(options.shape, ":", "--shape")},
         values={name: _number(text, "--value") for name, text in _pairs(options.value, "=", "--value")},
         rows={
@@ -148,19 +198,13 @@ def _import_file(options: argparse.Namespace) -> int:
         },
         state={} if options.state == ["none"] else dict(_pairs(options.state, "=", "--state")) or None,
     )
-    version, spec = imported.publish_file(
-        options.file,
-        repository=options.repository,
-        name=options.name,
-        version=options.version,
-        inputs=dict(map(imported.tensor, options.input)),
-        outputs=dict(map(imported.tensor, options.output)),
-        hints=hints,
-        tolerance=options.tolerance,
-    )
-    print(imported.described(spec))
-    print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {options.repository}")
-    return 0
+
+
+def _print_written(version: Version, repository: Path) -> None:
+    print(f"{'format':<12} {'size':>10} {'largest difference':>20}")
+    for written in version.written:
+        print(f"{written.format:<12} {written.size_bytes / 1024:>6.0f} KiB {written.largest_difference:>20.2g}")
+    print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {repository}")
 
 
 def _pairs(texts: Sequence[str], between: str, flag: str) -> list[tuple[str, str]]:

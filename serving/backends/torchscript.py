@@ -142,7 +142,7 @@ def _check(artifact: Path, spec: ModelSpec, schema: Any) -> None:
     """A TorchScript file states the names of its inputs and how many outputs it has; it states no shapes or dtypes."""
     if strings := [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.datatype == "BYTES"]:
         raise RepositoryError(f"{artifact}: {', '.join(strings)} are BYTES, and torch has no tensors of strings")
-    arguments = [argument.name for argument in schema.arguments if argument.name != "self"]
+    arguments = [argument.name for argument in schema.arguments[1:]]  # the first is the module itself
     names = [_argument(position, tensor, arguments) for position, tensor in enumerate(spec.inputs)]
     if names != arguments:
         raise RepositoryError(

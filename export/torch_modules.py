@@ -1,0 +1,421 @@
+"""Brings any PyTorch module into a model repository: by the writers of this folder if it is a plain LSTM, else by torch.
+
+Nothing is recognised by its looks alone: a module counts as a plain stack of LSTM and linear layers only if the canonical
+network with its weights gives its answers. One fact that surprises: the axis of the rows and the sizes that may change are
+found on the module itself, before any file is written, and every file is then held to the module's own answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.metadata
+import inspect
+import itertools
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from export import formats
+from export.errors import ExportError
+from export.publish import Version, Written, check_name, check_version, place, publish, size_of, work_folder
+from models.checkpoint import DIRECTIONS, Checkpoint
+from models.config import ConfigError, LSTMConfig
+from models.torch_lstm import TorchLSTM
+from serving import backends, findings, golden
+from serving import spec as specification
+from serving.backends.base import Options
+from serving.findings import Hints
+from serving.layout import laid_out
+from serving.signature import Stated
+from serving.spec import BF16, DTYPES, ModelSpec, Tensors
+
+FORMATS = ("onnx", "torchscript")
+OPSET = 17
+TOLERANCE = 1e-5
+_SAME = 1e-6  # a module that is a plain stack differs from the canonical network by rounding alone
+_DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
+_HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
+
+
+def load_module(where: str, weights: Path | None) -> nn.Module:
+    """What FACTORY of `MODULE:FACTORY` returns, with these weights, ready to answer.
+
+    MODULE is imported as Python would from the working directory; nothing of `weights` is unpickled but tensors. Raises
+    `ExportError`, saying which of the steps failed.
+    """
+    name, _, factory = where.partition(":")
+    if not name or not factory:
+        raise ExportError(f"{where!r} names no factory: write MODULE:FACTORY, as in my_project.networks:build")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(name), factory)
+        module = found()
+    except Exception as error:
+        raise ExportError(
+            f"{where} does not give a module: {type(error).__name__}: {error}; FACTORY is called without arguments"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"{where} gives a {type(module).__name__}; it must return a torch.nn.Module")
+    if weights:
+        _load_weights(module, weights)
+    return module.eval().requires_grad_(False)
+
+
+def publish_module(
+    module: nn.Module,
+    *,
+    inputs: Mapping[str, Stated],
+    outputs: Sequence[str],
+    chosen: Sequence[str] | None,
+    repository: Path,
+    name: str,
+    version: int | None = None,
+    hints: Hints,
+    tolerance: float = TOLERANCE,
+    described: Mapping[str, Any],
+) -> tuple[Version, str]:
+    """Writes `module` as `repository/name/version`, and says in one sentence as what.
+
+    `inputs` are those of its `forward`, in order; `outputs` names what it returns, nested tuples flattened; `chosen` is
+    every format that the module can be had in if it is None; `described` says where it comes from.
+
+    Raises `ExportError` for what cannot be exported, `Unclear` when a person has to decide, `VerificationFailed` when a
+    file does not compute what the module does, and `OSError`. Whatever it raises, the repository holds no part of the
+    version then.
+    """
+    check_name(name)
+    if version is not None:
+        check_version(repository / name, version)
+    if any(parameter.device.type != "cpu" for parameter in module.parameters()):
+        raise ExportError("the module's weights are not on the CPU; let the factory leave them there")
+    if checkpoint := recognise(module, inputs, described):
+        told = f"a plain {_told(checkpoint.config)}: the canonical signature, every format"
+        made = publish(
+            checkpoint,
+            chosen=chosen or formats.names(),
+            repository=repository,
+            name=name,
+            version=version,
+            tolerance=tolerance,
+        )
+        return made, told
+    chosen = chosen or FORMATS
+    if foreign := [form for form in chosen if form not in FORMATS]:
+        raise ExportError(
+            f"format {foreign[0]} can be written of plain stacks of LSTM and linear layers only, and this module is none; it "
+            f"can be had as {' or '.join(FORMATS)}"
+        )
+    eager = _Eager(module, tuple(inputs))
+    answers = eager.run(_ones(inputs))
+    names = tuple(outputs) or tuple("y" if i == 0 else f"y{i}" for i in range(len(answers)))
+    if len(names) != len(answers):
+        raise ExportError(f"the module returns {len(answers)} tensors, but {len(names)} are named: {', '.join(names)}")
+    unproved = findings.unproved(
+        inputs, {n: (_datatype(n, a), (-1,) * a.ndim) for n, a in zip(names, answers, strict=True)}, _digest(module)
+    )
+    found = findings.find(unproved, lambda sent, wanted: dict(zip(names, eager.run(sent), strict=True)), hints)
+    source = {
+        **described,
+        "export": {"formats": list(chosen), "lstm-serving": importlib.metadata.version("lstm-serving")},
+    }
+    spec = dataclasses.replace(found.spec, tolerance=tolerance, source={"framework": "torch", **source})
+    repository.mkdir(parents=True, exist_ok=True)
+    with work_folder(repository) as work:
+        folder = work / "version"
+        folder.mkdir()
+        written = []
+        for form in chosen:
+            backend_name, write = _WRITERS[form]
+            artifact = folder / backends.module(backend_name).FILE_NAME
+            write(eager, spec, artifact)
+            written.append(Written(form, size_of(artifact), _proved(form, backend_name, artifact, spec, found)))
+        golden.write_samples(folder / golden.FILE_NAME, list(found.samples))
+        (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
+        path = place(folder, repository / name, version, "")
+    return Version(path, tuple(written)), "a module of its own: its own signature, proved with several rows and sizes"
+
+
+def recognise(module: nn.Module, inputs: Mapping[str, Stated], described: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint of a module that is a plain stack of LSTM and linear layers with one input; None for any other."""
+    parts = [part for part in module.modules() if not list(part.children())]
+    lstms = [part for part in parts if isinstance(part, nn.LSTM)]
+    linear = [part for part in parts if isinstance(part, nn.Linear)]
+    embedding = [part for part in parts if isinstance(part, nn.Embedding)]
+    others = [part for part in parts if not isinstance(part, (nn.LSTM, nn.Linear, nn.Embedding, *_HARMLESS))]
+    if len(inputs) != 1 or not lstms or len(linear) != 1 or len(embedding) > 1 or others:
+        return None
+    if len({(part.hidden_size, part.bidirectional) for part in lstms}) > 1 or any(p.proj_size for p in lstms):
+        return None
+    for head in ("values_per_step", "values", "classification"):
+        if embedding:
+            fields = {"vocabulary": embedding[0].num_embeddings, "embedding": embedding[0].embedding_dim}
+        else:
+            fields = {"features": lstms[0].input_size}
+        try:
+            config = LSTMConfig(
+                input="tokens" if embedding else "features",
+                layers=sum(part.num_layers for part in lstms),
+                hidden=lstms[0].hidden_size,
+                bidirectional=lstms[0].bidirectional,
+                head=head,
+                outputs=linear[0].out_features,
+                **fields,
+            )
+            network = TorchLSTM(config)
+            network.load_canonical(_canonical(config, lstms, linear[0], embedding))
+        except (ConfigError, ValueError):
+            continue
+        for batch_first in {part.batch_first for part in lstms}:
+            if _same(module, network, config, batch_first):
+                weights = network.canonical_weights()
+                return Checkpoint(config=config, weights=weights, framework="torch", training=dict(described))
+    return None
+
+
+def _load_weights(module: nn.Module, path: Path) -> None:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ExportError(
+            f"{path} cannot be read as weights: {error}; give a state dict as .safetensors, or as .pt of tensors alone "
+            "(torch.save(module.state_dict(), ...))"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise ExportError(f"{path} holds a {type(state).__name__}; it must hold a state dict")
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ExportError(f"{path} does not fit the module: {error}") from error
+
+
+def _canonical(
+    config: LSTMConfig, lstms: Sequence[nn.LSTM], linear: nn.Linear, embedding: Sequence[nn.Embedding]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of the parts in the layout of `models.checkpoint`. Scaling is none: the module has its own, or none."""
+
+    def array(tensor: Tensor | None, *shape: int) -> npt.NDArray[np.float32]:
+        return np.zeros(shape, np.float32) if tensor is None else tensor.detach().numpy().astype(np.float32)
+
+    weights = {"head.weight": array(linear.weight), "head.bias": array(linear.bias, config.outputs)}
+    if embedding:
+        weights["embedding"] = array(embedding[0].weight)
+    else:
+        weights |= {
+            "input.mean": np.zeros(config.features, np.float32),
+            "input.scale": np.ones(config.features, np.float32),
+        }
+    if config.head != "classification":
+        weights |= {
+            "output.mean": np.zeros(config.outputs, np.float32),
+            "output.scale": np.ones(config.outputs, np.float32),
+        }
+    inner = [(lstm, layer) for lstm in lstms for layer in range(lstm.num_layers)]
+    for number, (lstm, layer) in enumerate(inner):
+        for direction, suffix in zip(DIRECTIONS[: config.directions], ("", "_reverse"), strict=False):
+            for part, kind in itertools.product(("weight", "bias"), ("input", "hidden")):
+                tensor = getattr(lstm, f"{part}_{kind[0]}h_l{layer}{suffix}", None)
+                weights[f"lstm.{number}.{direction}.{part}_{kind}"] = array(tensor, 4 * config.hidden)
+    return weights
+
+
+def _same(module: nn.Module, network: TorchLSTM, config: LSTMConfig, batch_first: bool) -> bool:
+    """Whether the module answers as the canonical network does, for several numbers of rows and steps."""
+    generator = np.random.default_rng(5)
+    for rows, steps in ((1, 1), (3, 7), (2, 24)):
+        if config.input == "tokens":
+            x: npt.NDArray[Any] = generator.integers(0, config.vocabulary, (rows, steps))
+        else:
+            x = generator.normal(size=(rows, steps, config.features)).astype(np.float32)
+        expected = network.predict({"x": x})["y"]
+        given = torch.tensor(x if batch_first else np.ascontiguousarray(np.moveaxis(x, 0, 1)))
+        try:
+            with torch.inference_mode():
+                got = next(iter(_flat(module(given)))).numpy()
+        except Exception:  # noqa: BLE001 - a module that does not run so is none of these
+            return False
+        if not batch_first and config.head == "values_per_step":
+            got = np.moveaxis(got, 0, 1) if got.ndim == 3 else got
+        if golden.disagreement(got, expected) > _SAME:
+            return False
+    return True
+
+
+class _Eager(nn.Module):
+    """The module with its arguments by name and its results as one flat tuple; what torch's own exporters are given."""
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.module = module
+        self.names = names
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(_flat(self.module(*tensors)))
+
+    def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
+        with torch.inference_mode():
+            return [tensor.numpy() for tensor in self(*self.tensors(sent))]
+
+    def tensors(self, sent: Tensors) -> tuple[Tensor, ...]:
+        return tuple(torch.tensor(sent[name]) for name in self.names)
+
+
+def _flat(answer: Any) -> Iterator[Tensor]:
+    if isinstance(answer, Tensor):
+        yield answer
+    elif isinstance(answer, Mapping):
+        raise ExportError("the module returns a dict; let it return a tensor or a tuple of tensors")
+    elif isinstance(answer, (tuple, list)):
+        for part in answer:
+            yield from _flat(part)
+    else:
+        raise ExportError(f"the module returns a {type(answer).__name__}; it must return tensors, alone or in tuples")
+
+
+def _ones(inputs: Mapping[str, Stated]) -> dict[str, npt.NDArray[Any]]:
+    """Inputs with 5 along every free axis, so that whatever must be equal is."""
+    sent = {}
+    for name, (datatype, shape) in inputs.items():
+        if datatype is None or shape is None or datatype == "BYTES":
+            raise ExportError(f"the input {name} needs a datatype of numbers and a shape")
+        sent[name] = np.ones([5 if size == -1 else size for size in shape], DTYPES[datatype])
+    return sent
+
+
+def _datatype(name: str, array: npt.NDArray[Any]) -> str:
+    if array.dtype not in _DATATYPES:
+        raise ExportError(f"the output {name} is of {array.dtype}, which the protocol does not know")
+    return _DATATYPES[array.dtype]
+
+
+def _digest(module: nn.Module) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else bytes(1))
+    return digest.hexdigest()
+
+
+def _example(spec: ModelSpec, rows: int, size: int) -> dict[str, npt.NDArray[Any]]:
+    """Inputs in the module's own layout."""
+    made = {}
+    for tensor in spec.inputs:
+        sizes = [size if s == -1 else s for s in tensor.file_shape]
+        if tensor.rows_axis is not None:
+            sizes[tensor.rows_axis] = rows
+        made[tensor.name] = np.ones(sizes, tensor.dtype)
+    return made
+
+
+def _write_onnx(eager: _Eager, spec: ModelSpec, path: Path) -> None:
+    tensors = (*spec.inputs, *spec.outputs)
+    axes = {t.name: [axis for axis, size in enumerate(t.file_shape) if size == -1] for t in tensors}
+    with _quiet():
+        try:
+            torch.onnx.export(
+                eager,
+                eager.tensors(_example(spec, 2, 9)),
+                str(path),
+                input_names=[tensor.name for tensor in spec.inputs],
+                output_names=[tensor.name for tensor in spec.outputs],
+                dynamic_axes={name: free for name, free in axes.items() if free},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        except Exception as error:
+            raise ExportError(_cannot("onnx", error)) from error
+
+
+def _write_torchscript(eager: _Eager, spec: ModelSpec, path: Path) -> None:
+    """Scripted where its arguments have the names of the inputs and it returns tensors unnested, else traced."""
+    arguments = list(inspect.signature(eager.module.forward).parameters)
+    answer = eager.module(*eager.tensors(_example(spec, 2, 9)))
+    flat = isinstance(answer, Tensor) or all(isinstance(part, Tensor) for part in answer)
+    with _quiet():
+        if flat and arguments == list(eager.names):
+            with contextlib.suppress(Exception):  # what cannot be scripted is traced, and the trace is proved
+                torch.jit.script(eager.module).save(str(path))  # type: ignore[no-untyped-call]
+                return
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        names = [inspect.Parameter(name, kind) for name in ("self", *eager.names)]
+        named = type("Traced", (_Eager,), {"forward": _forward(inspect.Signature(names))})(eager.module, eager.names)
+        try:
+            example = eager.tensors(_example(spec, 2, 9))
+            torch.jit.trace(named, example, check_trace=False).save(str(path))  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise ExportError(_cannot("torchscript", error)) from error
+
+
+def _forward(signature: inspect.Signature) -> Any:
+    def forward(self: _Eager, *tensors: Tensor) -> Any:
+        answers = tuple(_flat(self.module(*tensors)))
+        return answers if len(answers) > 1 else answers[0]
+
+    forward.__signature__ = signature  # type: ignore[attr-defined]  # tracing asks it for the names of the arguments
+    return forward
+
+
+_WRITERS = {"onnx": ("onnx_runtime", _write_onnx), "torchscript": ("torchscript", _write_torchscript)}
+
+
+def _proved(form: str, backend_name: str, artifact: Path, spec: ModelSpec, found: findings.Findings) -> float:
+    """The largest difference of the file from the module over all rows and sizes that were tried."""
+    module = backends.module(backend_name)
+    backend = laid_out(module.load(artifact, spec, "cpu", Options()), spec)
+    worst = 0.0
+    try:
+        for sample in found.samples:
+            sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in sample.inputs.items())
+            try:
+                got = backend.run(sample.inputs, list(sample.outputs))
+            except Exception as error:
+                raise ExportError(
+                    f"the {form} file has frozen a size that the module leaves free: with {sizes} it says: "
+                    f"{str(error).strip().splitlines()[0][:200]}; compute sizes from the tensors (x.shape[1], x.new_zeros), not "
+                    "from numbers of Python"
+                ) from error
+            try:
+                worst = max(worst, golden.check_agreement(form, got, sample.outputs, spec.tolerance))
+            except Exception as error:
+                raise ExportError(
+                    f"{error}, with {sizes}: an `if` or a loop of Python that depends on the data has been baked in; put it "
+                    "into tensor operations (torch.where), or make the module scriptable and take --format torchscript"
+                ) from error
+    finally:
+        backend.close()
+    return worst
+
+
+def _cannot(form: str, error: Exception) -> str:
+    return (
+        f"torch cannot write the module as {form}: {type(error).__name__}: {str(error).strip().splitlines()[0][:300]}; "
+        "replace the operation that it names, or try the other format"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _told(config: LSTMConfig) -> str:
+    return f"LSTM of {config.layers} x {config.hidden}, {config.directions} direction(s), head {config.head}"

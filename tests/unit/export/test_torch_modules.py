@@ -1,0 +1,158 @@
+"""`lstm-export module`: what is recognised, what keeps its own signature, and what is said of what cannot be exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from export.__main__ import main
+from serving import backends, golden
+from serving.backends.base import Options
+from serving.layout import laid_out
+from serving.spec import ModelSpec
+from tests.unit.export import user_networks
+
+NETWORKS = "tests.unit.export.user_networks"
+X = "x:FP32[-1,-1,8]"
+STATE = ("--input", "h:FP32[1,-1,16]", "--input", "c:FP32[1,-1,16]")
+
+
+def export(network: str, *flags: str, repository: Path, form: str = "all", x: str = X) -> int:
+    return main(
+        ["module", f"{NETWORKS}:{network}", "--input", x, *flags, "--format", form,
+         "--repository", str(repository), "--name", "m"]
+    )  # fmt: skip
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(3)
+    path = tmp_path / "plain.safetensors"
+    save_file(user_networks.Plain().state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("network", "x", "told", "streamable"),
+    [
+        ("Plain", X, "LSTM of 2 x 16, 1 direction(s), head values:", True),
+        ("Classifier", X, "head classification:", True),
+        ("Tagger", "x:INT64[-1,-1]", "2 direction(s), head values_per_step:", False),
+        ("TimeFirst", X, "LSTM of 2 x 16, 1 direction(s), head values_per_step:", True),
+    ],
+)
+def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
+    network: str, x: str, told: str, streamable: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(network, repository=tmp_path, x=x) == 0
+    assert told in capsys.readouterr().out
+    folder = tmp_path / "m" / "1"
+    spec = ModelSpec.read(folder / "spec.json")
+    assert [tensor.name for tensor in spec.inputs] == ["x", "lengths", "h0", "c0"]
+    assert spec.streamable is streamable
+    assert spec.source["module"] == f"{NETWORKS}:{network}"
+    for name in backends.PREFERENCE:
+        assert (folder / backends.module(name).FILE_NAME).exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_the_weights_are_those_of_the_file(weights: Path, suffix: str, tmp_path: Path) -> None:
+    if suffix == ".pt":
+        network = user_networks.Plain()
+        torch.manual_seed(3)
+        network = user_networks.Plain()
+        weights = tmp_path / "plain.pt"
+        torch.save(network.state_dict(), weights)
+    assert export("Plain", "--weights", str(weights), repository=tmp_path / "r", form="onnx") == 0
+    torch.manual_seed(3)
+    trained = user_networks.Plain().eval()
+    x = np.random.default_rng(0).normal(size=(2, 9, 8)).astype(np.float32)
+    folder = tmp_path / "r" / "m" / "1"
+    backend = backends.module("onnx_runtime").load(
+        folder / "model.onnx", ModelSpec.read(folder / "spec.json"), "cpu", Options()
+    )
+    state = np.zeros((2, 2, 16), np.float32)
+    got = backend.run({"x": x, "lengths": np.array([9, 9]), "h0": state, "c0": state}, ["y"])["y"]
+    with torch.inference_mode():
+        np.testing.assert_allclose(got, trained(torch.tensor(x)).numpy(), rtol=0, atol=1e-6)
+
+
+def test_anything_else_keeps_its_own_signature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("--output", "y", "--output", "hn", "--output", "cn")
+    assert export("Attention", *STATE, *names, repository=tmp_path) == 0
+    assert "a module of its own" in capsys.readouterr().out
+    folder = tmp_path / "m" / "1"
+    spec = ModelSpec.read(folder / "spec.json")
+    assert {t.name: (t.shape, t.rows_axis) for t in (*spec.inputs, *spec.outputs)} == {
+        "x": ((-1, -1, 8), 0),
+        "h": ((-1, 1, 16), 1),
+        "c": ((-1, 1, 16), 1),
+        "y": ((-1, 3), 0),
+        "hn": ((-1, 1, 16), 1),
+        "cn": ((-1, 1, 16), 1),
+    }
+    assert {pair.input: pair.output for pair in spec.state} == {"h": "hn", "c": "cn"}
+    samples = golden.read_samples(folder / "golden.npz")
+    assert {len(sample.inputs["x"]) for sample in samples} == {1, 2, 3}
+    assert len({sample.inputs["x"].shape[1] for sample in samples}) == 3
+    for name in ("onnx_runtime", "torchscript"):
+        module = backends.module(name)
+        backend = laid_out(module.load(folder / module.FILE_NAME, spec, "cpu", Options()), spec)
+        for sample in samples:
+            golden.check_agreement(name, backend.run(sample.inputs, list(sample.outputs)), sample.outputs, 1e-5)
+        backend.close()
+
+
+def test_looks_are_not_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An LSTM and a linear layer, but the mean over the steps in between: no canonical network computes that."""
+    assert export("Looks", repository=tmp_path) == 0
+    assert "a module of its own" in capsys.readouterr().out
+
+
+def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
+    assert export("Branch", repository=tmp_path, form="torchscript", x="x:FP32[1,-1,8]") == 0
+
+
+@pytest.mark.parametrize(
+    ("network", "flags", "form", "said"),
+    [
+        ("FrozenTime", (), "onnx", "has frozen a size that the module leaves free: with x [3, 5, 8]"),
+        ("Branch", ("--rows", "x=none"), "onnx", "has been baked in; put it into tensor operations"),
+        ("Looks", (), "savedmodel", "plain stacks of LSTM and linear layers only"),
+        ("Sampled", (), "onnx", "the module returns a dict; let it return a tensor or a tuple"),
+        ("Attention", (*STATE, "--output", "y"), "onnx", "returns 3 tensors, but 1 are named: y"),
+        ("no_module", (), "onnx", "gives a int; it must return a torch.nn.Module"),
+        ("broken", (), "onnx", "KeyError: 'hidden'; FACTORY is called without arguments"),
+        ("nobody", (), "onnx", "has no attribute 'nobody'"),
+        ("Plain", ("--weights", "nowhere.pt"), "onnx", "nowhere.pt cannot be read as weights"),
+        ("Plain", ("--version", "0"), "onnx", "versions are counted from 1"),
+    ],
+)
+def test_what_cannot_be_exported_says_why(
+    network: str, flags: tuple[str, ...], form: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(network, *flags, repository=tmp_path, form=form) == 2
+    assert said in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_weights_of_another_network(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("TimeFirst", "--weights", str(weights), repository=tmp_path / "r") == 2
+    assert "plain.safetensors does not fit the module" in capsys.readouterr().err
+
+
+def test_weights_that_are_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pickle that would run something when it is read is not read."""
+    torch.save(user_networks.Plain(), tmp_path / "module.pt")
+    assert export("Plain", "--weights", str(tmp_path / "module.pt"), repository=tmp_path / "r") == 2
+    assert "give a state dict as .safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["x", "x:FP31[-1]", "x:FP32", "x:FP32[0]", "x:FP32[a]"])
+def test_inputs_that_are_no_tensors(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("Plain", repository=tmp_path, x=text) == 2
+    assert text in capsys.readouterr().err
