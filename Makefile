@@ -28,10 +28,10 @@ endef
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo serve test test-gpu check protos scores bench image-test clean
+.PHONY: help install demo serve test test-gpu check protos scores bench image-test loadtest-triton clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.done ## ./.venv with every CPU extra (TORCH_INDEX=URL for an index with CPU wheels of torch)
 
@@ -62,6 +62,9 @@ scores: .venv/.done ## train three seeds of each network in each framework and p
 
 bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
+
+loadtest-triton: .venv/.done ## load lstm-serve and the real Triton in turn, write docs/loadtest.md (four minutes)
+	$(call step,load lstm-serve and the real Triton in turn,$(BIN)/python benchmarks/triton.py --environment .envs/triton --report docs/loadtest.md)
 
 image-test: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## build the image, run it locked down, ask it, stop it (as root, with buildah and podman)
 	$(call step,build the image and try it,$(BIN)/python tests/container/run.py $(or $(REPOSITORY),model_repository) --client-python .envs/client/bin/python)

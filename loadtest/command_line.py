@@ -17,6 +17,8 @@ examples:
   lstm-loadtest --url localhost:8001 --model vowels_torch --rate 100:1000:100 --html report.html
         open loop: 100, 200, ... 1000 requests/s sent by the clock, whatever the server does; latency counts from the
         moment a request was meant to leave. What would users see?
+  lstm-loadtest --url localhost:8001 --model vowels_torch --rate 500 --data models/data/JapaneseVowels_TEST.ts
+        the same with real utterances, each of its own length
   lstm-loadtest --url localhost:8001 --model vowels_torch --p99-below 10
         the highest rate at which 99 of 100 requests are answered within 10 ms (failed ones count as slower)
 
@@ -120,9 +122,9 @@ def _add_requests(requests: argparse._ArgumentGroup) -> None:
     requests.add_argument(
         "--data",
         type=Path,
-        metavar="FILE.npz",
-        help="real inputs, sent in turn: arrays by input name whose axis 0 is the rows, or arrays named 0, 1, 2, ..., "
-        "each one sequence of its own length",
+        metavar="FILE",
+        help="real inputs, sent in turn. FILE.npz: arrays by input name whose axis 0 is the rows, or arrays named "
+        "0, 1, 2, ..., each one sequence of its own length. FILE.ts: a time series archive, cases of their own lengths",
     )
 
 

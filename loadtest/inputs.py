@@ -7,22 +7,20 @@ within the vocabulary, which the protocol does not tell.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from loadtest import data_files
+from loadtest.data_files import Array
 from loadtest.errors import UsageError
 from protos import grpc_service_pb2 as pb
 from serving.spec import DTYPES
 
 DEFAULT_STEPS = 24  # what a free size behind the rows becomes unless it is said
 DATATYPES = (*DTYPES, "BF16", "BYTES")
-
-Array = npt.NDArray[Any]
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -87,13 +85,13 @@ def random_requests(
 
 
 def requests_from_file(path: Path, metadata: pb.ModelMetadataResponse, version: str, *, rows: int) -> list[bytes]:
-    """The requests that an `.npz` file holds, ready to send; they are sent in turn, over and over.
+    """The requests that a file holds (see `data_files`), ready to send; they are sent in turn, over and over.
 
     Either one array for each input, by name, whose axis 0 is split into requests of `rows` rows (what is left over at
     the end is not sent); or arrays named 0, 1, 2, ..., each one row of the model's only input, each of its own length.
     Raises `UsageError` for a file that is neither or does not fit the model.
     """
-    arrays = _read(path)
+    arrays = data_files.read(path)
     if all(name.isdecimal() for name in arrays):
         if len(metadata.inputs) != 1:
             names = ", ".join(tensor.name for tensor in metadata.inputs)
@@ -122,22 +120,6 @@ def requests_from_file(path: Path, metadata: pb.ModelMetadataResponse, version: 
             _add(request, name, datatype, array.shape, _from_array(array, name, datatype, path))
         made.append(request.SerializeToString())
     return made
-
-
-def _read(path: Path) -> dict[str, Array]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise UsageError(f"{path} holds one nameless array; --data reads .npz files (numpy.savez)")
-        with loaded as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is not a readable .npz file: {error}") from error
-    if not arrays:
-        raise UsageError(f"{path} holds no array")
-    return arrays
 
 
 def _add(request: pb.ModelInferRequest, name: str, datatype: str, shape: Sequence[int], raw: bytes) -> None:

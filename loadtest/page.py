@@ -15,6 +15,8 @@ from loadtest.result import Result
 
 _SHOWN_PERCENTILES = (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p999", "p99.9"))
 
+_WARNINGS = ("saturated", "unsteady", "held back")
+
 _STYLE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --ink: #1d2126; --soft: #5c6570; --line: #e4e6e9;
   --warn: #8a4b00; --warn-page: #fff4e0; --light: 44%; }
@@ -145,7 +147,7 @@ def _latency_axis(lines: Sequence[Series]) -> Axis:
 
 def _notes(results: Sequence[Result]) -> str:
     items = "".join(
-        f"<li{' class=warn' if 'saturated' in note or 'unsteady' in note else ''}>{escape(note)}</li>"
+        f"<li{' class=warn' if any(word in note for word in _WARNINGS) else ''}>{escape(note)}</li>"
         for note in table.notes(results)
     )
     return f'<ul class="notes">{items}</ul>\n' if items else ""
@@ -158,5 +160,5 @@ def _table(results: Sequence[Result]) -> str:
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in table.cells(result, server)) + "</tr>"
         for result in results
     )
-    about = "latencies in ms" + ("; queue, input, compute, output: the server's own means" if server else "")
+    about = "<br>".join(map(escape, table.legend(results)))
     return f'<div class="card"><table><tr>{head}</tr>\n{rows}</table><p class="about">{about}</p></div>\n'

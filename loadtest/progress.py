@@ -27,7 +27,7 @@ class Progress:
         self._total = setting.warm_up_seconds + setting.duration_seconds
         if self._stream.isatty():
             size = shutil.get_terminal_size()
-            shape = "{desc}: |{bar}| {n:.0f}/{total:.0f} s [{postfix}]"
+            shape = "{desc}: |{bar}| {n:.0f}/{total:.0f} s{postfix}"
             self._bar = tqdm(
                 total=self._total,
                 desc=setting.title,

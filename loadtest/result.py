@@ -125,6 +125,7 @@ def summarise(
         curve.append((100.0, whole.max_seconds))
     notes = [COORDINATED_OMISSION] if setting.mode == "closed" else []
     notes += saturation
+    notes += _holding_back(sends)
     notes += _unsteadiness(recorder) if not interrupted else ["interrupted: what was measured until then"]
     if 0 < whole.count < 1000:
         notes.append("fewer than 1000 requests were answered, so the p99.9 is their maximum")
@@ -165,6 +166,8 @@ def _saturation(client: Mapping[str, float], sends: Sends) -> list[str]:
             f"client saturated: it used {client['cpu_cores']:.2f} cores, and Python sends with one; "
             "spread the load over several clients"
         )
+    if sends.held_back:
+        return notes  # requests left late, or never, because of the bound
     if sends.not_sent:
         notes.append(f"client saturated: {sends.not_sent} requests were due and never sent")
     if sends.late > LATE_SHARE * sends.sent:
@@ -172,11 +175,17 @@ def _saturation(client: Mapping[str, float], sends: Sends) -> list[str]:
             f"client saturated: {sends.late} of {sends.sent} requests left more than {LATE_NS / 1e6:g} ms late, "
             f"at most {sends.lag_max_ns / 1e6:.1f} ms; that wait is in the latencies"
         )
-    if sends.held_back:
-        notes.append(
-            "client saturated: --max-in-flight was reached and held requests back; the wait is in the latencies"
-        )
     return notes
+
+
+def _holding_back(sends: Sends) -> list[str]:
+    """What the bound on requests in flight did, which a server reaches that is far behind."""
+    if not sends.held_back:
+        return []
+    return [
+        f"held back: the server was --max-in-flight requests behind; {sends.not_sent} requests were due and never "
+        "sent, and how long others had to wait is in the latencies"
+    ]
 
 
 def _unsteadiness(recorder: Recorder) -> list[str]:

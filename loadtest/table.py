@@ -12,7 +12,7 @@ from loadtest.result import Result
 from loadtest.target import STAGES
 
 HEADINGS = ("load", "requests/s", "p50", "p90", "p95", "p99", "p99.9", "max", "errors")
-SERVER_HEADINGS = ("queue", "input", "compute", "output")
+SERVER_HEADINGS = ("queue", "decode", "compute", "encode")  # of STAGES
 _LATENCIES = ("p50", "p90", "p95", "p99", "p999", "max")
 
 
@@ -61,6 +61,26 @@ def has_server_times(results: Sequence[Result]) -> bool:
     return any(result.server_seconds for result in results)
 
 
+def legend(results: Sequence[Result]) -> list[str]:
+    """What the table's figures are, and what one core of the client can drive at least, by the CPU that it used."""
+    lines = ["latencies in ms"]
+    if has_server_times(results):
+        lines[0] += "; queue, decode, compute and encode are the server's own means (its ModelStatistics)"
+    costs = [
+        (result.client["cpu_seconds_per_request"], result.setting.title)
+        for result in results
+        if result.succeeded and not result.client["held_back"]
+    ]
+    cost_seconds, title = min(costs, default=(0.0, ""))
+    if cost_seconds:
+        drives = float(f"{1 / cost_seconds:.2g}")
+        lines.append(
+            f"client: {cost_seconds * 1e6:.0f} us of CPU a request ({title}), so one core of it drives at least "
+            f"{drives:,.0f} requests/s"
+        )
+    return lines
+
+
 def headline(result: Result) -> str:
     """What was tested, in one line."""
     setting = result.setting
@@ -86,8 +106,5 @@ def render(results: Sequence[Result]) -> str:
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         text.append("  ".join(padded).rstrip())
-    about = "latencies in ms"
-    if server:
-        about += "; queue, input, compute and output are the server's own means"
-    text += ["", about, *(f"* {note}" for note in notes(results))]
+    text += ["", *legend(results), *(f"* {note}" for note in notes(results))]
     return "\n".join(text) + "\n"

@@ -220,7 +220,7 @@ def _fields(message: Message, prefix: str = "") -> Iterator[str]:
         if descriptor.message_type is None or is_map:
             yield name
             continue
-        for part in value if descriptor.is_repeated else [value]:
+        for part in value if isinstance(value, Sequence) else [value]:
             inner = list(_fields(part, f"{name}."))
             yield from inner or [name]
 

@@ -36,8 +36,9 @@ CONTROL_THREADS = 16
 REFLECTION_THREADS = 4
 WATCHERS = 64  # health watches that are open at the same time; each holds a thread, more wait
 STREAMS = 256  # likewise for streams of inferences
-# Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED, or CANCELLED.
+# Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED.
 MAX_CONCURRENT_CALLS = 2048
+PENDING_CALLS = 100_000
 # What the network may still take when the last answer has been handed to gRPC.
 FLUSH_SECONDS = 0.5
 # Longer error messages would make the trailing metadata too large, and the client would see something else instead.
@@ -83,6 +84,9 @@ class Transport:
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
                 ("grpc.so_reuseport", 0),
+                # gRPC's own bounds on calls that nobody has picked up would answer CANCELLED, which means something else.
+                ("grpc.server.max_pending_requests", PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
             ],
         )
         handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(_on(inference, _waiting(service.model_infer)))}

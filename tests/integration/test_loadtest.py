@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
+from serving.spec import TensorSpec
 from tests import fake_models
 from tests.integration.test_server_life import FAKE, metric, until
 
@@ -56,6 +58,7 @@ class LoadTest:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]:
     repository = tmp_path_factory.mktemp("repository")
     fake_models.write(repository)
+    fake_models.write(repository, "failing", fail_on=13.0)
     fake_models.write(repository, "slow", delay_seconds=0.02, config="max_batch_size: 1")
     fake_models.write(repository, "hanging", delay_seconds=1.0, config="max_batch_size: 1")
     fake_models.write(
@@ -64,6 +67,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]
         delay_seconds=0.3,
         config="max_batch_size: 1 dynamic_batching { default_queue_policy { max_queue_size: 1 } }",
     )
+    spec = fake_models.spec()
+    vowels = dataclasses.replace(spec, inputs=(TensorSpec("x", "FP32", (-1, -1, 12)), *spec.inputs[1:]))
+    fake_models.write(repository, "vowels", model_spec=vowels)
     with LaunchedServer(repository, *FAKE) as running:
         yield running
 
@@ -121,12 +127,20 @@ def test_an_open_loop_sees_a_stall(server: LaunchedServer, tmp_path: Path) -> No
 
 def test_a_closed_loop_does_not_and_says_so(server: LaunchedServer, tmp_path: Path) -> None:
     flags = ("--model", "fake", "--concurrency", "2", "--duration", "3", "--warm-up", "0")
-    test = LoadTest(tmp_path, server.address, *flags)
-    (run,) = stalled(server, test)
+    (run,) = stalled(server, LoadTest(tmp_path, server.address, *flags))
     assert run["latency_seconds"]["max"] > 0.9 * STALL_SECONDS  # the two that were in flight
     assert run["latency_seconds"]["p50"] < 0.1 * STALL_SECONDS
     assert run["latency_seconds"]["p99"] < 0.8 * STALL_SECONDS
     assert any("coordinated omission" in note for note in run["notes"])
+
+
+@pytest.mark.parametrize("load", [("--concurrency", "3"), ("--rate", "100")])
+def test_the_vowels_as_they_were_recorded(server: LaunchedServer, tmp_path: Path, load: tuple[str, str]) -> None:
+    data = Path(__file__).parents[2] / "models" / "data" / "JapaneseVowels_TEST.ts"
+    before = counted(server, "vowels")
+    flags = ("--model", "vowels", "--data", str(data), "--duration", "0.5", "--warm-up", "0")
+    (run,) = LoadTest(tmp_path, server.address, *load, *flags).runs()
+    assert run["sent"] == run["succeeded"] == counted(server, "vowels") - before > 0
 
 
 def test_a_full_queue_is_counted_by_its_code(server: LaunchedServer, tmp_path: Path) -> None:
@@ -222,8 +236,27 @@ def test_a_server_that_dies_leaves_the_runs_before(tmp_path: Path) -> None:
     assert set(run["errors"]) == {"UNAVAILABLE"}
 
 
+@pytest.mark.parametrize(("streams", "load"), [(1, ("--concurrency", "4")), (2, ("--rate", "300"))])
+def test_streams(server: LaunchedServer, tmp_path: Path, streams: int, load: tuple[str, str]) -> None:
+    """Sequences of their own lengths, of which one in five gets an error that leaves its stream whole."""
+    values = [np.full((n + 1, fake_models.FEATURES), 13 if n == 2 else n, np.float32) for n in range(5)]
+    np.savez(tmp_path / "d.npz", **{str(n): value for n, value in enumerate(values)})
+    outcomes = ("success", "failed", "cancelled")
+    before = {outcome: counted(server, "failing", outcome) for outcome in outcomes}
+    flags = ("--model", "failing", "--streaming", "--streams", str(streams), "--data", str(tmp_path / "d.npz"))
+    test = LoadTest(tmp_path, server.address, *load, *flags, "--duration", "0.5", "--warm-up", "0")
+    (run,) = test.runs()
+    by_server = {outcome: counted(server, "failing", outcome) - before[outcome] for outcome in outcomes}
+    assert by_server == {"success": run["succeeded"], "failed": run["failed"], "cancelled": 0}
+    assert run["errors"] == {"STREAM_ERROR": run["failed"]}
+    assert run["succeeded"] + run["failed"] == run["sent"]
+    assert abs(run["failed"] - run["sent"] / 5) < 1
+    assert (run["version"], run["streams"]) == ("1", streams)
+    assert 0 < run["server_seconds"]["compute_infer"] < run["latency_seconds"]["max"]
+
+
 class StreamServer:
-    """A small server of the protocol: metadata, and (if `streams`) answers on streams, in twos and in turned order.
+    """A server of the protocol unlike ours: (if `streams`) answers on streams, in twos and in turned order.
 
     Requests whose first number is negative get an error message. `shapes` are those of all requests.
     """
@@ -275,7 +308,7 @@ class StreamServer:
 
 
 @pytest.mark.parametrize(("streams", "load"), [(1, ("--concurrency", "4")), (2, ("--concurrency", "8"))])
-def test_streams(tmp_path: Path, streams: int, load: tuple[str, str]) -> None:
+def test_streams_that_answer_in_another_order(tmp_path: Path, streams: int, load: tuple[str, str]) -> None:
     np.savez(tmp_path / "d.npz", **{str(n): np.full((n + 1, 2), 1 - 2 * (n == 2), np.float32) for n in range(5)})
     flags = ("--model", "echo", "--streaming", "--streams", str(streams), "--data", str(tmp_path / "d.npz"))
     with StreamServer() as server:

@@ -150,6 +150,31 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         from_file(tmp_path / "pickled.npz", X)
 
 
+def test_cases_of_an_archive_keep_their_lengths_and_their_order(tmp_path: Path) -> None:
+    (tmp_path / "d.ts").write_text("# made up\n@classLabel true a b\n@DATA\n1,2,3:4,5,6:a\n\n7:8:b\n")
+    made = from_file(tmp_path / "d.ts", metadata(x=("FP32", [-1, -1, 2])))
+    assert [list(request.inputs[0].shape) for request in made] == [[1, 3, 2], [1, 1, 2]]
+    assert made[0].raw_input_contents[0] == np.array([[1, 4], [2, 5], [3, 6]], "<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("@data\n1,2:a\n1,?:a\n", "d.ts:3 is no case like .*'[?]'"),
+        ("@data\n1,2:3:a\n", "d.ts:2 is no case like"),
+        ("@data\na\n", "d.ts:2 is no case like .*no colon"),
+        ("1,2:a\n", "holds no array"),
+        ("\xff", "not text in UTF-8"),
+    ],
+)
+def test_archives_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "d.ts").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=message):
+        from_file(tmp_path / "d.ts", X)
+    with pytest.raises(UsageError, match="does not exist"):
+        from_file(tmp_path / "none.ts", X)
+
+
 def test_numbered_sequences_are_for_models_of_one_input_and_one_row(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", **{"0": np.zeros((3, 12), np.float32)})
     with pytest.raises(UsageError, match="for models of one input; 'm' has a, b"):
