@@ -2,6 +2,7 @@
 
     lstm-export checkpoint runs/vowels-torch --format onnx,torchscript --name vowels
     lstm-export module my_project.networks:build --weights best.pt --input x:FP32[-1,-1,40] --format all --name mine
+    lstm-export keras best.keras --format all --name mine
     lstm-export import silero_vad.onnx --shape input:-1,576 --value sr=16000 --name voice
 
 One fact that surprises: a version is tried through the server's own backends before it appears, so an export that
@@ -26,6 +27,7 @@ from serving.errors import StartupError
 from serving.findings import Hints
 
 if TYPE_CHECKING:
+    from export.foreign import Target
     from export.publish import Version
 
 REFUSED = 2
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     checkpoint.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
     _add_target(checkpoint)
     _add_module(subcommands.add_parser("module", help="any torch.nn.Module and its state dict"))
+    _add_keras(subcommands.add_parser("keras", help="a .keras file"))
     _add_import(
         subcommands.add_parser("import", help="a finished .onnx, TorchScript or SavedModel that someone else made")
     )
@@ -65,6 +68,22 @@ def _add_module(parser: argparse.ArgumentParser) -> None:
     add = functools.partial(parser.add_argument, action="append", default=[])
     add("--input", metavar=TENSOR, required=True, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
     add("--output", metavar="NAME", help="the name of an output, in order (default: y, y1, ...)")
+    known = ", ".join((*formats.names(), formats.ALL))
+    parser.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
+    _add_target(parser)
+    _add_hints(parser)
+
+
+def _add_keras(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(carry_out=_export_keras)
+    parser.add_argument("file", type=Path, metavar="FILE.keras", help="what model.save wrote")
+    parser.add_argument(
+        "--output",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="the name of an output, in order (default: y, y1, ...)",
+    )
     known = ", ".join((*formats.names(), formats.ALL))
     parser.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
     _add_target(parser)
@@ -156,16 +175,39 @@ def _export_module(options: argparse.Namespace) -> int:
         inputs=dict(map(imported.tensor, options.input)),
         outputs=options.output,
         chosen=None if options.format == formats.ALL else formats.parse(options.format),
-        repository=options.repository,
-        name=options.name,
-        version=options.version,
         hints=_hints(options),
-        tolerance=options.tolerance,
-        described={"module": options.factory, "weights": options.weights.name if options.weights else None},
+        target=_target(options, module=options.factory, weights=options.weights.name if options.weights else None),
     )
     print(told)
     _print_written(version, options.repository)
     return 0
+
+
+def _export_keras(options: argparse.Namespace) -> int:
+    from export import keras_models
+
+    version, told = keras_models.publish_model(
+        keras_models.load_model(options.file),
+        chosen=None if options.format == formats.ALL else formats.parse(options.format),
+        outputs=options.output,
+        hints=_hints(options),
+        target=_target(options, file=options.file.name),
+    )
+    print(told)
+    _print_written(version, options.repository)
+    return 0
+
+
+def _target(options: argparse.Namespace, **described: object) -> Target:
+    from export.foreign import Target
+
+    return Target(
+        repository=options.repository,
+        name=options.name,
+        version=options.version,
+        tolerance=options.tolerance,
+        described=described,
+    )
 
 
 def _import_file(options: argparse.Namespace) -> int:

@@ -1,16 +1,17 @@
 """Brings any PyTorch module into a model repository: by the writers of this folder if it is a plain LSTM, else by torch.
 
 Nothing is recognised by its looks alone: a module counts as a plain stack of LSTM and linear layers only if the canonical
-network with its weights gives its answers. One fact that surprises: the axis of the rows and the sizes that may change are
-found on the module itself, before any file is written, and every file is then held to the module's own answers.
+network with its weights gives its answers. One fact that surprises: a module of torch is tried for that in both orders of
+axes, since the canonical network has the rows first whatever the module has.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import importlib
-import importlib.metadata
 import inspect
 import itertools
 import sys
@@ -24,25 +25,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from export import formats
+from export import foreign, formats
 from export.errors import ExportError
-from export.publish import Version, Written, check_name, check_version, place, publish, size_of, work_folder
+from export.foreign import Target
+from export.publish import Version, publish
 from models.checkpoint import DIRECTIONS, Checkpoint
 from models.config import ConfigError, LSTMConfig
 from models.torch_lstm import TorchLSTM
-from serving import backends, findings, golden
-from serving import spec as specification
-from serving.backends.base import Options
+from serving import findings, golden
+from serving.backends.base import first_line
 from serving.findings import Hints
-from serving.layout import laid_out
 from serving.signature import Stated
-from serving.spec import BF16, DTYPES, ModelSpec, Tensors
+from serving.spec import DTYPES, ModelSpec, Tensors
 
-FORMATS = ("onnx", "torchscript")
 OPSET = 17
-TOLERANCE = 1e-5
-_SAME = 1e-6  # a module that is a plain stack differs from the canonical network by rounding alone
-_DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
+SAME = 1e-6  # a module that is a plain stack differs from the canonical network by rounding alone
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 
 
@@ -78,72 +75,54 @@ def publish_module(
     inputs: Mapping[str, Stated],
     outputs: Sequence[str],
     chosen: Sequence[str] | None,
-    repository: Path,
-    name: str,
-    version: int | None = None,
     hints: Hints,
-    tolerance: float = TOLERANCE,
-    described: Mapping[str, Any],
+    target: Target,
 ) -> tuple[Version, str]:
-    """Writes `module` as `repository/name/version`, and says in one sentence as what.
+    """Writes `module` as a version, and says in one sentence as what.
 
     `inputs` are those of its `forward`, in order; `outputs` names what it returns, nested tuples flattened; `chosen` is
-    every format that the module can be had in if it is None; `described` says where it comes from.
+    every format that the module can be had in if it is None.
 
     Raises `ExportError` for what cannot be exported, `Unclear` when a person has to decide, `VerificationFailed` when a
     file does not compute what the module does, and `OSError`. Whatever it raises, the repository holds no part of the
     version then.
     """
-    check_name(name)
-    if version is not None:
-        check_version(repository / name, version)
+    target.check()
     if any(parameter.device.type != "cpu" for parameter in module.parameters()):
         raise ExportError("the module's weights are not on the CPU; let the factory leave them there")
-    if checkpoint := recognise(module, inputs, described):
-        told = f"a plain {_told(checkpoint.config)}: the canonical signature, every format"
+    if checkpoint := recognise(module, inputs, target.described):
         made = publish(
             checkpoint,
             chosen=chosen or formats.names(),
-            repository=repository,
-            name=name,
-            version=version,
-            tolerance=tolerance,
+            repository=target.repository,
+            name=target.name,
+            version=target.version,
+            tolerance=target.tolerance,
         )
-        return made, told
-    chosen = chosen or FORMATS
-    if foreign := [form for form in chosen if form not in FORMATS]:
+        return made, f"a plain {checkpoint.config.told()}: the canonical signature, every format"
+    chosen = chosen or tuple(WRITERS)
+    if foreign_formats := [form for form in chosen if form not in WRITERS]:
         raise ExportError(
-            f"format {foreign[0]} can be written of plain stacks of LSTM and linear layers only, and this module is none; it "
-            f"can be had as {' or '.join(FORMATS)}"
+            f"format {foreign_formats[0]} can be written of plain stacks of LSTM and linear layers only, and this module is "
+            f"none; it can be had as {' or '.join(WRITERS)}"
         )
     eager = _Eager(module, tuple(inputs))
     answers = eager.run(_ones(inputs))
-    names = tuple(outputs) or tuple("y" if i == 0 else f"y{i}" for i in range(len(answers)))
-    if len(names) != len(answers):
-        raise ExportError(f"the module returns {len(answers)} tensors, but {len(names)} are named: {', '.join(names)}")
-    unproved = findings.unproved(
-        inputs, {n: (_datatype(n, a), (-1,) * a.ndim) for n, a in zip(names, answers, strict=True)}, _digest(module)
+    names = foreign.names_of_outputs(outputs, len(answers))
+    stated = findings.unproved(
+        inputs,
+        {name: (foreign.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        _digest(module),
     )
-    found = findings.find(unproved, lambda sent, wanted: dict(zip(names, eager.run(sent), strict=True)), hints)
-    source = {
-        **described,
-        "export": {"formats": list(chosen), "lstm-serving": importlib.metadata.version("lstm-serving")},
-    }
-    spec = dataclasses.replace(found.spec, tolerance=tolerance, source={"framework": "torch", **source})
-    repository.mkdir(parents=True, exist_ok=True)
-    with work_folder(repository) as work:
-        folder = work / "version"
-        folder.mkdir()
-        written = []
-        for form in chosen:
-            backend_name, write = _WRITERS[form]
-            artifact = folder / backends.module(backend_name).FILE_NAME
-            write(eager, spec, artifact)
-            written.append(Written(form, size_of(artifact), _proved(form, backend_name, artifact, spec, found)))
-        golden.write_samples(folder / golden.FILE_NAME, list(found.samples))
-        (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
-        path = place(folder, repository / name, version, "")
-    return Version(path, tuple(written)), "a module of its own: its own signature, proved with several rows and sizes"
+    version = foreign.publish(
+        stated,
+        lambda sent, wanted: dict(zip(names, eager.run(sent), strict=True)),
+        {form: (WRITERS[form][0], functools.partial(WRITERS[form][1], eager)) for form in chosen},
+        hints,
+        dataclasses.replace(target, described={"framework": "torch", **target.described}),
+        "put it into tensor operations (torch.where), or make the module scriptable and take --format torchscript",
+    )
+    return version, "a module of its own: its own signature, proved with several rows and sizes"
 
 
 def recognise(module: nn.Module, inputs: Mapping[str, Stated], described: Mapping[str, Any]) -> Checkpoint | None:
@@ -251,7 +230,7 @@ def _same(module: nn.Module, network: TorchLSTM, config: LSTMConfig, batch_first
             return False
         if not batch_first and config.head == "values_per_step":
             got = np.moveaxis(got, 0, 1) if got.ndim == 3 else got
-        if golden.disagreement(got, expected) > _SAME:
+        if golden.disagreement(got, expected) > SAME:
             return False
     return True
 
@@ -297,31 +276,12 @@ def _ones(inputs: Mapping[str, Stated]) -> dict[str, npt.NDArray[Any]]:
     return sent
 
 
-def _datatype(name: str, array: npt.NDArray[Any]) -> str:
-    if array.dtype not in _DATATYPES:
-        raise ExportError(f"the output {name} is of {array.dtype}, which the protocol does not know")
-    return _DATATYPES[array.dtype]
-
-
 def _digest(module: nn.Module) -> str:
-    import hashlib
-
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else bytes(1))
     return digest.hexdigest()
-
-
-def _example(spec: ModelSpec, rows: int, size: int) -> dict[str, npt.NDArray[Any]]:
-    """Inputs in the module's own layout."""
-    made = {}
-    for tensor in spec.inputs:
-        sizes = [size if s == -1 else s for s in tensor.file_shape]
-        if tensor.rows_axis is not None:
-            sizes[tensor.rows_axis] = rows
-        made[tensor.name] = np.ones(sizes, tensor.dtype)
-    return made
 
 
 def _write_onnx(eager: _Eager, spec: ModelSpec, path: Path) -> None:
@@ -331,7 +291,7 @@ def _write_onnx(eager: _Eager, spec: ModelSpec, path: Path) -> None:
         try:
             torch.onnx.export(
                 eager,
-                eager.tensors(_example(spec, 2, 9)),
+                eager.tensors(foreign.example(spec, 2, 9)),
                 str(path),
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
@@ -346,7 +306,7 @@ def _write_onnx(eager: _Eager, spec: ModelSpec, path: Path) -> None:
 def _write_torchscript(eager: _Eager, spec: ModelSpec, path: Path) -> None:
     """Scripted where its arguments have the names of the inputs and it returns tensors unnested, else traced."""
     arguments = list(inspect.signature(eager.module.forward).parameters)
-    answer = eager.module(*eager.tensors(_example(spec, 2, 9)))
+    answer = eager.module(*eager.tensors(foreign.example(spec, 2, 9)))
     flat = isinstance(answer, Tensor) or all(isinstance(part, Tensor) for part in answer)
     with _quiet():
         if flat and arguments == list(eager.names):
@@ -357,7 +317,7 @@ def _write_torchscript(eager: _Eager, spec: ModelSpec, path: Path) -> None:
         names = [inspect.Parameter(name, kind) for name in ("self", *eager.names)]
         named = type("Traced", (_Eager,), {"forward": _forward(inspect.Signature(names))})(eager.module, eager.names)
         try:
-            example = eager.tensors(_example(spec, 2, 9))
+            example = eager.tensors(foreign.example(spec, 2, 9))
             torch.jit.trace(named, example, check_trace=False).save(str(path))  # type: ignore[no-untyped-call]
         except Exception as error:
             raise ExportError(_cannot("torchscript", error)) from error
@@ -372,40 +332,12 @@ def _forward(signature: inspect.Signature) -> Any:
     return forward
 
 
-_WRITERS = {"onnx": ("onnx_runtime", _write_onnx), "torchscript": ("torchscript", _write_torchscript)}
-
-
-def _proved(form: str, backend_name: str, artifact: Path, spec: ModelSpec, found: findings.Findings) -> float:
-    """The largest difference of the file from the module over all rows and sizes that were tried."""
-    module = backends.module(backend_name)
-    backend = laid_out(module.load(artifact, spec, "cpu", Options()), spec)
-    worst = 0.0
-    try:
-        for sample in found.samples:
-            sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in sample.inputs.items())
-            try:
-                got = backend.run(sample.inputs, list(sample.outputs))
-            except Exception as error:
-                raise ExportError(
-                    f"the {form} file has frozen a size that the module leaves free: with {sizes} it says: "
-                    f"{str(error).strip().splitlines()[0][:200]}; compute sizes from the tensors (x.shape[1], x.new_zeros), not "
-                    "from numbers of Python"
-                ) from error
-            try:
-                worst = max(worst, golden.check_agreement(form, got, sample.outputs, spec.tolerance))
-            except Exception as error:
-                raise ExportError(
-                    f"{error}, with {sizes}: an `if` or a loop of Python that depends on the data has been baked in; put it "
-                    "into tensor operations (torch.where), or make the module scriptable and take --format torchscript"
-                ) from error
-    finally:
-        backend.close()
-    return worst
+WRITERS = {"onnx": ("onnx_runtime", _write_onnx), "torchscript": ("torchscript", _write_torchscript)}
 
 
 def _cannot(form: str, error: Exception) -> str:
     return (
-        f"torch cannot write the module as {form}: {type(error).__name__}: {str(error).strip().splitlines()[0][:300]}; "
+        f"torch cannot write the module as {form}: {type(error).__name__}: {first_line(error)}; "
         "replace the operation that it names, or try the other format"
     )
 
@@ -415,7 +347,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _told(config: LSTMConfig) -> str:
-    return f"LSTM of {config.layers} x {config.hidden}, {config.directions} direction(s), head {config.head}"

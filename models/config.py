@@ -82,6 +82,11 @@ class LSTMConfig:
             return self.hidden * self.directions
         return self.features if self.input == "features" else self.embedding
 
+    def told(self) -> str:
+        """The network in a few words, for people."""
+        both = "in both directions" if self.bidirectional else "in one direction"
+        return f"LSTM of {self.layers} x {self.hidden} {both}, {self.head.replace('_', ' ')}"
+
     def to_json(self) -> str:
         """The description as JSON text, every field written out."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"

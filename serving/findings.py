@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.backends.base import first_line
 from serving.errors import RepositoryError
 from serving.golden import Sample, disagreement
 from serving.layout import from_file
@@ -233,7 +234,7 @@ class _Trials:
             except Exception as error:  # whatever a runtime raises
                 raise Unclear(
                     f"the file does not take every size that it calls free: with {size} along those of {', '.join(free)} it "
-                    f"says: {_first_line(error)}; state the sizes that it takes with --shape NAME:SIZES, -1 where free"
+                    f"says: {first_line(error)}; state the sizes that it takes with --shape NAME:SIZES, -1 where free"
                 ) from error
 
     def _array(self, name: str, sizes: Sequence[int]) -> npt.NDArray[Any]:
@@ -286,7 +287,7 @@ def _rows_axes(trials: _Trials, inputs: Mapping[str, Shape], hints: Hints) -> Ma
     except Exception as error:  # whatever a runtime raises
         raise Unclear(
             f"the file could not be run on anything that was tried, sizes of {SIZES[0]} along its free axes among them: "
-            f"{_first_line(error)}; state the sizes that it takes with --shape NAME:SIZES, -1 where free, and values with "
+            f"{first_line(error)}; state the sizes that it takes with --shape NAME:SIZES, -1 where free, and values with "
             "--value NAME=VALUE"
         ) from error
     return None
@@ -395,7 +396,3 @@ class _Specs:
 
 def _told(rows: Mapping[str, int | None]) -> str:
     return ", ".join(f"{name}={'none' if axis is None else axis}" for name, axis in rows.items())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300] or type(error).__name__

@@ -72,5 +72,6 @@ class BackendModule(Protocol):
 
 
 def first_line(error: Exception) -> str:
-    """What a runtime says first; the rest of its message is its own call stack."""
-    return str(error).strip().partition("\n")[0]
+    """What a runtime says first, headings left out; the rest of its message is its own call stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)[:300]

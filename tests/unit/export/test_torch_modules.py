@@ -39,10 +39,10 @@ def weights(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("network", "x", "told", "streamable"),
     [
-        ("Plain", X, "LSTM of 2 x 16, 1 direction(s), head values:", True),
-        ("Classifier", X, "head classification:", True),
-        ("Tagger", "x:INT64[-1,-1]", "2 direction(s), head values_per_step:", False),
-        ("TimeFirst", X, "LSTM of 2 x 16, 1 direction(s), head values_per_step:", True),
+        ("Plain", X, "LSTM of 2 x 16 in one direction, values:", True),
+        ("Classifier", X, "classification:", True),
+        ("Tagger", "x:INT64[-1,-1]", "in both directions, values per step:", False),
+        ("TimeFirst", X, "LSTM of 2 x 16 in one direction, values per step:", True),
     ],
 )
 def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
@@ -120,11 +120,11 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "flags", "form", "said"),
     [
-        ("FrozenTime", (), "onnx", "has frozen a size that the module leaves free: with x [3, 5, 8]"),
+        ("FrozenTime", (), "onnx", "has frozen a size that the network leaves free: with x [3, 5, 8]"),
         ("Branch", ("--rows", "x=none"), "onnx", "has been baked in; put it into tensor operations"),
         ("Looks", (), "savedmodel", "plain stacks of LSTM and linear layers only"),
         ("Sampled", (), "onnx", "the module returns a dict; let it return a tensor or a tuple"),
-        ("Attention", (*STATE, "--output", "y"), "onnx", "returns 3 tensors, but 1 are named: y"),
+        ("Attention", (*STATE, "--output", "y"), "onnx", "the network returns 3 tensors, but 1 are named: y"),
         ("no_module", (), "onnx", "gives a int; it must return a torch.nn.Module"),
         ("broken", (), "onnx", "KeyError: 'hidden'; FACTORY is called without arguments"),
         ("nobody", (), "onnx", "has no attribute 'nobody'"),

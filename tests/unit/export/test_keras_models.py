@@ -1,0 +1,198 @@
+"""`lstm-export keras`: what is recognised, what keeps its own signature, and what is said of what cannot be exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from export.__main__ import main
+from serving import backends, golden
+from serving.backends.base import Options
+from serving.layout import laid_out
+from serving.spec import ModelSpec
+
+# Of Keras itself, whenever it saves or reads a variable beside NumPy 2.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+def sequential(*stack: Any) -> Any:
+    return keras.Sequential([keras.Input((None, 8), name="x"), *stack])
+
+
+def tagger() -> Any:
+    """Functional, tokens, two directions, an answer for every step."""
+    ids = keras.Input((None,), dtype="int64", name="ids")
+    hidden = layers.Embedding(11, 4, mask_zero=True)(ids)
+    hidden = layers.Bidirectional(layers.LSTM(16, return_sequences=True))(hidden)
+    return keras.Model(ids, layers.TimeDistributed(layers.Dense(2))(hidden))
+
+
+def attention() -> Any:
+    x = keras.Input((None, 8), name="x")
+    steps = layers.LSTM(16, return_sequences=True)(x)
+    weights = layers.Softmax(axis=1)(layers.Dense(1)(steps))
+    return keras.Model(x, layers.Dense(3)(layers.Dot(axes=1)([weights, steps])[:, 0]))
+
+
+PLAIN: list[tuple[str, Callable[[], Any], str]] = [
+    ("values", lambda: sequential(layers.LSTM(16), layers.Dense(3)), "LSTM of 1 x 16 in one direction, values"),
+    (
+        "classifier",
+        lambda: sequential(
+            layers.Masking(0.0), layers.LSTM(16, return_sequences=True), layers.Dropout(0.3), layers.LSTM(16),
+            layers.Dense(3, activation="softmax"),
+        ),
+        "LSTM of 2 x 16 in one direction, classification",
+    ),
+    (
+        "both directions",
+        lambda: sequential(layers.Bidirectional(layers.LSTM(16)), layers.Dense(3), layers.Softmax()),
+        "LSTM of 1 x 16 in both directions, classification",
+    ),
+    ("no biases", lambda: sequential(layers.LSTM(16, use_bias=False), layers.Dense(3, use_bias=False)), "values"),
+    ("tagger", tagger, "LSTM of 1 x 16 in both directions, values per step"),
+]  # fmt: skip
+
+
+def export(model: Any, folder: Path, *flags: str, form: str = "all") -> int:
+    model.save(folder / "model.keras")
+    return main(
+        [
+            "keras",
+            str(folder / "model.keras"),
+            *flags,
+            "--format",
+            form,
+            "--repository",
+            str(folder / "r"),
+            "--name",
+            "m",
+        ]
+    )
+
+
+@pytest.mark.parametrize(("build", "told"), [case[1:] for case in PLAIN], ids=[case[0] for case in PLAIN])
+def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
+    build: Callable[[], Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keras.utils.set_random_seed(3)
+    model = build()
+    assert export(model, tmp_path) == 0
+    assert told in capsys.readouterr().out
+    folder = tmp_path / "r" / "m" / "1"
+    spec = ModelSpec.read(folder / "spec.json")
+    generator = np.random.default_rng(0)
+    x = generator.integers(1, 11, (3, 9)) if spec.vocabulary else generator.normal(size=(3, 9, 8)).astype(np.float32)
+    state = np.zeros((3, *spec.inputs[2].shape[1:]), np.float32)
+    expected = model.predict(x, verbose=0)
+    for name in backends.PREFERENCE:
+        module = backends.module(name)
+        backend = module.load(folder / module.FILE_NAME, spec, "cpu", Options())
+        got = backend.run({"x": x, "lengths": np.full(3, 9), "h0": state, "c0": state}, ["y"])["y"]
+        backend.close()
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+
+def test_what_stood_for_padding_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(sequential(layers.Masking(), layers.LSTM(16), layers.Dense(3)), tmp_path, form="onnx") == 0
+    assert "the padding is told by lengths" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        attention,
+        lambda: sequential(layers.LSTM(16, activation="relu"), layers.Dense(3)),
+        lambda: sequential(layers.GRU(16), layers.Dense(3)),
+        lambda: sequential(layers.LSTM(16, go_backwards=True), layers.Dense(3)),
+        lambda: sequential(layers.Bidirectional(layers.LSTM(16), merge_mode="sum"), layers.Dense(3)),
+        lambda: sequential(layers.LSTM(16), layers.Dense(8), layers.Dense(3)),
+    ],
+    ids=["attention", "relu", "gru", "backwards", "sum of directions", "two dense layers"],
+)
+def test_anything_else_keeps_its_own_signature(
+    build: Callable[[], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keras.utils.set_random_seed(3)
+    model = build()
+    assert export(model, tmp_path, "--output", "answer") == 0
+    assert "a model of its own" in capsys.readouterr().out
+    folder = tmp_path / "r" / "m" / "1"
+    spec = ModelSpec.read(folder / "spec.json")
+    assert [(t.name, t.shape) for t in spec.inputs] == [("x", (-1, -1, 8))]
+    assert [t.name for t in spec.outputs] == ["answer"]
+    module = backends.module("saved_model")
+    backend = laid_out(module.load(folder / module.FILE_NAME, spec, "cpu", Options()), spec)
+    for sample in golden.read_samples(folder / "golden.npz"):
+        np.testing.assert_allclose(
+            sample.outputs["answer"], model.predict(sample.inputs["x"], verbose=0), rtol=0, atol=1e-6
+        )
+        golden.check_agreement("m", backend.run(sample.inputs, ["answer"]), sample.outputs, 1e-5)
+    backend.close()
+
+
+@keras.saving.register_keras_serializable("tests")
+class Doubled(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("build", "form", "said"),
+    [
+        (attention, "onnx", "plain stacks of LSTM and dense layers only"),
+        (
+            lambda: sequential(
+                layers.Lambda(lambda x: x + 1, output_shape=(None, 8)), layers.LSTM(16), layers.Dense(3)
+            ),
+            "savedmodel",
+            "a Lambda layer is code and is not run",
+        ),
+    ],
+    ids=["onnx of another", "lambda"],
+)
+def test_what_cannot_be_exported_says_why(
+    build: Callable[[], Any], form: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(build(), tmp_path, form=form) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_layer_of_ones_own_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequential(Doubled(), layers.LSTM(16), layers.Dense(3)).save(tmp_path / "model.keras")
+    keras.saving.get_custom_objects().clear()
+    assert (
+        main(
+            [
+                "keras",
+                str(tmp_path / "model.keras"),
+                "--format",
+                "all",
+                "--repository",
+                str(tmp_path / "r"),
+                "--name",
+                "m",
+            ]
+        )
+        == 2
+    )
+    said = capsys.readouterr().err
+    assert "Doubled" in said
+    assert "model.export" in said
+
+
+def test_a_file_that_is_not_there_or_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (tmp_path / "nowhere.keras", tmp_path / "text.keras"):
+        if path.stem == "text":
+            path.write_text("no")
+        assert main(["keras", str(path), "--format", "all", "--repository", str(tmp_path / "r"), "--name", "m"]) == 2
+        assert path.name in capsys.readouterr().err
