@@ -75,11 +75,22 @@ def spec(config: LSTMConfig, array: Weights) -> ModelSpec:
 
 
 def batch(
-    config: LSTMConfig, rows: int, steps: int, *, seed: int = 0, full: bool = False, state: bool = True
+    config: LSTMConfig,
+    rows: int,
+    steps: int,
+    *,
+    seed: int = 0,
+    full: bool = False,
+    state: bool = True,
+    lengths: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """A batch in the canonical signature; the padding holds NaN, or an id that no vocabulary has."""
+    """A batch in the canonical signature; the padding holds NaN, or an id that no vocabulary has.
+
+    Rows are as long as `lengths` says, all of `steps` when `full`, else of random length.
+    """
     generator = np.random.default_rng(seed)
-    lengths = np.full(rows, steps, np.int64) if full else generator.integers(1, steps + 1, rows)
+    if lengths is None:
+        lengths = np.full(rows, steps, np.int64) if full else generator.integers(1, steps + 1, rows)
     behind = np.arange(steps) >= lengths[:, None]
     if config.input == "tokens":
         x: npt.NDArray[Any] = generator.integers(0, config.vocabulary, (rows, steps))

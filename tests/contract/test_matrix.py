@@ -1,0 +1,137 @@
+"""Every framework through every format, over all that an `LSTMConfig` can say, against the equations.
+
+    pytest tests/contract/test_matrix.py -k torch-onnx-features-2x2-classification
+
+A case is named after its framework, its format, its input, its layers x directions, and its head. One fact that
+surprises: Keras learns here without compiling its step, which would take longer than all the rest of the case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export import formats
+from models import initial, networks, training
+from models.checkpoint import Weights
+from models.config import LSTMConfig
+from models.examples import Examples, batches
+from models.networks import Network
+from tests.contract import agreement, artefacts
+from tests.contract.agreement import EQUATIONS, Question
+
+SEED = 11
+PLAN = training.Plan(learning_rate=0.05, rows=8, seed=SEED)
+CASES = 24  # three optimiser steps of 8, which move a weight by at most some 0.05 each
+MOVED = 0.05  # how far something in every array must have moved
+
+every_case = pytest.mark.parametrize(
+    ("framework", "config", "form"),
+    [
+        pytest.param(framework, config, form, id=f"{framework}-{form}-{artefacts.described(config)}")
+        for framework in networks.FRAMEWORKS
+        for config in artefacts.CONFIGS  # the format varies fastest, so that a network is made once for all of them
+        for form in formats.names()
+    ],
+)
+
+
+@every_case
+def test_as_initialised(framework: str, config: LSTMConfig, form: str, tmp_path: Path) -> None:
+    agreement.check_file(form, formats.writer(form), initialised(framework, config), tmp_path)
+
+
+@every_case
+def test_trained(framework: str, config: LSTMConfig, form: str, tmp_path: Path) -> None:
+    agreement.check_file(form, formats.writer(form), trained(framework, config), tmp_path)
+
+
+@pytest.mark.parametrize("config", artefacts.CONFIGS, ids=artefacts.described)
+@pytest.mark.parametrize("framework", networks.FRAMEWORKS)
+def test_the_reader(framework: str, config: LSTMConfig) -> None:
+    agreement.check_reader(framework, networks.build(framework, config))
+
+
+@pytest.mark.parametrize("form", formats.names())
+def test_as_wide_as_the_reference_network(form: str, tmp_path: Path) -> None:
+    """The company that a row has matters where a matrix product is cut into blocks, which 5 hidden units are not."""
+    config = LSTMConfig(features=8, layers=2, hidden=64, outputs=9)
+    asked = agreement.question(config, artefacts.weights(config))
+    agreement.check_file(form, formats.writer(form), asked, tmp_path)
+
+
+@functools.lru_cache(maxsize=1)
+def initialised(framework: str, config: LSTMConfig) -> Question:
+    """A network as its framework initialises it."""
+    _seed(framework)
+    return _asked(framework, networks.build(framework, config))
+
+
+@functools.lru_cache(maxsize=1)
+def trained(framework: str, config: LSTMConfig) -> Question:
+    """A network after three steps of its framework's optimiser, with scalings that are far from 0 and 1."""
+    generator = np.random.default_rng(SEED)
+    batch = artefacts.batch(config, CASES, 6)
+    sequences = [x[:length] for x, length in zip(batch["x"], batch["lengths"], strict=True)]
+    targets = {
+        "classification": generator.integers(0, config.outputs, CASES),
+        "values": generator.normal(size=(CASES, config.outputs)).astype(np.float32),
+        "values_per_step": [generator.normal(size=(len(x), config.outputs)).astype(np.float32) for x in sequences],
+    }
+    scales = {name: array for name, array in artefacts.weights(config).items() if name.endswith((".mean", ".scale"))}
+    trainer = training.start(framework, config, scales, PLAN)
+    with _uncompiled(framework):
+        for part in batches(Examples(sequences, targets[config.head]), PLAN.rows, generator):
+            trainer.step(part)
+    _must_have_moved(trainer.network.canonical_weights(), initial.draw(config, SEED))
+    return _asked(framework, trainer.network)
+
+
+def _asked(framework: str, network: Network) -> Question:
+    """The question that the files of a network are asked: they are held to the equations and to the network."""
+    name = f"the {framework} network"
+    asked = agreement.question(network.config, network.canonical_weights(), (name, network.predict))
+    agreement.agree(f"{name} and {EQUATIONS}", asked.references[name], asked.references[EQUATIONS])
+    return asked
+
+
+@contextlib.contextmanager
+def _uncompiled(framework: str) -> Iterator[None]:
+    """Lets TensorFlow run what it is given at once instead of compiling it; PyTorch does so anyway."""
+    if framework != "keras":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def _must_have_moved(weights: Weights, start: Weights) -> None:
+    """The biases of a layer are compared as their sum, which is all that Keras keeps of the two."""
+    for name in start:
+        if name.endswith("bias_hidden"):
+            continue
+        other = name.replace("bias_input", "bias_hidden")
+        before, after = ((w[name] + w[other]) if other != name else w[name] for w in (start, weights))
+        assert np.abs(after - before).max() > MOVED, f"{name} has not learnt"
+
+
+def _seed(framework: str) -> None:
+    """Seeds what the framework draws its first weights from."""
+    if framework == "torch":
+        import torch
+
+        torch.manual_seed(SEED)
+    else:
+        import keras
+
+        keras.utils.set_random_seed(SEED)
