@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from export import formats
 from export.errors import ExportError
+from export.precision import FP32, PRECISIONS
 from models import networks
 from models.checkpoint import Checkpoint, CheckpointError
 from serving.errors import StartupError
@@ -28,7 +29,7 @@ from serving.findings import Hints
 
 if TYPE_CHECKING:
     from export.foreign import Target
-    from export.publish import Version
+    from export.publish import Rounding, Version
 
 REFUSED = 2
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
@@ -50,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
     checkpoint.add_argument("run", type=Path, metavar="RUN", help="the run folder")
     known = ", ".join((*formats.names(), formats.ALL))
     checkpoint.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
+    checkpoint.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=FP32,
+        help="how the weights are kept in the file; they are restored when it is loaded, and computed with in float32",
+    )
     _add_target(checkpoint)
     _add_module(subcommands.add_parser("module", help="any torch.nn.Module and its state dict"))
     _add_keras(subcommands.add_parser("keras", help="a .keras file"))
@@ -161,7 +168,10 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
         name=options.name,
         version=options.version,
         tolerance=options.tolerance,
+        precision=options.precision,
     )
+    if version.rounding:
+        _print_rounding(version.rounding, checkpoint)
     _print_written(version, options.repository)
     return 0
 
@@ -240,6 +250,16 @@ def _hints(options: argparse.Namespace) -> Hints:
         },
         state={} if options.state == ["none"] else dict(_pairs(options.state, "=", "--state")) or None,
     )
+
+
+def _print_rounding(rounding: Rounding, checkpoint: Checkpoint) -> None:
+    print(
+        f"weights kept as {rounding.precision}: answers at most {rounding.largest_difference:.2g} from the trained network's"
+    )
+    for name, score in rounding.scores.items():
+        print(f"{name}: {score}, trained {checkpoint.training['scores'][name]}")
+    if not rounding.scores:
+        print("the score is not measured again: the run does not hold its test part; train it again to have it")
 
 
 def _print_written(version: Version, repository: Path) -> None:

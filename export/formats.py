@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
 import export
 from export.errors import ExportError
+from export.precision import Stored
 from models.checkpoint import Weights
 from models.config import LSTMConfig
 
@@ -27,8 +29,14 @@ class Writer(Protocol):
 
     BACKEND: str
 
-    def write(self, config: LSTMConfig, weights: Weights, path: Path) -> None:
-        """Writes the network to `path` (a file or a folder) with the inputs and outputs of `export.signature`."""
+    def write(
+        self, config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None
+    ) -> None:
+        """Writes the network to `path` (a file or a folder) with the inputs and outputs of `export.signature`.
+
+        Matrices that `stored` names are kept as it says and restored when the file is loaded; `weights` holds their
+        restored values.
+        """
 
 
 def names() -> tuple[str, ...]:

@@ -9,7 +9,7 @@ Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export import signature
+from export.precision import Stored
 from models.checkpoint import DIRECTIONS, Weights
 from models.config import LSTMConfig
 from serving.spec import TensorSpec
@@ -31,13 +32,16 @@ IR_VERSION = 8
 _GATES = (0, 3, 1, 2)  # ours are input, forget, cell, output; ONNX stores input, output, forget, cell
 
 
-def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
+def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None) -> None:
     """Writes the network to the file `path`, with the inputs and outputs of `export.signature`.
+
+    Matrices in `stored` get a node or two that restore them, which the runtime folds away when it loads the file; what is
+    otherwise multiplied into them, scalings, is computed then.
 
     Raises `onnx.checker.ValidationError` should this module ever compose an invalid graph (the checker runs with full
     shape inference), `OSError` when writing fails.
     """
-    graph = _Graph()
+    graph = _Graph(stored or {})
     lengths = graph.add("Cast", ["lengths"], "lengths_int32", to=TensorProto.INT32)
     steps = _first_steps(graph, config, weights)
     h0, c0 = _states_in(graph, config, "h0"), _states_in(graph, config, "c0")
@@ -67,13 +71,22 @@ def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
 class _Graph:
     """Nodes and constants under composition; a node is named after its first output."""
 
-    def __init__(self) -> None:
+    def __init__(self, stored: Mapping[str, Stored]) -> None:
+        self.stored = stored
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def constant(self, name: str, array: npt.ArrayLike) -> str:
         self._constants[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
+
+    def matrix(self, name: str, arrays: npt.NDArray[Any], scales: npt.NDArray[Any] | None) -> str:
+        """A constant that is kept as it is given and restored to float32."""
+        kept = self.constant(f"{name}_stored", arrays)
+        if scales is None:
+            return self.add("Cast", [kept], name, to=TensorProto.FLOAT)
+        cast = self.add("Cast", [kept], f"{name}_cast", to=TensorProto.FLOAT)
+        return self.add("Mul", [cast, self.constant(f"{name}_scale", scales)], name)
 
     def integers(self, *values: int) -> str:
         """A constant INT64 vector, named after its values and so shared by all that need the same."""
@@ -97,20 +110,35 @@ def _value(tensor: TensorSpec) -> onnx.ValueInfoProto:
 
 
 def _first_steps(graph: _Graph, config: LSTMConfig, weights: Weights) -> str:
-    """What layer 0 reads: [steps, rows, features or embedding]. The division by `input.scale` is in its weights."""
+    """What layer 0 reads: [steps, rows, features or embedding]. The division by `input.scale` is in its weights, if it can be."""
     if config.input == "features":
         centred = graph.add("Sub", ["x", graph.constant("input.mean", weights["input.mean"])], "centred")
+        if graph.stored:
+            centred = graph.add("Div", [centred, graph.constant("input.scale", weights["input.scale"])], "standardised")
         return graph.add("Transpose", [centred], "layer0_x", perm=(1, 0, 2))
     ids = graph.add("Transpose", ["x"], "ids_by_step", perm=(1, 0))  # [steps, rows]
     bounds = [graph.constant("first_id", np.int64(0)), graph.constant("last_id", np.int64(config.vocabulary - 1))]
     known = graph.add("Clip", [ids, *bounds], "known_ids")  # the padding may hold anything
-    return graph.add("Gather", [graph.constant("embedding", weights["embedding"]), known], "layer0_x")
+    if "embedding" in graph.stored:
+        table = graph.matrix("embedding", graph.stored["embedding"].array, graph.stored["embedding"].scale)
+    else:
+        table = graph.constant("embedding", weights["embedding"])
+    return graph.add("Gather", [table, known], "layer0_x")
 
 
 def _parameters(graph: _Graph, config: LSTMConfig, weights: Weights, layer: int) -> list[str]:
     """W [directions, 4 * hidden, inputs], R [directions, 4 * hidden, hidden], B [directions, 8 * hidden]."""
     kinds: dict[str, list[npt.NDArray[Any]]] = {"W": [], "R": [], "B": []}
-    for direction in DIRECTIONS[: config.directions]:
+    directions = DIRECTIONS[: config.directions]
+    if graph.stored:
+        names = [
+            _stored_parameters(graph, f"layer{layer}_{kind}", [f"lstm.{layer}.{d}.{part}" for d in directions])
+            for kind, part in (("W", "weight_input"), ("R", "weight_hidden"))
+        ]
+        both = ("bias_input", "bias_hidden")
+        biases = [np.concatenate([_gates(weights[f"lstm.{layer}.{d}.{kind}"]) for kind in both]) for d in directions]
+        return [*names, graph.constant(f"layer{layer}_B", np.stack(biases))]
+    for direction in directions:
         w, r, b_input, b_hidden = (
             _gates(weights[f"lstm.{layer}.{direction}.{kind}"])
             for kind in ("weight_input", "weight_hidden", "bias_input", "bias_hidden")
@@ -121,6 +149,13 @@ def _parameters(graph: _Graph, config: LSTMConfig, weights: Weights, layer: int)
         kinds["R"].append(r)
         kinds["B"].append(np.concatenate([b_input, b_hidden]))
     return [graph.constant(f"layer{layer}_{kind}", np.stack(arrays)) for kind, arrays in kinds.items()]
+
+
+def _stored_parameters(graph: _Graph, name: str, matrices: Sequence[str]) -> str:
+    """[directions, 4 * hidden, columns], restored from what is kept of the matrices of each direction."""
+    kept = [graph.stored[matrix] for matrix in matrices]
+    scales = [_gates(matrix.scale) for matrix in kept if matrix.scale is not None]
+    return graph.matrix(name, np.stack([_gates(matrix.array) for matrix in kept]), np.stack(scales) if scales else None)
 
 
 def _gates(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -138,24 +173,37 @@ def _merge(graph: _Graph, config: LSTMConfig, source: str, target: str, perm: tu
 def _head(graph: _Graph, config: LSTMConfig, weights: Weights) -> None:
     """`y`. The scaling of values, `linear(h) * output.scale + output.mean`, is in the weights and the bias."""
     weight, bias = (weights[f"head.{kind}"].astype(np.float64) for kind in ("weight", "bias"))
-    if config.head != "classification":
+    unscaled, y = config.head != "classification" and bool(graph.stored), "y"
+    if config.head != "classification" and not unscaled:
         scale, mean = weights["output.scale"], weights["output.mean"]
         weight, bias = weight * scale[:, None], bias * scale + mean
-    operands = [
-        graph.constant("head.weight", weight.astype(np.float32).T),  # [hidden * directions, outputs]
-        graph.constant("head.bias", bias.astype(np.float32)),
-    ]
+    if graph.stored:
+        kept = graph.stored["head.weight"]
+        product = graph.matrix("head.weight", kept.array.T, None if kept.scale is None else kept.scale.T)
+    else:
+        product = graph.constant("head.weight", weight.astype(np.float32).T)  # [hidden * directions, outputs]
+    operands = [product, graph.constant("head.bias", bias.astype(np.float32))]
     last = config.layers - 1
     if config.head == "values_per_step":
         h = _merge(graph, config, f"layer{last}_y", "head_x", (2, 0, 1, 3))  # [rows, steps, directions * hidden]
-        values = graph.add("Add", [graph.add("MatMul", [h, operands[0]], "head_product"), operands[1]], "values")
-        _zero_behind_lengths(graph, values, "y")
+        linear = "standardised_values" if unscaled else "values"
+        graph.add("Add", [graph.add("MatMul", [h, operands[0]], "head_product"), operands[1]], linear)
+        if unscaled:
+            _scale_values(graph, weights, linear, "values")
+        _zero_behind_lengths(graph, "values", y)
         return
     h = _merge(graph, config, f"layer{last}_hn", "head_x", (1, 0, 2))  # [rows, directions * hidden]
-    if config.head == "values":
-        graph.add("Gemm", [h, *operands], "y")
+    if unscaled:
+        _scale_values(graph, weights, graph.add("Gemm", [h, *operands], "standardised_values"), y)
+    elif config.head == "values":
+        graph.add("Gemm", [h, *operands], y)
     else:
-        graph.add("Softmax", [graph.add("Gemm", [h, *operands], "logits")], "y", axis=-1)
+        graph.add("Softmax", [graph.add("Gemm", [h, *operands], "logits")], y, axis=-1)
+
+
+def _scale_values(graph: _Graph, weights: Weights, source: str, target: str) -> None:
+    scaled = graph.add("Mul", [source, graph.constant("output.scale", weights["output.scale"])], "scaled_values")
+    graph.add("Add", [scaled, graph.constant("output.mean", weights["output.mean"])], target)
 
 
 def _zero_behind_lengths(graph: _Graph, values: str, target: str) -> None:

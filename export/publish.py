@@ -14,13 +14,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from export import formats, proof, signature, trials
 from export.errors import ExportError
-from models import networks
+from export.precision import FP32, rounded, store
+from models import networks, scoring
 from models.checkpoint import Checkpoint, weights_digest
+from models.networks import Network
 from serving import backends, golden
 from serving import spec as specification
 from serving.spec import ModelSpec
@@ -41,11 +44,25 @@ class Written:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rounding:
+    """What keeping the weights smaller has changed: the largest `|a - b| / max(1, |b|)` of any answer, and the test scores.
+
+    `scores` has those of the rounded network by the names that the trained one has; it is empty where the run does not hold
+    what they are measured on.
+    """
+
+    precision: str
+    largest_difference: float
+    scores: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Version:
     """A version that is in the repository now."""
 
     path: Path
     written: tuple[Written, ...]
+    rounding: Rounding | None = None
 
 
 def publish(
@@ -56,8 +73,12 @@ def publish(
     name: str,
     version: int | None = None,
     tolerance: float = TOLERANCE,
+    precision: str = FP32,
 ) -> Version:
     """Writes `checkpoint` in the formats `chosen` as `repository/name/version`; the next number where none is given.
+
+    With a smaller `precision` (of `export.precision`) the network with the rounded weights is what is proven and scored; how
+    far it is from the trained one is kept in the specification.
 
     Raises `ExportError` for a name or number that cannot be used or a package that is missing, `VerificationFailed`
     when a file does not compute what the trained model does, other `StartupError`s when it cannot be loaded,
@@ -69,6 +90,8 @@ def publish(
         raise ExportError(f"tolerance is {tolerance:g}; it must lie between 0 and 1")
     target = repository / name
     labels = _labels(checkpoint, target)
+    stored = store(checkpoint.weights, precision)
+    trained, checkpoint = checkpoint, dataclasses.replace(checkpoint, weights=rounded(checkpoint.weights, stored))
     if version is not None:
         check_version(target, version)
     writers = {form: formats.writer(form) for form in chosen}
@@ -76,18 +99,20 @@ def publish(
     with work_folder(repository) as work:
         folder = work / "version"
         folder.mkdir()
-        spec = _spec(checkpoint, chosen, tolerance)
-        proven = proof.ask(networks.load(checkpoint), trials.make(checkpoint))
+        network = networks.load(checkpoint)
+        proven = proof.ask(network, trials.make(trained))
+        rounding = _rounding(trained, network, proven, precision) if stored else None
+        spec = _spec(checkpoint, chosen, tolerance, rounding)
         written = []
         for form, writer in writers.items():
             artifact = folder / backends.module(writer.BACKEND).FILE_NAME
-            writer.write(checkpoint.config, checkpoint.weights, artifact)
+            writer.write(checkpoint.config, checkpoint.weights, artifact, stored)
             difference = proof.check(form, writer.BACKEND, artifact, spec, proven)
             written.append(Written(form, size_of(artifact), difference))
         golden.write_samples(folder / golden.FILE_NAME, [case.sample for case in proven if case.trial.golden])
         (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
         path = place(folder, target, version, labels)
-    return Version(path, tuple(written))
+    return Version(path, tuple(written), rounding)
 
 
 def check_name(name: str) -> None:
@@ -116,8 +141,28 @@ def check_version(target: Path, version: int) -> None:
         )
 
 
-def _spec(checkpoint: Checkpoint, chosen: Sequence[str], tolerance: float) -> ModelSpec:
+def _rounding(trained: Checkpoint, network: Network, proven: Sequence[proof.Proven], precision: str) -> Rounding:
+    """How the rounded network differs from the trained one, on the trials and on the test part."""
+    before = proof.ask(networks.load(trained), [case.trial for case in proven])
+    difference = max(
+        golden.disagreement(case.expected[name], other.expected[name])
+        for case, other in zip(proven, before, strict=True)
+        for name in proof.NAMES
+    )
+    scores = {}
+    if trained.test is not None:
+        (name,) = [name for name in trained.training["scores"] if name.startswith("test_")]
+        was = trained.training["scores"][name]
+        outputs = list(was) if isinstance(was, Mapping) else []
+        scores[name] = scoring.score(scoring.answers(network, trained.test), trained.test, outputs)
+    return Rounding(precision, difference, scores)
+
+
+def _spec(checkpoint: Checkpoint, chosen: Sequence[str], tolerance: float, rounding: Rounding | None) -> ModelSpec:
     config = checkpoint.config
+    scores = dict(checkpoint.training.get("scores", {}))
+    if rounding:
+        scores = {name: value for name, value in scores.items() if not name.startswith("test_")} | dict(rounding.scores)
     made = {key: value for key, value in checkpoint.training.items() if key != "scores"}
     return ModelSpec(
         inputs=signature.inputs(config),
@@ -133,9 +178,10 @@ def _spec(checkpoint: Checkpoint, chosen: Sequence[str], tolerance: float) -> Mo
             "framework": checkpoint.framework,
             "network": dataclasses.asdict(config),
             **made,
+            "precision": dataclasses.asdict(rounding) if rounding else {"precision": FP32},
             "export": {"formats": list(chosen), "lstm-serving": importlib.metadata.version("lstm-serving")},
         },
-        scores=dict(checkpoint.training.get("scores", {})),
+        scores=scores,
     )
 
 

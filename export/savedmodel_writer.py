@@ -9,6 +9,7 @@ Source: https://www.tensorflow.org/api_docs/python/tf/raw_ops/BlockLSTMV2
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,21 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from export import signature
-from models.checkpoint import DIRECTIONS, Weights
+from export.precision import Stored
+from models.checkpoint import DIRECTIONS, Weights, weights_digest
 from models.config import LSTMConfig
 
 BACKEND = "saved_model"
 
 
-def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
+def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None) -> None:
     """Writes the network to the folder `path`, with the inputs and outputs of `export.signature`.
+
+    Matrices in `stored` are constants of the graph, from which resources are made when the folder is loaded.
 
     Raises `OSError` when writing fails.
     """
-    network = _Network(config, weights)
+    network = _Network(config, weights, stored or {})
     specs = {
         tensor.name: tf.TensorSpec([None if size == -1 else size for size in tensor.shape], tensor.dtype, tensor.name)
         for tensor in signature.inputs(config)
@@ -43,18 +47,21 @@ def write(config: LSTMConfig, weights: Weights, path: Path) -> None:
 class _Network(tf.Module):  # type: ignore[misc]
     """The canonical network; branches on `config` are taken while tracing."""
 
-    def __init__(self, config: LSTMConfig, weights: Weights) -> None:
+    def __init__(self, config: LSTMConfig, weights: Weights, stored: Mapping[str, Stored]) -> None:
         super().__init__(name="lstm")
         self._config = config
+        digest = weights_digest(weights)
         self._weights = {
-            name: tf.Variable(array, trainable=False, name=name)
+            name: _Restored([stored[name]], f"{digest}.{name}")
+            if name in stored
+            else tf.Variable(array, trainable=False, name=name)
             for name, array in weights.items()
             if not name.startswith("lstm.")
         }
         self._layers = [
             [
                 {
-                    "w": tf.Variable(_matrix(weights, f"lstm.{layer}.{direction}"), trainable=False),
+                    "w": _kernel(weights, stored, f"lstm.{layer}.{direction}", digest),
                     "b": tf.Variable(_bias(weights, f"lstm.{layer}.{direction}"), trainable=False),
                 }
                 for direction in DIRECTIONS[: config.directions]
@@ -67,7 +74,7 @@ class _Network(tf.Module):  # type: ignore[misc]
         config, weights = self._config, self._weights
         if config.input == "tokens":
             known = tf.clip_by_value(x, 0, config.vocabulary - 1)  # the padding may hold anything
-            features = tf.gather(weights["embedding"], known)
+            features = tf.gather(_read(weights["embedding"]), known)
         else:
             features = (x - weights["input.mean"]) / weights["input.scale"]
         steps = tf.transpose(features, [1, 0, 2])  # [steps, rows, width]
@@ -92,7 +99,7 @@ class _Network(tf.Module):  # type: ignore[misc]
         config, weights = self._config, self._weights
         if config.head == "values_per_step":
             final = tf.transpose(steps, [1, 0, 2])
-        logits = tf.tensordot(final, weights["head.weight"], [[-1], [1]]) + weights["head.bias"]
+        logits = tf.tensordot(final, _read(weights["head.weight"]), [[-1], [1]]) + weights["head.bias"]
         if config.head == "classification":
             return tf.nn.softmax(logits)
         values = logits * weights["output.scale"] + weights["output.mean"]
@@ -110,7 +117,7 @@ def _layer(steps: Any, h0: Any, c0: Any, parameters: dict[str, Any]) -> tuple[An
         x=steps,
         cs_prev=c0,
         h_prev=h0,
-        w=parameters["w"],
+        w=_read(parameters["w"]),
         wci=peephole,
         wcf=peephole,
         wco=peephole,
@@ -119,6 +126,50 @@ def _layer(steps: Any, h0: Any, c0: Any, parameters: dict[str, Any]) -> tuple[An
         use_peephole=False,
     )
     return fused.h, fused.cs
+
+
+class _Restored(tf.saved_model.experimental.TrackableResource):  # type: ignore[misc]
+    """A float32 matrix that is made, when a SavedModel is loaded, of what it keeps: blocks one below the other.
+
+    `name` must tell its content: whatever is loaded into one process shares resources of one name.
+    """
+
+    def __init__(self, blocks: Sequence[Stored], name: str, transpose: bool = False) -> None:
+        super().__init__()
+        self._blocks = blocks
+        self._name = name
+        self._transpose = transpose
+        restored = [block.restored().T if transpose else block.restored() for block in blocks]
+        self._shape = np.concatenate(restored).shape
+        self._initialize()
+
+    def _create_resource(self) -> Any:
+        return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=self._shape, shared_name=self._name)
+
+    def _initialize(self) -> None:
+        parts = []
+        for block in self._blocks:
+            full = tf.cast(tf.constant(block.array), tf.float32)
+            full = full if block.scale is None else full * tf.constant(block.scale)
+            parts.append(tf.transpose(full) if self._transpose else full)
+        tf.raw_ops.AssignVariableOp(resource=self.resource_handle, value=tf.concat(parts, axis=0))
+
+    def read(self) -> Any:
+        matrix = tf.raw_ops.ReadVariableOp(resource=self.resource_handle, dtype=tf.float32)
+        matrix.set_shape(self._shape)
+        return matrix
+
+
+def _read(weight: Any) -> Any:
+    return weight.read() if isinstance(weight, _Restored) else weight
+
+
+def _kernel(weights: Weights, stored: Mapping[str, Stored], prefix: str, digest: str) -> Any:
+    """What `_matrix` gives, as a variable or as a resource."""
+    if not stored:
+        return tf.Variable(_matrix(weights, prefix), trainable=False)
+    blocks = [stored[f"{prefix}.{kind}"] for kind in ("weight_input", "weight_hidden")]
+    return _Restored(blocks, f"{digest}.{prefix}", transpose=True)
 
 
 def _reverse(steps: Any, lengths: Any) -> Any:

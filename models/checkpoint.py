@@ -38,6 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.config import ConfigError, LSTMConfig
+from models.examples import Examples, ExamplesError
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
 
@@ -105,7 +106,8 @@ class Checkpoint:
     `framework` is "torch" or "keras", the one that trained it; `training` is JSON-ready: `scores`, `seed`, `versions`,
     `data` and whatever else says how it was made. `labels` are the class names in the order of the outputs (empty
     unless the head is a classification). `samples` are some real inputs, each `[steps, features]` float32 or `[steps]`
-    int64, that an export is tried on beside random ones.
+    int64, that an export is tried on beside random ones. `test` is what the test score was measured on, if it is known, so
+    that it can be measured again.
     """
 
     config: LSTMConfig
@@ -114,6 +116,7 @@ class Checkpoint:
     training: Mapping[str, Any]
     labels: tuple[str, ...] = ()
     samples: tuple[npt.NDArray[Any], ...] = ()
+    test: Examples | None = None
 
     def __post_init__(self) -> None:
         check_weights(self.config, self.weights)
@@ -136,7 +139,7 @@ class Checkpoint:
         from safetensors.numpy import save
 
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in ("training.json", "samples.safetensors"):
+        for stale in ("training.json", "samples.safetensors", "test.safetensors"):
             (folder / stale).unlink(missing_ok=True)
         (folder / "config.json").write_text(self.config.to_json())
         weights = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
@@ -146,6 +149,8 @@ class Checkpoint:
         if self.samples:
             samples = {str(index): np.ascontiguousarray(sample) for index, sample in enumerate(self.samples)}
             (folder / "samples.safetensors").write_bytes(save(samples))
+        if self.test is not None:
+            (folder / "test.safetensors").write_bytes(save(_packed(self.test)))
         facts = {"framework": self.framework, "labels": list(self.labels), **self.training}
         unfinished = folder / "training.json.unfinished"
         unfinished.write_text(json.dumps(facts, indent=2) + "\n")
@@ -168,6 +173,8 @@ class Checkpoint:
             training = _read_object(folder / "training.json")
             samples_file = folder / "samples.safetensors"
             samples = load_file(samples_file) if samples_file.is_file() else {}
+            test_file = folder / "test.safetensors"
+            test = _unpacked(load_file(test_file)) if test_file.is_file() else None
             if missing := {"framework", "labels"} - training.keys():
                 raise CheckpointError(f"training.json lacks {', '.join(sorted(missing))}")
             if samples.keys() != {str(i) for i in range(len(samples))}:
@@ -181,9 +188,26 @@ class Checkpoint:
                 labels=tuple(training.pop("labels")),
                 training=training,
                 samples=tuple(samples[str(i)] for i in range(len(samples))),
+                test=test,
             )
-        except (ConfigError, CheckpointError, SafetensorError) as error:
+        except (ConfigError, CheckpointError, ExamplesError, SafetensorError, KeyError) as error:
             raise CheckpointError(f"{folder} is not a usable checkpoint: {error}") from error
+
+
+def _packed(test: Examples) -> dict[str, npt.NDArray[Any]]:
+    """Sequences as `x/0`, `x/1`, ...; targets as `targets`, or per step as `targets/0`, ..."""
+    arrays = {f"x/{i}": np.ascontiguousarray(sequence) for i, sequence in enumerate(test.sequences)}
+    if isinstance(test.targets, np.ndarray):
+        return {**arrays, "targets": np.ascontiguousarray(test.targets)}
+    return arrays | {f"targets/{i}": np.ascontiguousarray(target) for i, target in enumerate(test.targets)}
+
+
+def _unpacked(arrays: Mapping[str, npt.NDArray[Any]]) -> Examples:
+    count = sum(name.startswith("x/") for name in arrays)
+    sequences = [arrays[f"x/{i}"] for i in range(count)]
+    return Examples(
+        sequences, arrays["targets"] if "targets" in arrays else [arrays[f"targets/{i}"] for i in range(count)]
+    )
 
 
 def _read_object(path: Path) -> dict[str, Any]:

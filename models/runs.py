@@ -15,7 +15,6 @@ from pathlib import Path
 
 from models import networks, scoring
 from models.checkpoint import Checkpoint
-from models.examples import Array
 from models.learning_curve import draw
 from models.problems import Problem
 from models.training import Epoch, train
@@ -57,13 +56,16 @@ def make(problem: Problem, framework: str, folder: Path, watch: Callable[[Epoch]
         framework=framework,
         labels=problem.outputs if classes else (),
         samples=problem.samples,
+        test=problem.test,
         training={
             "problem": problem.name,
             "scores": {
-                f"test_{metric}": score(scoring.answers(network, problem.test), problem),
+                f"test_{metric}": scoring.score(scoring.answers(network, problem.test), problem.test, problem.outputs),
                 f"validation_{metric}": abs(trained.best.score),
                 "validation_loss": trained.best.validation_loss,
-                "baselines": {name: score(y, problem) for name, y in problem.baselines.items()},
+                "baselines": {
+                    name: scoring.score(y, problem.test, problem.outputs) for name, y in problem.baselines.items()
+                },
             },
             "seed": problem.plan.seed,
             "epochs": len(trained.history),
@@ -79,15 +81,6 @@ def make(problem: Problem, framework: str, folder: Path, watch: Callable[[Epoch]
     (folder / "learning_curve.png").write_bytes(draw(trained, problem.title(framework)))
     checkpoint.save(folder)
     return checkpoint
-
-
-def score(y: Array, problem: Problem) -> float | dict[str, float]:
-    """The test accuracy of answers `y`, or the mean absolute error of each output by its name."""
-    targets = scoring.truth(problem.test)
-    if problem.config.head == "classification":
-        return scoring.accuracy(y, targets)
-    errors = scoring.mean_absolute_errors(y, targets).tolist()
-    return dict(zip(problem.outputs, errors, strict=True))
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ is judged, and it counts neither in a loss nor in a score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,14 @@ def truth(examples: Examples) -> Array:
     """The targets in the order of `answers`: int64 `[cases]`, or float32 `[cases or steps, outputs]`, NaN for none."""
     targets = examples.targets
     return targets if isinstance(targets, np.ndarray) else np.concatenate(list(targets))
+
+
+def score(y: Array, examples: Examples, outputs: Sequence[str]) -> float | dict[str, float]:
+    """The accuracy of answers `y`, or the mean absolute error of each output by its name."""
+    targets = truth(examples)
+    if is_classes(examples):
+        return accuracy(y, targets)
+    return dict(zip(outputs, mean_absolute_errors(y, targets).tolist(), strict=True))
 
 
 def accuracy(y: Array, classes: npt.NDArray[np.int64]) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.formats import Writer
+from export.precision import Stored
 from models.checkpoint import Weights
 from models.config import LSTMConfig
 from models.networks import Network
@@ -115,11 +116,13 @@ def check(name: str, answer: Answer, asked: Question) -> Figures:
     return Figures(difference, company)
 
 
-def check_file(form: str, writer: Writer, asked: Question, folder: Path) -> Figures:
+def check_file(
+    form: str, writer: Writer, asked: Question, folder: Path, stored: Mapping[str, Stored] | None = None
+) -> Figures:
     """What `writer` writes of the question's weights, read and asked through its backend."""
     module = backends.module(writer.BACKEND)
     path = folder / module.FILE_NAME
-    writer.write(asked.config, asked.weights, path)
+    writer.write(asked.config, asked.weights, path, stored)
     backend = module.load(path, artefacts.spec(asked.config, asked.weights), "cpu", Options())
     try:
         return check(form, lambda inputs: backend.run(inputs, NAMES), asked)

@@ -52,11 +52,14 @@ FAULTS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "layers-of-state-reversed": ("return layers\n", "return layers[::-1]\n"),
         "steps-not-masked": ("lengths, h0[layer]", '"", h0[layer]'),
-        "padding-of-y-not-masked": ('_zero_behind_lengths(graph, values, "y")', 'graph.add("Identity", [values], "y")'),
+        "padding-of-y-not-masked": (
+            '_zero_behind_lengths(graph, "values", y)',
+            'graph.add("Identity", ["values"], y)',
+        ),
         "last-step-of-y-masked": ('"LessOrEqual"', '"Less"'),
         "directions-swapped": (
-            "in DIRECTIONS[: config.directions]:",
-            "in reversed(DIRECTIONS[: config.directions]):",
+            "for direction in directions:",
+            "for direction in reversed(directions):",
         ),
         "head-reads-the-first-layer": ('f"layer{last}_hn"', '"layer0_hn"'),
         "scale-of-input-dropped": (' / weights["input.scale"]', ""),

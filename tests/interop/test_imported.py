@@ -248,6 +248,23 @@ def test_imported_files_are_verified_when_they_load(model: str, form: str, plain
         assert server.wait_for("loaded", 1)["verified"] is True
 
 
+def test_a_file_that_quantises_over_the_batch_takes_one_row_at_a_time(tmp_path: Path) -> None:
+    """Its scale is that of the largest value of all rows, so company changes answers: that is found, not believed."""
+    from onnx import TensorProto, helper, save
+
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 8]) for name in ("x", "y")]
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "quantised", sides[:1], sides[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "q.onnx")
+    done = lstm_export("import", tmp_path / "q.onnx", "--repository", tmp_path / "r", "--name", "m")
+    assert done.returncode == 0, done.stderr
+    assert "one row at a time" in done.stdout
+    assert not ModelSpec.read(tmp_path / "r/m/1/spec.json").batched
+
+
 def test_torchscript_needs_its_tensors_named(plain: Path, tmp_path: Path) -> None:
     file = plain / "torch_script/1/model.pt"
     done = lstm_export("import", file, "--repository", tmp_path, "--name", "m")

@@ -108,3 +108,15 @@ def test_tensorflow_keeps_its_messages_to_itself(run: Path) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 3
+
+
+def test_a_smaller_precision_is_scored_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["checkpoint", str(run), "--format", "onnx", "--repository", str(tmp_path), "--name", "m"]
+    assert main([*arguments, "--precision", "int8-weights"]) == 0
+    said = capsys.readouterr().out
+    assert "weights kept as int8-weights: answers at most 0.0" in said
+    assert "the score is not measured again: the run does not hold its test part" in said
+    facts = json.loads((tmp_path / "m" / "1" / "spec.json").read_text())
+    assert facts["source"]["precision"]["precision"] == "int8-weights"
+    assert 0 < facts["source"]["precision"]["largest_difference"] < 0.1
+    assert not any(name.startswith("test_") for name in facts["scores"])

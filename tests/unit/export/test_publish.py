@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import threading
@@ -13,8 +14,10 @@ import pytest
 
 from export import formats, publish, trials
 from export.errors import ExportError
+from models import networks
 from models.checkpoint import Checkpoint, Weights, weights_digest
 from models.config import LSTMConfig
+from models.examples import Examples
 from serving import backends, golden
 from serving.backends.base import Options
 from serving.errors import VerificationFailed
@@ -119,7 +122,7 @@ def test_a_file_with_two_gates_swapped_is_not_published(
     writer = formats.writer(form)
     right = writer.write
 
-    def wrong(config: LSTMConfig, weights: Weights, path: Path) -> None:
+    def wrong(config: LSTMConfig, weights: Weights, path: Path, stored: object = None) -> None:
         swapped = dict(weights)
         for name in [name for name in weights if name.startswith("lstm.1.")]:
             i, f, g, o = np.split(weights[name], 4)
@@ -130,6 +133,25 @@ def test_a_file_with_two_gates_swapped_is_not_published(
     with pytest.raises(VerificationFailed, match=rf"{form} \(samples, .* differs from the trained model by 0\.\d"):
         export(checkpoint, tmp_path, chosen=(form,))
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-weights"])
+def test_the_rounded_network_is_proven_and_scored(checkpoint: Checkpoint, tmp_path: Path, precision: str) -> None:
+    generator = np.random.default_rng(1)
+    sequences = [generator.normal(size=(6, 3)).astype(np.float32) for _ in range(40)]
+    network = networks.load(checkpoint)
+    classes = np.array([network.predict({"x": sequence[None]})["y"][0].argmax() for sequence in sequences])
+    test = Examples(sequences, classes)  # on which the trained network is never wrong
+    known = dataclasses.replace(checkpoint, test=test, training={"scores": {"test_accuracy": 1.0, "epochs": 3}})
+    version = export(known, tmp_path, precision=precision, chosen=formats.names())
+    assert version.rounding
+    assert 1e-5 < version.rounding.largest_difference < 0.1
+    assert version.rounding.scores["test_accuracy"] >= 0.9
+    spec = ModelSpec.read(version.path / "spec.json")
+    assert spec.scores == {"epochs": 3, **version.rounding.scores}
+    assert spec.source["precision"]["precision"] == precision
+    assert spec.weights_sha256 != weights_digest(checkpoint.weights)
+    assert max(written.largest_difference for written in version.written) < 1e-6
 
 
 def test_a_tolerance_that_nothing_meets_refuses(checkpoint: Checkpoint, tmp_path: Path) -> None:

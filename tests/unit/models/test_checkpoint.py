@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from models.checkpoint import Checkpoint, CheckpointError, check_weights, expected_shapes, weights_digest
 from models.config import LSTMConfig
+from models.examples import Examples
 
 CONFIG = LSTMConfig(features=3, layers=2, hidden=4, bidirectional=True, head="values", outputs=2)
 
@@ -37,6 +38,25 @@ def test_round_trip(tmp_path: Path) -> None:
     assert loaded.labels == ("warm", "cold")
     assert weights_digest(loaded.weights) == weights_digest(saved.weights)
     assert [sample.tolist() for sample in loaded.samples] == [sample.tolist() for sample in saved.samples]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        Examples([np.ones((5, 3), np.float32), np.zeros((2, 3), np.float32)], np.array([1, 0])),
+        Examples([np.ones((2, 3), np.float32)], [np.array([[np.nan], [2.0]], np.float32)]),
+    ],
+    ids=["classes", "values per step"],
+)
+def test_what_the_score_was_measured_on_is_kept(test: Examples, tmp_path: Path) -> None:
+    dataclasses.replace(checkpoint(), test=test).save(tmp_path)
+    loaded = Checkpoint.load(tmp_path).test
+    assert loaded is not None
+    for got, kept in ((loaded.sequences, test.sequences), (loaded.targets, test.targets)):
+        for one, other in zip(got, kept, strict=True):
+            np.testing.assert_array_equal(one, other)
+    checkpoint().save(tmp_path)
+    assert Checkpoint.load(tmp_path).test is None
 
 
 def test_saving_again_leaves_nothing_of_the_earlier_run(tmp_path: Path) -> None:
