@@ -28,6 +28,7 @@ Shape = tuple[int, ...]
 Run = Callable[[Tensors, Sequence[str]], Tensors]  # in the file's own layout
 
 ROWS = (3, 2, 1)  # numbers of rows that are tried; the proof wants at least 3
+COMPANY = 8  # rows of a batch in which each must be answered as it is alone
 SIZES = (5, 9, 24)  # sizes that every other free axis is tried with
 TOLERANCE = 1e-5
 SEED = 7
@@ -306,7 +307,9 @@ def _proved(trials: _Trials, rows: Mapping[str, int | None]) -> bool:
         axes = _axes_of_rows(base, fewer, count)
         if axes is None:
             return False
-        return all(_alone(trials, rows, axes, sent, base, row) for row in range(count))
+        return all(_alone(trials, rows, axes, sent, base, row) for row in range(count)) and _in_company(
+            trials, rows, axes, trials.sent(rows, COMPANY, size)
+        )
     return False
 
 
@@ -349,6 +352,19 @@ def _alone(
             return False
         moved |= not np.array_equal(ours[row], theirs[row])
     return moved
+
+
+def _in_company(trials: _Trials, rows: Mapping[str, int | None], axes: Mapping[str, int], sent: Tensors) -> bool:
+    """Whether every row of a larger batch is answered as it is alone."""
+    together = trials.compute(sent)
+    for row in range(COMPANY):
+        one = {
+            name: array if (axis := rows[name]) is None else np.take(array, [row], axis) for name, array in sent.items()
+        }
+        for name, array in trials.compute(one).items():
+            if disagreement(np.take(together[name], [row], axes[name]), array) > TOLERANCE:
+                return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

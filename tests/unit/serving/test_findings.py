@@ -136,6 +136,21 @@ def test_rows_that_touch_each_other_are_no_rows() -> None:
     assert not found(stated({"x": (-1, 4)}, {"y": (-1, 4)}), run).spec.batched
 
 
+def test_rows_that_touch_each_other_only_in_larger_batches() -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        x = inputs["x"]
+        return {"y": x if len(x) < 4 else x + x.max()}
+
+    assert not found(stated({"x": (-1, 4)}, {"y": (-1, 4)}), run).spec.batched
+
+
+def test_an_answer_that_knows_its_place_in_the_batch() -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": inputs["x"] + np.arange(len(inputs["x"]), dtype=np.float32)[:, None]}
+
+    assert not found(stated({"x": (-1, 4)}, {"y": (-1, 4)}), run).spec.batched
+
+
 def test_an_output_without_rows_belongs_to_nobody() -> None:
     def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         return {"y": inputs["x"], "norm": np.float32(1)}
