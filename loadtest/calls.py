@@ -16,7 +16,10 @@ from typing import NamedTuple, Protocol
 import grpc
 from grpc._cython import cygrpc
 
+from loadtest.endpoint import Endpoint
 from loadtest.errors import LoadTestError
+
+Metadata = Sequence[tuple[str, str]]
 
 SERVICE = "inference.GRPCInferenceService"
 OK = 0
@@ -65,17 +68,25 @@ class Calls(Protocol):
         """Breaks off what is in flight; blocks until the receiving thread has taken in the end of all that."""
 
 
-def open_channel(url: str, timeout_seconds: float) -> cygrpc.Channel:
+def open_channel(endpoint: Endpoint, timeout_seconds: float) -> cygrpc.Channel:
     """A connection that is up. Raises `LoadTestError` if the server does not answer ServerLive in time."""
-    channel = cygrpc.Channel(url.encode(), CHANNEL_OPTIONS, None)
+    credentials = endpoint.credentials._credentials if endpoint.credentials else None
+    channel = cygrpc.Channel(endpoint.url.encode(), CHANNEL_OPTIONS, credentials)
     method = f"/{SERVICE}/ServerLive".encode()
     channel.integrated_call(
-        0, method, None, time.time() + timeout_seconds, None, None, ((_unary_operations(b""), 0),), None
+        0,
+        method,
+        None,
+        time.time() + timeout_seconds,
+        None,
+        None,
+        ((_unary_operations(b"", endpoint.metadata), 0),),
+        None,
     )
     status = _status(channel.next_call_event())
     if status.code() != OK:
         raise LoadTestError(
-            f"no server is live at {url}: {CODE_NAMES[status.code()]}: {status.details()}; "
+            f"no server is live at {endpoint.url}: {CODE_NAMES[status.code()]}: {status.details()}; "
             "is it running, and is that its gRPC port?"
         )
     return channel
@@ -84,9 +95,10 @@ def open_channel(url: str, timeout_seconds: float) -> cygrpc.Channel:
 class UnaryCalls:
     """ModelInfer, one call for each request; `timeout_seconds` is every call's deadline."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, endpoint: Endpoint, timeout_seconds: float) -> None:
         self.fatal: LoadTestError | None = None
-        self._channel = open_channel(url, timeout_seconds)
+        self._channel = open_channel(endpoint, timeout_seconds)
+        self._metadata = endpoint.metadata
         self._timeout_seconds = timeout_seconds
         self._method = f"/{SERVICE}/ModelInfer".encode()
         self._handle = self._channel.get_registered_call_handle(self._method)
@@ -112,13 +124,13 @@ class UnaryCalls:
         self._channel.close(cygrpc.StatusCode.cancelled, "the load test has ended")
 
     def _call(self, payload: bytes, tag: int, deadline: float) -> None:
-        operations = ((_unary_operations(payload), tag),)
+        operations = ((_unary_operations(payload, self._metadata), tag),)
         self._channel.integrated_call(0, self._method, None, deadline, None, None, operations, None, self._handle)
 
 
-def _unary_operations(payload: bytes) -> tuple[object, ...]:
+def _unary_operations(payload: bytes, metadata: Metadata) -> tuple[object, ...]:
     return (
-        cygrpc.SendInitialMetadataOperation(None, 0),
+        cygrpc.SendInitialMetadataOperation(metadata, 0),
         cygrpc.SendMessageOperation(payload, 0),
         cygrpc.SendCloseFromClientOperation(0),
         cygrpc.ReceiveInitialMetadataOperation(0),

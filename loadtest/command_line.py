@@ -46,6 +46,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--url", required=True, type=_address, metavar="HOST:PORT", help="the server's gRPC port")
     made.add_argument("--model", required=True, metavar="NAME", help="the model to ask")
     made.add_argument("--model-version", default="", metavar="N", help="its version; the server chooses if left out")
+    access = made.add_argument_group("access")
+    access.add_argument("--tls", action="store_true", help="connect with TLS; the system's authorities are trusted")
+    access.add_argument("--tls-ca", type=Path, metavar="FILE", help="TLS, trusting this authority instead (PEM)")
+    access.add_argument("--tls-cert", type=Path, metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
+    access.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    access.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="send the first token of this file with every call"
+    )
     _add_load(made.add_argument_group("load"))
     _add_requests(made.add_argument_group("requests"))
     report = made.add_argument_group("report")

@@ -42,9 +42,9 @@ def run(setting: Setting, target: Target, requests: Sequence[bytes], limits: Lim
     """
     calls: Calls
     if setting.streams:
-        calls = StreamCalls(target.url, setting.timeout_seconds, setting.streams)
+        calls = StreamCalls(target.endpoint, setting.timeout_seconds, setting.streams)
     else:
-        calls = UnaryCalls(target.url, setting.timeout_seconds)
+        calls = UnaryCalls(target.endpoint, setting.timeout_seconds)
     gc.collect()
     gc.freeze()
     start_ns = now_ns()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from loadtest import files, inputs, measure, page, search, table
+from loadtest import endpoint, files, inputs, measure, page, search, table
 from loadtest.errors import LoadTestError
 from loadtest.progress import Progress
 from loadtest.result import Result, Setting
@@ -29,7 +29,7 @@ def carry_out(options: argparse.Namespace) -> bool:
     Raises `UsageError` for inputs that do not fit the model, `LoadTestError` if the server cannot be reached, does not
     have the model, or has answered no request at all, and `OSError` if a report cannot be written.
     """
-    with connect(options.url, min(options.timeout, _CONNECT_SECONDS)) as target:
+    with connect(endpoint.from_options(options), min(options.timeout, _CONNECT_SECONDS)) as target:
         runs = _Runs(options, target)
         found = None
         if options.p99_below:

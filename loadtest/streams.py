@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from grpc._cython import cygrpc
 
-from loadtest.calls import CODE_NAMES, OK, SERVICE, Answer, open_channel
+from loadtest.calls import CODE_NAMES, OK, SERVICE, Answer, Metadata, open_channel
+from loadtest.endpoint import Endpoint
 from loadtest.errors import LoadTestError
 from protos import grpc_service_pb2 as pb
 
@@ -29,9 +30,10 @@ class StreamCalls:
     `fatal` is set if the server has no ModelStreamInfer, or answers what was never asked.
     """
 
-    def __init__(self, url: str, timeout_seconds: float, streams: int) -> None:
+    def __init__(self, endpoint: Endpoint, timeout_seconds: float, streams: int) -> None:
         self.fatal: LoadTestError | None = None
-        self._channel = open_channel(url, timeout_seconds)
+        self._channel = open_channel(endpoint, timeout_seconds)
+        self._metadata = endpoint.metadata
         self._method = f"/{SERVICE}/ModelStreamInfer".encode()
         self._handle = self._channel.get_registered_call_handle(self._method)
         self._streams = [self._open() for _ in range(streams)]
@@ -68,7 +70,7 @@ class StreamCalls:
         self._channel.close(cygrpc.StatusCode.cancelled, "the load test has ended")
 
     def _open(self) -> _Stream:
-        return _Stream(self._channel, self._method, self._handle)
+        return _Stream(self._channel, self._method, self._handle, self._metadata)
 
 
 class _Stream:
@@ -77,7 +79,7 @@ class _Stream:
     `due` counts the events that the completion queue still owes; `fatal` is set when going on makes no sense.
     """
 
-    def __init__(self, channel: cygrpc.Channel, method: bytes, handle: object) -> None:
+    def __init__(self, channel: cygrpc.Channel, method: bytes, handle: object, metadata: Metadata) -> None:
         self.fatal: LoadTestError | None = None
         self.due = 2
         self._broken = False
@@ -86,7 +88,7 @@ class _Stream:
         self._waiting: dict[str, int] = {}
         self._unsent: collections.deque[bytes] = collections.deque()
         self._sending = False
-        start = (cygrpc.SendInitialMetadataOperation(None, 0), cygrpc.ReceiveInitialMetadataOperation(0))
+        start = (cygrpc.SendInitialMetadataOperation(metadata, 0), cygrpc.ReceiveInitialMetadataOperation(0))
         end = (cygrpc.ReceiveStatusOnClientOperation(0),)
         batches = ((start, self), (end, self))
         self._call = channel.integrated_call(0, method, None, None, None, None, batches, None, handle)

@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 from loadtest.calls import CHANNEL_OPTIONS
+from loadtest.endpoint import Endpoint
 from loadtest.errors import LoadTestError
 from protos import grpc_service_pb2 as pb
 
@@ -42,15 +43,15 @@ class Account:
 class Target:
     """A connection for questions about the server, apart from the one that carries the load."""
 
-    def __init__(self, url: str, channel: grpc.Channel, timeout_seconds: float) -> None:
-        self.url = url
+    def __init__(self, endpoint: Endpoint, channel: grpc.Channel, timeout_seconds: float) -> None:
+        self.endpoint = endpoint
         self._channel = channel
         self._timeout_seconds = timeout_seconds
         try:
             metadata = self._call("ServerMetadata")
         except grpc.RpcError as error:
             raise LoadTestError(
-                f"no server answers at {url}: {error.code().name}: {error.details()}; "
+                f"no server answers at {endpoint.url}: {error.code().name}: {error.details()}; "
                 "is it running, and is that its gRPC port?"
             ) from error
         self.name = f"{metadata.name} {metadata.version}".strip()
@@ -61,7 +62,7 @@ class Target:
             metadata: pb.ModelMetadataResponse = self._call("ModelMetadata", name=name, version=version)
         except grpc.RpcError as error:
             raise LoadTestError(
-                f"{self.name} at {self.url} does not offer the model {name!r}: {error.code().name}: {error.details()}"
+                f"{self.name} at {self.endpoint.url} does not offer the model {name!r}: {error.code().name}: {error.details()}"
             ) from error
         return metadata
 
@@ -83,11 +84,19 @@ class Target:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=answer.FromString,
         )
-        return send(getattr(pb, method.input_type.name)(**fields), timeout=timeout_seconds or self._timeout_seconds)
+        return send(
+            getattr(pb, method.input_type.name)(**fields),
+            timeout=timeout_seconds or self._timeout_seconds,
+            metadata=self.endpoint.metadata,
+        )
 
 
 @contextlib.contextmanager
-def connect(url: str, timeout_seconds: float) -> Iterator[Target]:
-    """The server at HOST:PORT. Raises `LoadTestError` if none answers within the time."""
-    with grpc.insecure_channel(url, options=CHANNEL_OPTIONS) as channel:
-        yield Target(url, channel, timeout_seconds)
+def connect(endpoint: Endpoint, timeout_seconds: float) -> Iterator[Target]:
+    """The server there. Raises `LoadTestError` if none answers within the time."""
+    if endpoint.credentials:
+        opened = grpc.secure_channel(endpoint.url, endpoint.credentials, options=CHANNEL_OPTIONS)
+    else:
+        opened = grpc.insecure_channel(endpoint.url, options=CHANNEL_OPTIONS)
+    with opened as channel:
+        yield Target(endpoint, channel, timeout_seconds)

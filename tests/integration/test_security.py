@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,3 +227,34 @@ def test_tokens_on_a_plain_port_are_warned_of(repository: Path, tmp_path: Path) 
 
 def _refused(server: LaunchedServer) -> float:
     return metric(server, "requests_refused_total", code="UNAUTHENTICATED")
+
+
+@pytest.mark.parametrize("streaming", [(), ("--streaming",)], ids=["unary", "streaming"])
+def test_the_load_test_gets_in_too(
+    streaming: tuple[str, ...], repository: Path, authority: trustme.CA, tmp_path: Path
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    client = authority.issue_cert("load@example.org")
+    client.private_key_pem.write_to_path(tmp_path / "client.key")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    (tmp_path / "tokens").write_text(TOKEN)
+    flags = [*files(authority, tmp_path), "--tls-client-ca", str(tmp_path / "ca.pem")]
+    flags += ["--auth-token-file", str(tmp_path / "tokens")]
+    asked = ["--tls-ca", "ca.pem", "--tls-cert", "client.pem", "--tls-key", "client.key", "--token-file", "tokens"]
+    with LaunchedServer(repository, *FAKE, *flags) as server:
+        command = [sys.executable, "-m", "loadtest", "--url", server.address, "--model", "fake", *streaming]
+        command += ["--duration", "0.3", "--warm-up", "0.1"]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        run = functools.partial(
+            subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        done = run([*command, *asked])
+        assert done.returncode == 0, done.stderr
+        assert metric(server, "requests_total", outcome="success") > 10
+        done = run([*command, *asked[:-2]])
+        assert done.returncode == 1
+        assert "UNAUTHENTICATED" in done.stderr
+        done = run(command)
+        assert (done.returncode, "no server answers" in done.stderr) == (1, True)
+        done = run([*command, "--tls-cert", "client.pem"])
+        assert (done.returncode, "needs both" in done.stderr) == (2, True)
