@@ -7,12 +7,13 @@ own answers. They prove that it computes the same wherever it is served, not tha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from export.errors import ExportError
@@ -20,6 +21,7 @@ from export.publish import Version, Written, check_name, check_version, place, s
 from serving import backends, findings, golden
 from serving import spec as specification
 from serving.backends.base import Backend, Options
+from serving.errors import StartupError
 from serving.findings import Hints
 from serving.layout import laid_out
 from serving.signature import Stated
@@ -104,7 +106,7 @@ def publish_file(
     else:
         stated = None
     repository.mkdir(parents=True, exist_ok=True)
-    with work_folder(repository) as work:
+    with work_folder(repository) as work, _named(file, work):
         folder = work / "version"
         folder.mkdir()
         artifact = folder / module.FILE_NAME
@@ -126,6 +128,16 @@ def publish_file(
         (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
         path = place(folder, repository / name, version, "")
         return Version(path, (Written(chosen, size_of(path / module.FILE_NAME), difference),)), spec
+
+
+@contextlib.contextmanager
+def _named(file: Path, work: Path) -> Iterator[None]:
+    """Errors speak of the file that was given, not of the copy that is tried."""
+    try:
+        yield
+    except StartupError as error:
+        told = re.sub(rf"{re.escape(str(work))}/version/model\.\w+", lambda _: str(file), str(error))
+        raise type(error)(told) from error
 
 
 def described(spec: ModelSpec) -> str:

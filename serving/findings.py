@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,8 @@ Run = Callable[[Tensors, Sequence[str]], Tensors]  # in the file's own layout
 
 ROWS = (3, 2, 1)  # numbers of rows that are tried; the proof wants at least 3
 COMPANY = 8  # rows of a batch in which each must be answered as it is alone
+MOST_READINGS = 4096
+MOST_ELEMENTS = 20_000_000  # of one input in a trial
 SIZES = (5, 9, 24)  # sizes that every other free axis is tried with
 TOLERANCE = 1e-5
 SEED = 7
@@ -79,6 +82,8 @@ def unproved(inputs: Mapping[str, Stated], outputs: Mapping[str, Stated], digest
         for name, (datatype, shape) in stated.items():
             if datatype is None or shape is None:
                 raise Unclear(f"nothing says of what datatype and shape {name} is")
+            if not name or not name.isprintable():
+                raise RepositoryError(f"a tensor has the name {name!a}, which no client could write; rename it")
             if datatype not in DTYPES:
                 raise RepositoryError(f"{name} is of the datatype {datatype}, which is not served")
             made.append(TensorSpec(name, datatype, (1, *(size if size > 0 else -1 for size in shape)), None))
@@ -240,6 +245,10 @@ class _Trials:
 
     def _array(self, name: str, sizes: Sequence[int]) -> npt.NDArray[Any]:
         dtype = self._dtypes[name]
+        if math.prod(sizes) > MOST_ELEMENTS:
+            raise Unclear(
+                f"the input {name} has too many free axes to be tried; state some sizes with --shape {name}:SIZES"
+            )
         if name in self._values:
             return np.full(sizes, self._values[name], dtype)
         if not self._shapes[name]:
@@ -267,13 +276,18 @@ def _rows_axes(trials: _Trials, inputs: Mapping[str, Shape], hints: Hints) -> Ma
         else [*(axis for axis, size in enumerate(shape) if size == -1), None]
         for name, shape in inputs.items()
     }
-    tried: dict[int, list[dict[str, int | None]]] = {}
-    for axes in itertools.product(*choices.values()):
-        candidate = dict(zip(choices, axes, strict=True))
-        if any(axis is not None for axis in axes):
-            tried.setdefault(sum(axis is None for axis in axes), []).append(candidate)
-    for shared in sorted(tried):
-        proved = [candidate for candidate in tried[shared] if _proved(trials, candidate)]
+    tried = 0
+    for readings_of_one_kind in _readings(choices):
+        proved = []
+        for candidate in readings_of_one_kind:
+            tried += 1
+            if tried > MOST_READINGS:
+                raise Unclear(
+                    f"there are too many ways to read {len(inputs)} inputs, and none of the first {MOST_READINGS} keeps rows "
+                    "apart; say where they are with --rows INPUT=AXIS, or INPUT=none, for some"
+                )
+            if _proved(trials, candidate):
+                proved.append(candidate)
         if len(proved) > 1:
             readings = " or ".join(_told(candidate) for candidate in proved)
             raise Unclear(f"rows could lie along several axes: {readings}; say which with --rows INPUT=AXIS")
@@ -292,6 +306,26 @@ def _rows_axes(trials: _Trials, inputs: Mapping[str, Shape], hints: Hints) -> Ma
             "--value NAME=VALUE"
         ) from error
     return None
+
+
+def _readings(choices: Mapping[str, Sequence[int | None]]) -> Iterator[Iterator[dict[str, int | None]]]:
+    """Every way to say where the rows are, those first in which the fewest inputs have none."""
+    must = {name for name, axes in choices.items() if None not in axes}
+    may = [name for name, axes in choices.items() if None in axes and len(axes) > 1]
+    never = {name for name, axes in choices.items() if list(axes) == [None]}
+
+    def of_kind(count: int) -> Iterator[dict[str, int | None]]:
+        for without in itertools.combinations(may, count):
+            left_out = never | set(without)
+            options = [
+                (None,) if name in left_out else [axis for axis in axes if axis is not None]
+                for name, axes in choices.items()
+            ]
+            for axes in itertools.product(*options):
+                yield dict(zip(choices, axes, strict=True))
+
+    for count in range(len(may) + (1 if must else 0)):
+        yield of_kind(count)
 
 
 def _proved(trials: _Trials, rows: Mapping[str, int | None]) -> bool:

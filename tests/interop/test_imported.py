@@ -248,6 +248,15 @@ def test_imported_files_are_verified_when_they_load(model: str, form: str, plain
         assert server.wait_for("loaded", 1)["verified"] is True
 
 
+def test_a_file_that_is_none_is_named_as_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "mine.onnx").write_bytes(b"no model")
+    done = lstm_export("import", tmp_path / "mine.onnx", "--repository", tmp_path / "r", "--name", "m")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'mine.onnx'} cannot be read by ONNX Runtime" in done.stderr
+    assert ".export-" not in done.stderr
+    assert list((tmp_path / "r").iterdir()) == []
+
+
 def test_a_file_that_quantises_over_the_batch_takes_one_row_at_a_time(tmp_path: Path) -> None:
     """Its scale is that of the largest value of all rows, so company changes answers: that is found, not believed."""
     from onnx import TensorProto, helper, save

@@ -136,6 +136,26 @@ def test_rows_that_touch_each_other_are_no_rows() -> None:
     assert not found(stated({"x": (-1, 4)}, {"y": (-1, 4)}), run).spec.batched
 
 
+def test_an_input_that_is_free_everywhere() -> None:
+    with pytest.raises(Unclear, match=r"x has too many free axes to be tried.*--shape x:SIZES"):
+        found(stated({"x": (-1,) * 7}, {"y": (-1,)}), lambda given, wanted: {})
+
+
+def test_many_inputs_are_read_in_the_likeliest_way_first() -> None:
+    shapes = {f"x{i}": (-1, 4) for i in range(40)}
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": sum(inputs.values())}  # type: ignore[dict-item]
+
+    assert {t.rows_axis for t in found(stated(shapes, {"y": (-1, 4)}), run).spec.inputs} == {0}
+
+    def mixed(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": run(inputs, outputs)["y"].sum(axis=0, keepdims=True) + inputs["x0"]}
+
+    with pytest.raises(Unclear, match=r"too many ways to read 40 inputs.*--rows INPUT=AXIS"):
+        found(stated(shapes, {"y": (-1, 4)}), mixed)
+
+
 def test_rows_that_touch_each_other_only_in_larger_batches() -> None:
     def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         x = inputs["x"]
@@ -236,6 +256,12 @@ def test_names_that_leave_it_open() -> None:
 def test_what_is_not_stated_is_not_guessed(datatype: str | None, shape: tuple[int, ...] | None) -> None:
     with pytest.raises(Unclear, match="nothing says of what datatype and shape x is"):
         unproved({"x": (datatype, shape)}, {"y": ("FP32", (-1,))})
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[2J"])
+def test_names_that_no_client_could_write(name: str) -> None:
+    with pytest.raises(RepositoryError, match="which no client could write"):
+        unproved({"x": ("FP32", (-1,))}, {name: ("FP32", (-1,))})
 
 
 def test_tokens_are_tried_with_small_numbers() -> None:
