@@ -31,6 +31,7 @@ import reference
 import triton_server
 from triton_report import OURS, TRITON, Figures, Load, Measured, render
 
+from loadtest.endpoint import Endpoint
 from loadtest.target import connect
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
@@ -127,7 +128,7 @@ class LoadTest:
 
 def measure(server: Running, load: Load) -> Figures:
     """One run of the load test, with the server's own CPU time and its own count of requests around it."""
-    with connect(server.address, 10) as target:
+    with connect(Endpoint(server.address), 10) as target:
         before, cpu_before = target.account(reference.NAME, ""), triton_server.cpu_seconds(server.pid)
         run = LoadTest(server, load, "--duration", "3").result()
         after, cpu_after = target.account(reference.NAME, ""), triton_server.cpu_seconds(server.pid)
@@ -138,7 +139,7 @@ def measure(server: Running, load: Load) -> Figures:
 
 def stalled(server: Running, load: Load) -> dict[str, Any]:
     """One run of five seconds, in the middle of which the server is stopped for one."""
-    with connect(server.address, 10) as target:
+    with connect(Endpoint(server.address), 10) as target:
         before = target.account(reference.NAME, "")
         assert before
         test = LoadTest(server, load, "--duration", "5")
