@@ -16,6 +16,7 @@ PERF := .envs/perf/.done
 PROTOS := .envs/protos/.done
 DEPLOY := .envs/deploy/.done
 SILERO := .envs/silero/.done
+ONNX_COMPARE := .envs/onnx_compare/.done
 PROBLEMS := vowels weather
 FRAMEWORKS := torch keras
 MODELS := $(foreach problem,$(PROBLEMS),$(FRAMEWORKS:%=$(problem)_%))
@@ -28,10 +29,10 @@ endef
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo serve test test-gpu check protos scores bench image-test loadtest-triton clean
+.PHONY: help install demo serve test test-gpu check protos scores bench image-test loadtest-triton compare-onnx compare-frameworks clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: .venv/.done ## ./.venv with every CPU extra (TORCH_INDEX=URL for an index with CPU wheels of torch)
 
@@ -64,7 +65,13 @@ bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each ba
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
 
 loadtest-triton: .venv/.done ## load lstm-serve and the real Triton in turn, write docs/loadtest.md (four minutes)
-	$(call step,load lstm-serve and the real Triton in turn,$(BIN)/python benchmarks/triton.py --environment .envs/triton --report docs/loadtest.md)
+	$(call step,load lstm-serve and the real Triton in turn,$(BIN)/python benchmarks/compare_triton.py --environment .envs/triton --report docs/loadtest.md)
+
+compare-onnx: .venv/.done $(ONNX_COMPARE) ## our ONNX files beside those of torch and Keras, write docs/onnx.md (two minutes)
+	$(call step,compare the ONNX files,PYTHONPATH=.envs/onnx_compare $(BIN)/python benchmarks/onnx_files.py --report docs/onnx.md)
+
+compare-frameworks: .venv/.done ## one training in PyTorch and in Keras, write docs/frameworks.md (one minute)
+	$(call step,compare the frameworks,$(BIN)/python benchmarks/compare_frameworks.py --report docs/frameworks.md)
 
 image-test: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## build the image, run it locked down, ask it, stop it (as root, with buildah and podman)
 	$(call step,build the image and try it,$(BIN)/python tests/container/run.py $(or $(REPOSITORY),model_repository) --client-python .envs/client/bin/python)
@@ -91,6 +98,10 @@ $(PERF): benchmarks/perf_analyzer.sh
 
 $(DEPLOY): deploy/check-requirements.txt
 	$(call step,make an environment with the checkers of the files of deployment,$(PYTHON) -m venv .envs/deploy && .envs/deploy/bin/python $(PIP_INSTALL) --requirement $<)
+	@touch $@
+
+$(ONNX_COMPARE):
+	$(call step,fetch the converters that the other exporters need,rm -rf .envs/onnx_compare && $(BIN)/python $(PIP_INSTALL) --no-deps --target .envs/onnx_compare onnxscript==0.7.2 onnx-ir==1.1.0 tf2onnx==1.17.0)
 	@touch $@
 
 $(SILERO):

@@ -61,7 +61,6 @@ def main() -> int:
     parser.add_argument("--first-prediction", nargs=2, metavar=("WITH", "FOLDER"), help="used by the comparison itself")
     asked = parser.parse_args()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything imports ONNX Runtime
-    sys.modules["triton"] = None  # type: ignore[assignment]  # torch would take triton.py beside this file for it
     networks.silence_tensorflow()
     if asked.first_prediction:
         loader, folder = asked.first_prediction

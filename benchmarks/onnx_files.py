@@ -98,7 +98,6 @@ def main() -> int:
     parser.add_argument("--report", type=Path, required=True, help="Markdown file; what follows its marker is replaced")
     asked = parser.parse_args()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anything imports ONNX Runtime
-    sys.modules["triton"] = None  # type: ignore[assignment]  # torch.export would take triton.py beside this file for it
     networks.silence_tensorflow()
     logging.disable(logging.CRITICAL)  # the exporters report their progress
     with tempfile.TemporaryDirectory() as folder:

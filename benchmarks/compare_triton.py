@@ -1,6 +1,6 @@
 """`lstm-serve` and the real Triton under the same load, on the same machine, with the same ONNX file.
 
-    python benchmarks/triton.py --environment .envs/triton --report docs/loadtest.md
+    python benchmarks/compare_triton.py --environment .envs/triton --report docs/loadtest.md
 
 Makes Triton's environment if it is not there (some 170 MB come over the network, once), then starts the two servers in
 turn and drives each with `lstm-loadtest`. A server's CPU time for a request is user and system time of its processes
