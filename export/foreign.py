@@ -49,7 +49,7 @@ class Target:
 
 def publish(
     stated: ModelSpec, run: Run, writers: Mapping[str, tuple[str, Write]], hints: Hints, target: Target, advice: str
-) -> Version:
+) -> tuple[Version, ModelSpec]:
     """Writes a version with every format of `writers` (its backend and what writes it), proved against `run`.
 
     `stated` is of `findings.unproved`; `advice` says what to do where a file bakes in a choice. Raises `ExportError`,
@@ -70,7 +70,14 @@ def publish(
         golden.write_samples(folder / golden.FILE_NAME, list(found.samples))
         (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
         path = place(folder, target.repository / target.name, target.version, "")
-    return Version(path, tuple(written))
+    return Version(path, tuple(written)), spec
+
+
+def told_rows(spec: ModelSpec) -> str:
+    """What was found out about its rows, for people."""
+    if spec.batched:
+        return "rows proved apart, with several rows and sizes"
+    return "one row at a time, never batched: no axis was found along which rows do not touch each other"
 
 
 def example(spec: ModelSpec, rows: int, size: int) -> dict[str, npt.NDArray[Any]]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from export.errors import ExportError
+from export.foreign import told_rows
 from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
 from serving import backends, findings, golden
 from serving import spec as specification
@@ -142,7 +143,7 @@ def _named(file: Path, work: Path) -> Iterator[None]:
 
 def described(spec: ModelSpec) -> str:
     """What was found out, for people."""
-    lines = ["one row at a time: the file has no axis of rows" if not spec.batched else "rows proved apart"]
+    lines = [told_rows(spec)]
     pairs = {pair.input: pair.output for pair in spec.state}
     for side, tensors in (("input", spec.inputs), ("output", spec.outputs)):
         for each in tensors:

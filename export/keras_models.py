@@ -66,7 +66,8 @@ def publish_model(
     Raises what `export.torch_modules.publish_module` raises.
     """
     target.check()
-    if checkpoint := recognise(model, target.described):
+    checkpoint = None if outputs or hints != Hints() else recognise(model, target.described)
+    if checkpoint:
         made = publish(
             checkpoint,
             chosen=chosen or formats.names(),
@@ -94,7 +95,7 @@ def publish_model(
         {name: (foreign.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
         _digest(model),
     )
-    version = foreign.publish(
+    version, spec = foreign.publish(
         stated,
         lambda sent, wanted: dict(zip(names, network.run(sent), strict=True)),
         {"savedmodel": ("saved_model", network.write)},
@@ -102,7 +103,7 @@ def publish_model(
         dataclasses.replace(target, described={"framework": "keras", **target.described}),
         "use operations of Keras (keras.ops.where) in its place",
     )
-    return version, "a model of its own: its own signature, proved with several rows and sizes"
+    return version, f"a model of its own: its own signature; {foreign.told_rows(spec)}"
 
 
 def recognise(model: Any, described: Mapping[str, Any]) -> Checkpoint | None:

@@ -90,7 +90,18 @@ def publish_module(
     target.check()
     if any(parameter.device.type != "cpu" for parameter in module.parameters()):
         raise ExportError("the module's weights are not on the CPU; let the factory leave them there")
-    if checkpoint := recognise(module, inputs, target.described):
+    eager = _Eager(module, tuple(inputs))
+    try:
+        answers = eager.run(_ones(inputs))
+    except ExportError:
+        raise
+    except Exception as error:
+        declared = ", ".join(f"{name}:{datatype}{list(shape or ())}" for name, (datatype, shape) in inputs.items())
+        raise ExportError(
+            f"the module does not run on what --input says ({declared}, tried with 5 along every free axis): {first_line(error)}"
+        ) from error
+    checkpoint = None if outputs or hints != Hints() else recognise(module, inputs, target.described)
+    if checkpoint and _free(inputs, checkpoint.config):
         made = publish(
             checkpoint,
             chosen=chosen or formats.names(),
@@ -99,22 +110,21 @@ def publish_module(
             version=target.version,
             tolerance=target.tolerance,
         )
-        return made, f"a plain {checkpoint.config.told()}: the canonical signature, every format"
+        renamed = "" if "x" in inputs else f"; {next(iter(inputs))} is called x"
+        return made, f"a plain {checkpoint.config.told()}: the canonical signature, every format{renamed}"
     chosen = chosen or tuple(WRITERS)
     if foreign_formats := [form for form in chosen if form not in WRITERS]:
         raise ExportError(
             f"format {foreign_formats[0]} can be written of plain stacks of LSTM and linear layers only, and this module is "
             f"none; it can be had as {' or '.join(WRITERS)}"
         )
-    eager = _Eager(module, tuple(inputs))
-    answers = eager.run(_ones(inputs))
     names = foreign.names_of_outputs(outputs, len(answers))
     stated = findings.unproved(
         inputs,
         {name: (foreign.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
         _digest(module),
     )
-    version = foreign.publish(
+    version, spec = foreign.publish(
         stated,
         lambda sent, wanted: dict(zip(names, eager.run(sent), strict=True)),
         {form: (WRITERS[form][0], functools.partial(WRITERS[form][1], eager)) for form in chosen},
@@ -122,7 +132,7 @@ def publish_module(
         dataclasses.replace(target, described={"framework": "torch", **target.described}),
         "put it into tensor operations (torch.where), or make the module scriptable and take --format torchscript",
     )
-    return version, "a module of its own: its own signature, proved with several rows and sizes"
+    return version, f"a module of its own: its own signature; {foreign.told_rows(spec)}"
 
 
 def recognise(module: nn.Module, inputs: Mapping[str, Stated], described: Mapping[str, Any]) -> Checkpoint | None:
@@ -160,6 +170,16 @@ def recognise(module: nn.Module, inputs: Mapping[str, Stated], described: Mappin
                 weights = network.canonical_weights()
                 return Checkpoint(config=config, weights=weights, framework="torch", training=dict(described))
     return None
+
+
+def _free(inputs: Mapping[str, Stated], config: LSTMConfig) -> bool:
+    """Whether the one input is declared as the canonical network takes it, every size free but that of the features."""
+    ((_, declared),) = inputs.items()
+    return declared in (
+        [("INT64", (-1, -1))]
+        if config.input == "tokens"
+        else [("FP32", (-1, -1, size)) for size in (config.features, -1)]
+    )
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:

@@ -280,9 +280,11 @@ class Batcher:
             computed = now_ns()
         except Exception as error:
             log.exception("%s failed on a batch of %d rows", self._name, rows)
-            failure = ComputeFailed(f"{self._name} failed to compute: {type(error).__name__}: {error}")
-            for pending in batch:
-                pending.finish(failure)
+            if len(batch) > 1:  # one of them may be to blame; the others are answered
+                for pending in batch:
+                    self._compute([pending])
+                return
+            batch[0].finish(ComputeFailed(f"{self._name} failed to compute: {type(error).__name__}: {error}"))
             return
         row = 0
         answered: list[Pending] = []

@@ -36,7 +36,11 @@ def classify(name: str, values: npt.NDArray[Any], count: int, labels: Sequence[s
     # From the last element backwards, so that a stable rising order read from its end puts the lower index first; NaN
     # becomes the lowest of all.
     ordered = np.where(np.isnan(flat), -np.inf, flat) if flat.dtype.kind == "f" else flat
-    places = flat.shape[1] - 1 - np.argsort(ordered[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
+    places = flat.shape[1] - 1 - np.argsort(ordered[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    if flat.dtype.kind == "f":  # behind minus infinity too
+        last = np.argsort(np.isnan(np.take_along_axis(flat, places, axis=1)), axis=1, kind="stable")
+        places = np.take_along_axis(places, last, axis=1)
+    places = places[:, :count]
     entries = np.empty((rows, count), object)
     for row in range(rows):
         for rank, place in enumerate(places[row].tolist()):

@@ -90,11 +90,6 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits) -> De
             raise InvalidInput(
                 f"input '{name}' batch size does not match other inputs for '{model}': {len(array)} rows beside {rows}"
             )
-    if rows > limits.max_rows:
-        raise InvalidInput(
-            f"inference request batch-size must be <= {limits.max_rows} for '{model}'; got {rows}: "
-            "split the request, or raise max_batch_size in config.pbtxt"
-        )
     state = [pair.input for pair in spec.state]
     if any(name in inputs for name in state) and (left_out := [name for name in state if name not in inputs]):
         raise InvalidInput(
@@ -199,10 +194,10 @@ def _check_shape(
 ) -> tuple[int, ...]:
     """The shape with the rows first, if it fits: of the right rank, equal where the model is fixed, within the limits where free.
 
-    A free axis may be empty, but there is at least one row, and one step where steps are counted.
+    There is at least one row; other free axes may be empty where the specification says so.
     """
     name = tensor.name
-    counted = 2 if spec.lengths and spec.lengths.of == name else 1
+    counted = 1 if spec.may_be_empty else len(tensor.shape)
     sent, shape = shape, _with_rows(shape, tensor, spec)
     if not shape:
         raise InvalidInput(f"input '{name}' has no shape but model requires batch dimension for '{model}'")
@@ -215,6 +210,8 @@ def _check_shape(
         and all(allowed in (-1, size) for size, allowed in zip(shape, tensor.shape, strict=True))
         and all(shape[:counted])
     )
+    if fits and shape[0] > limits.max_rows:  # before any of its data is read
+        raise _too_many_rows(shape[0], limits, model)
     if not fits:
         shown = "[" + ",".join(str(size) for size in sent[:16]) + (",...]" if len(sent) > 16 else "]")
         expected = "[" + ",".join(str(size) for size in spec.shown_shape(tensor)) + "]"
@@ -229,6 +226,13 @@ def _check_shape(
                 "cut it into pieces, or start the server with a larger --max-steps"
             )
     return shape
+
+
+def _too_many_rows(rows: int, limits: Limits, model: str) -> InvalidInput:
+    return InvalidInput(
+        f"inference request batch-size must be <= {limits.max_rows} for '{model}'; got {rows}: "
+        "split the request, or raise max_batch_size in config.pbtxt"
+    )
 
 
 def _with_rows(shape: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:

@@ -165,7 +165,18 @@ def _check_hints(stated: ModelSpec, hints: Hints) -> None:
 def _state(stated: ModelSpec, inputs: Mapping[str, Shape], hints: Hints) -> tuple[StatePair, ...]:
     """Pairs of an input and an output that hold the same state before and after, by their names and shapes."""
     if hints.state is not None:
-        return tuple(StatePair(into, out) for into, out in hints.state.items())
+        by_name = {tensor.name: tensor for tensor in stated.outputs}
+        kinds = {tensor.name: tensor.datatype for tensor in stated.inputs}
+        if len(set(hints.state.values())) < len(hints.state):
+            raise RepositoryError(f"one output is named as the next value of two inputs: {hints.state}")
+        for before, after in hints.state.items():
+            shape = by_name[after].file_shape
+            if kinds[before] != by_name[after].datatype or not _may_be(shape, inputs[before]):
+                raise RepositoryError(
+                    f"{after} cannot be the next value of {before}: it is {by_name[after].datatype} {list(shape)}, and that is "
+                    f"{kinds[before]} {list(inputs[before])}"
+                )
+        return tuple(StatePair(before, after) for before, after in hints.state.items())
     pairs = []
     for into in stated.inputs:
         key = _key(into.name)

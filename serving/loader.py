@@ -169,6 +169,8 @@ def verify(backend: Backend, spec: ModelSpec, samples: list[golden.Sample], allo
     for sample in samples:
         if unsaid := [name for name in names if name not in sample.outputs]:
             raise VerificationFailed(f"{what}: a golden sample says nothing of {', '.join(unsaid)}; export it again")
+        if not all(array.size for array in sample.inputs.values()):
+            raise VerificationFailed(f"{what}: a golden sample has an input without elements; export it again")
         try:
             got = backend.run(sample.inputs, names)
         except Exception as error:

@@ -38,11 +38,11 @@ class VersionFolder:
 
     def spec(self) -> ModelSpec:
         """The facts that its exporter wrote. Raises `RepositoryError`."""
-        return ModelSpec.read(self.path / SPEC_FILE)
+        return ModelSpec.read(_plain_file(self.path / SPEC_FILE))
 
     def samples(self) -> list[golden.Sample]:
         """The golden samples. Raises `RepositoryError`."""
-        return golden.read_samples(self.path / golden.FILE_NAME)
+        return golden.read_samples(_plain_file(self.path / golden.FILE_NAME))
 
     def artifact(self, backend: str) -> Path:
         """Where the file or folder lies that this backend reads; it need not be there."""
@@ -51,6 +51,13 @@ class VersionFolder:
     def formats(self) -> tuple[str, ...]:
         """The backends whose artefact is there, in the order of preference."""
         return tuple(name for name in backends.names() if self.artifact(name).exists())
+
+
+def _plain_file(path: Path) -> Path:
+    """The path. Raises `RepositoryError` where something else is that could not be read, such as a pipe."""
+    if path.exists() and not path.is_file():
+        raise RepositoryError(f"{path} is no plain file")
+    return path
 
 
 def _text(path: Path) -> str | None:

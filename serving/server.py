@@ -136,6 +136,11 @@ class Server:
         log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
         return in_time
 
+    @property
+    def loading(self) -> bool:
+        """Whether models are being loaded."""
+        return self._loader.is_alive()
+
     def _security(self, settings: Settings) -> tuple[Certificates | None, Tokens | None]:
         certificates = tokens = None
         if settings.tls_cert and settings.tls_key:
@@ -213,9 +218,11 @@ def serve(settings: Settings) -> int:
         os.read(read_end, 1)
     if not in_time:
         _leave_now()
+    if server.loading:
+        _leave_now(0)  # a runtime that is loading on its own thread does not survive the end of the interpreter
     return 0
 
 
-def _leave_now() -> NoReturn:
+def _leave_now(code: int = 1) -> NoReturn:
     logging.shutdown()
-    os._exit(1)
+    os._exit(code)

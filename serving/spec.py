@@ -98,7 +98,8 @@ class ModelSpec:
     input holds token ids, else 0.
 
     A model that is not `batched` takes one row at a time and knows no axis of rows: clients send and get the shapes of the
-    file. With `state_advertised` the state is made of ordinary inputs and outputs, which a client must send and always gets.
+    file. With `may_be_empty` free axes behind the rows may have size 0, which ends the process in some kernels. With
+    `state_advertised` the state is made of ordinary inputs and outputs, which a client must send and always gets.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -112,6 +113,7 @@ class ModelSpec:
     labels_of: str = ""
     batched: bool = True
     state_advertised: bool = False
+    may_be_empty: bool = False
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -21,6 +21,7 @@ from serving.timeline import now_ns
 
 # Requests of one stream that are taken in before their answers are read: the rest stays with the client.
 WINDOW = 64
+MAX_DETAILS_BYTES = 1000  # of an error that ends a stream, which travels in its trailing metadata
 
 _FINAL = pb.ModelInferResponse(
     parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
@@ -32,7 +33,7 @@ class _Aborted(Exception):
     """The stream is to end with this code and message."""
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore"))
         self.code = code
 
 

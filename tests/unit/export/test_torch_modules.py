@@ -130,6 +130,12 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
         ("nobody", (), "onnx", "has no attribute 'nobody'"),
         ("Plain", ("--weights", "nowhere.pt"), "onnx", "nowhere.pt cannot be read as weights"),
         ("Plain", ("--version", "0"), "onnx", "versions are counted from 1"),
+        (
+            "Plain",
+            ("--input", "extra:FP32[-1,2]"),
+            "onnx",
+            "the module does not run on what --input says",
+        ),
     ],
 )
 def test_what_cannot_be_exported_says_why(
@@ -156,3 +162,29 @@ def test_weights_that_are_code(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_inputs_that_are_no_tensors(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export("Plain", repository=tmp_path, x=text) == 2
     assert text in capsys.readouterr().err
+
+
+def test_inputs_that_the_module_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for x in ("x:FP32[-1,-1,9]", "x:INT64[-1,-1]"):
+        assert export("Plain", repository=tmp_path, x=x) == 2
+        assert "the module does not run on what --input says" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "x"), [((), "x:FP32[-1,30,8]"), (("--output", "logits"), X), (("--rows", "x=0"), X)])
+def test_whoever_says_more_gets_what_was_said(flags: tuple[str, ...], x: str, tmp_path: Path) -> None:
+    """A plain stack, but with a fixed number of steps or names of its own: no canonical signature then."""
+    assert export("Plain", *flags, repository=tmp_path, x=x) == 0
+    spec = ModelSpec.read(tmp_path / "m" / "1" / "spec.json")
+    assert [tensor.name for tensor in spec.inputs] == ["x"]
+    assert spec.inputs[0].shape == (-1, 30 if "30" in x else -1, 8)
+    assert [tensor.name for tensor in spec.outputs] == (["logits"] if "logits" in flags else ["y"])
+
+
+def test_another_name_of_the_input_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("Plain", repository=tmp_path, x="seq:FP32[-1,-1,8]", form="onnx") == 0
+    assert "seq is called x" in capsys.readouterr().out
+
+
+def test_rows_that_touch_each_other_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("Mixed", repository=tmp_path, form="onnx") == 0
+    assert "one row at a time, never batched" in capsys.readouterr().out

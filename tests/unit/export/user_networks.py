@@ -70,6 +70,14 @@ class Looks(Plain):
         return self.out(self.rnn(x)[0].mean(1))
 
 
+class Mixed(Plain):
+    """Takes the mean over its rows away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y - y.mean(0)
+
+
 class FrozenTime(Looks):
     def forward(self, x: Tensor) -> Tensor:
         weights = torch.tensor([1.0 / (step + 1) for step in range(int(x.shape[1]))])

@@ -115,6 +115,22 @@ def test_an_answer_that_cannot_be_sent_fails_alone(start: Start) -> None:
     assert (metrics.requests["success"], metrics.rows_computed) == (2, 4)
 
 
+def test_one_bad_request_does_not_fail_its_neighbours(start: Start) -> None:
+    batcher, backend, metrics = start()
+    first = Answer(1)
+    batcher.submit(first.pending)
+    backend.begun.get(timeout=10)
+    answers = [Answer(2), Answer(3), Answer(4)]
+    for answer in answers:
+        batcher.submit(answer.pending)
+    bad = ValueError("token 99")
+    for permit in (None, bad, None, bad, None):  # the first; all three together; each of them alone
+        backend.permits.put(permit)
+    assert [answer.wait() is None for answer in (first, *answers)] == [True, True, False, True]
+    batcher.drain()
+    assert (metrics.requests["success"], metrics.rows_computed) == (3, 3)
+
+
 def test_a_full_queue_refuses_at_the_door_and_takes_again_when_there_is_room(start: Start) -> None:
     batcher, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
     running, queued = Answer(1), Answer(2)

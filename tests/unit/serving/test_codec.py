@@ -167,7 +167,7 @@ BAD: list[tuple[str, Callable[[pb.ModelInferRequest], object], type[ServingError
     ("no rows", _shape(0, 5, 3), InvalidInput, "unexpected shape"),
     ("no shape", _shape(), InvalidInput, "input 'x' has no shape but model requires batch dimension"),
     ("an open size", _shape(-1, 5, 3), InvalidInput, "All input dimensions should be specified for input 'x'"),
-    ("an overflowing shape", _shape(2**62, 2**62, 3), InvalidInput, "at most 10 are allowed"),
+    ("an overflowing shape", _shape(2**62, 2**62, 3), InvalidInput, "batch-size must be <= 4"),
     ("too many steps", _shape(2, 11, 3), InvalidInput, "input 'x' has 11 steps, but at most 10 .* --max-steps"),
     ("truncated bytes", lambda r: r.raw_input_contents.__setitem__(0, b"123"), InvalidInput,
      "input byte size mismatch for input 'x' for model 'm'. Expected 120, got 3"),

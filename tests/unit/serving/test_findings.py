@@ -239,11 +239,12 @@ def test_a_size_that_only_seems_free() -> None:
         ({"shapes": {"x": (-1, 5)}}, r"\[-1, 5\] of x does not fit the file's, \[-1, -1, 4\]"),
         ({"rows": {"x": 3}}, "x has no axis 3"),
         ({"state": {"x": "z"}}, "there is no output 'z'"),
+        ({"state": {"x": "n"}}, r"n cannot be the next value of x: it is FP32 \[-1\], and that is FP32 \[-1, -1, 4\]"),
     ],
 )
 def test_hints_that_do_not_fit(said: Mapping[str, object], message: str) -> None:
     with pytest.raises(RepositoryError, match=message):
-        found(stated({"x": (-1, -1, 4)}, {"y": (-1, -1, 4)}), running_sum(1), **said)
+        found(stated({"x": (-1, -1, 4)}, {"y": (-1, -1, 4), "n": (-1,)}), running_sum(1), **said)
 
 
 @pytest.mark.parametrize(
