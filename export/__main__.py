@@ -49,8 +49,7 @@ def parser() -> argparse.ArgumentParser:
     checkpoint = subcommands.add_parser("checkpoint", help="a run folder that lstm-train wrote")
     checkpoint.set_defaults(carry_out=_export_checkpoint)
     checkpoint.add_argument("run", type=Path, metavar="RUN", help="the run folder")
-    known = ", ".join((*formats.names(), formats.ALL))
-    checkpoint.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
+    _add_format(checkpoint)
     checkpoint.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -74,16 +73,17 @@ def _add_module(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="its state dict, .safetensors or .pt")
     add = functools.partial(parser.add_argument, action="append", default=[])
     add("--input", metavar=TENSOR, required=True, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
-    add("--output", metavar="NAME", help="the name of an output, in order (default: y, y1, ...)")
-    known = ", ".join((*formats.names(), formats.ALL))
-    parser.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
-    _add_target(parser)
-    _add_hints(parser)
+    _add_network(parser)
 
 
 def _add_keras(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(carry_out=_export_keras)
     parser.add_argument("file", type=Path, metavar="FILE.keras", help="what model.save wrote")
+    _add_network(parser)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    """What `module` and `keras` have in common."""
     parser.add_argument(
         "--output",
         metavar="NAME",
@@ -91,10 +91,14 @@ def _add_keras(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="the name of an output, in order (default: y, y1, ...)",
     )
-    known = ", ".join((*formats.names(), formats.ALL))
-    parser.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
+    _add_format(parser)
     _add_target(parser)
     _add_hints(parser)
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    known = ", ".join((*formats.names(), formats.ALL))
+    parser.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:

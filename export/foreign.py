@@ -23,9 +23,12 @@ from serving.backends.base import Options, first_line
 from serving.errors import VerificationFailed
 from serving.findings import Hints, Run
 from serving.layout import laid_out
+from serving.signature import Stated
 from serving.spec import BF16, DTYPES, ModelSpec
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
+
+SAME = 1e-6  # a network that is a plain stack differs from the canonical one by rounding alone
 
 Write = Callable[[ModelSpec, Path], None]
 
@@ -78,6 +81,16 @@ def told_rows(spec: ModelSpec) -> str:
     if spec.batched:
         return "rows proved apart, with several rows and sizes"
     return "one row at a time, never batched: no axis was found along which rows do not touch each other"
+
+
+def ones(inputs: Mapping[str, Stated]) -> dict[str, npt.NDArray[Any]]:
+    """Inputs with 5 along every free axis, so that whatever must be equal is. Raises `ExportError`."""
+    sent = {}
+    for name, (datatype, shape) in inputs.items():
+        if datatype is None or shape is None or datatype == "BYTES":
+            raise ExportError(f"the input {name} needs a datatype of numbers and a shape")
+        sent[name] = np.ones([5 if size == -1 else size for size in shape], DTYPES[datatype])
+    return sent
 
 
 def example(spec: ModelSpec, rows: int, size: int) -> dict[str, npt.NDArray[Any]]:

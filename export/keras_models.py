@@ -22,14 +22,12 @@ from export import foreign, formats
 from export.errors import ExportError
 from export.foreign import Target
 from export.publish import Version, publish
-from models.checkpoint import DIRECTIONS, Checkpoint, CheckpointError
+from models.checkpoint import DIRECTIONS, Checkpoint, CheckpointError, no_scaling
 from models.config import ConfigError, LSTMConfig
 from models.keras_lstm import KerasLSTM
 from serving import findings, golden
 from serving.findings import Hints
 from serving.spec import DTYPES, ModelSpec, Tensors
-
-SAME = 1e-6  # a model that is a plain stack differs from the canonical network by rounding alone
 
 _HARMLESS = (
     keras.layers.InputLayer,
@@ -88,7 +86,7 @@ def publish_model(
             "be had as savedmodel"
         )
     network = _Network(model)
-    answers = network.run(network.ones())
+    answers = network.run(foreign.ones(network.stated))
     names = foreign.names_of_outputs(outputs, len(answers))
     stated = findings.unproved(
         network.stated,
@@ -179,18 +177,9 @@ def _canonical(
         return np.ascontiguousarray(found.T if transpose else found)
 
     weights = {"head.weight": array(dense.kernel, transpose=True), "head.bias": array(dense.bias, config.outputs)}
+    weights |= no_scaling(config)
     if embedding:
         weights["embedding"] = array(embedding[0].embeddings)
-    else:
-        weights |= {
-            "input.mean": np.zeros(config.features, np.float32),
-            "input.scale": np.ones(config.features, np.float32),
-        }
-    if config.head != "classification":
-        weights |= {
-            "output.mean": np.zeros(config.outputs, np.float32),
-            "output.scale": np.ones(config.outputs, np.float32),
-        }
     for number, directions in enumerate(cells):
         for direction, layer in zip(DIRECTIONS, directions, strict=False):
             prefix, gates = f"lstm.{number}.{direction}", 4 * config.hidden
@@ -212,7 +201,7 @@ def _same(model: Any, network: KerasLSTM, config: LSTMConfig) -> bool:
             x = generator.normal(size=(rows, steps, config.features)).astype(np.float32)
         expected = network.predict({"x": x})["y"]
         got = np.asarray(model(tf.constant(x), training=False))
-        if golden.disagreement(got, expected) > SAME:
+        if golden.disagreement(got, expected) > foreign.SAME:
             return False
     return True
 
@@ -228,13 +217,6 @@ class _Network:
                 tuple(-1 if size is None else size for size in tensor.shape),
             )
             for tensor in model.inputs
-        }
-
-    def ones(self) -> dict[str, npt.NDArray[Any]]:
-        """Inputs with 5 along every free axis, so that whatever must be equal is."""
-        return {
-            name: np.ones([5 if size == -1 else size for size in shape], DTYPES[datatype])
-            for name, (datatype, shape) in self.stated.items()
         }
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:

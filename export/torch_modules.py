@@ -29,17 +29,16 @@ from export import foreign, formats
 from export.errors import ExportError
 from export.foreign import Target
 from export.publish import Version, publish
-from models.checkpoint import DIRECTIONS, Checkpoint
+from models.checkpoint import DIRECTIONS, Checkpoint, no_scaling
 from models.config import ConfigError, LSTMConfig
 from models.torch_lstm import TorchLSTM
 from serving import findings, golden
 from serving.backends.base import first_line
 from serving.findings import Hints
 from serving.signature import Stated
-from serving.spec import DTYPES, ModelSpec, Tensors
+from serving.spec import ModelSpec, Tensors
 
 OPSET = 17
-SAME = 1e-6  # a module that is a plain stack differs from the canonical network by rounding alone
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 
 
@@ -92,7 +91,7 @@ def publish_module(
         raise ExportError("the module's weights are not on the CPU; let the factory leave them there")
     eager = _Eager(module, tuple(inputs))
     try:
-        answers = eager.run(_ones(inputs))
+        answers = eager.run(foreign.ones(inputs))
     except ExportError:
         raise
     except Exception as error:
@@ -212,18 +211,9 @@ def _canonical(
         return np.zeros(shape, np.float32) if tensor is None else tensor.detach().numpy().astype(np.float32)
 
     weights = {"head.weight": array(linear.weight), "head.bias": array(linear.bias, config.outputs)}
+    weights |= no_scaling(config)
     if embedding:
         weights["embedding"] = array(embedding[0].weight)
-    else:
-        weights |= {
-            "input.mean": np.zeros(config.features, np.float32),
-            "input.scale": np.ones(config.features, np.float32),
-        }
-    if config.head != "classification":
-        weights |= {
-            "output.mean": np.zeros(config.outputs, np.float32),
-            "output.scale": np.ones(config.outputs, np.float32),
-        }
     inner = [(lstm, layer) for lstm in lstms for layer in range(lstm.num_layers)]
     for number, (lstm, layer) in enumerate(inner):
         for direction, suffix in zip(DIRECTIONS[: config.directions], ("", "_reverse"), strict=False):
@@ -250,7 +240,7 @@ def _same(module: nn.Module, network: TorchLSTM, config: LSTMConfig, batch_first
             return False
         if not batch_first and config.head == "values_per_step":
             got = np.moveaxis(got, 0, 1) if got.ndim == 3 else got
-        if golden.disagreement(got, expected) > SAME:
+        if golden.disagreement(got, expected) > foreign.SAME:
             return False
     return True
 
@@ -284,16 +274,6 @@ def _flat(answer: Any) -> Iterator[Tensor]:
             yield from _flat(part)
     else:
         raise ExportError(f"the module returns a {type(answer).__name__}; it must return tensors, alone or in tuples")
-
-
-def _ones(inputs: Mapping[str, Stated]) -> dict[str, npt.NDArray[Any]]:
-    """Inputs with 5 along every free axis, so that whatever must be equal is."""
-    sent = {}
-    for name, (datatype, shape) in inputs.items():
-        if datatype is None or shape is None or datatype == "BYTES":
-            raise ExportError(f"the input {name} needs a datatype of numbers and a shape")
-        sent[name] = np.ones([5 if size == -1 else size for size in shape], DTYPES[datatype])
-    return sent
 
 
 def _digest(module: nn.Module) -> str:

@@ -70,6 +70,15 @@ def expected_shapes(config: LSTMConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def no_scaling(config: LSTMConfig) -> dict[str, npt.NDArray[np.float32]]:
+    """The scaling arrays of a network that scales nothing: means of 0 and scales of 1."""
+    return {
+        name: np.full(shape, name.endswith(".scale"), np.float32)
+        for name, shape in expected_shapes(config).items()
+        if name.endswith((".mean", ".scale"))
+    }
+
+
 def check_weights(config: LSTMConfig, weights: Weights) -> None:
     """Raises `CheckpointError` unless `weights` holds exactly the arrays of `expected_shapes`, float32 and finite."""
     expected = expected_shapes(config)

@@ -98,15 +98,15 @@ def load(
     spec = folder.spec() if verified else findings.unproved(*(written or module.stated(artifact)))
     samples = folder.samples() if verified else []
     labels = repository.labels(name)
-    if verified:
-        config.complete(choices, spec, backend_name, device, labels=bool(labels))  # before anything is loaded
+    # Before anything is loaded, if the version says what it is.
+    complete = config.complete(choices, spec, backend_name, device, labels=bool(labels)) if verified else None
     backend = module.load(artifact, spec, device, placement.options)
     try:
         if not verified:
             with module.careful():
                 spec = _found(artifact, spec, backend, config.rows(choices) if written else {})
         backend = laid_out(backend, spec)
-        complete = config.complete(choices, spec, backend_name, device, labels=bool(labels))
+        complete = complete or config.complete(choices, spec, backend_name, device, labels=bool(labels))
         what = f"{name} version {folder.number} in {backend_name} on {device}"
         worst = verify(backend, spec, samples, tolerance(spec, device, placement.options), what)
     except BaseException:
