@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.errors import RepositoryError, VerificationFailed
-from serving.spec import BF16, Tensors
+from serving.spec import BF16, ModelSpec, Tensors
 
 FILE_NAME = "golden.npz"
 MAX_BYTES = 256 * 1024 * 1024
+# Products of TF32 are off by up to 2^-11 of their factors; a few hundred steps of an LSTM, whose gates are bounded, keep
+# well below this.
+TF32_TOLERANCE = 1e-2
 
 
 def disagreement(got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
@@ -109,3 +112,52 @@ def check_agreement(what: str, got: Tensors, expected: Tensors, tolerance: float
             )
         worst = max(worst, difference)
     return worst
+
+
+def tolerance(spec: ModelSpec, *, tf32: bool) -> float:
+    """How far a backend may be from the trained model: the spec's tolerance, or that of TF32 where it is in use."""
+    return max(spec.tolerance, TF32_TOLERANCE) if tf32 else spec.tolerance
+
+
+def replay(
+    run: Callable[[Tensors, Sequence[str]], Tensors],
+    spec: ModelSpec,
+    samples: Sequence[Sample],
+    allowed: float,
+    what: str,
+) -> float:
+    """Asks `run` (a backend's) for every output of every sample; returns the largest disagreement.
+
+    Raises `VerificationFailed`, beginning with `what`, if it is above `allowed`, if `run` fails, and where a sample does
+    not hold every output of the model.
+    """
+    names = [tensor.name for tensor in spec.outputs]
+    worst = 0.0
+    for sample in samples:
+        if unsaid := [name for name in names if name not in sample.outputs]:
+            raise VerificationFailed(f"{what}: a golden sample says nothing of {', '.join(unsaid)}; export it again")
+        if not all(array.size for array in sample.inputs.values()):
+            raise VerificationFailed(f"{what}: a golden sample has an input without elements; export it again")
+        try:
+            got = run(sample.inputs, names)
+        except Exception as error:
+            raise VerificationFailed(
+                f"{what}: cannot run its golden samples: {type(error).__name__}: {error}"
+            ) from error
+        worst = max(worst, check_agreement(what, got, sample.outputs, allowed))
+    return worst
+
+
+def longest(samples: Sequence[Sample]) -> Sample:
+    """The sample with the most elements in a row, which is the one with the most steps."""
+    return max(samples, key=lambda sample: sum(array.size // len(array) for array in sample.inputs.values()))
+
+
+def with_rows(inputs: Tensors, rows: int) -> Tensors:
+    """The rows of `inputs` over and over until there are `rows`, every input alike, each row with its own length and state.
+
+    Raises `ValueError` where an input has no row to repeat.
+    """
+    if empty := [name for name, array in inputs.items() if not len(array)]:
+        raise ValueError(f"{', '.join(empty)} have no row to repeat")
+    return {name: array[np.arange(rows) % len(array)] for name, array in inputs.items()}

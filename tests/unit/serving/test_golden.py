@@ -1,0 +1,74 @@
+"""Golden samples as something to ask a backend with: repeated to more rows, and replayed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving import golden
+from serving.errors import VerificationFailed
+from serving.spec import BF16
+from tests import fake_models
+
+
+def test_rows_are_repeated_and_cut_in_every_input_alike() -> None:
+    inputs = {
+        "x": np.arange(12, dtype=np.float32).reshape(2, 3, 2),
+        "lengths": np.array([3, 1], np.int64),
+        "names": np.array([[b"a"], [b"b"]], object),
+        "halves": np.zeros((2, 1), BF16),
+    }
+    five = golden.with_rows(inputs, 5)
+    assert five["lengths"].tolist() == [3, 1, 3, 1, 3]
+    assert five["names"].tolist() == [[b"a"], [b"b"], [b"a"], [b"b"], [b"a"]]
+    for name, array in inputs.items():
+        assert five[name].shape == (5, *array.shape[1:])
+        assert five[name].dtype == array.dtype
+        np.testing.assert_array_equal(five[name][3], array[1])
+        np.testing.assert_array_equal(golden.with_rows(inputs, 1)[name], array[:1])
+
+
+def test_no_row_cannot_be_repeated() -> None:
+    with pytest.raises(ValueError, match="x have no row to repeat"):
+        golden.with_rows({"x": np.zeros((0, 3)), "lengths": np.zeros(1)}, 2)
+
+
+def test_the_longest_sample_has_the_most_steps_not_the_most_rows() -> None:
+    many, long = (
+        golden.Sample({"x": np.zeros((rows, steps, 2)), "lengths": np.zeros(rows)}, {})
+        for rows, steps in ((8, 3), (1, 9))
+    )
+    assert golden.longest([many, long, many]) is long
+
+
+@pytest.mark.parametrize(("tf32", "expected"), [(False, 1e-5), (True, golden.TF32_TOLERANCE)])
+def test_tf32_has_a_tolerance_of_its_own(tf32: bool, expected: float) -> None:
+    assert golden.tolerance(fake_models.spec(), tf32=tf32) == expected
+
+
+def test_a_replay_says_how_far_the_worst_output_is_off(tmp_path: Path) -> None:
+    folder = fake_models.write(tmp_path)
+    (sample,) = golden.read_samples(folder / golden.FILE_NAME)
+
+    def off_by(amount: float) -> float:
+        answers = {name: array + np.float32(amount) for name, array in sample.outputs.items()}
+        return golden.replay(lambda inputs, outputs: answers, fake_models.spec(), [sample], 0.01, "it")
+
+    assert off_by(0) == 0
+    assert 0 < off_by(0.005) < 0.01
+    with pytest.raises(VerificationFailed, match="it: y differs from the trained model by"):
+        off_by(1.0)
+
+
+def test_a_replay_needs_whole_samples(tmp_path: Path) -> None:
+    folder = fake_models.write(tmp_path)
+    (sample,) = golden.read_samples(folder / golden.FILE_NAME)
+    for broken, message in (
+        (golden.Sample(sample.inputs, {"y": sample.outputs["y"]}), "says nothing of hn, cn"),
+        (dataclasses.replace(sample, inputs={"x": np.zeros((1, 0, 3))}), "has an input without elements"),
+    ):
+        with pytest.raises(VerificationFailed, match=message):
+            golden.replay(lambda inputs, outputs: sample.outputs, fake_models.spec(), [sample, broken], 0.1, "it")
