@@ -46,6 +46,7 @@ def write(
     delay_seconds: float = 0.0,
     delay_on: float | None = None,
     fail_on: float | None = None,
+    die_on: float | None = None,
     config: str | None = None,
 ) -> Path:
     """Writes one whole version and returns its folder."""
@@ -64,7 +65,8 @@ def write(
     outputs = fake.load(artifact, model_spec, "cpu", Options()).run(inputs, [t.name for t in model_spec.outputs])
     golden.write_samples(folder / golden.FILE_NAME, [golden.Sample(inputs, outputs)])
     (folder / "spec.json").write_text(model_spec.to_json())
-    artifact.write_text(json.dumps({"delay_seconds": delay_seconds, "delay_on": delay_on, "fail_on": fail_on}))
+    behaviour = {"delay_seconds": delay_seconds, "delay_on": delay_on, "fail_on": fail_on, "die_on": die_on}
+    artifact.write_text(json.dumps(behaviour))
     if config is not None:
         (repository / name / "config.pbtxt").write_text(config)
     return folder

@@ -2,14 +2,17 @@
 
 It is deterministic and keeps recurrent state like the real ones: every element of an output row is the sum of that
 row's input (its true steps) on top of what its state held, so feeding a row in pieces gives what feeding it whole gives.
-Its artefact is a small JSON file, `{"delay_seconds": 0.0, "delay_on": null, "fail_on": null}`: a call sleeps for the delay
-when the first element of any row equals `delay_on` (always if that is null), and fails when one equals `fail_on`.
+Its artefact is a small JSON file, `{"delay_seconds": 0.0, "delay_on": null, "fail_on": null, "die_on": null}`: a call
+sleeps for the delay when the first element of any row equals `delay_on` (always if that is null), fails when one equals
+`fail_on`, and takes the whole process with it when one equals `die_on`, as a runtime does that writes where it must not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -45,11 +48,12 @@ def careful() -> AbstractContextManager[None]:
 
 
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> FakeBackend:
-    """Reads the delay and the value to fail on."""
+    """Reads the delay and the values to fail or to die on."""
     available(device)
     try:
         fields = json.loads(artifact.read_text())
-        return FakeBackend(spec, float(fields.get("delay_seconds", 0.0)), fields.get("delay_on"), fields.get("fail_on"))
+        values = (fields.get(name) for name in ("delay_on", "fail_on", "die_on"))
+        return FakeBackend(spec, float(fields.get("delay_seconds", 0.0)), *values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RepositoryError(f"{artifact} is not a usable fake model: {error}") from error
 
@@ -57,11 +61,19 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Fake
 class FakeBackend:
     """Sums rows; see the module."""
 
-    def __init__(self, spec: ModelSpec, delay_seconds: float, delay_on: float | None, fail_on: float | None) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        delay_seconds: float,
+        delay_on: float | None,
+        fail_on: float | None,
+        die_on: float | None = None,
+    ) -> None:
         self._spec = spec
         self._delay_seconds = delay_seconds
         self._delay_on = delay_on
         self._fail_on = fail_on
+        self._die_on = die_on
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Every output asked for, filled with each row's sum."""
@@ -71,6 +83,8 @@ class FakeBackend:
         first_elements = main.reshape(rows, -1)[:, 0]
         if self._delay_seconds and (self._delay_on is None or (first_elements == self._delay_on).any()):
             time.sleep(self._delay_seconds)
+        if self._die_on is not None and (first_elements == self._die_on).any():
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._fail_on is not None and (first_elements == self._fail_on).any():
             raise RuntimeError(f"asked to fail on {self._fail_on}")
         if spec.lengths:
