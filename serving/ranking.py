@@ -1,0 +1,104 @@
+"""Ways to serve a version, and which of them is best by what was measured: decisions only, nothing runs here.
+
+One fact that surprises: the fastest candidate need not win. What is within 5 % of it counts as equal, and then fewer
+threads go first, because the threads of one model are missing to the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from serving import backends
+from serving.devices import CPU
+
+ALIKE = 0.05  # closer to the best than this is noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to serve a version: the backend's name, "cpu" or "cuda:N", and the compute threads within a call."""
+
+    backend: str
+    device: str
+    threads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The median seconds of a call by its number of rows; or, in `failed`, the sentence that says why there are none."""
+
+    candidate: Candidate
+    p50_seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    failed: str = ""
+
+
+def candidates(formats: Sequence[str], places: Sequence[str], threads: int | None, cpus: int) -> list[Candidate]:
+    """Every backend of `formats` on every device of `places`.
+
+    On the CPU with `threads`, or, where that is None, with 1, 2, 4 and so on up to all of the `cpus`. A GPU gets one number
+    of threads, since they do not compute there.
+    """
+    powers = {2**power for power in range(cpus.bit_length())}
+    counts = sorted(powers | {cpus}) if threads is None else [threads]
+    return [
+        Candidate(backend, device, count)
+        for backend in formats
+        for device in places
+        for count in (counts if device == CPU else counts[:1])
+    ]
+
+
+def ranked(measured: Sequence[Measured], optimize_for: Literal["latency", "throughput"]) -> list[Measured]:
+    """Best first, failed ones last.
+
+    Latency: the least time for a call of the fewest rows measured. Throughput: the most rows a second with the most rows
+    measured. Those within 5 % of the best are equal: fewer threads go first, then the CPU, then the order of
+    `backends.names()`. Among the others the best is looked for again.
+    """
+
+    def cost(one: Measured) -> float:
+        count = min(one.p50_seconds) if optimize_for == "latency" else max(one.p50_seconds)
+        return one.p50_seconds[count] / count
+
+    def preference(one: Measured) -> tuple[int, bool, int, float]:
+        place = one.candidate
+        return place.threads, place.device != CPU, backends.names().index(place.backend), cost(one)
+
+    left = [one for one in measured if not one.failed]
+    found: list[Measured] = []
+    while left:
+        limit = min(map(cost, left)) * (1 + ALIKE)
+        found += sorted((one for one in left if cost(one) <= limit), key=preference)
+        left = [one for one in left if cost(one) > limit]
+    return found + [one for one in measured if one.failed]
+
+
+def table(measured: Sequence[Measured], chosen: Candidate | None) -> str:
+    """For people: a line for each candidate in the order given, the chosen one marked, failed ones with their sentence."""
+    counts = sorted({count for one in measured for count in one.p50_seconds})
+    head = ["", "backend", "device", "threads", *(f"us, {count} row{'s' * (count > 1)}" for count in counts)]
+    head += [f"rows/s at {count}" for count in counts[-1:]]
+    lines = [head]
+    for one in measured:
+        place = one.candidate
+        line = ["*" if place == chosen else "", place.backend, place.device, str(place.threads)]
+        if not one.failed:
+            line += [_microseconds(one.p50_seconds[count]) for count in counts]
+            line += [f"{count / one.p50_seconds[count]:.0f}" for count in counts[-1:]]
+        lines.append(line)
+    widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(len(head))]
+    sentences = ["", *(f"  cannot serve: {one.failed}" if one.failed else "" for one in measured)]
+    return "\n".join(_aligned(line, widths) + sentence for line, sentence in zip(lines, sentences, strict=True))
+
+
+def _microseconds(seconds: float) -> str:
+    value = seconds * 1e6
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Words to the left, numbers (from the fourth column on) to the right."""
+    columns = enumerate(zip(cells, widths, strict=False))  # a line without figures is shorter
+    return "  ".join(cell.rjust(width) if at > 2 else cell.ljust(width) for at, (cell, width) in columns).rstrip()
