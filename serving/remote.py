@@ -1,0 +1,145 @@
+"""A running server as its operator's client sees it: how one gets in, one RPC at a time, and what is said when it fails.
+
+One fact that surprises: the server is greeted before the first RPC. gRPC reports "nobody is there" with the same code as a
+server that refuses to load models (UNAVAILABLE), and only one that has answered before can be told from one that is not
+there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from protos import grpc_service_pb2 as pb
+from protos import model_config_pb2
+
+GREETING_SECONDS = 10.0
+_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+_CODE = grpc.StatusCode
+
+
+class AdminError(Exception):
+    """It cannot be done; the text is the one sentence that the caller reads (exit code 1)."""
+
+
+class UsageError(AdminError):
+    """It was asked for in a way that makes no sense (exit code 2)."""
+
+
+class Server:
+    """The server at HOST:PORT `url`; a context manager that ends the connection, which is made with the first call.
+
+    `credentials` for TLS, None for a plain connection; `metadata` goes with every call. Every method raises `AdminError`
+    when nobody is there, when the answer takes more than `timeout_seconds`, and with the server's words when it refuses.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        credentials: grpc.ChannelCredentials | None,
+        metadata: tuple[tuple[str, str], ...],
+        timeout_seconds: float,
+    ) -> None:
+        self._url = url
+        self._metadata = metadata
+        self._timeout_seconds = timeout_seconds
+        self._channel = grpc.secure_channel(url, credentials) if credentials else grpc.insecure_channel(url)
+        self._greeted = False
+
+    def call(self, rpc: str, /, **fields: Any) -> Any:
+        """The answer to one RPC, whose request has these fields."""
+        if not self._greeted:
+            self._greet()
+        try:
+            return self._send(rpc, self._timeout_seconds, **fields)
+        except grpc.RpcError as error:
+            if error.code() == _CODE.DEADLINE_EXCEEDED:
+                raise AdminError(
+                    f"{rpc} took more than {self._timeout_seconds:g} s (--timeout-seconds); the server may still be at it: "
+                    "ask with the command index"
+                ) from error
+            raise AdminError(f"the server refuses {rpc}: {_said(error)}") from error
+
+    def config(self, model: str) -> model_config_pb2.ModelConfig:
+        """The configuration of `model` that is in force."""
+        config: model_config_pb2.ModelConfig = self.call("ModelConfig", name=model).config
+        return config
+
+    def load(self, model: str, config: model_config_pb2.ModelConfig | None = None) -> float:
+        """Loads `model`, with `config` instead of what its repository says, if given. Returns how many seconds it took."""
+        request = pb.RepositoryModelLoadRequest(model_name=model)
+        if config is not None:
+            text = json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None)
+            request.parameters["config"].string_param = text
+        began = time.monotonic()
+        self.call("RepositoryModelLoad", model_name=model, parameters=request.parameters)
+        return time.monotonic() - began
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def _greet(self) -> None:
+        try:
+            self._send("ServerMetadata", min(GREETING_SECONDS, self._timeout_seconds))
+        except grpc.RpcError as error:
+            if error.code() in (_CODE.UNAVAILABLE, _CODE.DEADLINE_EXCEEDED):
+                raise AdminError(
+                    f"no server answers at {self._url}: {_said(error)}; is it running, is that its gRPC port, and does it "
+                    "want TLS (--tls-ca FILE)?"
+                ) from error
+            tokenless = error.code() == _CODE.UNAUTHENTICATED and not self._metadata
+            hint = "; give it one with --token-file FILE" if tokenless else ""
+            raise AdminError(f"the server at {self._url} refuses to talk: {_said(error)}{hint}") from error
+        self._greeted = True
+
+    def _send(self, rpc: str, timeout_seconds: float, /, **fields: Any) -> Any:
+        method = _SERVICE.methods_by_name[rpc]
+        answer: type[Message] = getattr(pb, method.output_type.name)
+        send = self._channel.unary_unary(
+            f"/{_SERVICE.full_name}/{rpc}", lambda message: message.SerializeToString(), answer.FromString
+        )
+        request = getattr(pb, method.input_type.name)(**fields)
+        return send(request, timeout=timeout_seconds, metadata=self._metadata)
+
+
+def from_options(options: argparse.Namespace) -> Server:
+    """The server that the command line names. Raises `UsageError` for files that cannot be read or do not belong together."""
+    if bool(options.tls_cert) != bool(options.tls_key):
+        raise UsageError("a client certificate needs both --tls-cert and --tls-key")
+    metadata: tuple[tuple[str, str], ...] = ()
+    if options.token_file:
+        tokens = content(options.token_file).decode("ascii", errors="replace").split()
+        if not tokens or not tokens[0].isascii():
+            raise UsageError(f"{options.token_file} holds no token, which is ASCII text without spaces")
+        metadata = (("authorization", f"Bearer {tokens[0]}"),)
+    credentials = None
+    if options.tls or options.tls_ca or options.tls_cert:
+        files = (options.tls_ca, options.tls_key, options.tls_cert)
+        credentials = grpc.ssl_channel_credentials(*(content(path) if path else None for path in files))
+    return Server(options.url, credentials, metadata, options.timeout_seconds)
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file that the command line names. Raises `UsageError` if they cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space as one blank: a message of a server may have several lines."""
+    return " ".join(text.split())
+
+
+def _said(error: grpc.RpcError) -> str:
+    return f"{error.code().name}: {one_line(error.details() or 'no reason is given')}"

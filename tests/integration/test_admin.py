@@ -1,0 +1,73 @@
+"""`lstm-admin` as a process, against the real server: the index, and every way to get in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+
+from serving.launch import LaunchedServer
+from tests import fake_models
+from tests.integration.test_server_life import FAKE
+
+
+def administer(url: str, *line: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving.admin", "--url", url, *map(str, line)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    fake_models.write(folder, "whole")
+    fake_models.write(folder, "broken", fail_on=1.0)
+    return folder
+
+
+def test_the_index_says_why_a_model_is_not_ready(repository: Path) -> None:
+    with LaunchedServer(repository, *FAKE) as server:
+        done = administer(server.address, "index")
+        head, broken, whole = done.stdout.splitlines()
+        assert head.split() == ["model", "version", "state", "reason"]
+        assert broken.split()[:3] == ["broken", "1", "UNAVAILABLE"]
+        assert broken.endswith("asked to fail on 1.0")
+        assert whole.split() == ["whole", "1", "READY", "-"]
+        assert (done.returncode, done.stderr) == (0, "")
+        entries = json.loads(administer(server.address, "index", "--json").stdout)
+        assert [entry["name"] for entry in entries] == ["broken", "whole"]
+        unknown = administer(server.address, "swap", "none", "--count", "2")
+        assert (unknown.returncode, unknown.stdout, unknown.stderr.count("\n")) == (1, "", 1)
+        assert "INVALID_ARGUMENT: Request for unknown model: 'none' is not found" in unknown.stderr
+        shadow = administer(server.address, "shadow", "whole", "--metrics-url", server.metrics_url)
+        assert (shadow.returncode, shadow.stderr.count("\n")) == (1, 1)
+        assert "says nothing of a shadow of the model 'whole'" in shadow.stderr
+
+
+def test_with_certificates_and_a_token(repository: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("localhost", "operator"):
+        issued = authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+    (tmp_path / "token").write_text("0123456789abcdef")
+    flags = ["--tls-cert", "localhost.pem", "--tls-key", "localhost.key", "--tls-client-ca", "ca.pem"]
+    flags += ["--auth-token-file", "token"]
+    places = [flag if flag.startswith("--") else str(tmp_path / flag) for flag in flags]
+    with LaunchedServer(repository, *FAKE, *places) as server:
+        url = f"localhost:{server.address.rpartition(':')[2]}"
+        trusting = ["--tls-ca", tmp_path / "ca.pem"]
+        known = [*trusting, "--tls-cert", tmp_path / "operator.pem", "--tls-key", tmp_path / "operator.key"]
+        assert administer(url, *known, "--token-file", tmp_path / "token", "index").returncode == 0
+        for line, message in (
+            (known, "refuses to talk: UNAUTHENTICATED: "),
+            (trusting, "no server answers at localhost:"),
+            ([], "does it want TLS (--tls-ca FILE)?"),
+        ):
+            done = administer(url, *line, "index")
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+            assert message in done.stderr
