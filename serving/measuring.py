@@ -2,8 +2,9 @@
 
 Every backend is measured in a process of its own (`python -m serving.measuring`), so that a server which ends up with
 ONNX Runtime never pays for having tried TensorFlow, and a runtime that crashes takes nothing else with it. What does not
-agree with the trained model gets no figures. One fact that surprises: these processes run at the lowest priority, so on a
-busy machine all figures are too high, by about the same factor; they are for choosing, not for quoting.
+agree with the trained model gets no figures. One fact that surprises: these processes run at the lowest priority, and where
+every CPU is busy that makes several threads look worse by orders of magnitude, since every call waits for the thread that
+runs last. They would be in the way there, too.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from serving.spec import ModelSpec
 
 ROWS = (1, 8, 32)
 SILENCE_SECONDS = 60.0
+# Three formats on two CPUs that others keep busy: 3 minutes and two formats given up at 19, 50 s and all measured at 10.
+NICE = 19
 WARM_CALLS = 2  # TorchScript looks on during the first call and compiles in the second
 # With 30 calls, over in 2 ms, two threads came out as fast as one or half as fast again, by chance; with 300 they do not.
 LEAST_CALLS, MOST_CALLS, CELL_SECONDS = 5, 300, 0.15
@@ -59,9 +62,10 @@ def measure(
 ) -> list[Measured]:
     """Measures calls of so many `rows` with each candidate, in their order; one that cannot serve has its sentence instead.
 
-    Takes seconds, most of them to import the runtimes. A model without an axis of rows is measured with one row, a model
-    with a fixed number of rows with that one. A process that says nothing for `silence_seconds` is ended. Raises
-    `ValueError` for a version without spec.json and golden.npz: nothing proves that its files compute the same.
+    Takes seconds, most of them to import the runtimes, and minutes where every CPU is busy. A process that says nothing for
+    `silence_seconds` is ended, so there all candidates may have failed. A model without an axis of rows is measured with one
+    row, a model with a fixed number of rows with that one. Raises `ValueError` for a version without spec.json and
+    golden.npz: nothing proves that its files compute the same.
     """
     if not folder.described:
         raise ValueError(f"{folder.path} holds no spec.json and no golden.npz: nothing proves that its files are alike")
@@ -205,7 +209,7 @@ def _figures(
 
 def _main() -> None:
     """The child: a request on standard input, a line for each candidate on standard output, an empty one between figures."""
-    os.nice(19)
+    os.nice(NICE)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a runtime prints is no answer
     request = json.load(sys.stdin)
