@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from serving import backends, logs
+from serving.control import EVERY_MODEL, MODES
 from serving.errors import StartupError
-from serving.loader import AUTO
+from serving.placement import AUTO, FALLBACKS
 
 ENVIRONMENT_PREFIX = "LSTM_SERVE_"
 SWITCH = {"true": True, "false": False}  # what the environment may say of a flag that takes no value
@@ -46,6 +47,17 @@ def _seconds(text: str) -> float:
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{value} is not a time in seconds")
     return value
+
+
+def _positive_seconds(text: str) -> float:
+    value = _seconds(text)
+    if value < 0.01:
+        raise argparse.ArgumentTypeError(f"{value} is too short: at least 0.01 seconds")
+    return value
+
+
+def _threads(text: str) -> int | None:
+    return None if text == AUTO else _at_least(1, 1024)(text)
 
 
 def _device(text: str) -> str:
@@ -82,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
         "--backend",
         choices=(AUTO, *backends.names()),
         default=AUTO,
-        help="what computes, unless a model's config.pbtxt says so; auto takes the first of "
-        f"{', '.join(backends.PREFERENCE)} that is installed and whose file the version has",
+        help="what computes, unless a model's config.pbtxt says so; auto measures everything that a version can be served "
+        "with, at every load, and takes the best (see --explain)",
     )
     add(
         "--device",
@@ -94,10 +106,44 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--threads",
+        type=_threads,
+        default=AUTO,
+        metavar="N|auto",
+        help="compute threads within one batch; LSTM steps depend on each other, so more than one seldom helps. auto is 1, and "
+        "what was measured to be best where --backend auto chooses",
+    )
+    add(
+        "--optimize-for",
+        choices=("latency", "throughput"),
+        default="latency",
+        help="what auto chooses by: the shortest time of a call with 1 row, or the most rows a second with 32",
+    )
+    add(
+        "--explain",
+        metavar="MODEL",
+        default=argparse.SUPPRESS,
+        help="measure what a model can be served with, print the table and the choice, and exit",
+    )
+    add(
+        "--fallback",
+        choices=FALLBACKS,
+        default="runtime",
+        help="when another backend takes over from one that fails: never, when it fails while it serves, or also when it "
+        "cannot be loaded; which one: 'fallback' in parameters of config.pbtxt, or whatever else the version holds",
+    )
+    add(
+        "--breaker-failures",
         type=_at_least(1),
-        default=1,
+        default=3,
         metavar="N",
-        help="compute threads within one batch; LSTM steps depend on each other, so more than one seldom helps",
+        help="failures in a row after which a backend is asked its golden samples, and replaced if it cannot answer them",
+    )
+    add(
+        "--breaker-reset",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="how long after its failure a backend is loaded again; it serves again if its golden samples agree",
     )
     add(
         "--allow-tf32",
@@ -108,6 +154,28 @@ def parser() -> argparse.ArgumentParser:
         "--require-verified",
         action="store_true",
         help="refuse a version without golden samples, such as a bare model.onnx",
+    )
+    add(
+        "--model-control-mode",
+        choices=MODES,
+        default="none",
+        help="who decides what is loaded: the repository at start (none), the repository as it changes (poll), or clients by "
+        "RepositoryModelLoad and RepositoryModelUnload (explicit)",
+    )
+    add(
+        "--load-model",
+        action="append",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="in explicit mode, models to load at start, separated by commas or by giving the flag several times; "
+        f"{EVERY_MODEL} means all",
+    )
+    add(
+        "--repository-poll-secs",
+        type=_positive_seconds,
+        default=15.0,
+        metavar="S",
+        help="in poll mode, how often the repository is looked at; a change is acted upon when it is seen twice",
     )
     add(
         "--max-steps",
@@ -190,9 +258,16 @@ def main(command_line: Sequence[str] | None = None) -> int:
         asked = parser().parse_args(arguments(sys.argv[1:] if command_line is None else command_line, dict(os.environ)))
         logs.configure(asked.log_format, asked.log_level)
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a busy port is told by us, once
-        from serving.server import Settings, serve
+        from serving.server import Settings, explain, serve
 
         fields = {name: value for name, value in vars(asked).items() if not name.startswith("log_")}
+        explained = fields.pop("explain", None)
+        fields["load_model"] = [name for names in fields.get("load_model", ()) for name in names.split(",") if name]
+        if fields["load_model"] and asked.model_control_mode != "explicit":
+            raise StartupError("--load-model goes with --model-control-mode explicit; otherwise every model is loaded")
+        if explained:
+            print(explain(Settings(**fields), explained))
+            return 0
         return serve(Settings(**fields))
     except StartupError as error:
         print(f"lstm-serve: error: {error}", file=sys.stderr)

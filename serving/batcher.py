@@ -2,8 +2,9 @@
 
 The worker thread takes from the queue, runs the backend and completes requests; nobody else touches the backend. While
 it computes, the runtime lets go of the interpreter, so the next requests are decoded meanwhile and a batch forms by
-itself: a delay of 0 is the right default. One fact that surprises: requests of another shape do not end a batch, they
-are passed over and stay first in line for the next one.
+itself: a delay of 0 is the right default. A backend that fails is not believed to be at fault, nor is the request: the
+guard asks it what it is known to answer, and only then hands the requests over to whoever can compute them. One fact that
+surprises: the worker prepares the model too, since runtimes keep what they learn of it with the thread that runs it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -21,123 +23,52 @@ import numpy as np
 from serving.backends.base import Backend
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
 from serving.metrics import ModelMetrics
+from serving.plan import BatchPolicy, Pending, Take, plan
 from serving.spec import Tensors
-from serving.timeline import Timeline, now_ns
+from serving.timeline import now_ns
 
 log = logging.getLogger(__name__)
-
-BatchKey = tuple[bytes | tuple[int, ...], ...]
 
 END_OF_TIME = 2**63  # later than any stamp of the clock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchPolicy:
-    """What may share a batch, and how long to wait for company.
+class Guard:
+    """What to do about a backend that raises.
 
-    `max_rows` bounds a batch; `max_delay_ns` is how long the first in line waits for it to fill; with `preferred_rows`
-    a batch of exactly such a size goes at once and others wait the delay out. `max_queue` bounds the waiting requests.
-    Without `dynamic` every request is computed alone.
+    A request is computed again until `failures` runs in a row have failed. Then `healthy()` replays on the backend what
+    it is known to answer: if it does, the request is to blame. If not, or as soon as `lost(error)` gives a reason
+    ("out_of_memory", "device_lost"), the backend is broken, and `hand_over(requests, reason, error)` gets all that waits
+    and all that still comes. All are called from the worker thread; none of them raises, and `hand_over` does not block.
     """
 
-    max_rows: int = 64
-    max_delay_ns: int = 0
-    preferred_rows: tuple[int, ...] = ()
-    max_queue: int = 1024
-    dynamic: bool = True
-
-
-class Pending:
-    """A request that waits for its answer.
-
-    `inputs` holds every input of the spec, axis 0 being `rows` in each; `outputs` names what is wanted, in the order
-    wanted; `deadline_ns` is on the clock of `timeline.now_ns`; requests of another `kind` never share a batch. The worker
-    thread calls `encode(outputs)` to make the answer ready and then, exactly once, `finish(None)` to send it or
-    `finish(error)`; `finish` never raises. Between the two it counts, so that no client sees an answer before the
-    statistics do.
-    """
-
-    __slots__ = ("batch_key", "cancelled", "deadline_ns", "encode", "finish", "inputs", "outputs", "rows", "timeline")
-
-    def __init__(
-        self,
-        inputs: Tensors,
-        rows: int,
-        outputs: Sequence[str],
-        timeline: Timeline,
-        encode: Callable[[Tensors], None],
-        finish: Callable[[ServingError | None], None],
-        deadline_ns: int | None = None,
-        kind: bytes = b"",
-    ) -> None:
-        self.inputs = inputs
-        self.rows = rows
-        self.outputs = outputs
-        self.timeline = timeline
-        self.encode = encode
-        self.finish = finish
-        self.deadline_ns = deadline_ns
-        self.cancelled = False
-        self.batch_key: BatchKey = (kind, *(array.shape[1:] for array in inputs.values()))
-
-
-@dataclasses.dataclass(frozen=True)
-class Take:
-    """Compute these, given by their places in the queue (rising)."""
-
-    places: list[int]
-
-
-@dataclasses.dataclass(frozen=True)
-class Wait:
-    """Nothing to do until this time (ns), or until a request arrives if it is None."""
-
-    until_ns: int | None
-
-
-def plan(waiting: Sequence[Pending], policy: BatchPolicy, now: int) -> Take | Wait:
-    """What to do with the queue now. Pure: looks at rows, shapes and arrival, touches nothing.
-
-    The first in line is always part of the batch, so nobody starves. Those of its shape join in order of arrival as
-    long as the rows fit.
-    """
-    if not waiting:
-        return Wait(None)
-    first = waiting[0]
-    if not policy.dynamic:
-        return Take([0])
-    places: list[int] = []
-    rows, preferred, full = 0, 0, False
-    for place, pending in enumerate(waiting):
-        if pending.batch_key != first.batch_key:
-            continue
-        if rows + pending.rows > policy.max_rows and places:
-            full = True
-            break
-        places.append(place)
-        rows += pending.rows
-        if rows in policy.preferred_rows:
-            preferred = len(places)
-        if rows >= policy.max_rows:
-            full = True
-            break
-    if preferred:
-        return Take(places[:preferred])
-    until = first.timeline.decoded + policy.max_delay_ns
-    if full or now >= until:
-        return Take(places)
-    return Wait(until)
+    failures: int = 3
+    healthy: Callable[[], bool] = lambda: True
+    lost: Callable[[Exception], str] = lambda error: ""
+    hand_over: Callable[[list[Pending], str, Exception], None] | None = None
+    told: bool = True  # whether failures are logged
 
 
 class Batcher:
-    """The queue of one model instance and its worker thread.
+    """The queue of one model instance and its worker thread, on which `prepare` is called before anything else.
 
-    Raises at the door (`submit`): `Overloaded` when the queue is full, `DeadlineExceeded` when the time is up already,
-    `NotReady` after `drain` has begun. What fails later arrives through `Pending.finish`.
+    The constructor returns when that is done, and raises what it has raised, the backend closed. Raises at the door
+    (`submit`): `Overloaded` when the queue is full, `DeadlineExceeded` when the time is up already, `NotReady` after `drain`
+    has begun. What fails later arrives through `Pending.finish`.
     """
 
-    def __init__(self, name: str, backend: Backend, policy: BatchPolicy, metrics: ModelMetrics) -> None:
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        policy: BatchPolicy,
+        metrics: ModelMetrics,
+        *,
+        guard: Guard | None = None,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
         self.policy = policy
+        self.guard = guard or Guard(failures=1)
         self._name = name
         self._backend = backend
         self._metrics = metrics
@@ -147,22 +78,32 @@ class Batcher:
         self._queued = 0
         self._draining = False
         self._hurrying = False
-        self._thread = threading.Thread(target=self._work, name=f"worker {name}", daemon=True)
+        self._computing = 0  # requests in the batch that is being computed
+        self._failures = 0  # runs in a row that have failed
+        self._broken: tuple[str, Exception] | None = None
+        prepared: Future[None] = Future()
+        self._thread = threading.Thread(target=self._work, args=(prepare, prepared), name=f"worker {name}", daemon=True)
         self._thread.start()
+        prepared.result()
 
     @property
     def depth(self) -> int:
         """Requests that wait for a batch."""
         return self._queued
 
-    def submit(self, pending: Pending) -> None:
-        """Queues a request. Called from any thread."""
+    @property
+    def load(self) -> int:
+        """Requests that wait or are being computed."""
+        return self._queued + self._computing
+
+    def submit(self, pending: Pending, *, handed_over: bool = False) -> None:
+        """Queues a request. Called from any thread. One that was `handed_over` had its place and is not turned away."""
         if pending.deadline_ns is not None and pending.timeline.decoded >= pending.deadline_ns:
             raise DeadlineExceeded("Deadline Exceeded: the client's deadline had passed when the request was decoded")
         with self._lock:
             if self._draining:
                 raise NotReady(f"{self._name} is not at ready state: it is being unloaded, or its worker has ended")
-            if self._queued >= self.policy.max_queue:
+            if self._queued >= self.policy.max_queue and not handed_over:
                 raise Overloaded(
                     f"Exceeds maximum queue size: {self._queued} requests wait for {self._name}, which allows "
                     f"{self.policy.max_queue}; try again later, or raise max_queue_size in config.pbtxt"
@@ -197,7 +138,20 @@ class Batcher:
         """Whether the worker can still answer."""
         return self._thread.is_alive()
 
-    def _work(self) -> None:
+    def mend(self) -> None:
+        """Tries the backend again, as there is nothing else. Called from any thread."""
+        self._failures, self._broken = 0, None
+
+    def _work(self, prepare: Callable[[], None], prepared: Future[None]) -> None:
+        try:
+            prepare()
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits in the constructor
+            try:
+                self._backend.close()
+            finally:
+                prepared.set_exception(error)
+            return
+        prepared.set_result(None)
         try:
             until: int | None = None
             while True:
@@ -205,6 +159,10 @@ class Batcher:
                 if self._draining and not self._queued:
                     break
                 self._drop_the_hopeless()
+                if self._broken:
+                    self._hand_over(self._remove(range(len(self._waiting))))
+                    until = None
+                    continue
                 decision = plan(self._waiting, self.policy, END_OF_TIME if self._hurrying else now_ns())
                 if isinstance(decision, Take):
                     self._compute(self._remove(decision.places))
@@ -271,6 +229,53 @@ class Batcher:
                 )
 
     def _compute(self, batch: Sequence[Pending]) -> None:
+        """Answers a batch, whatever the backend does: one request may be to blame, and then the others are answered."""
+        self._computing = len(batch)
+        try:
+            error = self._attempt(batch)
+            if error is None or self._gone(batch, error):
+                return
+            for place, pending in enumerate(batch):
+                if self._broken:
+                    self._hand_over(batch[place:])
+                    return
+                self._alone(pending, error if len(batch) == 1 else None)
+        finally:
+            self._computing = 0
+
+    def _alone(self, pending: Pending, error: Exception | None) -> None:
+        """Computes one request until it is answered, or it is known that it cannot be, or that the backend cannot."""
+        while error is None or self._failures < self.guard.failures:
+            error = self._attempt([pending])
+            if error is None or self._gone([pending], error):
+                return
+        if self.guard.hand_over and not self.guard.healthy():
+            self._broken = ("exceptions", error)
+            self._hand_over([pending])
+            return
+        self._failures = 0
+        pending.finish(ComputeFailed(f"{self._name} failed to compute: {type(error).__name__}: {error}"))
+
+    def _gone(self, batch: Sequence[Pending], error: Exception) -> bool:
+        """Whether the backend cannot go on after such an error; the requests are handed over then."""
+        reason = self.guard.lost(error) if self.guard.hand_over else ""
+        if reason:
+            self._broken = (reason, error)
+            self._hand_over(batch)
+        return bool(reason)
+
+    def _hand_over(self, requests: Sequence[Pending]) -> None:
+        broken = self._broken
+        if broken and self.guard.hand_over:
+            if requests:
+                self.guard.hand_over(list(requests), *broken)
+            return
+        with self._lock:  # it has been mended meanwhile
+            self._queued += len(requests)
+        self._waiting[:0] = requests
+
+    def _attempt(self, batch: Sequence[Pending]) -> Exception | None:
+        """One run of the backend: the requests are answered, or the error is returned and nothing has happened to them."""
         rows = sum(pending.rows for pending in batch)
         wanted = batch[0].outputs if len(batch) == 1 else tuple({name: 0 for p in batch for name in p.outputs})
         try:
@@ -279,13 +284,11 @@ class Batcher:
             results = self._backend.run(inputs, wanted)
             computed = now_ns()
         except Exception as error:
-            log.exception("%s failed on a batch of %d rows", self._name, rows)
-            if len(batch) > 1:  # one of them may be to blame; the others are answered
-                for pending in batch:
-                    self._compute([pending])
-                return
-            batch[0].finish(ComputeFailed(f"{self._name} failed to compute: {type(error).__name__}: {error}"))
-            return
+            self._failures += 1
+            if self.guard.told:
+                log.exception("%s failed on a batch of %d rows", self._name, rows)
+            return error
+        self._failures = 0
         row = 0
         answered: list[Pending] = []
         for pending in batch:
@@ -297,6 +300,7 @@ class Batcher:
         self._metrics.answered(rows, [pending.timeline for pending in answered], int(time.time() * 1000))
         for pending in answered:
             pending.finish(None)
+        return None
 
     def _encoded(self, pending: Pending, results: Tensors, span: slice) -> bool:
         """Makes one request's answer ready; what goes wrong with it is that request's alone."""

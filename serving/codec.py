@@ -19,7 +19,7 @@ from protos import grpc_service_pb2 as pb
 from serving import byte_strings
 from serving.classification import classify
 from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere
-from serving.spec import ModelSpec, Tensors, TensorSpec
+from serving.spec import ModelSpec, Tensors, TensorSpec, fill_in
 
 # The field of `contents` that holds each datatype; FP16 and BF16 have none and travel raw only.
 _TYPED_FIELDS = {
@@ -95,7 +95,7 @@ def decode(request: pb.ModelInferRequest, spec: ModelSpec, limits: Limits) -> De
         raise InvalidInput(
             f"the state of model '{model}' is {state}; send all of it or none: {left_out} would silently start from zero"
         )
-    _fill_in(inputs, spec, rows)
+    fill_in(inputs, spec, rows)
     if spec.lengths:
         _check_lengths(inputs[spec.lengths.input], inputs[spec.lengths.of], spec.lengths.input, model)
     if spec.vocabulary:
@@ -322,17 +322,6 @@ def _check_text(strings: npt.NDArray[Any], tensor: TensorSpec, model: str) -> No
 
 def _no_data(name: str, model: str) -> InvalidInput:
     return InvalidInput(f"unable to find data for input tensor '{name}' for model '{model}' in request.")
-
-
-def _fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> None:
-    """What a client may leave out: every step is a true one, and the state is a fresh one."""
-    for tensor in spec.inputs:
-        if tensor.name in inputs:
-            continue
-        if spec.lengths and tensor.name == spec.lengths.input:
-            inputs[tensor.name] = np.full(rows, inputs[spec.lengths.of].shape[1], tensor.dtype)
-        else:
-            inputs[tensor.name] = np.zeros((rows, *tensor.shape[1:]), tensor.dtype)
 
 
 def _check_lengths(lengths: npt.NDArray[Any], of: npt.NDArray[Any], name: str, model: str) -> None:

@@ -8,22 +8,29 @@ ignored. What the file leaves out is completed from the artefact. One fact that 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 
 from protos import model_config_pb2 as pb
-from serving import backends
-from serving.batcher import BatchPolicy
-from serving.errors import ModelConfigError
+from serving import backends, routing
+from serving.devices import CPU, cuda_index
+from serving.errors import BackendUnavailable, ModelConfigError
+from serving.plan import BatchPolicy
 from serving.repository import LABELS_FILE
+from serving.routing import Routes
 from serving.signature import Stated
 from serving.spec import ModelSpec, TensorSpec
 
 DEFAULT_MAX_ROWS = 64
 DEFAULT_MAX_QUEUE = 1024
 MAX_DELAY_MICROSECONDS = 60_000_000
+MAX_INSTANCES = 64
+THREADS = "intra_op_thread_count"  # as Triton's ONNX Runtime backend calls it
+FALLBACK = "fallback"
 
 # Every field that means something here; the rest of the schema is refused when it is set.
 SERVED_FIELDS = frozenset(
@@ -51,36 +58,67 @@ SERVED_FIELDS = frozenset(
         "instance_group.kind",
         "instance_group.count",
         "instance_group.gpus",
+        "model_warmup.name",
+        "model_warmup.batch_size",
+        "model_warmup.inputs",
+        "model_warmup.count",
+        "parameters",
     }
 )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choices:
-    """`config.pbtxt`, checked. `backend` and `device` are None where the file leaves them to the server's flags."""
+    """`config.pbtxt`, checked. `backend`, `device` and `threads` are None where the file leaves them to the server's flags.
+
+    `count` instances run on each of `gpus`, or on the one device. `fallback` names backends, with a device or None, in
+    the order in which they take over; None where the file does not say.
+    """
 
     written: pb.ModelConfig
     policy: BatchPolicy
     backend: str | None
     device: str | None
+    count: int = 1
+    gpus: tuple[int, ...] = ()
+    threads: int | None = None
+    fallback: tuple[tuple[str, str | None], ...] | None = None
+    routes: Routes = dataclasses.field(default_factory=Routes)
+
+    def devices(self, device: str) -> list[str]:
+        """The device of each instance, when `device` was chosen for the model."""
+        on = [f"cuda:{gpu}" for gpu in self.gpus] if self.gpus and device != CPU else [device]
+        return [each for each in on for _ in range(self.count)]
+
+    def for_shadow(self) -> Choices:
+        """The same for a shadow: one instance, each request alone, and who computes it left open."""
+        policy = dataclasses.replace(self.policy, dynamic=False, max_delay_ns=0)
+        return dataclasses.replace(
+            self, policy=policy, backend=None, device=None, count=1, gpus=(), fallback=None, routes=Routes()
+        )
 
     def versions(self, there: Sequence[int]) -> list[int]:
-        """Which of the versions on disk are to be served, lowest first. Raises `ModelConfigError` if a named one is missing."""
+        """Which of the versions on disk are to be served, lowest first: those of the policy, and those with a label.
+
+        Raises `ModelConfigError` if a version that is named is missing.
+        """
+        where, labelled = f"config.pbtxt of model '{self.written.name}'", set(self.routes.labels.values())
+        shadow = self.routes.shadow.version if self.routes.shadow else None
+        if missing := sorted((labelled | ({shadow} if shadow else set())) - set(there)):
+            raise ModelConfigError(f"{where}: version_labels or shadow name {missing}; there are {sorted(there)}")
         policy = self.written.version_policy
         choice = policy.WhichOneof("policy_choice")
         if choice == "all":
             return sorted(there)
-        if choice == "specific":
-            if missing := sorted(set(policy.specific.versions) - set(there)):
-                raise ModelConfigError(
-                    f"config.pbtxt of model '{self.written.name}': version_policy names {missing}; there are {sorted(there)}"
-                )
-            if not policy.specific.versions:
-                raise ModelConfigError(
-                    f"config.pbtxt of model '{self.written.name}': version_policy is specific and names no version"
-                )
-            return sorted(set(policy.specific.versions))
-        return sorted(there)[-(policy.latest.num_versions or 1) :]
+        if choice != "specific":
+            return sorted({*sorted(there)[-(policy.latest.num_versions or 1) :], *labelled})
+        if missing := sorted(set(policy.specific.versions) - set(there)):
+            raise ModelConfigError(f"{where}: version_policy names {missing}; there are {sorted(there)}")
+        if not policy.specific.versions:
+            raise ModelConfigError(f"{where}: version_policy is specific and names no version")
+        if unserved := sorted(labelled - set(policy.specific.versions)):
+            raise ModelConfigError(f"{where}: version_labels names {unserved}, which version_policy does not serve")
+        return sorted(set(policy.specific.versions))
 
 
 def parse(text: str | None, name: str) -> Choices:
@@ -88,11 +126,29 @@ def parse(text: str | None, name: str) -> Choices:
 
     Raises `ModelConfigError`, naming the field or the line, its value, and what is allowed.
     """
-    where = f"config.pbtxt of model '{name}'"
     try:
         written = text_format.Parse(text or "", pb.ModelConfig())
     except text_format.ParseError as error:
-        raise ModelConfigError(f"{where} does not parse: line {error}") from error
+        raise ModelConfigError(f"config.pbtxt of model '{name}' does not parse: line {error}") from error
+    return check(written, name)
+
+
+def parse_json(text: str, name: str) -> Choices:
+    """The same for the JSON form, as clients send it to replace the file. Raises `ModelConfigError`."""
+    where = f"the configuration sent for model '{name}'"
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ModelConfigError(f"{where} does not parse: it must be a JSON object, a ModelConfig")
+        written = json_format.ParseDict(fields, pb.ModelConfig())
+    except (json_format.ParseError, ValueError, RecursionError) as error:
+        raise ModelConfigError(f"{where} does not parse: {error}") from error
+    return check(written, name, where)
+
+
+def check(written: pb.ModelConfig, name: str, where: str = "") -> Choices:
+    """Checks a configuration in full. Raises `ModelConfigError`."""
+    where = where or f"config.pbtxt of model '{name}'"
     for field in _fields(written):
         if field not in SERVED_FIELDS and not any(served.startswith(f"{field}.") for served in SERVED_FIELDS):
             raise ModelConfigError(f"{where}: the field '{field}' is not served by this server; remove it")
@@ -103,7 +159,8 @@ def parse(text: str | None, name: str) -> Choices:
         written=written,
         policy=_policy(written, where),
         backend=_backend(written, where),
-        device=_device(written, where),
+        **_placed(written, where),
+        **_parameters(written, where),
     )
 
 
@@ -152,10 +209,15 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
         config.dynamic_batching.max_queue_delay_microseconds = policy.max_delay_ns // 1000
         config.dynamic_batching.default_queue_policy.max_queue_size = policy.max_queue
     name = written.instance_group[0].name if written.instance_group else ""
-    group = config.instance_group.add(name=name or f"{written.name}_0", count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
-    if device != "cpu":
+    group = config.instance_group.add(
+        name=name or f"{written.name}_0", count=choices.count, kind=pb.ModelInstanceGroup.KIND_CPU
+    )
+    if device != CPU:
         group.kind = pb.ModelInstanceGroup.KIND_GPU
-        group.gpus.append(int(device.partition(":")[2]))
+        group.gpus.extend(int(each.partition(":")[2]) for each in dict.fromkeys(choices.devices(device)))
+    config.model_warmup.extend(written.model_warmup)
+    for key, parameter in written.parameters.items():
+        config.parameters[key].CopyFrom(parameter)
     return config
 
 
@@ -256,11 +318,11 @@ def _backend(written: pb.ModelConfig, where: str) -> str | None:
     for field, value in (("backend", written.backend), ("platform", written.platform)):
         if not value:
             continue
-        matching = [name for name in backends.names() if value in (name, *backends.module(name).TRITON_NAMES)]
-        if not matching:
+        name = backends.named(value)
+        if name is None:
             known = ", ".join("/".join((name, *backends.module(name).TRITON_NAMES)) for name in backends.names())
             raise ModelConfigError(f"{where}: {field} is '{value}', which this server does not have; known are {known}")
-        chosen.update(matching)
+        chosen.add(name)
     if len(chosen) > 1:
         raise ModelConfigError(
             f"{where}: backend '{written.backend}' and platform '{written.platform}' contradict each other"
@@ -268,27 +330,76 @@ def _backend(written: pb.ModelConfig, where: str) -> str | None:
     return chosen.pop() if chosen else None
 
 
-def _device(written: pb.ModelConfig, where: str) -> str | None:
+def _placed(written: pb.ModelConfig, where: str) -> dict[str, Any]:
+    """`device`, `count` and `gpus` of the instances."""
     groups = written.instance_group
     if not groups:
-        return None
+        return {"device": None}
+    if len(groups) > 1:
+        raise ModelConfigError(
+            f"{where}: there are {len(groups)} instance groups; one is served, with any count and gpus"
+        )
     group = groups[0]
-    if len(groups) > 1 or group.count > 1 or len(group.gpus) > 1:
-        raise ModelConfigError(f"{where}: instance_group asks for several instances; one instance of a model is served")
     if group.count < 0 or any(gpu < 0 for gpu in group.gpus):
         raise ModelConfigError(f"{where}: instance_group has a negative count or GPU")
+    count, gpus = group.count or 1, tuple(dict.fromkeys(group.gpus))
+    if count * max(1, len(gpus)) > MAX_INSTANCES:
+        raise ModelConfigError(
+            f"{where}: instance_group asks for {count} instances; at most {MAX_INSTANCES} are served"
+        )
     if group.kind == pb.ModelInstanceGroup.KIND_CPU:
-        if group.gpus:
+        if gpus:
             raise ModelConfigError(
                 f"{where}: instance_group is KIND_CPU and names GPUs {list(group.gpus)}; drop one of them"
             )
-        return "cpu"
-    if group.kind == pb.ModelInstanceGroup.KIND_GPU or group.gpus:
-        return f"cuda:{group.gpus[0] if group.gpus else 0}"
+        return {"device": CPU, "count": count}
+    if group.kind == pb.ModelInstanceGroup.KIND_GPU or gpus:
+        return {"device": f"cuda:{gpus[0] if gpus else 0}", "count": count, "gpus": gpus}
     if group.kind == pb.ModelInstanceGroup.KIND_AUTO:
-        return None
+        return {"device": None, "count": count}
     kind = "KIND_MODEL" if group.kind == pb.ModelInstanceGroup.KIND_MODEL else group.kind
     raise ModelConfigError(f"{where}: instance_group kind {kind} is not served; use KIND_AUTO, KIND_CPU or KIND_GPU")
+
+
+def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
+    """`threads`, `fallback` and `routes`, from the free-form parameters. Raises `ModelConfigError` for any other key."""
+    said = {key: parameter.string_value for key, parameter in written.parameters.items()}
+    known = (THREADS, FALLBACK, *routing.KEYS)
+    if unknown := sorted(set(said) - set(known)):
+        raise ModelConfigError(f"{where}: parameters has {unknown[0]!r}; known are {', '.join(known)}")
+    threads = said.get(THREADS, "")
+    if threads and not (threads.isascii() and threads.isdigit() and 0 <= int(threads) <= 1024):
+        raise ModelConfigError(
+            f"{where}: {THREADS} is {threads!r}; it must be a whole number, 0 leaves it to the server"
+        )
+    try:
+        routes = routing.parse(said, backends.named)
+    except ValueError as error:
+        raise ModelConfigError(f"{where}: {error}") from error
+    if routes.shadow and routes.shadow.device:
+        _check_device(routes.shadow.device, where)
+    fallback = None
+    if FALLBACK in said:
+        fallback = tuple(_place(entry.strip(), where) for entry in said[FALLBACK].split(",") if entry.strip())
+    return {"threads": int(threads or 0) or None, "fallback": fallback, "routes": routes}
+
+
+def _place(entry: str, where: str) -> tuple[str, str | None]:
+    """`torchscript@cpu` -> a backend and a device."""
+    backend, _, device = entry.partition("@")
+    name = backends.named(backend)
+    if name is None:
+        raise ModelConfigError(f"{where}: {FALLBACK} names {backend!r}; known are {', '.join(backends.names())}")
+    if device:
+        _check_device(device, where)
+    return name, device or None
+
+
+def _check_device(device: str, where: str) -> None:
+    try:
+        cuda_index(device)
+    except BackendUnavailable as error:
+        raise ModelConfigError(f"{where}: {error}") from error
 
 
 def _data_type(tensor: TensorSpec) -> str:

@@ -6,6 +6,9 @@
     │   └── UnknownModel      no model of that name
     ├── UnknownVersion        the model is known, the version is not, or none is there
     ├── NotReady              the version is there but cannot answer (loading, failed, leaving)
+    ├── ControlDisabled       loading and unloading by RPC are not allowed in this mode
+    ├── NotInRepository       a model is to be loaded that the repository does not have
+    ├── LoadFailed            a model could not be loaded; what served before serves on
     ├── Unauthenticated       the call carries no token that this server knows
     ├── NotImplementedHere    a part of the protocol that this server does not serve
     ├── Overloaded            the queue is full
@@ -47,6 +50,18 @@ class UnknownVersion(ServingError):
 
 class NotReady(ServingError):
     """The version is there but cannot answer now."""
+
+
+class ControlDisabled(ServingError):
+    """Loading and unloading by RPC are not allowed in this mode."""
+
+
+class NotInRepository(ServingError):
+    """A model is to be loaded that the repository does not have."""
+
+
+class LoadFailed(ServingError):
+    """A model could not be loaded; what served before serves on."""
 
 
 class Unauthenticated(ServingError):

@@ -1,4 +1,4 @@
-"""From a version on disk to a live model: choose the backend and the device, load, replay the golden samples.
+"""From a version on disk to a live model: load it into a backend, replay the golden samples, warm it up.
 
 Runs on a loader thread, never on one that answers requests. One fact that surprises: what is verified is the very
 backend object that will serve, on its device, not a second one like it.
@@ -9,120 +9,164 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from serving import backends, config, findings, golden
-from serving.backends.base import Backend, Options
-from serving.batcher import Batcher
+from serving import backends, config, findings, golden, placement, warmup
+from serving.backends.base import Backend
+from serving.batcher import Guard
 from serving.devices import CPU
-from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
+from serving.errors import BackendUnavailable, RepositoryError, StartupError, VerificationFailed
 from serving.layout import laid_out
 from serving.metrics import ModelMetrics
 from serving.model import Model
+from serving.placement import Order, Placement, order
+from serving.ranking import Candidate, table
 from serving.repository import Repository, VersionFolder
 from serving.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
-AUTO = "auto"
-# Products of TF32 are off by up to 2^-11 of their factors; a few hundred steps of an LSTM, whose gates are bounded, keep
-# well below this.
-TF32_TOLERANCE = 1e-2
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Placement:
-    """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; and options for the backend.
+class Wanted:
+    """A version that is to be live: where it lies, what the operator has chosen, and whose counts it goes on with.
 
-    What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
+    `metrics` gives the counts of the version in a backend, by the backend's name; `failures` in a row make the backend a
+    broken one. With `wrap` it serves behind something else, and what it fails at fails: it is a shadow.
     """
 
-    backend: str = AUTO
-    device: str = "cpu"
-    options: Options = dataclasses.field(default_factory=Options)
-    require_verified: bool = False
+    name: str
+    folder: VersionFolder
+    choices: config.Choices
+    labels: tuple[str, ...]
+    placement: Placement
+    metrics: Callable[[str], ModelMetrics]
+    repository: Repository
+    failures: int = 3
+    wrap: Callable[[Backend], Backend] | None = None
 
 
-def choose(backend: str, device: str, formats: tuple[str, ...]) -> tuple[str, str]:
-    """The backend and the device that will serve a version which holds the artefacts of `formats` (in order of preference).
-
-    Raises `RepositoryError` when the version lacks what was asked for, `BackendUnavailable` with every reason when
-    nothing that is there can run here.
-    """
-    if not formats:
-        known = ", ".join(backends.module(name).FILE_NAME for name in backends.PREFERENCE)
-        raise RepositoryError(f"the version holds no model file; one of {known} is needed: export it again")
-    if backend != AUTO and backend not in formats:
-        raise RepositoryError(
-            f"backend {backend} was asked for, but the version has no {backends.module(backend).FILE_NAME}; "
-            f"it can be served by {', '.join(formats)}"
-        )
-    return first_available(
-        (name, candidate)
-        for name in (formats if backend == AUTO else (backend,))
-        for candidate in (("cuda:0", "cpu") if device == AUTO else (device,))
-    )
-
-
-def first_available(candidates: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    """The first pair of a backend and a device that can run here. Raises `BackendUnavailable` with every reason if none can."""
-    reasons: dict[str, list[str]] = {}
-    for name, device in candidates:
-        try:
-            backends.module(name).available(device)
-        except BackendUnavailable as error:
-            reasons.setdefault(str(error), []).append(f"{name} on {device}")
-        else:
-            return name, device
-    told = "; ".join(f"{', '.join(who)}: {why}" for why, who in reasons.items())
-    raise BackendUnavailable(f"no backend that was asked for can run here. {told}")
-
-
-def load(
-    repository: Repository, name: str, folder: VersionFolder, choices: config.Choices, placement: Placement
-) -> Model:
-    """Makes a version live. Raises a `StartupError` of the fitting kind; nothing is left running then."""
-    began = time.monotonic()
-    verified = folder.described
-    if not verified and placement.require_verified:
+def load(wanted: Wanted) -> Model:
+    """Makes a version live in the best way there is. Raises a `StartupError` of the fitting kind; nothing is left running."""
+    if not wanted.folder.described and wanted.placement.require_verified:
         raise VerificationFailed(
-            f"{folder.path} has no spec.json and no golden samples, and --require-verified is set: bring the file in with "
-            "lstm-export import"
+            f"{wanted.folder.path} has no spec.json and no golden samples, and --require-verified is set: bring the file in "
+            "with lstm-export import"
         )
-    backend_name, device = choose(
-        choices.backend or placement.backend, choices.device or placement.device, folder.formats()
-    )
-    module, artifact = backends.module(backend_name), folder.artifact(backend_name)
+    began = time.monotonic()
+    missing = ""
+    try:
+        chosen = order(wanted.choices, wanted.placement, wanted.folder)
+    except BackendUnavailable as error:
+        spares = placement.spares(wanted.choices, wanted.placement, wanted.folder)
+        if not spares:
+            raise
+        log.warning("falling back at load: %s", error, extra={"fields": _fields(wanted)})
+        chosen, missing = Order(first=spares), str(error)
+    if chosen.measured:
+        log.info(
+            "measured the backends of %s version %d (seconds a call: least is best)\n%s",
+            wanted.name, wanted.folder.number, table(chosen.measured, chosen.first[0]),
+            extra={"fields": _fields(wanted) | {"optimize_for": wanted.placement.optimize_for}},
+        )  # fmt: skip
+    candidates = chosen.all if chosen.spare_at_load else tuple(chosen.first)
+    first_error: StartupError | None = None
+    for candidate in candidates:
+        try:
+            model = load_in(wanted, candidate, chosen, began)
+        except StartupError as error:
+            first_error = first_error or error
+            if len(candidates) > 1:
+                log.warning("not in %s: %s", candidate, error, extra={"fields": _fields(wanted)})
+        else:
+            model.fell_back = missing or (str(first_error) if first_error and candidate not in chosen.first else "")
+            return model
+    assert first_error
+    raise first_error
+
+
+def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | None = None) -> Model:
+    """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
+    began = time.monotonic() if began is None else began
+    folder, choices, wishes = wanted.folder, wanted.choices, wanted.placement
+    module, artifact = backends.module(candidate.backend), folder.artifact(candidate.backend)
+    verified = folder.described
     written = config.stated(choices)
     spec = folder.spec() if verified else findings.unproved(*(written or module.stated(artifact)))
     samples = folder.samples() if verified else []
-    labels = repository.labels(name)
+    labels = bool(wanted.labels)
     # Before anything is loaded, if the version says what it is.
-    complete = config.complete(choices, spec, backend_name, device, labels=bool(labels)) if verified else None
-    backend = module.load(artifact, spec, device, placement.options)
+    complete = config.complete(choices, spec, candidate.backend, candidate.device, labels=labels) if verified else None
+    loaded: list[Backend] = []
+    worst = 0.0
     try:
-        if not verified:
-            with module.careful():
-                spec = _found(artifact, spec, backend, config.rows(choices) if written else {})
-        backend = laid_out(backend, spec)
-        complete = complete or config.complete(choices, spec, backend_name, device, labels=bool(labels))
-        what = f"{name} version {folder.number} in {backend_name} on {device}"
-        worst = verify(backend, spec, samples, tolerance(spec, device, placement.options), what)
+        for device in choices.devices(candidate.device):
+            backend = module.load(artifact, spec, device, wishes.options(candidate.threads))
+            loaded.append(backend)
+            if not verified and len(loaded) == 1:
+                with module.careful():
+                    spec = _found(artifact, spec, backend, config.rows(choices) if written else {})
+            loaded[-1] = backend = laid_out(backend, spec)
+            if wanted.wrap:
+                loaded[-1] = backend = wanted.wrap(backend)
+            what = f"{wanted.name} version {folder.number} in {candidate.backend} on {device}"
+            allowed = golden.tolerance(spec, tf32=wishes.allow_tf32 and device != CPU)
+            worst = max(worst, golden.replay(backend.run, spec, samples, allowed, what))
+        complete = complete or config.complete(choices, spec, candidate.backend, candidate.device, labels=labels)
+        policy = config.policy_for(choices, spec)
+        extra = warmup.configured(choices.written.model_warmup, spec, policy.max_rows, folder.path.parent)
     except BaseException:
-        backend.close()
+        for backend in loaded:
+            backend.close()
         raise
-    metrics = ModelMetrics()
+    metrics = wanted.metrics(candidate.backend)
+    model = Model(
+        name=wanted.name,
+        version=str(folder.number),
+        spec=spec,
+        config=complete,
+        labels=wanted.labels,
+        candidate=candidate,
+        order=chosen,
+        verified=verified,
+        metrics=metrics,
+        wanted=wanted,
+    )
+    probe = min(samples, key=lambda sample: sum(array.size for array in sample.inputs.values()), default=None)
+    warm = list(warmup.of_samples(samples, policy.max_rows))
+
+    def prepare(backend: Backend) -> None:
+        try:
+            warmup.run(backend, spec, warm, extra)
+        except Exception as error:
+            raise RepositoryError(
+                f"{candidate} fails to compute what it is warmed up with, up to {policy.max_rows} rows: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def guard(backend: Backend) -> Guard:
+        if wanted.wrap:
+            return Guard(failures=1, told=False)
+        return Guard(
+            failures=wanted.failures,
+            healthy=lambda: _answers(backend, spec, probe, allowed),
+            lost=module.lost,
+            hand_over=model.hand_over,
+        )
+
+    model.start(loaded, policy, prepare, guard)
     metrics.load_seconds = time.monotonic() - began
     log.info(
         "loaded",
         extra={
             "fields": {
-                "model": name,
-                "version": folder.number,
-                "backend": backend_name,
-                "asked": choices.backend or placement.backend,
-                "device": device,
+                **_fields(wanted),
+                "backend": candidate.backend,
+                "asked": choices.backend or wishes.backend,
+                "device": ",".join(dict.fromkeys(choices.devices(candidate.device))),
+                "threads": candidate.threads,
+                "instances": len(loaded),
                 "formats": ",".join(folder.formats()),
                 "verified": verified,
                 "largest_difference": float(f"{worst:.2g}"),
@@ -130,18 +174,24 @@ def load(
             }
         },
     )
-    return Model(
-        name=name,
-        version=str(folder.number),
-        spec=spec,
-        config=complete,
-        labels=labels,
-        backend=backend_name,
-        device=device,
-        verified=verified,
-        batcher=Batcher(f"model '{name}' version {folder.number}", backend, config.policy_for(choices, spec), metrics),
-        metrics=metrics,
-    )
+    return model
+
+
+def told(candidate: Candidate) -> str:
+    """A candidate as people are told of it."""
+    return candidate.backend if candidate.device == CPU else f"{candidate.backend}@{candidate.device}"
+
+
+def _answers(backend: Backend, spec: ModelSpec, probe: golden.Sample | None, allowed: float) -> bool:
+    """Whether a backend still gives a golden sample's answer; a model without samples is believed to."""
+    if probe is None:
+        return True
+    try:
+        golden.replay(backend.run, spec, [probe], allowed, "the backend that failed")
+    except VerificationFailed as error:
+        log.error("broken: %s", error)
+        return False
+    return True
 
 
 def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None]) -> ModelSpec:
@@ -154,28 +204,5 @@ def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[st
         ) from error
 
 
-def tolerance(spec: ModelSpec, device: str, options: Options) -> float:
-    """How far a backend may be from the trained model: the spec's tolerance, or that of TF32 where it is in use."""
-    return max(spec.tolerance, TF32_TOLERANCE) if device != CPU and options.allow_tf32 else spec.tolerance
-
-
-def verify(backend: Backend, spec: ModelSpec, samples: list[golden.Sample], allowed: float, what: str) -> float:
-    """Replays the golden samples; returns the largest disagreement.
-
-    Raises `VerificationFailed` if it is above `allowed` and where a sample does not hold every output of the model.
-    """
-    names = [tensor.name for tensor in spec.outputs]
-    worst = 0.0
-    for sample in samples:
-        if unsaid := [name for name in names if name not in sample.outputs]:
-            raise VerificationFailed(f"{what}: a golden sample says nothing of {', '.join(unsaid)}; export it again")
-        if not all(array.size for array in sample.inputs.values()):
-            raise VerificationFailed(f"{what}: a golden sample has an input without elements; export it again")
-        try:
-            got = backend.run(sample.inputs, names)
-        except Exception as error:
-            raise VerificationFailed(
-                f"{what}: cannot run its golden samples: {type(error).__name__}: {error}"
-            ) from error
-        worst = max(worst, golden.check_agreement(what, got, sample.outputs, allowed))
-    return worst
+def _fields(wanted: Wanted) -> dict[str, object]:
+    return {"model": wanted.name, "version": wanted.folder.number}

@@ -1,202 +1,355 @@
 """What is in memory: every version that is known, its state, and leases on those that can answer.
 
-States and the messages about them follow Triton, since its clients branch on them. One fact that surprises: a model
-that failed to load stays known, with its reason, and keeps the server from being ready: nobody should send traffic to a
-replica that lacks a model.
+States and the messages about them follow Triton, since its clients branch on them. A new model is ready before the old
+one drains, and one that cannot be loaded leaves the old one serving. One fact that surprises: a model that failed to load
+stays known, with its reason, and keeps the server from being ready unless an older version answers in its place: nobody
+should send traffic to a replica that lacks a model, and a bad update must not take a replica away.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
-from serving import config, loader
-from serving.errors import InvalidRequest, NotReady, StartupError, UnknownModel, UnknownVersion
-from serving.loader import Placement
-from serving.metrics import ModelMetrics
+from serving import failover, memory
+from serving.entries import Entry, Known, because, parse_version
+from serving.errors import (
+    InvalidRequest,
+    LoadFailed,
+    NotInRepository,
+    NotReady,
+    ServingError,
+    UnknownModel,
+    UnknownVersion,
+)
 from serving.model import Lease, Model
-from serving.repository import Repository
+from serving.plan import Pending
+from serving.routing import Routes
+from serving.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
-State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
-
-
-@dataclasses.dataclass(kw_only=True)
-class Entry:
-    """One version that is known. `version` is empty for a model whose versions could not even be listed."""
-
-    name: str
-    version: str
-    state: State
-    reason: str = ""
-    model: Model | None = None
-
-    @property
-    def backend(self) -> str:
-        return self.model.backend if self.model else ""
-
-    @property
-    def verified(self) -> bool:
-        return bool(self.model and self.model.verified)
-
-    @property
-    def metrics(self) -> ModelMetrics | None:
-        return self.model.metrics if self.model else None
-
-    def queue_depth(self) -> int:
-        return self.model.batcher.depth if self.model else 0
+# The label of a failed load, in few values; what is not named here is a fault of ours.
+LOAD_FAILURES: Mapping[str, str] = {
+    "ModelConfigError": "config",
+    "RepositoryError": "repository",
+    "BackendUnavailable": "backend_unavailable",
+    "VerificationFailed": "verification",
+    "NotInRepository": "not_in_repository",
+}
 
 
 class ModelManager:
-    """Loads what the repository holds and hands out leases.
+    """Hands out leases and exchanges models; `serving.control` decides which.
 
-    `on_change` is called, from whichever thread made the change, whenever readiness may have changed.
+    `on_change` is called, from whichever thread made the change, whenever readiness may have changed. A backend that has
+    failed is tried again after `breaker_reset_seconds`.
     """
 
-    def __init__(
-        self, repository: Repository, placement: Placement, on_change: Callable[[], None] = lambda: None
-    ) -> None:
-        self._repository = repository
-        self._placement = placement
+    def __init__(self, on_change: Callable[[], None] = lambda: None, *, breaker_reset_seconds: float = 30.0) -> None:
         self._on_change = on_change
-        self._lock = threading.Lock()
-        self._entries: dict[str, dict[str, Entry]] = {}
-        self._loaded = False
+        self._reset_seconds = breaker_reset_seconds
+        self._lock = threading.Lock()  # guards what follows
+        self._models: dict[str, Known] = {}
+        self._retiring: set[Model] = set()
+        self._loads = 0
+        self._started = False
+        self.closing = threading.Event()
+        self.swaps: Counter[tuple[str, str, str, str, str]] = Counter()  # model, version, from, to, reason
+        self.load_failures: Counter[tuple[str, str, str]] = Counter()  # model, version, reason
+
+    # Answering.
 
     def acquire(self, name: str, version: str = "") -> Lease:
-        """A lease on the version asked for, or on the highest that is ready if `version` is empty.
+        """A lease on the version asked for by number or label; if `version` is empty, on the one that the routes give.
 
-        Raises `UnknownModel`, `UnknownVersion`, `NotReady`, or `InvalidRequest` for a version that is no number.
+        That is the highest that is ready, unless a canary takes its share. Raises `UnknownModel`, `UnknownVersion`,
+        `NotReady`, or `InvalidRequest` for a version that is neither a number nor a label.
         """
-        number = _parse_version(version)
         with self._lock:
-            versions = self._entries.get(name)
-            if versions is None:
+            known = self._models.get(name)
+            number = parse_version(known.routes.version(version) if known else version)
+            if known is None:
                 raise UnknownModel(f"Request for unknown model: '{name}' is not found")
+            versions = known.entries
             if not number:
-                ready = [entry.model for entry in versions.values() if entry.state == "READY" and entry.model]
-                if not ready:
+                model = known.default()
+                if model is None:
                     raise UnknownVersion(
-                        f"Request for unknown model: '{name}' has no available versions{_because(*versions.values())}"
+                        f"Request for unknown model: '{name}' has no available versions{because(*versions.values())}"
                     )
-                return max(ready, key=lambda model: int(model.version)).lease()
+                return model.lease()
             entry = versions.get(number)
             if entry is None:
                 unlisted = [versions[""]] if "" in versions else []
                 raise UnknownVersion(
-                    f"Request for unknown model: '{name}' version {number} is not found{_because(*unlisted)}"
+                    f"Request for unknown model: '{name}' version {number} is not found{because(*unlisted)}"
                 )
             if entry.state != "READY" or entry.model is None:
                 raise NotReady(
-                    f"Request for unknown model: '{name}' version {number} is not at ready state{_because(entry)}"
+                    f"Request for unknown model: '{name}' version {number} is not at ready state{because(entry)}"
                 )
             return entry.model.lease()
 
     def ready(self) -> bool:
-        """Whether the first load is over and every version that is known can answer."""
-        return self._loaded and all(
-            entry.state == "READY" and entry.model is not None and entry.model.alive for entry in self.entries()
-        )
+        """Whether the first load is over and every model that is to be served can answer."""
+        return self._started and not any(entry.blocks for entry in self.entries())
 
     def entries(self) -> list[Entry]:
         """Everything known, by name and version."""
         with self._lock:
-            known = [entry for versions in self._entries.values() for entry in versions.values()]
+            known = [entry for known in self._models.values() for entry in known.entries.values()]
         return sorted(known, key=lambda entry: (entry.name, int(entry.version or 0)))
 
-    def load_all(self) -> None:
-        """Loads every model of the repository, one after the other; a failure is kept as that model's reason."""
+    def shadows(self) -> list[tuple[str, str, Shadow]]:
+        """Every shadow that runs, with the model and the version that it follows."""
+        with self._lock:
+            entries = [entry for known in self._models.values() for entry in known.entries.values()]
+            return [(e.name, e.version, e.model.shadow) for e in entries if e.model and e.model.shadow]
+
+    # Exchanging models; on loader threads.
+
+    @contextlib.contextmanager
+    def loading(self, name: str) -> Iterator[Known]:
+        """Holds a model while it is loaded or unloaded. Every error becomes its reason, and `LoadFailed` (or stays ours)."""
+        with self._lock:
+            known = self._models.get(name) or Known(name)
+            self._loads += 1
         try:
-            for name in self._repository.models():
-                self.load(name)
-            self._loaded = True
-        except OSError as error:
-            log.error("the model repository cannot be read: %s", error)
+            with known.loading:
+                yield known
+        except (LoadFailed, NotReady, InvalidRequest):
+            raise
+        except Exception as error:
+            raise self.refuse(known, "", error) from error
+        finally:
+            with self._lock:
+                self._loads -= 1
+            self._on_change()
+
+    def known(self, name: str) -> Known | None:
+        """What is known of a model."""
+        with self._lock:
+            return self._models.get(name)
+
+    def announce(self, known: Known, version: str, identity: object) -> bool:
+        """A version is about to be loaded; False if that very thing serves already."""
+        with self._lock:
+            self._models[known.name] = known
+            known.entries.pop("", None)  # the failure to read what has now been read
+            entry = known.entry(version)
+            entry.covered = entry.unloaded = False
+            if entry.state == "READY" and entry.model and entry.identity == identity and not entry.model.fell_back:
+                entry.reason = _remark(entry.model)
+                return False
+            if entry.model is None:
+                entry.state, entry.reason = "LOADING", ""
+        self._on_change()
+        return True
+
+    def install(self, known: Known, model: Model, why: str, identity: object) -> None:
+        """The switch: from now on this model answers for its version, and the one that did drains.
+
+        `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves.
+        """
+        model.on_broken = self._on_broken
+        with self._lock:
+            leaving, entry = self.closing.is_set(), known.entry(model.version)
+            if not leaving:
+                old, entry.model, entry.state, entry.identity = entry.model, model, "READY", identity
+                entry.reason = _remark(model)
+                if entry.failover and not entry.failover.is_mine():
+                    entry.failover.stop()
+                    entry.failover = None
+                model.shadow = old.shadow if old else None
+        if leaving:
+            model.close()
+            raise NotReady("Server exiting")
+        if old:
+            swapped = (known.name, model.version, str(old.candidate), str(model.candidate), why)
+            if old.candidate != model.candidate:
+                with self._lock:
+                    self.swaps[swapped] += 1
+            log.info(
+                "swapped",
+                extra={"fields": dict(zip(("model", "version", "from", "to", "reason"), swapped, strict=True))},
+            )
+            self._retire(old)
         self._on_change()
 
-    def load(self, name: str) -> None:
-        """Loads the versions of a model that its configuration chooses. Failures end up in the entries' reasons."""
-        try:
-            choices = config.parse(self._repository.config_text(name), name)
-            folders = {folder.number: folder for folder in self._repository.versions(name)}
-            chosen = choices.versions(list(folders))
-        except Exception as error:
-            if not isinstance(error, StartupError | OSError):
-                log.exception("reading the configuration failed in a way that was not foreseen")
-            self._failed(Entry(name=name, version="", state="UNAVAILABLE"), error)
-            return
-        for number in chosen:
-            self._set(Entry(name=name, version=str(number), state="LOADING"))
-        for number in chosen:
-            entry = Entry(name=name, version=str(number), state="READY")
-            try:
-                entry.model = loader.load(self._repository, name, folders[number], choices, self._placement)
-            except (StartupError, OSError) as error:
-                self._failed(entry, error)
-            except Exception as error:
-                log.exception("loading failed in a way that was not foreseen")
-                self._failed(entry, error)
+    def refuse(self, known: Known, version: str, error: Exception) -> ServingError:
+        """Keeps, logs and counts why something could not be loaded; returns the error for whoever asked for it."""
+        if isinstance(error, LoadFailed):
+            return error
+        reason = str(error) or type(error).__name__
+        kind = LOAD_FAILURES.get(
+            type(error).__name__, "system" if isinstance(error, OSError | MemoryError) else "internal"
+        )
+        if kind == "internal":
+            log.error("loading failed in a way that was not foreseen", exc_info=error)
+        with self._lock:
+            self._models[known.name] = known
+            serving = [entry.version for entry in known.entries.values() if entry.model]
+            if serving and not known.entry(version).model and not version:
+                del known.entries[version]
+                concerned = [known.entries[each] for each in serving]
             else:
-                entry.reason = "" if entry.verified else "not verified: it has no golden samples"
-                self._set(entry)
+                concerned = [known.entry(version)]
+            for entry in concerned:
+                entry.unloaded = False
+                entry.reason = f"not replaced: {reason}" if entry.model else reason
+                if not entry.model:
+                    entry.state, entry.covered = "UNAVAILABLE", bool(serving)
+            self.load_failures[known.name, version, kind] += 1
+        fields = {"model": known.name, "version": version or "none", "serving": ",".join(serving) or "none"}
+        log.error("not loaded: %s", reason, extra={"fields": fields})
+        self._on_change()
+        if isinstance(error, NotInRepository):
+            return error
+        return LoadFailed(f"load failed for model '{known.name}': {f'version {version}: ' if version else ''}{reason}")
+
+    def remove(self, known: Known, version: str, *, unloaded: bool) -> None:
+        """A version leaves; what it has taken in is answered. If it was `unloaded` it stays known as such."""
+        with self._lock:
+            entry = known.entries[version]
+            model, running = entry.model, entry.failover
+            entry.state, entry.reason, entry.unloaded = "UNLOADING", "", True
+            entry.model = entry.identity = entry.failover = None
+
+        def done() -> None:
+            with self._lock:
+                if entry.state != "UNLOADING":
+                    return  # it has been loaded again meanwhile
+                if unloaded and version:
+                    entry.state, entry.reason, entry.counts = "UNAVAILABLE", "unloaded", {}
+                else:
+                    known.entries.pop(version, None)
+
+        if running:
+            running.stop()
+        if model:
+            self._retire(model, done)
+        else:
+            done()
+        self._on_change()
+
+    def follow(self, known: Known, shadow: Shadow | None, followed: list[Model]) -> None:
+        """The shadow that gets copies of what these models are asked, instead of the one before, which ends."""
+        with self._lock:
+            ended, known.shadow = known.shadow, shadow
+            for entry in known.entries.values():
+                if entry.model:
+                    entry.model.shadow = shadow if entry.model in followed else None
+        if ended:
+            threading.Thread(target=ended.close, name=f"end of the shadow of {known.name}", daemon=True).start()
+
+    def note(self, known: Known, version: str, reason: str) -> None:
+        """A remark about a version that serves, for the index."""
+        with self._lock:
+            known.entry(version).reason = reason
+
+    def adopt(self, known: Known, routes: Routes) -> None:
+        """From now on requests to this model are routed so."""
+        with self._lock:
+            known.adopt(routes)
+
+    def started(self) -> None:
+        """The first load is over."""
+        self._started = True
+        self._on_change()
+
+    # Leaving.
 
     def busy(self) -> bool:
         """Whether any request that has found its model is not answered yet."""
-        return any(entry.metrics.in_flight for entry in self.entries() if entry.metrics)
+        return any(model.metrics.in_flight for model in self._alive())
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether any model is being loaded."""
+        return self._loads > 0
 
     def hurry(self) -> None:
         """No request waits for company any more; called when the server leaves."""
-        for entry in self.entries():
-            if entry.model:
-                entry.model.batcher.hurry()
+        self.closing.set()
+        for model in self._alive():
+            model.hurry()
 
     def close(self, timeout_seconds: float) -> bool:
         """Stops handing out leases, waits for those that are out, and frees every backend; False if time was too short."""
         until = time.monotonic() + timeout_seconds
+        self.closing.set()
+        models = self._alive()
         with self._lock:
-            entries = [entry for versions in self._entries.values() for entry in versions.values()]
-            for entry in entries:
-                entry.state = "UNLOADING"
-        models = [entry.model for entry in entries if entry.model]
+            knowns = list(self._models.values())
+            for known in knowns:
+                for entry in known.entries.values():
+                    entry.state = "UNLOADING"
+                    if entry.failover:
+                        entry.failover.stop()
         closed = [model.close(max(0.0, until - time.monotonic())) for model in models]  # each, whatever the others do
+        for known in knowns:
+            if known.shadow:
+                known.shadow.close()
+            for override in known.overrides:
+                override.discard()
         return all(closed)
 
-    def _set(self, entry: Entry) -> None:
+    # Inside.
+
+    def _retire(self, model: Model, then: Callable[[], None] = lambda: None) -> None:
+        """Drains and closes a model that nobody can lease any more, on a thread of its own."""
+
+        def close() -> None:
+            model.close()
+            with self._lock:
+                self._retiring.discard(model)
+            then()
+            memory.give_back()
+
         with self._lock:
-            self._entries.setdefault(entry.name, {})[entry.version] = entry
-        self._on_change()
+            self._retiring.add(model)
+        threading.Thread(target=close, name=f"retiring {model.name}", daemon=True).start()
 
-    def _failed(self, entry: Entry, error: Exception) -> None:
-        entry.state = "UNAVAILABLE"
-        entry.reason = str(error) or type(error).__name__
-        log.error(
-            "not loaded: %s", entry.reason, extra={"fields": {"model": entry.name, "version": entry.version or "none"}}
-        )
-        self._set(entry)
+    def _on_broken(self, model: Model, requests: list[Pending], reason: str, error: Exception) -> None:
+        """Requests that a broken backend leaves: to whoever stands in for it, now or as soon as there is somebody."""
+
+        def lease() -> Lease:
+            return self.acquire(model.name, model.version)
+
+        with self._lock:
+            known = self._models.get(model.name)
+            entry = known.entries.get(model.version) if known else None
+            if entry and entry.model is model:
+                if entry.failover is None or not entry.failover.take(requests, reason, error):
+                    entry.failover = failover.Failover(model, self._reset_seconds, self._stand_in, lease)
+                    entry.failover.take(requests, reason, error)
+                return
+        failover.forward(requests, lease)
+
+    def _stand_in(self, model: Model, broken: Model, why: str, note: str) -> bool:
+        """Lets a model answer instead of the one that served; False if that one does not serve any more."""
+        with self.loading(model.name) as known:
+            with self._lock:
+                entry = known.entries.get(model.version)
+                identity = entry.identity if entry and entry.model is broken else None
+            if identity is None:
+                model.close()
+                return False
+            model.fell_back = note
+            self.install(known, model, why, identity)
+            return True
+
+    def _alive(self) -> list[Model]:
+        with self._lock:
+            models = [e.model for known in self._models.values() for e in known.entries.values() if e.model]
+            return [*models, *self._retiring]
 
 
-def _because(*entries: Entry) -> str:
-    """The states of versions that cannot answer, and the reasons of those that have one."""
-    states = [f"{entry.state}{': ' if entry.reason else ''}{entry.reason}" for entry in entries]
-    return f" ({'; '.join(states)})" if states else ""
-
-
-def _parse_version(version: str) -> str:
-    """A version as a client may name it: empty, or a whole number. Raises `InvalidRequest` otherwise."""
-    if not version:
-        return ""
-    negative = version.startswith("-")
-    digits = version[negative:]
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
-        raise InvalidRequest(
-            f"failed to get model version from specified version string '{version[:40]}', "
-            "version should be an integral value > 0"
-        )
-    if negative:
-        raise InvalidRequest(f"invalid model version specified '{version}' , version should be an integral value > 0")
-    return str(int(digits))
+def _remark(model: Model) -> str:
+    """What the index says of a version that serves."""
+    return model.fell_back or ("" if model.verified else "not verified: it has no golden samples")

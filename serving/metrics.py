@@ -1,23 +1,14 @@
-"""Counting, and showing what was counted to Prometheus.
+"""Counting, in plain integers, once a batch and under one lock.
 
-Requests are counted in plain integers, once a batch and under one lock, because an `observe` of `prometheus_client`
-costs 1.4 us and a request needs six of them. A custom collector turns the integers into metric families when somebody
-scrapes. ModelStatistics reads the very same integers, so the two cannot disagree.
+An `observe` of `prometheus_client` costs 1.4 us and a request needs six of them, so its registry is told only when somebody
+scrapes (`serving/collector.py`). ModelStatistics reads the very same integers, so the two cannot disagree.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
-
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from collections.abc import Sequence
 
 from serving.timeline import STAGES, Timeline
 
@@ -66,7 +57,10 @@ class BatchStatistics:
 
 
 class ModelMetrics:
-    """All counts of one live version. Written by its worker once a batch, and by whoever refuses a request at the door."""
+    """All counts of one version in one backend; they go on where they were when a swapped backend comes back.
+
+    Written by its worker once a batch, and by whoever refuses a request at the door.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -85,6 +79,11 @@ class ModelMetrics:
         """A request has found this version."""
         with self.lock:
             self.in_flight += 1
+
+    def left(self) -> None:
+        """A request will be answered by another backend, and is counted there."""
+        with self.lock:
+            self.in_flight -= 1
 
     def refused(self, outcome: str, duration_ns: int) -> None:
         """A request has ended without an answer; `outcome` is one of `OUTCOMES`."""
@@ -113,90 +112,3 @@ class ModelMetrics:
                 for histogram, stage_ns in zip(self.stages, span, strict=True):
                     histogram.observe(stage_ns)
                 self.duration.observe(sum(span))
-
-
-class ModelView(Protocol):
-    """What the collector needs to know of a version that is known to the server, loaded or not."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def backend(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def verified(self) -> bool: ...
-    @property
-    def metrics(self) -> ModelMetrics | None: ...
-    def queue_depth(self) -> int: ...
-
-
-class Collector:
-    """Turns the counts into metric families whenever Prometheus asks.
-
-    `models` lists the versions known now. `refused` counts, by gRPC code, calls that were turned away before
-    any model was found.
-    """
-
-    def __init__(self, models: Callable[[], Iterable[ModelView]], refused: Mapping[str, int]) -> None:
-        self._models = models
-        self._refused = refused
-
-    def describe(self) -> list[Metric]:
-        """Nothing ahead of time: the registry need not collect in order to learn our names."""
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        labels = ["model", "version", "backend"]
-        requests = CounterMetricFamily(
-            "lstm_serving_requests", "Inference requests, by how they ended.", labels=[*labels, "outcome"]
-        )
-        duration = HistogramMetricFamily(
-            "lstm_serving_request_duration_seconds",
-            "Time of an answered request inside the server, from its bytes to the answer's bytes.",
-            labels=labels,
-        )
-        stage = HistogramMetricFamily(
-            "lstm_serving_stage_duration_seconds",
-            "Time of an answered request in each stage: decode, queue, compute, encode.",
-            labels=[*labels, "stage"],
-        )
-        batch_rows = HistogramMetricFamily("lstm_serving_batch_rows", "Rows of each computed batch.", labels=labels)
-        in_flight = GaugeMetricFamily(
-            "lstm_serving_requests_in_flight",
-            "Requests that have found their model and are not answered yet.",
-            labels=labels,
-        )
-        depth = GaugeMetricFamily("lstm_serving_queue_depth", "Requests that wait for a batch.", labels=labels)
-        state = GaugeMetricFamily(
-            "lstm_serving_model_state", "1 for the state that a version is in.", labels=[*labels, "verified", "state"]
-        )
-        load = GaugeMetricFamily(
-            "lstm_serving_model_load_duration_seconds", "Time to load and verify a version.", labels=labels
-        )
-        for model in self._models():
-            values = [model.name, model.version, model.backend]
-            state.add_metric([*values, str(model.verified).lower(), model.state], 1)
-            metrics = model.metrics
-            if metrics is None:
-                continue
-            depth.add_metric(values, model.queue_depth())
-            with metrics.lock:
-                for outcome, count in metrics.requests.items():
-                    requests.add_metric([*values, outcome], count)
-                duration.add_metric(values, *metrics.duration.buckets(1e9))
-                for name, histogram in zip(STAGES, metrics.stages, strict=True):
-                    stage.add_metric([*values, name], *histogram.buckets(1e9))
-                batch_rows.add_metric(values, *metrics.batch_rows.buckets(1))
-                in_flight.add_metric(values, metrics.in_flight)
-                load.add_metric(values, metrics.load_seconds)
-        refused = CounterMetricFamily(
-            "lstm_serving_requests_refused",
-            "Inference requests that found no model to answer them, and calls without a valid token.",
-            labels=["code"],
-        )
-        for code, count in list(self._refused.items()):
-            refused.add_metric([code], count)
-        yield from (requests, duration, stage, batch_rows, in_flight, depth, state, load, refused)

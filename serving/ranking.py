@@ -24,6 +24,9 @@ class Candidate:
     device: str
     threads: int
 
+    def __str__(self) -> str:
+        return self.backend if self.device == CPU else f"{self.backend}@{self.device}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Measured:

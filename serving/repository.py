@@ -48,9 +48,19 @@ class VersionFolder:
         """Where the file or folder lies that this backend reads; it need not be there."""
         return self.path / backends.module(backend).FILE_NAME
 
+    def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
+        """What changes when any file of the version does: path, bytes and time of change of each. Raises `OSError`."""
+        return _fingerprint(self.path)
+
     def formats(self) -> tuple[str, ...]:
         """The backends whose artefact is there, in the order of preference."""
         return tuple(name for name in backends.names() if self.artifact(name).exists())
+
+
+def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    stats = [(path, path.lstat()) for path in files]
+    return tuple((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns) for path, status in stats)
 
 
 def _plain_file(path: Path) -> Path:
@@ -93,6 +103,10 @@ class Repository:
             if not name.isprintable():  # also what is no UTF-8, and could not be named by any client
                 log.warning("not served: the folder %a has a name that is no plain text", name)
         return [name for name in names if name.isprintable()]
+
+    def fingerprint(self, model: str) -> tuple[tuple[str, int, int], ...]:
+        """What changes when any file of the model does, versions that are being written (`.name`) left out. Raises `OSError`."""
+        return tuple(entry for entry in _fingerprint(self.path / model) if not entry[0].startswith("."))
 
     def config_text(self, model: str) -> str | None:
         """The text of the model's `config.pbtxt`, or None where there is none. Raises `RepositoryError`."""

@@ -14,8 +14,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,13 +26,13 @@ from prometheus_client import (
     start_http_server,
 )
 
-from serving import backends
-from serving.backends.base import Options
+from serving import backends, config, placement, ranking
+from serving.collector import Collector
+from serving.control import RepositoryControl
 from serving.errors import StartupError
 from serving.health import HealthService
-from serving.loader import AUTO, Placement, first_available
 from serving.manager import ModelManager
-from serving.metrics import Collector
+from serving.placement import AUTO, Placement, first_available
 from serving.repository import Repository
 from serving.security import Certificates, Tokens
 from serving.service import InferenceService
@@ -52,9 +53,16 @@ class Settings:
     metrics_port: int = 8002
     backend: str = AUTO
     device: str = "cpu"
-    threads: int = 1
+    threads: int | None = None
+    optimize_for: Literal["latency", "throughput"] = "latency"
+    fallback: str = "runtime"
+    breaker_failures: int = 3
+    breaker_reset: float = 30.0
     allow_tf32: bool = False
     require_verified: bool = False
+    model_control_mode: str = "none"
+    load_model: Sequence[str] = ()
+    repository_poll_secs: float = 15.0
     max_steps: int = 4096
     max_message_bytes: int = 128 * 1024 * 1024
     tls_cert: Path | None = None
@@ -64,6 +72,19 @@ class Settings:
     auth_health: str = "token"
     exit_timeout_seconds: float = 30.0
     access_log: float = 0.0
+
+    @property
+    def placement(self) -> Placement:
+        """Where models are served unless their configuration says so."""
+        return Placement(
+            backend=self.backend,
+            device=self.device,
+            threads=self.threads,
+            allow_tf32=self.allow_tf32,
+            require_verified=self.require_verified,
+            optimize_for=self.optimize_for,
+            fallback=self.fallback,
+        )
 
 
 def check_placement(placement: Placement) -> None:
@@ -77,25 +98,26 @@ class Server:
     """A running server. The constructor binds both ports and starts to load; it raises `StartupError` if it cannot."""
 
     def __init__(self, settings: Settings) -> None:
-        placement = Placement(
-            backend=settings.backend,
-            device=settings.device,
-            options=Options(threads=settings.threads, allow_tf32=settings.allow_tf32),
-            require_verified=settings.require_verified,
-        )
-        check_placement(placement)
+        check_placement(settings.placement)
         self._settings = settings
         self._health = HealthService()
-        self._manager = ModelManager(Repository(settings.model_repository), placement, self._readiness_changed)
+        self._manager = ModelManager(self._readiness_changed, breaker_reset_seconds=settings.breaker_reset)
+        self._control = RepositoryControl(
+            self._manager,
+            Repository(settings.model_repository),
+            settings.placement,
+            mode=settings.model_control_mode,
+            failures=settings.breaker_failures,
+        )
         version = importlib.metadata.version("lstm-serving")
         self._service = InferenceService(
-            self._manager, version=version, max_steps=settings.max_steps, access_log=settings.access_log
+            self._manager, self._control, version=version, max_steps=settings.max_steps, access_log=settings.access_log
         )
         certificates, tokens = self._security(settings)
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
-        registry.register(Collector(self._manager.entries, self._service.refused))
+        registry.register(Collector(self._manager, self._service.refused))
         try:
             self._metrics_server, _ = start_http_server(settings.metrics_port, settings.host, registry)
         except OSError as error:
@@ -119,6 +141,7 @@ class Server:
             raise
         self.grpc_port = self._transport.port
         self._log_start(version)
+        self._starting = True
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._loader.start()
 
@@ -130,7 +153,7 @@ class Server:
         until = time.monotonic() + self._settings.exit_timeout_seconds
         self._manager.hurry()
         in_time = self._transport.stop(self._settings.exit_timeout_seconds, self._manager.busy)
-        if in_time and not self._loader.is_alive():
+        if in_time and not self.loading:
             in_time = self._manager.close(max(0.1, until - time.monotonic()))
         self._stop_metrics()
         log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
@@ -139,7 +162,7 @@ class Server:
     @property
     def loading(self) -> bool:
         """Whether models are being loaded."""
-        return self._loader.is_alive()
+        return self._starting or self._manager.is_loading
 
     def _security(self, settings: Settings) -> tuple[Certificates | None, Tokens | None]:
         certificates = tokens = None
@@ -158,18 +181,23 @@ class Server:
         return certificates, tokens
 
     def _load(self) -> None:
-        self._manager.load_all()
+        self._control.start(self._settings.load_model)
+        self._starting = False
         entries = self._manager.entries()
         fields = {
             "ready": ",".join(f"{e.name}/{e.version}" for e in entries if e.state == "READY") or "none",
             "failed": ",".join(f"{e.name}/{e.version}" for e in entries if e.state != "READY") or "none",
         }
-        if not entries:
+        if not entries and self._settings.model_control_mode == "explicit":
+            log.info("ready: models are loaded as clients ask", extra={"fields": fields})
+        elif not entries:
             log.warning("ready with no model at all: the repository is empty", extra={"fields": fields})
         elif self._service.ready:
             log.info("ready", extra={"fields": fields})
         else:
             log.error("not ready: a model could not be loaded", extra={"fields": fields})
+        if self._settings.model_control_mode == "poll":
+            self._control.poll(self._settings.repository_poll_secs)
 
     def _readiness_changed(self) -> None:
         self._health.set(self._service.ready)
@@ -182,6 +210,34 @@ class Server:
         fields = {**dataclasses.asdict(self._settings), "version": version}
         fields |= {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
         log.info("serving", extra={"fields": fields})
+
+
+def explain(settings: Settings, name: str) -> str:
+    """What each version of a model that would be served can be served with, measured now, and which of them `auto` takes.
+
+    Raises `StartupError` when there is no such model or nothing to measure it by.
+    """
+    repository = Repository(settings.model_repository)
+    if name not in repository.models():
+        raise StartupError(
+            f"there is no model '{name}' in {repository.path}; there are {', '.join(repository.models())}"
+        )
+    choices = config.parse(repository.config_text(name), name)
+    folders = {folder.number: folder for folder in repository.versions(name)}
+    told = []
+    for number in choices.versions(list(folders)):
+        if not folders[number].described:
+            raise StartupError(
+                f"{folders[number].path} has no golden samples: nothing proves that its files compute the same"
+            )
+        measured = placement.measured(choices, settings.placement, folders[number])
+        chosen = next((one.candidate for one in measured if not one.failed), None)
+        said = choices.backend or settings.backend
+        note = "" if said == AUTO else f"\n(--backend or config.pbtxt say {said}: nothing is chosen by these figures)"
+        told.append(
+            f"{name} version {number}, best first for {settings.optimize_for}:\n{ranking.table(measured, chosen)}{note}"
+        )
+    return "\n\n".join(told)
 
 
 def serve(settings: Settings) -> int:

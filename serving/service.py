@@ -15,12 +15,14 @@ from typing import Any, Protocol
 import grpc
 
 from protos import grpc_service_pb2 as pb
-from serving import codec, errors
-from serving.batcher import Pending
+from serving import codec, errors, overrides
 from serving.codec import Limits
+from serving.control import RepositoryControl
 from serving.errors import InvalidRequest, NotImplementedHere, NotReady, ServingError
 from serving.manager import ModelManager
 from serving.model import Lease
+from serving.plan import Pending
+from serving.shadow import Comparison
 from serving.spec import Tensors
 from serving.statistics import model_statistics
 from serving.timeline import Timeline, now_ns
@@ -35,6 +37,7 @@ EXTENSIONS = (
     "parameters",
     "statistics",
     "model_repository",
+    "model_repository(unload_dependents)",
 )
 
 # The one table from our errors to gRPC codes.
@@ -45,6 +48,9 @@ CODES: Mapping[type[ServingError], grpc.StatusCode] = {
     errors.UnknownModel: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownVersion: grpc.StatusCode.NOT_FOUND,
     errors.NotReady: grpc.StatusCode.UNAVAILABLE,
+    errors.ControlDisabled: grpc.StatusCode.UNAVAILABLE,
+    errors.NotInRepository: grpc.StatusCode.INTERNAL,
+    errors.LoadFailed: grpc.StatusCode.INVALID_ARGUMENT,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.NotImplementedHere: grpc.StatusCode.UNIMPLEMENTED,
     errors.Overloaded: grpc.StatusCode.UNAVAILABLE,
@@ -93,8 +99,17 @@ class InferenceService:
     share of requests that are written to the log.
     """
 
-    def __init__(self, manager: ModelManager, *, version: str, max_steps: int, access_log: float = 0.0) -> None:
+    def __init__(
+        self,
+        manager: ModelManager,
+        control: RepositoryControl,
+        *,
+        version: str,
+        max_steps: int,
+        access_log: float = 0.0,
+    ) -> None:
         self._manager = manager
+        self._control = control
         self._version = version
         self._max_steps = max_steps
         self._access_log = access_log
@@ -149,30 +164,52 @@ class InferenceService:
             return pb.ModelConfigResponse(config=model.config)
 
     def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        models = [
-            entry.model
+        entries = [
+            entry
             for entry in self._manager.entries()
-            if entry.model
-            and entry.state == "READY"
-            and request.name in ("", entry.name)
-            and request.version in ("", entry.version)
+            if entry.state == "READY" and request.name in ("", entry.name) and request.version in ("", entry.version)
         ]
-        if request.name and not models:
+        if request.name and not entries:
             raise InvalidRequest(
                 f"requested model version is not available for model '{request.name}'"
                 if request.version
                 else f"requested model '{request.name}' is not available"
             )
-        return pb.ModelStatisticsResponse(model_stats=[model_statistics(model) for model in models])
+        response = pb.ModelStatisticsResponse()
+        for entry in entries:
+            measured = entry.model.order.measured if entry.model else ()
+            response.model_stats.append(
+                model_statistics(entry.name, entry.version, list(entry.counts.values()), measured)
+            )
+        return response
 
     def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        if request.repository_name:
-            raise NotImplementedHere("'repository_name' specification is not supported")
+        _check_repository(request.repository_name)
         response = pb.RepositoryIndexResponse()
-        for entry in self._manager.entries():
+        for entry in self._control.index():
             if entry.state == "READY" or not request.ready:
                 response.models.add(name=entry.name, version=entry.version, state=entry.state, reason=entry.reason)
         return response
+
+    def repository_model_load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
+        self._refuse_when_exiting()
+        _check_repository(request.repository_name)
+        config, files = overrides.parameters(request.parameters)
+        self._control.check_allowed(request.model_name)  # before any file is written
+        override = None if config is None else overrides.override(request.model_name, config, files)
+        self._control.load(request.model_name, override)
+        return pb.RepositoryModelLoadResponse()
+
+    def repository_model_unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
+        self._refuse_when_exiting()
+        _check_repository(request.repository_name)
+        for name, parameter in request.parameters.items():
+            if name != "unload_dependents" or parameter.WhichOneof("parameter_choice") != "bool_param":
+                raise InvalidRequest(
+                    f"unrecognized unload parameter '{name}'; known is unload_dependents, a bool_param"
+                )
+        self._control.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse()
 
     def model_infer(self, payload: bytes, call: Call) -> None:
         """Decodes, checks and queues; the answer goes out through `call` when it is there."""
@@ -208,6 +245,11 @@ class InferenceService:
         return _Leased(self._manager.acquire(request.name, request.version))
 
 
+def _check_repository(name: str) -> None:
+    if name:
+        raise NotImplementedHere("'repository_name' specification is not supported")
+
+
 class _Leased:
     """A lease for the length of a `with` block."""
 
@@ -224,7 +266,7 @@ class _Leased:
 class _Inference:
     """One inference request from the lease on its model to the answer on the wire."""
 
-    __slots__ = ("_access_log", "_call", "_classes", "_lease", "_payload", "_request", "_timeline")
+    __slots__ = ("_access_log", "_call", "_classes", "_comparison", "_lease", "_payload", "_request", "_timeline")
 
     def __init__(self, request: pb.ModelInferRequest, lease: Lease, call: Call, access_log: float) -> None:
         self._request = request
@@ -234,6 +276,7 @@ class _Inference:
         self._timeline = Timeline(call.received_ns)
         self._payload = b""
         self._classes: Mapping[str, int] = {}
+        self._comparison: Comparison | None = None
         lease.model.metrics.entered()
 
     def submit(self, decoded: codec.Decoded) -> None:
@@ -249,14 +292,26 @@ class _Inference:
             self.finish,
             self._call.deadline_ns,
             decoded.shared,
+            self.move,
         )
         model = self._lease.model
-        self._call.on_cancel(lambda: model.cancel(pending))
+        self._call.on_cancel(lambda: self._lease.model.cancel(pending))
+        if shadow := model.shadow:
+            self._comparison = shadow.offer(decoded.inputs, decoded.rows, decoded.outputs, decoded.shared)
         model.submit(pending)
+
+    def move(self, lease: Lease) -> None:
+        """Another model will answer."""
+        self._lease.model.metrics.left()
+        lease.model.metrics.entered()
+        held, self._lease = self._lease, lease
+        held.release()
 
     def encode(self, outputs: Tensors) -> None:
         """Makes the answer's bytes ready."""
         model = self._lease.model
+        if self._comparison:
+            self._comparison.answered(outputs)
         self._payload = codec.encode(self._request, model.version, model.spec, outputs, self._classes, model.labels)
         self._timeline.encoded = now_ns()
 
@@ -266,6 +321,8 @@ class _Inference:
         code = grpc.StatusCode.OK
         if error is not None:
             code = CODES[type(error)]
+            if self._comparison:
+                self._comparison.give_up()
             model.metrics.refused(OUTCOMES.get(type(error), "failed"), now_ns() - self._timeline.received)
         if self._access_log and random.random() < self._access_log:
             fields = {

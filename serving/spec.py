@@ -216,6 +216,17 @@ class ModelSpec:
             raise RepositoryError(f"{path} is not a usable specification: {_reason(error)}") from error
 
 
+def fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> None:
+    """Adds what a client may leave out: every step is a true one, and the state is a fresh one."""
+    for tensor in spec.inputs:
+        if tensor.name in inputs:
+            continue
+        if spec.lengths and tensor.name == spec.lengths.input:
+            inputs[tensor.name] = np.full(rows, inputs[spec.lengths.of].shape[1], tensor.dtype)
+        else:
+            inputs[tensor.name] = np.zeros((rows, *tensor.shape[1:]), tensor.dtype)
+
+
 def _tensors(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(e["name"], e["datatype"], tuple(int(size) for size in e["shape"]), e.get("rows_axis", 0))

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 INFERENCE_THREADS = 256
 CONTROL_THREADS = 16
 REFLECTION_THREADS = 4
+LOADERS = 4  # loads and unloads at the same time; they are done on these threads, more wait
 WATCHERS = 64  # health watches that are open at the same time; each holds a thread, more wait
 STREAMS = 256  # likewise for streams of inferences
 # Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED.
@@ -43,6 +44,8 @@ PENDING_CALLS = 100_000
 FLUSH_SECONDS = 0.5
 # Longer error messages would make the trailing metadata too large, and the client would see something else instead.
 MAX_DETAILS_BYTES = 1000
+
+LOADING = ("RepositoryModelLoad", "RepositoryModelUnload")
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -66,7 +69,7 @@ class Transport:
         certificates: Certificates | None,
         tokens: Tokens | None,
     ) -> None:
-        inference, control, reflecting, watching, streaming = self._pools = tuple(
+        inference, control, reflecting, watching, streaming, loading = self._pools = tuple(
             ThreadPoolExecutor(threads, thread_name_prefix=prefix)
             for threads, prefix in (
                 (INFERENCE_THREADS, "infer"),
@@ -74,6 +77,7 @@ class Transport:
                 (REFLECTION_THREADS, "reflection"),
                 (WATCHERS, "watch"),
                 (STREAMS, "stream"),
+                (LOADERS, "loader"),
             )
         )
         self._server = grpc.server(
@@ -93,7 +97,8 @@ class Transport:
         self._streams = Streams(service.model_infer)
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(_on(streaming, self._streams.handle))
         for name, method in _control_methods(service).items():
-            handlers[name] = grpc.unary_unary_rpc_method_handler(_on(control, _guarded(name, method)))
+            pool = loading if name in LOADING else control
+            handlers[name] = grpc.unary_unary_rpc_method_handler(_on(pool, _guarded(name, method)))
         self._server.add_registered_method_handlers(_SERVICE.full_name, handlers)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers),))
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

@@ -24,3 +24,8 @@ def module(name: str) -> BackendModule:
     if name not in names():
         raise BackendUnavailable(f"no backend is called {name!r}; known are {', '.join(names())}")
     return cast(BackendModule, importlib.import_module(f"{__name__}.{name}"))
+
+
+def named(text: str) -> str | None:
+    """Our name of a backend that is called by ours or by one of Triton's; None if there is none."""
+    return next((name for name in names() if text in (name, *module(name).TRITON_NAMES)), None)

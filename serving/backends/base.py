@@ -12,6 +12,8 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
         read, or says nothing.
     def careful() -> ContextManager[None]
         Within it a call with sizes that do not fit each other raises, whatever the runtime does otherwise.
+    def lost(error: Exception) -> str
+        Why a backend that raised this can answer nothing more, OUT_OF_MEMORY or DEVICE_LOST; "" if it may.
     def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend
         Raises RepositoryError when the artefact cannot be read, BackendUnavailable when the device cannot take it.
 
@@ -28,6 +30,8 @@ from typing import Protocol
 
 from serving.signature import Stated
 from serving.spec import ModelSpec, Tensors
+
+OUT_OF_MEMORY, DEVICE_LOST = "out_of_memory", "device_lost"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,8 @@ class BackendModule(Protocol):
 
     def careful(self) -> AbstractContextManager[None]: ...
 
+    def lost(self, error: Exception) -> str: ...
+
     def load(self, artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend: ...
 
 
@@ -75,3 +81,23 @@ def first_line(error: Exception) -> str:
     """What a runtime says first, headings left out; the rest of its message is its own call stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)[:300]
+
+
+def cuda_lost(error: Exception) -> str:
+    """What a message about CUDA says of the device: no memory left, or an error that sticks to the process's context."""
+    text = str(error).lower()
+    if "cuda" not in text and "cudnn" not in text and "cublas" not in text and "bfcarena" not in text:
+        return ""
+    if "out of memory" in text or "failed to allocate" in text or "alloc_failed" in text:
+        return OUT_OF_MEMORY
+    sticky = (
+        "illegal",
+        "unspecified launch",
+        "device-side assert",
+        "ecc",
+        "fell off",
+        "lost",
+        "no cuda-capable",
+        "unavailable",
+    )
+    return DEVICE_LOST if any(word in text for word in sticky) else ""

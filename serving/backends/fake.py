@@ -2,9 +2,11 @@
 
 It is deterministic and keeps recurrent state like the real ones: every element of an output row is the sum of that
 row's input (its true steps) on top of what its state held, so feeding a row in pieces gives what feeding it whole gives.
-Its artefact is a small JSON file, `{"delay_seconds": 0.0, "delay_on": null, "fail_on": null, "die_on": null}`: a call
-sleeps for the delay when the first element of any row equals `delay_on` (always if that is null), fails when one equals
-`fail_on`, and takes the whole process with it when one equals `die_on`, as a runtime does that writes where it must not.
+Its artefact is a small JSON file, all of whose fields may be left out: a call sleeps for `delay_seconds` when the first
+element of any row equals `delay_on` (always if that is null), fails when one equals `fail_on`, and takes the whole process
+with it when one equals `die_on`, as a runtime does that writes where it must not. It fails always while the file named by
+`fail_while` lies beside the artefact; if that file says "out_of_memory" or "device_lost", so does the failure: a backend
+that breaks and mends on command.
 """
 
 from __future__ import annotations
@@ -47,13 +49,23 @@ def careful() -> AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+class Lost(RuntimeError):
+    """A failure after which nothing more can be expected; its first argument says which."""
+
+
+def lost(error: Exception) -> str:
+    """What the file `fail_while` said."""
+    return str(error.args[0]) if isinstance(error, Lost) else ""
+
+
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> FakeBackend:
-    """Reads the delay and the values to fail or to die on."""
+    """Reads when to be late, to fail and to die."""
     available(device)
     try:
         fields = json.loads(artifact.read_text())
-        values = (fields.get(name) for name in ("delay_on", "fail_on", "die_on"))
-        return FakeBackend(spec, float(fields.get("delay_seconds", 0.0)), *values)
+        delay_on, fail_on, die_on = (fields.get(name) for name in ("delay_on", "fail_on", "die_on"))
+        fail_while = artifact.parent / fields["fail_while"] if fields.get("fail_while") else None
+        return FakeBackend(spec, float(fields.get("delay_seconds", 0.0)), delay_on, fail_on, die_on, fail_while)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RepositoryError(f"{artifact} is not a usable fake model: {error}") from error
 
@@ -68,12 +80,14 @@ class FakeBackend:
         delay_on: float | None,
         fail_on: float | None,
         die_on: float | None = None,
+        fail_while: Path | None = None,
     ) -> None:
         self._spec = spec
         self._delay_seconds = delay_seconds
         self._delay_on = delay_on
         self._fail_on = fail_on
         self._die_on = die_on
+        self._fail_while = fail_while
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Every output asked for, filled with each row's sum."""
@@ -85,6 +99,9 @@ class FakeBackend:
             time.sleep(self._delay_seconds)
         if self._die_on is not None and (first_elements == self._die_on).any():
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._fail_while and self._fail_while.exists():
+            said = self._fail_while.read_text().strip()
+            raise Lost(said) if said else RuntimeError(f"asked to fail while there is a file {self._fail_while.name}")
         if self._fail_on is not None and (first_elements == self._fail_on).any():
             raise RuntimeError(f"asked to fail on {self._fail_on}")
         if spec.lengths:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving import devices, signature
-from serving.backends.base import Options, first_line
+from serving.backends.base import Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import ModelSpec, Tensors
 
@@ -77,6 +77,11 @@ def stated(artifact: Path) -> tuple[Mapping[str, signature.Stated], Mapping[str,
 def careful() -> AbstractContextManager[None]:
     """Nothing to do: it raises by itself."""
     return contextlib.nullcontext()
+
+
+def lost(error: Exception) -> str:
+    """Whether CUDA has no memory left or the device is gone; on the CPU a failed run leaves the session as it was."""
+    return cuda_lost(error)
 
 
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> OnnxRuntimeBackend:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving import devices, signature
-from serving.backends.base import Options, first_line
+from serving.backends.base import OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import BF16, DTYPES, ModelSpec, Tensors
 
@@ -66,6 +66,12 @@ def stated(artifact: Path) -> tuple[Mapping[str, signature.Stated], Mapping[str,
 def careful() -> AbstractContextManager[None]:
     """Nothing to do: it raises by itself."""
     return contextlib.nullcontext()
+
+
+def lost(error: Exception) -> str:
+    """Whether there is no memory left, on the CPU too, or the device is gone."""
+    tf = _tensorflow()
+    return OUT_OF_MEMORY if isinstance(error, tf.errors.ResourceExhaustedError) else cuda_lost(error)
 
 
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> SavedModelBackend:

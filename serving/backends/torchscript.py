@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving import devices, signature
-from serving.backends.base import Options, first_line
+from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import BF16, ModelSpec, Tensors, TensorSpec
 
@@ -69,6 +69,15 @@ def careful() -> Iterator[None]:
 
     with torch.backends.mkldnn.flags(enabled=False):
         yield
+
+
+def lost(error: Exception) -> str:
+    """Whether CUDA has no memory left or the device is gone."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return OUT_OF_MEMORY
+    return DEVICE_LOST if isinstance(error, torch.AcceleratorError) else cuda_lost(error)
 
 
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> TorchScriptBackend:

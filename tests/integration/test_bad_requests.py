@@ -102,7 +102,7 @@ def test_a_sequence_that_is_too_long(client: RawClient) -> None:
 
 
 def test_methods_that_are_not_served_yet(client: RawClient) -> None:
-    for rpc in ("TraceSetting", "SystemSharedMemoryStatus", "RepositoryModelLoad"):
+    for rpc in ("TraceSetting", "SystemSharedMemoryStatus", "LogSettings"):
         with pytest.raises(grpc.RpcError) as refused:
             client.call(rpc)
         assert refused.value.code() is CODE.UNIMPLEMENTED

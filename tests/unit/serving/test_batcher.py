@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from serving.batcher import Batcher, BatchPolicy, Pending
+from serving.batcher import Batcher
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded, ServingError
 from serving.metrics import ModelMetrics
+from serving.plan import BatchPolicy, Pending
 from serving.spec import Tensors
 from serving.timeline import Timeline, now_ns
 

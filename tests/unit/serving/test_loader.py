@@ -1,99 +1,117 @@
-"""Which backend serves a version, and what is said when none can."""
+"""From a version on disk to a live model: what is verified, warmed up, and left behind when it fails."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from serving import config, golden, loader
-from serving.backends.base import Options
+from serving import config, loader
 from serving.backends.fake import FakeBackend
-from serving.batcher import BatchPolicy
-from serving.errors import BackendUnavailable, RepositoryError
-from serving.loader import Placement, choose
+from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
+from serving.loader import Wanted
+from serving.metrics import ModelMetrics
+from serving.placement import Placement
 from serving.repository import Repository
-from serving.server import check_placement
+from serving.spec import Tensors
 from tests import fake_models
 
-ALL = ("onnx_runtime", "torchscript", "saved_model")
 
-
-@pytest.mark.parametrize(
-    ("backend", "device", "formats", "expected"),
-    [
-        ("auto", "cpu", ALL, ("onnx_runtime", "cpu")),
-        ("auto", "cpu", ("torchscript", "saved_model"), ("torchscript", "cpu")),
-        ("saved_model", "cpu", ALL, ("saved_model", "cpu")),
-        ("auto", "auto", ("fake",), ("fake", "cpu")),
-        ("fake", "auto", ("onnx_runtime", "fake"), ("fake", "cpu")),
-    ],
-)
-def test_the_choice(backend: str, device: str, formats: tuple[str, ...], expected: tuple[str, str]) -> None:
-    assert choose(backend, device, formats) == expected
-
-
-@pytest.mark.parametrize(
-    ("backend", "formats", "message"),
-    [
-        ("auto", (), "holds no model file; one of model.onnx, model.pt, model.savedmodel is needed"),
-        (
-            "torchscript",
-            ("onnx_runtime",),
-            "torchscript was asked for, but the version has no model.pt; .* by onnx_runtime",
-        ),
-    ],
-)
-def test_a_version_that_lacks_what_was_asked_for(backend: str, formats: tuple[str, ...], message: str) -> None:
-    with pytest.raises(RepositoryError, match=message):
-        choose(backend, "cpu", formats)
-
-
-def test_every_reason_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(package: str, extra: str) -> None:
-        raise BackendUnavailable("nothing is installed")
-
-    monkeypatch.setattr("serving.devices.require_package", missing)
-    with pytest.raises(BackendUnavailable) as refused:
-        choose("auto", "cpu", ALL)
-    assert str(refused.value).endswith(
-        "onnx_runtime on cpu, torchscript on cpu, saved_model on cpu: nothing is installed"
+def wanted(root: Path, text: str = "", **wishes: Any) -> Wanted:
+    repository = Repository(root)
+    return Wanted(
+        name="fake",
+        folder=repository.versions("fake")[-1],
+        choices=config.parse(text or None, "fake"),
+        labels=(),
+        placement=Placement(**{"backend": "fake"} | wishes),
+        metrics=lambda backend: ModelMetrics(),
+        repository=repository,
     )
-    for placement in (Placement(), Placement(device="auto"), Placement(backend="torchscript")):
-        with pytest.raises(BackendUnavailable, match="nothing is installed"):
-            check_placement(placement)
 
 
-def test_a_sample_that_leaves_an_output_out_verifies_nothing(tmp_path: Path) -> None:
-    folder = fake_models.write(tmp_path)
-    (sample,) = golden.read_samples(folder / "golden.npz")
-    backend = FakeBackend(fake_models.spec(), 0.0, None, None)
-    assert loader.verify(backend, fake_models.spec(), [sample], 1e-5, "it") == 0
-    less = golden.Sample(sample.inputs, {"hn": sample.outputs["hn"]})
-    with pytest.raises(loader.VerificationFailed, match="it: a golden sample says nothing of y, cn"):
-        loader.verify(backend, fake_models.spec(), [sample, less], 1e-5, "it")
-
-
-@pytest.mark.parametrize(
-    ("device", "allow_tf32", "expected"),
-    [("cpu", False, 1e-5), ("cpu", True, 1e-5), ("cuda:0", False, 1e-5), ("cuda:1", True, loader.TF32_TOLERANCE)],
-)
-def test_tf32_has_a_tolerance_of_its_own(device: str, allow_tf32: bool, expected: float) -> None:
-    assert loader.tolerance(fake_models.spec(), device, Options(allow_tf32=allow_tf32)) == expected
-
-
-def test_a_model_that_fails_its_samples_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_models.write(tmp_path, fail_on=1.0)
-    closed = []
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[FakeBackend]:
+    """The backends that were closed."""
+    found: list[FakeBackend] = []
 
     def close(self: FakeBackend) -> None:
-        closed.append(self)
+        found.append(self)
 
     monkeypatch.setattr(FakeBackend, "close", close)
-    repository = Repository(tmp_path)
-    choices = config.Choices(
-        written=config.parse(None, "fake").written, policy=BatchPolicy(), backend=None, device=None
-    )
-    with pytest.raises(loader.VerificationFailed, match=r"asked to fail on 1.0"):
-        loader.load(repository, "fake", repository.versions("fake")[0], choices, Placement())
+    return found
+
+
+def test_a_model_that_fails_its_samples_leaves_nothing_behind(tmp_path: Path, closed: list[FakeBackend]) -> None:
+    fake_models.write(tmp_path, fail_on=1.0)
+    with pytest.raises(VerificationFailed, match=r"asked to fail on 1.0"):
+        loader.load(wanted(tmp_path, "instance_group { count: 2 }"))
     assert len(closed) == 1
+
+
+def test_every_instance_has_a_backend_of_its_own(tmp_path: Path, closed: list[FakeBackend]) -> None:
+    fake_models.write(tmp_path)
+    model = loader.load(wanted(tmp_path, "instance_group { count: 3 }"))
+    assert (model.instances, model.config.instance_group[0].count) == (3, 3)
+    assert model.close()
+    assert len(set(map(id, closed))) == 3
+
+
+def test_no_size_is_new_to_the_backend_when_the_model_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def run(self: FakeBackend, inputs: Tensors, outputs: list[str], original: Any = FakeBackend.run) -> Tensors:
+        seen.append(len(inputs["x"]))
+        answer: Tensors = original(self, inputs, outputs)
+        return answer
+
+    fake_models.write(tmp_path)
+    monkeypatch.setattr(FakeBackend, "run", run)
+    text = """
+        max_batch_size: 6
+        model_warmup { name: "mine" batch_size: 3 count: 2 inputs { key: "x" value {
+            data_type: TYPE_FP32 dims: [ 5, 3 ] random_data: true } } }
+    """
+    loader.load(wanted(tmp_path, text)).close()
+    assert seen == [2, 1, 1, 2, 2, 4, 4, 6, 6, 3, 3]  # the golden sample; each size twice; what was configured
+
+
+def test_what_cannot_be_warmed_up_is_not_served(tmp_path: Path, closed: list[FakeBackend]) -> None:
+    fake_models.write(tmp_path, fail_on=0.0)
+    text = (
+        'model_warmup { name: "z" inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 5, 3 ] zero_data: true } } }'
+    )
+    with pytest.raises(RepositoryError, match=r"fake fails to compute what it is warmed up with.*asked to fail on 0.0"):
+        loader.load(wanted(tmp_path, text))
+    assert len(closed) == 1
+
+
+def test_a_backend_that_cannot_load_is_replaced_where_that_was_configured(tmp_path: Path) -> None:
+    folder = fake_models.write(tmp_path)
+    (folder / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(RepositoryError, match="cannot be read by ONNX Runtime"):
+        loader.load(wanted(tmp_path, 'backend: "onnxruntime"'))
+    for text, wishes in (
+        ('backend: "onnxruntime"', {"fallback": "always"}),
+        ('backend: "onnxruntime" parameters { key: "fallback" value { string_value: "fake" } }', {}),
+    ):
+        model = loader.load(wanted(tmp_path, text, **wishes))
+        assert (model.backend, model.config.backend) == ("fake", "fake")
+        assert "cannot be read by ONNX Runtime" in model.fell_back
+        model.close()
+
+
+def test_a_gpu_that_is_missing_is_refused_or_replaced_as_configured(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    text = "instance_group { kind: KIND_GPU gpus: [ 7 ] }"
+    with pytest.raises(BackendUnavailable, match=r"runs on the CPU only; device 'cuda:7' was asked for"):
+        loader.load(wanted(tmp_path, text))
+    text += ' parameters { key: "fallback" value { string_value: "fake@cpu" } }'
+    model = loader.load(wanted(tmp_path, text))
+    assert (model.device, model.config.instance_group[0].kind) == ("cpu", 2)
+    assert "runs on the CPU only" in model.fell_back
+    model.close()
+    model = loader.load(wanted(tmp_path, "instance_group { kind: KIND_GPU }", fallback="always"))
+    assert model.device == "cpu"
+    model.close()

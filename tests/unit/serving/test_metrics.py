@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.manager import Entry
-from serving.metrics import Collector, Histogram, ModelMetrics
-from serving.model import Model
+from serving.collector import Collector
+from serving.entries import Entry
+from serving.manager import ModelManager
+from serving.metrics import Histogram, ModelMetrics
+from serving.ranking import Candidate, Measured
 from serving.statistics import model_statistics
 from serving.timeline import STAGES, Timeline
 
@@ -30,6 +32,13 @@ def test_buckets_are_cumulative() -> None:
     assert histogram.buckets(1e9) == ([("0.001", 1.0), ("0.002", 2.0), ("+Inf", 3.0)], 0.011)
 
 
+def knowing(*entries: Entry) -> ModelManager:
+    """A manager that knows these."""
+    manager = ModelManager()
+    manager.entries = lambda: list(entries)  # type: ignore[method-assign]
+    return manager
+
+
 def timeline(*stamps: int) -> Timeline:
     made = Timeline(stamps[0])
     made.decoded, made.started, made.computed, made.encoded = stamps[1:]
@@ -42,8 +51,10 @@ def test_prometheus_and_model_statistics_agree() -> None:
         metrics.entered()
     metrics.answered(3, [timeline(0, 10, 40, 100, 105), timeline(20, 30, 40, 100, 112)], 1_700_000_000_000)
     metrics.refused("invalid", 7)
-    model = cast(Model, SimpleNamespace(name="m", version="2", metrics=metrics))
-    statistics = model_statistics(model)
+    before = ModelMetrics()  # in the backend that served before
+    before.entered()
+    before.answered(5, [timeline(0, 1, 2, 3, 4)], 1_600_000_000_000)
+    statistics = model_statistics("m", "2", [metrics])
     assert (statistics.inference_count, statistics.execution_count) == (3, 1)
     assert statistics.last_inference == 1_700_000_000_000
     stats = statistics.inference_stats
@@ -53,12 +64,23 @@ def test_prometheus_and_model_statistics_agree() -> None:
     assert [(duration.count, duration.ns) for duration in by_stage] == [(2, 20), (2, 40), (2, 120), (2, 17)]
     assert [(b.batch_size, b.compute_infer.count, b.compute_infer.ns) for b in statistics.batch_stats] == [(3, 1, 60)]
 
-    entry = Entry(name="m", version="2", state="READY", model=None)
-    view = SimpleNamespace(
-        name="m", version="2", backend="fake", state="READY", verified=True, metrics=metrics, queue_depth=lambda: 5
+    both = model_statistics("m", "2", [before, metrics], [Measured(Candidate("fake", "cpu", 1), {8: 5e-5})])
+    assert (both.inference_count, both.inference_stats.success.count) == (3 + 5, 2 + 1)
+    assert both.last_inference == 1_700_000_000_000
+    assert [(b.batch_size, b.compute_infer.count) for b in both.batch_stats] == [(3, 1), (5, 1)]
+    (key,) = both.response_stats
+    assert key == "measured fake on cpu, 1 threads, 8 rows"
+    assert both.response_stats[key].compute_infer.ns == 50_000
+
+    model = SimpleNamespace(
+        backend="fake",
+        verified=True,
+        depth=5,
+        order=SimpleNamespace(measured=[Measured(Candidate("fake", "cpu", 1), {8: 5e-5})]),
     )
+    entry = Entry(name="m", version="2", state="READY", model=cast(Any, model), counts={"fake": metrics, "old": before})
     registry = CollectorRegistry()
-    registry.register(Collector(lambda: [view, entry], {"NOT_FOUND": 3}))
+    registry.register(Collector(knowing(entry), {"NOT_FOUND": 3}))
     labels = {"model": "m", "version": "2", "backend": "fake"}
 
     def value(name: str, **more: str) -> float | None:
@@ -73,12 +95,15 @@ def test_prometheus_and_model_statistics_agree() -> None:
     assert value("batch_rows_sum") == statistics.inference_count
     assert value("batch_rows_count") == statistics.execution_count
     assert (value("requests_in_flight"), value("queue_depth")) == (1, 5)
+    assert value("backend_call_seconds", device="cpu", threads="1", rows="8") == 5e-5
+    labels["backend"] = "old"
+    assert value("requests_total", outcome="success") == 1  # the counts of a swapped backend stay
     assert registry.get_sample_value("lstm_serving_requests_refused_total", {"code": "NOT_FOUND"}) == 3
 
 
 def test_a_version_that_is_not_loaded_shows_its_state_alone() -> None:
     registry = CollectorRegistry()
-    registry.register(Collector(lambda: [Entry(name="m", version="1", state="UNAVAILABLE")], {}))
+    registry.register(Collector(knowing(Entry(name="m", version="1", state="UNAVAILABLE")), {}))
     series = [sample for family in registry.collect() for sample in family.samples]
     assert [(s.name, s.labels["state"], s.labels["verified"]) for s in series] == [
         ("lstm_serving_model_state", "UNAVAILABLE", "false")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.batcher import BatchPolicy, Pending, Take, Wait, plan
+from serving.plan import BatchPolicy, Pending, Take, Wait, plan
 from serving.timeline import Timeline
 
 MS = 1_000_000

@@ -1,0 +1,231 @@
+"""Which models are loaded: as the repository has them at start, as it changes, or as clients ask (Triton's three modes).
+
+Everything here runs on loader threads, one load of a model at a time. One fact that surprises: a configuration that a client
+sends replaces `config.pbtxt` as a whole, as in Triton, and what it leaves out is completed from the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving import config, loader, polling
+from serving.config import Choices
+from serving.entries import Entry, Known
+from serving.errors import ControlDisabled, InvalidRequest, NotInRepository, RepositoryError, ServingError
+from serving.loader import Wanted
+from serving.manager import ModelManager
+from serving.metrics import ModelMetrics
+from serving.overrides import Override
+from serving.placement import Placement
+from serving.repository import Repository
+from serving.routing import Routes
+from serving.shadow import Shadow, ShadowCounts, Yielding, fits
+
+log = logging.getLogger(__name__)
+
+MODES = ("none", "poll", "explicit")
+EVERY_MODEL = "*"
+REQUESTED, CHANGED = "requested", "changed"  # why a backend is swapped, beside what has failed
+
+
+class RepositoryControl:
+    """Loads into `manager` what `repository` holds. `failures` in a row of a backend make it a broken one."""
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        repository: Repository,
+        placement: Placement,
+        *,
+        mode: str = "none",
+        failures: int = 3,
+    ) -> None:
+        self._manager = manager
+        self._repository = repository
+        self._placement = placement
+        self._mode = mode
+        self._failures = failures
+
+    def start(self, names: Sequence[str] = ()) -> None:
+        """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
+        try:
+            there = self._repository.models()
+        except OSError as error:
+            log.error("the model repository cannot be read: %s", error)
+            return
+        for name in there if self._mode != "explicit" or EVERY_MODEL in names else names:
+            with contextlib.suppress(ServingError):  # kept and logged as the model's reason
+                self._load_from_repository(name, REQUESTED)
+        self._manager.started()
+
+    def load(self, name: str, override: Override | None = None) -> None:
+        """Loads a model as a client asks; returns when it can answer. Nothing happens if nothing has changed.
+
+        Raises `ControlDisabled`, `InvalidRequest`, `NotInRepository`, `NotReady` when the server leaves, or `LoadFailed`, and
+        then what served before serves on.
+        """
+        self.check_allowed(name)
+        if override is None:
+            self._load_from_repository(name, REQUESTED)
+            return
+        with self._manager.loading(name) as known:
+            if override.repository:
+                known.overrides.append(override)
+            else:
+                self._check_there(name)
+            try:
+                choices = config.parse_json(override.config, name)
+                self._load(known, override.repository or self._repository, choices, REQUESTED)
+            finally:
+                known.tidy()
+
+    def unload(self, name: str) -> None:
+        """Stops serving a model; what it has taken in is answered. Raises `ControlDisabled` or `InvalidRequest`."""
+        self.check_allowed(name)
+        self._unload(name)
+
+    def poll(self, seconds: float) -> None:
+        """Follows what changes in the repository, until the server leaves."""
+        acted_on = before = self._look()
+        while not self._manager.closing.wait(seconds):
+            try:
+                now = self._look()
+            except OSError as error:
+                log.error("the model repository cannot be read: %s", error)
+                continue
+            actions = polling.decide(acted_on, before, now)
+            for name in actions.unload:
+                log.info("gone from the repository", extra={"fields": {"model": name}})
+                self._unload(name)
+            for name in actions.load:
+                with contextlib.suppress(ServingError):  # kept and logged as the model's reason
+                    self._load_from_repository(name, CHANGED)
+            changed = {name: now[name] for name in actions.load}
+            acted_on = {name: seen for name, seen in {**acted_on, **changed}.items() if name not in actions.unload}
+            before = now
+
+    def index(self) -> list[Entry]:
+        """What the repository index shows: everything known, and by name alone what has never been loaded."""
+        known = self._manager.entries()
+        names = {entry.name for entry in known}
+        try:
+            names |= set(self._repository.models())
+        except OSError as error:
+            log.error("the model repository cannot be read: %s", error)
+        unknown = [Entry(name=name) for name in names - {entry.name for entry in known}]
+        return sorted([*known, *unknown], key=lambda entry: (entry.name, int(entry.version or 0)))
+
+    def _look(self) -> polling.Seen:
+        return {name: self._repository.fingerprint(name) for name in self._repository.models()}
+
+    def check_allowed(self, name: str) -> None:
+        """Raises `ControlDisabled` or `InvalidRequest` unless clients may load and unload a model of that name."""
+        if self._mode != "explicit":
+            raise ControlDisabled(
+                "explicit model load / unload is not allowed if polling is enabled, or if models are loaded at start alone: "
+                f"this server runs with --model-control-mode {self._mode}; start it with explicit"
+            )
+        if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
+            raise InvalidRequest(
+                f"a model cannot be called '{name[:80]}': a name is that of a folder in the repository"
+            )
+
+    def _check_there(self, name: str) -> None:
+        if name not in self._repository.models():
+            raise NotInRepository(f"failed to load '{name}', failed to poll from model repository")
+
+    def _load_from_repository(self, name: str, why: str) -> None:
+        with self._manager.loading(name) as known:
+            self._check_there(name)
+            choices = config.parse(self._repository.config_text(name), name)
+            self._load(known, self._repository, choices, why)
+            known.tidy()
+
+    def _load(self, known: Known, repository: Repository, choices: Choices, why: str) -> None:
+        """Loads what is new of the chosen versions, and retires the others once all of these serve."""
+        folders = {folder.number: folder for folder in repository.versions(known.name)}
+        chosen = choices.versions(list(folders))
+        labels = repository.labels(known.name)
+        written = choices.written.SerializeToString(deterministic=True)
+        failed: ServingError | None = None
+        for number in chosen:
+            identity = (repository.path, folders[number].fingerprint(), written, labels)
+            if not self._manager.announce(known, str(number), identity):
+                continue
+            try:
+                wanted = Wanted(
+                    name=known.name,
+                    folder=folders[number],
+                    choices=choices,
+                    labels=labels,
+                    placement=self._placement,
+                    metrics=known.counts(str(number)),
+                    repository=repository,
+                    failures=self._failures,
+                )
+                self._manager.install(known, loader.load(wanted), why, identity)
+            except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
+                failed = self._manager.refuse(known, str(number), error)
+        if failed:
+            raise failed
+        for version in sorted(set(known.entries) - {str(number) for number in chosen}):
+            self._manager.remove(known, version, unloaded=False)
+        self._manager.adopt(known, choices.routes)
+        self._shadow(known, repository, choices)
+
+    def _unload(self, name: str) -> None:
+        if self._manager.known(name) is None:
+            return
+        with self._manager.loading(name) as known:
+            self._manager.follow(known, None, [])
+            self._manager.adopt(known, Routes())
+            for version in list(known.entries):
+                self._manager.remove(known, version, unloaded=True)
+            known.tidy()
+        log.info("unloaded", extra={"fields": {"model": name}})
+
+    def _shadow(self, known: Known, repository: Repository, choices: Choices) -> None:
+        """Starts the shadow that the configuration asks for, in place of the one that ran before. It never fails the model."""
+        target, followed = choices.routes.shadow, known.followed()
+        if target is None or not followed:
+            self._manager.follow(known, None, [])
+            return
+        number = target.version or int(followed[0].version)
+        placement = dataclasses.replace(
+            self._placement,
+            backend=target.backend or self._placement.backend,
+            device=target.device or self._placement.device,
+            fallback="none",
+        )
+        try:
+            folders = {folder.number: folder for folder in repository.versions(known.name)}
+            model = loader.load(
+                Wanted(
+                    name=known.name,
+                    folder=folders[number],
+                    choices=choices.for_shadow(),
+                    labels=(),
+                    placement=placement,
+                    metrics=lambda backend: ModelMetrics(),
+                    repository=repository,
+                    wrap=lambda backend: Yielding(backend, lambda: any(each.depth for each in followed)),
+                )
+            )
+            if misfit := next((why for each in followed if (why := fits(model.spec, each.spec))), ""):
+                model.close()
+                raise RepositoryError(misfit)
+        except Exception as error:  # noqa: BLE001 - a shadow harms nobody
+            self._manager.follow(known, None, [])
+            log.error("the shadow %s does not run: %s", target, error, extra={"fields": {"model": known.name}})
+            self._manager.load_failures[known.name, str(number), "shadow"] += 1
+            for each in followed:
+                self._manager.note(known, each.version, f"its shadow {target} does not run: {error}")
+            return
+        name = f"{model.version}/{model.candidate}"
+        counts = known.shadow_counts.setdefault(name, ShadowCounts())
+        self._manager.follow(known, Shadow(model, choices.routes.shadow_share, name, counts), followed)
+        log.info("shadowed", extra={"fields": {"model": known.name, "by": name, "share": choices.routes.shadow_share}})

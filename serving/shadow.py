@@ -1,0 +1,182 @@
+"""A copy of some requests goes to another version or backend; its answers are compared and thrown away.
+
+Nobody waits for a shadow: it has a model, a queue and a worker of its own, drops what it has no room for, and computes when
+nobody waits for the model that it follows (or when a little while has passed, so that it is never starved). One fact that
+surprises: answers are compared on a third thread, because the worker that finishes last would otherwise keep its own
+clients waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from serving import golden
+from serving.backends.base import Backend
+from serving.errors import ServingError
+from serving.model import Model
+from serving.plan import Pending
+from serving.routing import Dealer
+from serving.spec import ModelSpec, Tensors
+from serving.timeline import Timeline, now_ns
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 64
+PATIENCE_SECONDS = 0.05
+STEP_SECONDS = 0.001
+
+OUTCOMES = ("compared", "failed", "dropped")
+
+
+class ShadowCounts:
+    """What became of the copies, and how far apart the answers were."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.requests = dict.fromkeys(OUTCOMES, 0)
+        self.largest_difference = 0.0
+        self.classes = {True: 0, False: 0}  # rows whose best class is the same, and those whose is not
+
+    def ended(self, outcome: str) -> None:
+        """A copy has ended; `outcome` is one of `OUTCOMES`."""
+        with self.lock:
+            self.requests[outcome] += 1
+
+
+class Yielding:
+    """A backend that lets others go first: it computes when `busy` is false, or when it has waited long enough."""
+
+    def __init__(self, backend: Backend, busy: Callable[[], bool]) -> None:
+        self._backend = backend
+        self._busy = busy
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self._busy() and time.monotonic() < until:
+            time.sleep(STEP_SECONDS)
+        return self._backend.run(inputs, outputs)
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+class Shadow:
+    """A model that answers copies of `share` of the requests; `target` is what it is called in metrics."""
+
+    def __init__(self, model: Model, share: float, target: str, counts: ShadowCounts) -> None:
+        self.model = model
+        self.target = target
+        self.counts = counts
+        self._deal = Dealer(share)
+        self._finished: queue.SimpleQueue[Comparison | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._compare, name=f"shadow of {model.name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, inputs: Tensors, rows: int, outputs: Sequence[str], kind: bytes) -> Comparison | None:
+        """Queues a copy of a request, if it belongs to the share and there is room. Called from any thread, never blocks."""
+        if not self._deal():
+            return None
+        if self.model.load >= MOST_WAITING:
+            self.counts.ended("dropped")
+            return None
+        comparison = Comparison(self._finished.put)
+        timeline = Timeline(now_ns())
+        timeline.decoded = timeline.received
+
+        def encode(answer: Tensors) -> None:
+            timeline.encoded = now_ns()
+            comparison.shadow_answered(answer)
+
+        def finish(error: ServingError | None) -> None:
+            if error is not None:
+                self.counts.ended("failed")
+                comparison.give_up()
+
+        self.model.metrics.entered()
+        try:
+            self.model.submit(Pending(inputs, rows, outputs, timeline, encode, finish, None, kind))
+        except ServingError:
+            self.counts.ended("dropped")
+            return None
+        return comparison
+
+    def close(self) -> None:
+        """Ends the shadow; what it still has to do is dropped."""
+        self.model.close()
+        self._finished.put(None)
+        self._thread.join()
+
+    def _compare(self) -> None:
+        while (comparison := self._finished.get()) is not None:
+            try:
+                difference, agreeing = compare(comparison.answer, comparison.copy, self.model.spec)
+            except Exception:
+                log.exception("the answers of a shadow cannot be compared")
+                self.counts.ended("failed")
+                continue
+            with self.counts.lock:
+                self.counts.requests["compared"] += 1
+                self.counts.largest_difference = max(self.counts.largest_difference, difference)
+                for same in agreeing:
+                    self.counts.classes[same] += 1
+
+
+class Comparison:
+    """One request and its copy; whichever answer comes second hands both on."""
+
+    def __init__(self, done: Callable[[Comparison], None]) -> None:
+        self.answer: Tensors = {}
+        self.copy: Tensors = {}
+        self._done = done
+        self._missing = 2
+        self._lock = threading.Lock()
+
+    def answered(self, outputs: Tensors) -> None:
+        """What the client gets."""
+        self.answer = outputs
+        self._one_less()
+
+    def shadow_answered(self, outputs: Tensors) -> None:
+        """What the shadow says."""
+        self.copy = outputs
+        self._one_less()
+
+    def give_up(self) -> None:
+        """One of the two has no answer, so there is nothing to compare."""
+        with self._lock:
+            self._missing = -1
+
+    def _one_less(self) -> None:
+        with self._lock:
+            self._missing -= 1
+            done = self._missing == 0
+        if done:
+            self._done(self)
+
+
+def compare(answer: Tensors, copy: Tensors, spec: ModelSpec) -> tuple[float, list[bool]]:
+    """The largest `|copy - answer| / max(1, |answer|)` over all outputs, and for each row whether the best class is the same."""
+    difference = max((golden.disagreement(copy[name], answer[name]) for name in answer), default=0.0)
+    classes = answer.get(spec.labels_of)
+    if classes is None or classes.ndim != 2:
+        return difference, []
+    same = np.argmax(classes, axis=1) == np.argmax(copy[spec.labels_of], axis=1)
+    return difference, [bool(row) for row in same]
+
+
+def fits(shadow: ModelSpec, model: ModelSpec) -> str:
+    """Why requests to `model` cannot be copied to `shadow`; empty if they can."""
+    sides: Mapping[str, tuple[Sequence[object], Sequence[object]]] = {
+        "inputs": (shadow.inputs, model.inputs),
+        "outputs": (shadow.outputs, model.outputs),
+    }
+    for side, (theirs, ours) in sides.items():
+        if list(theirs) != list(ours):
+            return f"its {side} are not those of the model that it is to follow"
+    return ""

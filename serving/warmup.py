@@ -1,0 +1,132 @@
+"""Requests that are computed before a model is called ready, so that no client pays for a first run.
+
+Runtimes allocate, specialise and compile when they first see a size. The golden samples are run at 1, 2, 4 ... rows up to the
+largest batch, each size twice, and then whatever `model_warmup` in `config.pbtxt` adds. One fact that surprises: twice,
+because TorchScript only watches the first run of a size and compiles in the second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protos import model_config_pb2 as pb
+from serving import byte_strings, golden
+from serving.backends.base import Backend
+from serving.errors import ModelConfigError
+from serving.spec import ModelSpec, Tensors, TensorSpec, fill_in
+
+RUNS = 2
+FOLDER = "warmup"  # beside the versions, as Triton has it
+MOST_BYTES = 256 * 1024 * 1024
+
+
+def row_counts(max_rows: int) -> list[int]:
+    """1, 2, 4 ... and `max_rows`."""
+    return [*(2**power for power in range((max_rows - 1).bit_length())), max_rows]
+
+
+def of_samples(samples: Sequence[golden.Sample], max_rows: int) -> Iterator[Tensors]:
+    """The inputs of the golden samples at every number of rows; samples that are as long as an earlier one are left out."""
+    shapes = set()
+    for sample in samples:
+        shape = tuple(array.shape[1:] for array in sample.inputs.values())
+        if shape in shapes:
+            continue
+        shapes.add(shape)
+        for rows in row_counts(max_rows):
+            yield golden.with_rows(sample.inputs, rows)
+
+
+def configured(
+    written: Sequence[pb.ModelWarmup], spec: ModelSpec, max_rows: int, model_folder: Path
+) -> list[tuple[Tensors, int]]:
+    """The inputs of every entry of `model_warmup`, and how often they are to be run.
+
+    Lengths and state may be left out as in requests. Raises `ModelConfigError`, naming the entry and what is allowed.
+    """
+    made: list[tuple[Tensors, int]] = []
+    for entry in written:
+        where = f"model_warmup '{entry.name}'"
+        rows = entry.batch_size or 1
+        if not 1 <= rows <= max_rows:
+            raise ModelConfigError(f"{where}: batch_size is {rows}; it must be within 1 and max_batch_size {max_rows}")
+        known = {tensor.name: tensor for tensor in spec.inputs}
+        if unknown := sorted(set(entry.inputs) - set(known)):
+            raise ModelConfigError(f"{where} has an input '{unknown[0]}'; the model's are {', '.join(known)}")
+        if missing := [t.name for t in spec.advertised_inputs if t.name not in entry.inputs]:
+            raise ModelConfigError(f"{where} leaves out the inputs {', '.join(missing)}")
+        inputs = {
+            name: _array(f"{where}: input '{name}'", said, known[name], spec, rows, model_folder)
+            for name, said in entry.inputs.items()
+        }
+        fill_in(inputs, spec, rows)
+        made.append(({tensor.name: inputs[tensor.name] for tensor in spec.inputs}, entry.count or 1))
+    return made
+
+
+def run(backend: Backend, spec: ModelSpec, samples: Sequence[Tensors], extra: Sequence[tuple[Tensors, int]]) -> None:
+    """Computes all of it. Called on the thread that will compute. Raises whatever the backend does."""
+    names = [tensor.name for tensor in spec.advertised_outputs]
+    for inputs, times in [*((inputs, RUNS) for inputs in samples), *extra]:
+        for _ in range(times):
+            backend.run(inputs, names)
+
+
+def _array(
+    where: str, said: pb.ModelWarmup.Input, tensor: TensorSpec, spec: ModelSpec, rows: int, model_folder: Path
+) -> npt.NDArray[Any]:
+    """[rows, *dims]; a file holds one row of it, which all rows get, or all of them."""
+    dims = tuple(said.dims)
+    shape = spec.shown_shape(tensor)[1:] if spec.batched else spec.shown_shape(tensor)
+    datatype = pb.DataType.Name(said.data_type).removeprefix("TYPE_").replace("STRING", "BYTES")
+    if datatype != tensor.datatype:
+        raise ModelConfigError(f"{where} is {datatype}; the model's is {tensor.datatype}")
+    fits = len(dims) == len(shape) and all(a > 0 and b in (-1, a) for a, b in zip(dims, shape, strict=True))
+    if not fits:
+        raise ModelConfigError(
+            f"{where} has dims {list(dims)}; the model's are {list(shape)}, where -1 takes any size from 1"
+        )
+    if rows * math.prod(dims) * max(1, tensor.dtype.itemsize) > MOST_BYTES:
+        raise ModelConfigError(f"{where} is larger than {MOST_BYTES} bytes")
+    full = (rows, *(dims if tensor.file_shape or spec.batched else ()))
+    kind = said.WhichOneof("input_data_type")
+    if kind == "input_data_file":
+        return _from_file(where, said.input_data_file, tensor, full, model_folder)
+    if tensor.datatype == "BYTES":
+        return np.full(full, b"", object)
+    generator = np.random.default_rng(0)
+    if kind == "random_data" and tensor.dtype.kind == "f":
+        return generator.normal(size=full).astype(tensor.dtype)
+    if kind == "random_data" and tensor.dtype.kind in "iub":
+        top = spec.vocabulary or 2
+        return generator.integers(0, top, full).astype(tensor.dtype)
+    if spec.lengths and tensor.name == spec.lengths.input:
+        return np.ones(full, tensor.dtype)
+    return np.zeros(full, tensor.dtype)
+
+
+def _from_file(
+    where: str, name: str, tensor: TensorSpec, shape: tuple[int, ...], model_folder: Path
+) -> npt.NDArray[Any]:
+    path = (model_folder / FOLDER / name).resolve()
+    if not path.is_relative_to((model_folder / FOLDER).resolve()) or not path.is_file():
+        raise ModelConfigError(f"{where}: there is no file '{name}' in the folder {FOLDER} beside the versions")
+    data, one = path.read_bytes(), shape[1:]
+    if tensor.datatype == "BYTES":
+        try:
+            strings = byte_strings.unpack(data, math.prod(one))
+        except ValueError as error:
+            raise ModelConfigError(f"{where}: {path.name}: {error}") from error
+        row = np.empty(len(strings), object)
+        row[:] = strings
+        return np.broadcast_to(row.reshape(one), shape)
+    sizes = {math.prod(each) * tensor.dtype.itemsize: each for each in (one, shape)}
+    if len(data) not in sizes:
+        raise ModelConfigError(f"{where}: {path.name} has {len(data)} bytes; {' or '.join(map(str, sizes))} are needed")
+    return np.broadcast_to(np.frombuffer(data, tensor.dtype).reshape(sizes[len(data)]), shape)
