@@ -49,14 +49,16 @@ class RepositoryControl:
         self._placement = placement
         self._mode = mode
         self._failures = failures
+        self._acted_on: polling.Seen = {}
 
     def start(self, names: Sequence[str] = ()) -> None:
         """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
         try:
-            there = self._repository.models()
+            self._acted_on = self._look()
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             return
+        there = sorted(self._acted_on)
         for name in there if self._mode != "explicit" or EVERY_MODEL in names else names:
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
@@ -90,7 +92,7 @@ class RepositoryControl:
 
     def poll(self, seconds: float) -> None:
         """Follows what changes in the repository, until the server leaves."""
-        acted_on = before = self._look()
+        acted_on = before = self._acted_on
         while not self._manager.closing.wait(seconds):
             try:
                 now = self._look()
@@ -152,6 +154,7 @@ class RepositoryControl:
         labels = repository.labels(known.name)
         written = choices.written.SerializeToString(deterministic=True)
         failed: ServingError | None = None
+        changed = known.routes != choices.routes
         for number in chosen:
             identity = (repository.path, folders[number].fingerprint(), written, labels)
             if not self._manager.announce(known, str(number), identity):
@@ -168,6 +171,7 @@ class RepositoryControl:
                     failures=self._failures,
                 )
                 self._manager.install(known, loader.load(wanted), why, identity)
+                changed = True
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
                 failed = self._manager.refuse(known, str(number), error)
         if failed:
@@ -175,7 +179,8 @@ class RepositoryControl:
         for version in sorted(set(known.entries) - {str(number) for number in chosen}):
             self._manager.remove(known, version, unloaded=False)
         self._manager.adopt(known, choices.routes)
-        self._shadow(known, repository, choices)
+        if changed:
+            self._shadow(known, repository, choices)
 
     def _unload(self, name: str) -> None:
         if self._manager.known(name) is None:
@@ -212,7 +217,7 @@ class RepositoryControl:
                     placement=placement,
                     metrics=lambda backend: ModelMetrics(),
                     repository=repository,
-                    wrap=lambda backend: Yielding(backend, lambda: any(each.depth for each in followed)),
+                    wrap=lambda backend: Yielding(backend, lambda: self._manager.waiting(known.name)),
                 )
             )
             if misfit := next((why for each in followed if (why := fits(model.spec, each.spec))), ""):

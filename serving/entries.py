@@ -26,8 +26,8 @@ State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE", ""]
 class Entry:
     """One version that is known. `version` is empty for a model whose versions could not even be listed.
 
-    `identity` is what it was loaded from. A version is `covered` when it could not be loaded and an older one answers in
-    its place, and `unloaded` when that was asked for.
+    `identity` is what it was loaded from. A version is `required` when it belongs to the first load, without which the server
+    is not ready; what is loaded later takes nothing away from what serves.
     """
 
     name: str
@@ -36,17 +36,16 @@ class Entry:
     reason: str = ""
     model: Model | None = None
     identity: object = None
-    covered: bool = False
-    unloaded: bool = False
+    required: bool = False
     failover: Failover | None = None
     counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)
 
     @property
     def blocks(self) -> bool:
         """Whether the server is not ready because of it."""
-        if self.covered or self.unloaded:
-            return False
-        return self.state != "READY" or self.model is None or not self.model.alive
+        if self.model is not None:
+            return not self.model.alive
+        return self.required
 
     @property
     def broken(self) -> list[str]:

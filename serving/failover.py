@@ -148,7 +148,12 @@ class Failover:
             self.broken[candidate] = time.monotonic()
             log.warning("%s cannot stand in: %s", candidate, error, extra={"fields": self._fields()})
             return False
-        if not self._stand_in(model, instead_of, why, note):
+        try:
+            standing_in = self._stand_in(model, instead_of, why, note)
+        except ServingError as error:  # the server leaves
+            log.warning("%s does not stand in: %s", candidate, error, extra={"fields": self._fields()})
+            standing_in = False
+        if not standing_in:
             self.stop()
             return False
         self._serving = model

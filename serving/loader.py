@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from serving import backends, config, findings, golden, placement, warmup
+from serving import backends, completion, config, findings, golden, placement, warmup
 from serving.backends.base import Backend
 from serving.batcher import Guard
 from serving.devices import CPU
@@ -97,7 +97,9 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
     samples = folder.samples() if verified else []
     labels = bool(wanted.labels)
     # Before anything is loaded, if the version says what it is.
-    complete = config.complete(choices, spec, candidate.backend, candidate.device, labels=labels) if verified else None
+    complete = (
+        completion.complete(choices, spec, candidate.backend, candidate.device, labels=labels) if verified else None
+    )
     loaded: list[Backend] = []
     worst = 0.0
     try:
@@ -113,8 +115,8 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
             what = f"{wanted.name} version {folder.number} in {candidate.backend} on {device}"
             allowed = golden.tolerance(spec, tf32=wishes.allow_tf32 and device != CPU)
             worst = max(worst, golden.replay(backend.run, spec, samples, allowed, what))
-        complete = complete or config.complete(choices, spec, candidate.backend, candidate.device, labels=labels)
-        policy = config.policy_for(choices, spec)
+        complete = complete or completion.complete(choices, spec, candidate.backend, candidate.device, labels=labels)
+        policy = completion.policy_for(choices, spec)
         extra = warmup.configured(choices.written.model_warmup, spec, policy.max_rows, folder.path.parent)
     except BaseException:
         for backend in loaded:

@@ -2,8 +2,8 @@
 
 States and the messages about them follow Triton, since its clients branch on them. A new model is ready before the old
 one drains, and one that cannot be loaded leaves the old one serving. One fact that surprises: a model that failed to load
-stays known, with its reason, and keeps the server from being ready unless an older version answers in its place: nobody
-should send traffic to a replica that lacks a model, and a bad update must not take a replica away.
+at start stays known, with its reason, and keeps the server from being ready: nobody should send traffic to a replica that
+lacks a model. One that fails later does not: a bad update must not take a replica away.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class ModelManager:
             self._models[known.name] = known
             known.entries.pop("", None)  # the failure to read what has now been read
             entry = known.entry(version)
-            entry.covered = entry.unloaded = False
+            entry.required |= not self._started
             if entry.state == "READY" and entry.model and entry.identity == identity and not entry.model.fell_back:
                 entry.reason = _remark(entry.model)
                 return False
@@ -185,6 +185,8 @@ class ModelManager:
         """Keeps, logs and counts why something could not be loaded; returns the error for whoever asked for it."""
         if isinstance(error, LoadFailed):
             return error
+        if isinstance(error, NotInRepository) and self._started:
+            return error  # a name that a client has made up
         reason = str(error) or type(error).__name__
         kind = LOAD_FAILURES.get(
             type(error).__name__, "system" if isinstance(error, OSError | MemoryError) else "internal"
@@ -194,16 +196,14 @@ class ModelManager:
         with self._lock:
             self._models[known.name] = known
             serving = [entry.version for entry in known.entries.values() if entry.model]
-            if serving and not known.entry(version).model and not version:
-                del known.entries[version]
-                concerned = [known.entries[each] for each in serving]
-            else:
-                concerned = [known.entry(version)]
-            for entry in concerned:
-                entry.unloaded = False
-                entry.reason = f"not replaced: {reason}" if entry.model else reason
-                if not entry.model:
-                    entry.state, entry.covered = "UNAVAILABLE", bool(serving)
+            # What concerns the whole model is a remark on the versions that serve on.
+            for each in serving if serving and not version else [version]:
+                entry = known.entry(each)
+                if entry.model:
+                    entry.reason = f"not replaced: {reason}"
+                else:
+                    entry.state, entry.reason = "UNAVAILABLE", reason
+                    entry.required |= not self._started
             self.load_failures[known.name, version, kind] += 1
         fields = {"model": known.name, "version": version or "none", "serving": ",".join(serving) or "none"}
         log.error("not loaded: %s", reason, extra={"fields": fields})
@@ -217,7 +217,7 @@ class ModelManager:
         with self._lock:
             entry = known.entries[version]
             model, running = entry.model, entry.failover
-            entry.state, entry.reason, entry.unloaded = "UNLOADING", "", True
+            entry.state, entry.reason, entry.required = "UNLOADING", "", False
             entry.model = entry.identity = entry.failover = None
 
         def done() -> None:
@@ -246,6 +246,12 @@ class ModelManager:
                     entry.model.shadow = shadow if entry.model in followed else None
         if ended:
             threading.Thread(target=ended.close, name=f"end of the shadow of {known.name}", daemon=True).start()
+
+    def waiting(self, name: str) -> bool:
+        """Whether anybody waits for a batch of this model."""
+        with self._lock:
+            known = self._models.get(name)
+            return known is not None and any(entry.queue_depth() for entry in known.entries.values())
 
     def note(self, known: Known, version: str, reason: str) -> None:
         """A remark about a version that serves, for the index."""

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import text_format
 
 from protos import grpc_service_pb2 as pb
-from serving import codec, config
+from serving import codec, completion, config
 from serving.codec import Limits
 from serving.errors import InvalidInput, ModelConfigError, RepositoryError
 from serving.plan import BatchPolicy, Pending, Take, plan
@@ -114,7 +114,7 @@ def test_its_shapes_are_checked_as_the_client_sees_them() -> None:
 
 
 def test_their_configurations() -> None:
-    shared = config.complete(config.parse(None, "m"), SHARED, "onnx_runtime", "cpu", labels=False)
+    shared = completion.complete(config.parse(None, "m"), SHARED, "onnx_runtime", "cpu", labels=False)
     assert shared.max_batch_size == 64
     assert [(i.name, list(i.dims), i.HasField("reshape")) for i in shared.input] == [
         ("x", [3], False),
@@ -122,18 +122,18 @@ def test_their_configurations() -> None:
         ("rate", [1], True),
     ]
     assert [(o.name, list(o.dims)) for o in shared.output] == [("y", [1]), ("stateN", [2, 4])]
-    alone = config.complete(config.parse(None, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
+    alone = completion.complete(config.parse(None, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
     assert (alone.max_batch_size, alone.HasField("dynamic_batching")) == (0, False)
     assert [list(i.dims) for i in alone.input] == [[-1, 3], [1]]
     for spec, shown in ((SHARED, shared), (ALONE, alone)):
         again = config.parse(text_format.MessageToString(shown), "m")
-        assert config.complete(again, spec, "onnx_runtime", "cpu", labels=False) == shown
+        assert completion.complete(again, spec, "onnx_runtime", "cpu", labels=False) == shown
 
 
 @pytest.mark.parametrize("text", ["max_batch_size: 8", "dynamic_batching {}"])
 def test_batching_a_model_without_rows_is_refused(text: str) -> None:
     with pytest.raises(ModelConfigError, match="the model has no axis of rows: leave both out"):
-        config.complete(config.parse(text, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
+        completion.complete(config.parse(text, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
 
 
 @pytest.mark.parametrize(
