@@ -20,11 +20,11 @@ from export.publish import Version, Written, check_name, check_version, place, s
 from serving import backends, findings, golden
 from serving import spec as specification
 from serving.backends.base import Options, first_line
-from serving.errors import RepositoryError, StartupError, VerificationFailed
+from serving.errors import RepositoryError, VerificationFailed
 from serving.findings import Hints, Run
 from serving.layout import laid_out
 from serving.signature import Stated
-from serving.spec import BF16, DTYPES, ModelSpec
+from serving.spec import BF16, DTYPES, ModelSpec, Tensors
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
@@ -65,7 +65,7 @@ def publish(
     `stated` is of `findings.unproved`; Raises `ExportError`,
     `Unclear` when a person has to decide, and `OSError`; the repository holds no part of the version then.
     """
-    found = _found(stated, run, hints)
+    found = find(stated, run, hints)
     made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
     spec = dataclasses.replace(found.spec, tolerance=target.tolerance, source={**target.described, "export": made})
     target.repository.mkdir(parents=True, exist_ok=True)
@@ -87,13 +87,34 @@ def publish(
     return Version(path, tuple(written)), spec
 
 
+def find(stated: ModelSpec, run: Run, hints: Hints) -> findings.Findings:
+    """`findings.find` of a network or a file that may fail as it likes. Raises what that raises, and `ExportError`."""
+
+    def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
+        try:
+            return run(sent, wanted)
+        except ExportError:
+            raise
+        except Exception as error:  # whatever a network raises
+            raise RuntimeError(_said(error)) from error
+
+    try:
+        return findings.find(stated, told, hints)
+    except RuntimeError as error:
+        raise ExportError(
+            f"it runs on some rows and fails when only the values of one have changed: {error}; let it take "
+            "rows in any order (pack_padded_sequence with enforce_sorted=False), or state what an input may hold: "
+            "--value NAME=NUMBER"
+        ) from error
+
+
 def told_rows(spec: ModelSpec) -> str:
     """What was found out about its rows, for people."""
     if spec.batched:
         return "rows proved apart, with several rows and sizes"
     return (
-        "one row at a time, never batched: no axis was found along which rows do not touch each other (a mean, softmax or sort "
-        "over the rows, an LSTM without batch_first and a fixed number of rows are what usually does that)"
+        "one row at a time, never batched: no axis was found along which rows do not touch each other (usually by a mean, "
+        "softmax or sort over the rows, by an LSTM without batch_first, or because their number is fixed in the file)"
     )
 
 
@@ -156,19 +177,6 @@ def names_of_outputs(given: Sequence[str], count: int) -> tuple[str, ...]:
     if len(names) != count:
         raise ExportError(f"the network returns {count} tensors, but {len(names)} are named: {', '.join(names)}")
     return names
-
-
-def _found(stated: ModelSpec, run: Run, hints: Hints) -> findings.Findings:
-    try:
-        return findings.find(stated, run, hints)
-    except (ExportError, StartupError):
-        raise
-    except Exception as error:  # whatever a network raises
-        raise ExportError(
-            f"the network runs on some rows and fails when only the values of one have changed: {first_line(error)}; let it take "
-            "rows in any order (pack_padded_sequence with enforce_sorted=False), or state what an input may hold: "
-            "--value NAME=NUMBER"
-        ) from error
 
 
 def _sizes(sent: Mapping[str, npt.NDArray[Any]]) -> str:

@@ -181,6 +181,7 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
             "RuntimeError: Expected 9 elements in a list but found 5; a size was a number of",
         ),
         ("RowByRow", (), "onnx", "has frozen a size that the network leaves free: y has shape [9, 3] in the file"),
+        ("StepByStep", (), "onnx", "or a loop of Python over an axis was unrolled: compute sizes from the tensors"),
         ("Distances", (), "onnx", "with other rounding; allow it with --tolerance"),
         ("FourRows", (), "onnx", "state the one that it takes: --shape NAME:SIZES"),
         ("Unequal", (), "savedmodel", "this module is none: its LSTM layers are 12 and 16 wide"),

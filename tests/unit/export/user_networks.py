@@ -156,6 +156,20 @@ class RowByRow(Plain):
         return torch.stack([y - sum(each) / len(each) for y in each])
 
 
+class StepByStep(nn.Module):
+    """A loop of Python over the steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.LSTMCell(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = x.new_zeros(x.shape[0], 16)
+        for step in range(x.shape[1]):
+            h, c = self.cell(x[:, step], (h, c))
+        return self.out(h)
+
+
 class Distances(Plain):
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
