@@ -35,7 +35,7 @@ import reference
 import torch
 
 from export import onnx_writer
-from export.onnx_writer import OPSET
+from export.onnx_graph import OPSET
 from models import networks
 from models.config import LSTMConfig
 from models.networks import Network
@@ -163,11 +163,10 @@ def without_extras(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         if node.op_type == "LSTM":
             del node.input[4:]  # sequence_lens, initial_h, initial_c
-        if node.op_type == "Where":  # within the length, values, zero
-            values = node.input[1]
-            node.Clear()
-            (last,) = [other for other in graph.node if values in other.output]
-            last.output[0] = "y"
+        if "bias_by_step" in node.input:  # the bias within a row's length, 0 behind
+            node.input[list(node.input).index("bias_by_step")] = "head.bias"
+            (table,) = [constant for constant in graph.initializer if constant.name == "head.bias"]
+            table.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(table)[0], "head.bias"))
     needed, kept = {"y"}, []
     for node in reversed(graph.node):
         if needed & set(node.output):

@@ -20,17 +20,24 @@ from export.publish import Version, Written, check_name, check_version, place, s
 from serving import backends, findings, golden
 from serving import spec as specification
 from serving.backends.base import Options, first_line
-from serving.errors import VerificationFailed
+from serving.errors import RepositoryError, VerificationFailed
 from serving.findings import Hints, Run
 from serving.layout import laid_out
 from serving.signature import Stated
-from serving.spec import BF16, DTYPES, ModelSpec
+from serving.spec import BF16, DTYPES, ModelSpec, Tensors
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
-SAME = 1e-6  # a network that is a plain stack differs from the canonical one by rounding alone
+Write = Callable[[ModelSpec, Path], str]  # says how the file came about where that explains what it does wrong, else ""
+ROUNDING = 1e-3  # a choice that was baked in shows by more than this
 
-Write = Callable[[ModelSpec, Path], None]
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What to do where a file has baked in a `branch`, or `sizes`."""
+
+    branch: str
+    sizes: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,14 +58,14 @@ class Target:
 
 
 def publish(
-    stated: ModelSpec, run: Run, writers: Mapping[str, tuple[str, Write]], hints: Hints, target: Target, advice: str
+    stated: ModelSpec, run: Run, writers: Mapping[str, tuple[str, Write]], hints: Hints, target: Target, advice: Advice
 ) -> tuple[Version, ModelSpec]:
     """Writes a version with every format of `writers` (its backend and what writes it), proved against `run`.
 
-    `stated` is of `findings.unproved`; `advice` says what to do where a file bakes in a choice. Raises `ExportError`,
+    `stated` is of `findings.unproved`; Raises `ExportError`,
     `Unclear` when a person has to decide, and `OSError`; the repository holds no part of the version then.
     """
-    found = findings.find(stated, run, hints)
+    found = find(stated, run, hints)
     made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
     spec = dataclasses.replace(found.spec, tolerance=target.tolerance, source={**target.described, "export": made})
     target.repository.mkdir(parents=True, exist_ok=True)
@@ -68,29 +75,82 @@ def publish(
         written = []
         for form, (backend, write) in writers.items():
             artifact = folder / backends.module(backend).FILE_NAME
-            write(spec, artifact)
-            written.append(Written(form, size_of(artifact), _proved(form, backend, artifact, spec, found, advice)))
+            note = write(spec, artifact)
+            try:
+                difference = _proved(form, backend, artifact, spec, found, advice)
+            except ExportError as error:
+                raise ExportError(f"{error}{note and f' ({note})'}") from error
+            written.append(Written(form, size_of(artifact), difference))
         golden.write_samples(folder / golden.FILE_NAME, list(found.samples))
         (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
         path = place(folder, target.repository / target.name, target.version, "")
     return Version(path, tuple(written)), spec
 
 
+def find(stated: ModelSpec, run: Run, hints: Hints) -> findings.Findings:
+    """`findings.find` of a network or a file that may fail as it likes. Raises what that raises, and `ExportError`."""
+
+    def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
+        try:
+            return run(sent, wanted)
+        except ExportError:
+            raise
+        except Exception as error:  # whatever a network raises
+            raise RuntimeError(_said(error)) from error
+
+    try:
+        return findings.find(stated, told, hints)
+    except RuntimeError as error:
+        raise ExportError(
+            f"it runs on some rows and fails when only the values of one have changed: {error}; let it take "
+            "rows in any order (pack_padded_sequence with enforce_sorted=False), or state what an input may hold: "
+            "--value NAME=NUMBER"
+        ) from error
+
+
 def told_rows(spec: ModelSpec) -> str:
     """What was found out about its rows, for people."""
     if spec.batched:
         return "rows proved apart, with several rows and sizes"
-    return "one row at a time, never batched: no axis was found along which rows do not touch each other"
+    return (
+        "one row at a time, never batched: no axis was found along which rows do not touch each other (usually by a mean, "
+        "softmax or sort over the rows, by an LSTM without batch_first, or because their number is fixed in the file)"
+    )
 
 
-def ones(inputs: Mapping[str, Stated]) -> dict[str, npt.NDArray[Any]]:
-    """Inputs with 5 along every free axis, so that whatever must be equal is. Raises `ExportError`."""
+def first_answers(
+    run: Callable[[Mapping[str, npt.NDArray[Any]]], list[npt.NDArray[Any]]],
+    inputs: Mapping[str, Stated],
+    hints: Hints,
+    where: str,
+) -> list[npt.NDArray[Any]]:
+    """What a network answers to ones, 5 along every free axis, so that whatever must be equal is.
+
+    `where` says what declares the inputs. Raises `ExportError` when it does not run, or answers otherwise the second time.
+    """
     sent = {}
     for name, (datatype, shape) in inputs.items():
         if datatype is None or shape is None or datatype == "BYTES":
             raise ExportError(f"the input {name} needs a datatype of numbers and a shape")
-        sent[name] = np.ones([5 if size == -1 else size for size in shape], DTYPES[datatype])
-    return sent
+        sizes = [5 if size == -1 else size for size in hints.shapes.get(name, shape)]
+        sent[name] = np.full(sizes, hints.values.get(name, 1), DTYPES[datatype])
+    try:
+        answers, again = run(sent), run(sent)
+    except ExportError:
+        raise
+    except Exception as error:
+        declared = ", ".join(f"{name}:{datatype}{list(shape or ())}" for name, (datatype, shape) in inputs.items())
+        raise ExportError(
+            f"the network does not run on what {where} says ({declared}, tried with {_sizes(sent)}): {first_line(error)}; let "
+            "it take any size along a free axis (x.shape[0], not a number), or state the one that it takes: --shape NAME:SIZES"
+        ) from error
+    if any(golden.disagreement(a, b) > findings.TOLERANCE for a, b in zip(again, answers, strict=True)):
+        raise ExportError(
+            "the network answers the same inputs differently the second time: it draws something at random (dropout or noise "
+            "while it answers) or keeps something from call to call; take the chance out, and let a state be an input and "
+            "an output"
+        )
+    return answers
 
 
 def example(spec: ModelSpec, rows: int, size: int) -> dict[str, npt.NDArray[Any]]:
@@ -119,29 +179,47 @@ def names_of_outputs(given: Sequence[str], count: int) -> tuple[str, ...]:
     return names
 
 
+def _sizes(sent: Mapping[str, npt.NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in sent.items())
+
+
+def _said(error: Exception) -> str:
+    """The line that says what happened; TorchScript puts its own trace in front of it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if "TorchScript interpreter" in str(error) else first_line(error)
+
+
 def _proved(
-    form: str, backend_name: str, artifact: Path, spec: ModelSpec, found: findings.Findings, advice: str
+    form: str, backend_name: str, artifact: Path, spec: ModelSpec, found: findings.Findings, advice: Advice
 ) -> float:
     """The largest difference of the file from the network over all rows and sizes that were tried."""
     module = backends.module(backend_name)
-    backend = laid_out(module.load(artifact, spec, "cpu", Options()), spec)
+    frozen = f"the {form} file has frozen a size that the network leaves free"
+    try:
+        loaded = module.load(artifact, spec, "cpu", Options())
+    except RepositoryError as error:
+        raise ExportError(f"{frozen}: {str(error).replace(f'{artifact}: ', '')}; {advice.sizes}") from error
+    backend = laid_out(loaded, spec)
     worst = 0.0
     try:
         for sample in found.samples:
-            sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in sample.inputs.items())
+            # One row at a time, the network itself knows nothing of an axis for it.
+            sizes = _sizes({name: array if spec.batched else array[0] for name, array in sample.inputs.items()})
             try:
                 got = backend.run(sample.inputs, list(sample.outputs))
                 worst = max(worst, golden.check_agreement(form, got, sample.outputs, spec.tolerance))
             except VerificationFailed as error:
-                raise ExportError(
-                    f"{error}, with {sizes}: an `if` or a loop of Python that depends on the data has been baked in; {advice}"
-                ) from error
+                apart = max(golden.disagreement(got[name], expected) for name, expected in sample.outputs.items())
+                if apart < ROUNDING:
+                    why = "the file computes an operation with other rounding; allow it with --tolerance"
+                else:
+                    why = (
+                        "an `if` or a loop of Python that depends on the data, or a number of Python (len(x)), has been baked "
+                        f"in; {advice.branch}"
+                    )
+                raise ExportError(f"{error}, with {sizes}: {why}") from error
             except Exception as error:
-                raise ExportError(
-                    f"the {form} file has frozen a size that the network leaves free: with {sizes} it says: "
-                    f"{first_line(error)}; compute sizes from the tensors (x.shape[1]), not from "
-                    "numbers of Python"
-                ) from error
+                raise ExportError(f"{frozen}: with {sizes} it says: {_said(error)}; {advice.sizes}") from error
     finally:
         backend.close()
     return worst

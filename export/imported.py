@@ -13,16 +13,19 @@ import hashlib
 import importlib.metadata
 import re
 import shutil
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from export import foreign
 from export.errors import ExportError
 from export.foreign import told_rows
 from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
 from serving import backends, findings, golden
 from serving import spec as specification
 from serving.backends.base import Backend, Options
-from serving.errors import StartupError
+from serving.errors import StartupError, VerificationFailed
 from serving.findings import Hints
 from serving.layout import laid_out
 from serving.signature import Stated
@@ -34,6 +37,16 @@ _BY_SUFFIX = {
     ".pth": "torchscript",
     ".ts": "torchscript",
     ".jit": "torchscript",
+}
+_WEIGHTS = ": weights need their module beside them, so take lstm-export module MODULE:FACTORY --weights FILE"
+_INSTEAD = {
+    ".safetensors": _WEIGHTS,
+    **dict.fromkeys((".keras", ".h5"), ": a model that Keras has saved goes by lstm-export keras FILE"),
+}
+# What a runtime says of a file that it cannot read, and what to do about it.
+_REMEDIES = {
+    "is not a registered function/op": "export it again with operators of ONNX alone",
+    "ValidateOpsetForDomain": "its opset is newer than this ONNX Runtime knows: export it again with opset_version=17",
 }
 _TENSOR = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+)\[(?P<shape>[-0-9, ]*)\]")
 _GOLDEN_ELEMENTS = 1_000_000  # of all samples together; more are left out, the last ones first
@@ -48,7 +61,14 @@ def backend_of(file: Path) -> str:
             return "saved_model"
         raise ExportError(f"{file} is a folder without saved_model.pb, so no SavedModel")
     if file.suffix not in _BY_SUFFIX:
-        raise ExportError(f"{file} ends in {file.suffix!r}; known are {', '.join(_BY_SUFFIX)} and SavedModel folders")
+        instead = _INSTEAD.get(file.suffix, "")
+        raise ExportError(
+            f"{file} ends in {file.suffix!r}; known are {', '.join(_BY_SUFFIX)} and SavedModel folders{instead}"
+        )
+    if _BY_SUFFIX[file.suffix] == "torchscript" and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise ExportError(f"{file} is no TorchScript but what torch.save wrote{_WEIGHTS}")
     return _BY_SUFFIX[file.suffix]
 
 
@@ -118,8 +138,11 @@ def publish_file(
         unproved = findings.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact))
         backend = module.load(artifact, unproved, "cpu", Options())
         try:
-            with module.careful():
-                found = findings.find(unproved, backend.run, hints)
+            with warnings.catch_warnings(), contextlib.ExitStack() as careful:
+                # What torch says on every machine whose GPU is none of Intel's.
+                warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
+                careful.enter_context(module.careful())
+                found = foreign.find(unproved, backend.run, hints)
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
             samples = _few(found)
             difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)
@@ -138,6 +161,7 @@ def _named(file: Path, work: Path) -> Iterator[None]:
         yield
     except StartupError as error:
         told = re.sub(rf"{re.escape(str(work))}/version/model\.\w+", lambda _: str(file), str(error))
+        told += "".join(f"; {remedy}" for said, remedy in _REMEDIES.items() if said in told)
         raise type(error)(told) from error
 
 
@@ -172,7 +196,13 @@ def _few(found: findings.Findings) -> list[golden.Sample]:
 
 def _replayed(file: Path, backend: Backend, spec: ModelSpec, sample: golden.Sample) -> float:
     got = backend.run(sample.inputs, list(sample.outputs))
-    return golden.check_agreement(f"{file}, run a second time", got, sample.outputs, spec.tolerance)
+    try:
+        return golden.check_agreement(f"{file}, run a second time", got, sample.outputs, spec.tolerance)
+    except VerificationFailed as error:
+        raise ExportError(
+            f"{error}: it draws something at random or keeps something from call to call, and nothing can be proved of that; "
+            "export it in evaluation mode, and let a state be an input and an output"
+        ) from error
 
 
 def _source(file: Path, hints: Hints) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 No converter is asked, so that the graph stays as small as the network is and reads the same whoever trained it. One
 fact that surprises: nothing here masks the padding on its way in. An `LSTM` node with `sequence_lens` takes nothing
-from the steps behind a row's length and answers exactly 0 there; only the bias of a head for every step is masked.
+from the steps behind a row's length and answers exactly 0 there. Only the bias of a head for every step would show
+there: it is looked up for each step, in a table of the bias and zeros.
 
 Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
 """
@@ -16,20 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
-from export import signature
+from export.onnx_graph import Graph
 from export.precision import Stored
 from models.checkpoint import DIRECTIONS, Weights
 from models.config import LSTMConfig
-from serving.spec import TensorSpec
 
 BACKEND = "onnx_runtime"
 
-OPSET = 17
-IR_VERSION = 8
-
 _GATES = (0, 3, 1, 2)  # ours are input, forget, cell, output; ONNX stores input, output, forget, cell
+_NEAR_ZERO = 4.0  # an input's mean this many scales from 0 is no larger than what standardised inputs are at times
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None) -> None:
@@ -41,18 +39,14 @@ def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str,
     Raises `onnx.checker.ValidationError` should this module ever compose an invalid graph (the checker runs with full
     shape inference), `OSError` when writing fails.
     """
-    graph = _Graph(stored or {})
+    graph = Graph(stored or {})
     lengths = graph.add("Cast", ["lengths"], "lengths_int32", to=TensorProto.INT32)
     steps = _first_steps(graph, config, weights)
-    h0, c0 = _states_in(graph, config, "h0"), _states_in(graph, config, "c0")
-    hn, cn = (
-        [f"layer{layer}_hn" for layer in range(config.layers)],
-        [f"layer{layer}_cn" for layer in range(config.layers)],
-    )
+    h0, c0 = _states_in(graph, config)
+    hn, cn = ([f"layer{layer}_{name}" for layer in range(config.layers)] for name in ("hn", "cn"))
     for layer in range(config.layers):
         if layer > 0:
-            # [steps, directions, rows, hidden] -> [steps, rows, directions * hidden]
-            steps = _merge(graph, config, f"layer{layer - 1}_y", f"layer{layer}_x", (0, 2, 1, 3))
+            steps = _merge(graph, config, f"layer{layer - 1}_y", f"layer{layer}_x")
         graph.add(
             "LSTM",
             [steps, *_parameters(graph, config, weights, layer), lengths, h0[layer], c0[layer]],
@@ -60,62 +54,22 @@ def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str,
             hidden_size=config.hidden,
             direction="bidirectional" if config.bidirectional else "forward",
         )
+    _states_out(graph, hn, cn)
     _head(graph, config, weights)
-    _states_out(graph, hn, "hn")
-    _states_out(graph, cn, "cn")
     model = graph.model(config)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
 
 
-class _Graph:
-    """Nodes and constants under composition; a node is named after its first output."""
-
-    def __init__(self, stored: Mapping[str, Stored]) -> None:
-        self.stored = stored
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
-
-    def constant(self, name: str, array: npt.ArrayLike) -> str:
-        self._constants[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
-        return name
-
-    def matrix(self, name: str, arrays: npt.NDArray[Any], scales: npt.NDArray[Any] | None) -> str:
-        """A constant that is kept as it is given and restored to float32."""
-        kept = self.constant(f"{name}_stored", arrays)
-        if scales is None:
-            return self.add("Cast", [kept], name, to=TensorProto.FLOAT)
-        cast = self.add("Cast", [kept], f"{name}_cast", to=TensorProto.FLOAT)
-        return self.add("Mul", [cast, self.constant(f"{name}_scale", scales)], name)
-
-    def integers(self, *values: int) -> str:
-        """A constant INT64 vector, named after its values and so shared by all that need the same."""
-        return self.constant("_".join(("integers", *map(str, values))), np.array(values, np.int64))
-
-    def add(self, operator: str, inputs: Sequence[str], *outputs: str, **attributes: Any) -> str:
-        self._nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes))
-        return outputs[0]
-
-    def model(self, config: LSTMConfig) -> onnx.ModelProto:
-        inputs, outputs = map(_value, signature.inputs(config)), map(_value, signature.outputs(config))
-        graph = helper.make_graph(self._nodes, "lstm", list(inputs), list(outputs), list(self._constants.values()))
-        opset = helper.make_opsetid("", OPSET)
-        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="lstm-serving")
-
-
-def _value(tensor: TensorSpec) -> onnx.ValueInfoProto:
-    """A declared input or output; the free axes are called rows and steps, in this order."""
-    shape = [free if size == -1 else size for size, free in zip(tensor.shape, ("rows", "steps", ""), strict=False)]
-    return helper.make_tensor_value_info(tensor.name, helper.np_dtype_to_tensor_dtype(tensor.dtype), shape)
-
-
-def _first_steps(graph: _Graph, config: LSTMConfig, weights: Weights) -> str:
-    """What layer 0 reads: [steps, rows, features or embedding]. The division by `input.scale` is in its weights, if it can be."""
+def _first_steps(graph: Graph, config: LSTMConfig, weights: Weights) -> str:
+    """What layer 0 reads: [steps, rows, features or embedding]. What of the scaling can be is in its weights and biases."""
     if config.input == "features":
-        centred = graph.add("Sub", ["x", graph.constant("input.mean", weights["input.mean"])], "centred")
+        x = "x"
+        if not _mean_in_bias(graph, config, weights):
+            x = graph.add("Sub", [x, graph.constant("input.mean", weights["input.mean"])], "centred")
         if graph.stored:
-            centred = graph.add("Div", [centred, graph.constant("input.scale", weights["input.scale"])], "standardised")
-        return graph.add("Transpose", [centred], "layer0_x", perm=(1, 0, 2))
+            x = graph.add("Div", [x, graph.constant("input.scale", weights["input.scale"])], "standardised")
+        return graph.add("Transpose", [x], "layer0_x", perm=(1, 0, 2))
     ids = graph.add("Transpose", ["x"], "ids_by_step", perm=(1, 0))  # [steps, rows]
     bounds = [graph.constant("first_id", np.int64(0)), graph.constant("last_id", np.int64(config.vocabulary - 1))]
     known = graph.add("Clip", [ids, *bounds], "known_ids")  # the padding may hold anything
@@ -126,7 +80,14 @@ def _first_steps(graph: _Graph, config: LSTMConfig, weights: Weights) -> str:
     return graph.add("Gather", [table, known], "layer0_x")
 
 
-def _parameters(graph: _Graph, config: LSTMConfig, weights: Weights, layer: int) -> list[str]:
+def _mean_in_bias(graph: Graph, config: LSTMConfig, weights: Weights) -> bool:
+    """Whether layer 0 takes off `input.mean` with its bias, after the product; far from 0, digits would be lost by that."""
+    if config.input != "features" or graph.stored:
+        return False
+    return bool(np.all(np.abs(weights["input.mean"]) <= _NEAR_ZERO * weights["input.scale"]))
+
+
+def _parameters(graph: Graph, config: LSTMConfig, weights: Weights, layer: int) -> list[str]:
     """W [directions, 4 * hidden, inputs], R [directions, 4 * hidden, hidden], B [directions, 8 * hidden]."""
     kinds: dict[str, list[npt.NDArray[Any]]] = {"W": [], "R": [], "B": []}
     directions = DIRECTIONS[: config.directions]
@@ -144,14 +105,17 @@ def _parameters(graph: _Graph, config: LSTMConfig, weights: Weights, layer: int)
             for kind in ("weight_input", "weight_hidden", "bias_input", "bias_hidden")
         )
         if layer == 0 and config.input == "features":
-            w = (w.astype(np.float64) / weights["input.scale"]).astype(np.float32)
+            w = w.astype(np.float64) / weights["input.scale"]
+            if _mean_in_bias(graph, config, weights):
+                b_input = (b_input - w @ weights["input.mean"]).astype(np.float32)
+            w = w.astype(np.float32)
         kinds["W"].append(w)
         kinds["R"].append(r)
         kinds["B"].append(np.concatenate([b_input, b_hidden]))
     return [graph.constant(f"layer{layer}_{kind}", np.stack(arrays)) for kind, arrays in kinds.items()]
 
 
-def _stored_parameters(graph: _Graph, name: str, matrices: Sequence[str]) -> str:
+def _stored_parameters(graph: Graph, name: str, matrices: Sequence[str]) -> str:
     """[directions, 4 * hidden, columns], restored from what is kept of the matrices of each direction."""
     kept = [graph.stored[matrix] for matrix in matrices]
     scales = [_gates(matrix.scale) for matrix in kept if matrix.scale is not None]
@@ -163,71 +127,97 @@ def _gates(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([blocks[i] for i in _GATES])
 
 
-def _merge(graph: _Graph, config: LSTMConfig, source: str, target: str, perm: tuple[int, ...]) -> str:
-    """Moves the axis of the directions beside that of the hidden units by `perm`, and makes the two one."""
+def _merge(graph: Graph, config: LSTMConfig, source: str, target: str, perm: tuple[int, ...] = (0, 2, 1, 3)) -> str:
+    """[steps, directions, rows, hidden] -> [steps, rows, directions * hidden], or what `perm` makes of two directions."""
+    if not config.bidirectional:
+        return graph.add("Squeeze", [source, graph.integers(1)], target)
     moved = graph.add("Transpose", [source], f"{target}_by_direction", perm=perm)
-    shape = graph.integers(*[0] * (len(perm) - 2), config.directions * config.hidden)  # 0 keeps an axis as it is
-    return graph.add("Reshape", [moved, shape], target)
+    return graph.add("Reshape", [moved, graph.integers(0, 0, -1)], target)  # 0 keeps an axis as it is
 
 
-def _head(graph: _Graph, config: LSTMConfig, weights: Weights) -> None:
-    """`y`. The scaling of values, `linear(h) * output.scale + output.mean`, is in the weights and the bias."""
+def _head(graph: Graph, config: LSTMConfig, weights: Weights) -> None:
+    """`y`. The scaling of values, `linear(h) * output.scale + output.mean`, is in the weights, if it can be, and the bias."""
     weight, bias = (weights[f"head.{kind}"].astype(np.float64) for kind in ("weight", "bias"))
-    unscaled, y = config.head != "classification" and bool(graph.stored), "y"
-    if config.head != "classification" and not unscaled:
+    if config.head != "classification":
         scale, mean = weights["output.scale"], weights["output.mean"]
         weight, bias = weight * scale[:, None], bias * scale + mean
     if graph.stored:
         kept = graph.stored["head.weight"]
-        product = graph.matrix("head.weight", kept.array.T, None if kept.scale is None else kept.scale.T)
+        matrix = graph.matrix("head.weight", kept.array.T, None if kept.scale is None else kept.scale.T)
     else:
-        product = graph.constant("head.weight", weight.astype(np.float32).T)  # [hidden * directions, outputs]
-    operands = [product, graph.constant("head.bias", bias.astype(np.float32))]
-    last = config.layers - 1
+        matrix = graph.constant("head.weight", weight.astype(np.float32).T)  # [hidden * directions, outputs]
     if config.head == "values_per_step":
-        h = _merge(graph, config, f"layer{last}_y", "head_x", (2, 0, 1, 3))  # [rows, steps, directions * hidden]
-        linear = "standardised_values" if unscaled else "values"
-        graph.add("Add", [graph.add("MatMul", [h, operands[0]], "head_product"), operands[1]], linear)
-        if unscaled:
-            _scale_values(graph, weights, linear, "values")
-        _zero_behind_lengths(graph, "values", y)
+        _values_per_step(graph, config, weights, matrix, bias.astype(np.float32))
         return
-    h = _merge(graph, config, f"layer{last}_hn", "head_x", (1, 0, 2))  # [rows, directions * hidden]
-    if unscaled:
-        _scale_values(graph, weights, graph.add("Gemm", [h, *operands], "standardised_values"), y)
-    elif config.head == "values":
-        graph.add("Gemm", [h, *operands], y)
+    h, bias_name = _last_states(graph, config), graph.constant("head.bias", bias.astype(np.float32))
+    if config.head == "classification":
+        graph.add("Softmax", [graph.add("Gemm", [h, matrix, bias_name], "logits")], "y", axis=-1)
+    elif graph.stored:
+        graph.add("Add", [_scaled_product(graph, weights, h, matrix), bias_name], "y")
     else:
-        graph.add("Softmax", [graph.add("Gemm", [h, *operands], "logits")], y, axis=-1)
+        graph.add("Gemm", [h, matrix, bias_name], "y")
 
 
-def _scale_values(graph: _Graph, weights: Weights, source: str, target: str) -> None:
-    scaled = graph.add("Mul", [source, graph.constant("output.scale", weights["output.scale"])], "scaled_values")
-    graph.add("Add", [scaled, graph.constant("output.mean", weights["output.mean"])], target)
+def _last_states(graph: Graph, config: LSTMConfig) -> str:
+    """What the last layer ends with: [rows, directions * hidden]."""
+    last = f"layer{config.layers - 1}_hn"  # [directions, rows, hidden]
+    if not config.bidirectional:
+        return graph.add("Squeeze", [last, graph.integers(0)], "head_x")
+    by_row = "hn" if config.layers == 1 else graph.add("Transpose", [last], "head_x_by_direction", perm=(1, 0, 2))
+    return graph.add("Reshape", [by_row, graph.integers(0, -1)], "head_x")
 
 
-def _zero_behind_lengths(graph: _Graph, values: str, target: str) -> None:
-    """`values` [rows, steps, outputs] where the step, counted from 1, is within the row's length; 0 elsewhere."""
-    shape = graph.add("Shape", [values], "steps_and_outputs", start=1, end=3)
-    one = numpy_helper.from_array(np.array([1], np.int64))
-    ones = graph.add("ConstantOfShape", [shape], "ones", value=one)
-    numbers = graph.add("CumSum", [ones, graph.constant("axis_of_steps", np.int64(0))], "step_numbers")
-    lengths = graph.add("Unsqueeze", ["lengths", graph.integers(1, 2)], "lengths_by_row")
-    within = graph.add("LessOrEqual", [numbers, lengths], "within_length")
-    graph.add("Where", [within, values, graph.constant("zero", np.float32(0))], target)
+def _scaled_product(graph: Graph, weights: Weights, h: str, matrix: str) -> str:
+    """`h` by the head's matrix, in raw units but for the bias."""
+    product = graph.add("MatMul", [h, matrix], "head_product")
+    if not graph.stored:
+        return product
+    return graph.add("Mul", [product, graph.constant("output.scale", weights["output.scale"])], "scaled_product")
 
 
-def _states_in(graph: _Graph, config: LSTMConfig, name: str) -> list[str]:
-    """[rows, layers * directions, hidden] -> for each layer [directions, rows, hidden]."""
-    by_layer = graph.add("Transpose", [name], f"{name}_by_layer", perm=(1, 0, 2))
+def _values_per_step(
+    graph: Graph, config: LSTMConfig, weights: Weights, matrix: str, bias: npt.NDArray[np.float32]
+) -> None:
+    """Exactly 0 behind a row's length: `h` is 0 there, and so is what is looked up as its bias."""
+    source = f"layer{config.layers - 1}_y"
+    if not config.bidirectional:  # what is moved last is small
+        product = _scaled_product(graph, weights, _merge(graph, config, source, "head_x"), matrix)
+        values = graph.add("Add", [product, _bias_by_step(graph, bias, axis_of_steps=0)], "values_by_step")
+        graph.add("Transpose", [values], "y", perm=(1, 0, 2))
+        return
+    h = _merge(graph, config, source, "head_x", perm=(2, 0, 1, 3))  # directions must move anyway: rows move with them
+    graph.add("Add", [_scaled_product(graph, weights, h, matrix), _bias_by_step(graph, bias, axis_of_steps=1)], "y")
+
+
+def _bias_by_step(graph: Graph, bias: npt.NDArray[np.float32], axis_of_steps: int) -> str:
+    """[rows, steps, outputs], or steps first: the bias within a row's length, 0 behind.
+
+    A 1 at the first step behind, none if there is no such step, summed up from the first step on: 0 within, 1 behind. That
+    is the line of the table; a `Where` in its place takes the time of three nodes.
+    """
+    steps = graph.add("Shape", ["x"], "steps", start=1, end=2)
+    first = graph.add("OneHot", ["lengths", steps, graph.integers(0, 1)], "first_behind", axis=axis_of_steps)
+    behind = graph.add("CumSum", [first, graph.constant("axis_of_steps", np.int64(axis_of_steps))], "behind")
+    table = graph.constant("head.bias", np.stack([bias, np.zeros_like(bias)]))
+    return graph.add("Gather", [table, behind], "bias_by_step")
+
+
+def _states_in(graph: Graph, config: LSTMConfig) -> tuple[list[str], list[str]]:
+    """h0 and c0, [rows, layers * directions, hidden] -> for each layer [directions, rows, hidden]."""
     if config.layers == 1:
-        return [by_layer]
-    layers = [f"layer{layer}_{name}" for layer in range(config.layers)]
-    graph.add("Split", [by_layer], *layers, axis=0)
-    return layers
+        h0, c0 = (graph.add("Transpose", [name], f"layer0_{name}", perm=(1, 0, 2)) for name in ("h0", "c0"))
+        return [h0], [c0]
+    h0s, c0s = ([f"layer{layer}_{name}" for layer in range(config.layers)] for name in ("h0", "c0"))
+    both = graph.add("Concat", ["h0", "c0"], "states", axis=1)  # together they take a node less
+    graph.add("Split", [graph.add("Transpose", [both], "states_by_layer", perm=(1, 0, 2))], *h0s, *c0s, axis=0)
+    return h0s, c0s
 
 
-def _states_out(graph: _Graph, layers: Sequence[str], name: str) -> None:
-    """For each layer [directions, rows, hidden] -> [rows, layers * directions, hidden]."""
-    together = layers[0] if len(layers) == 1 else graph.add("Concat", layers, f"{name}_by_layer", axis=0)
-    graph.add("Transpose", [together], name, perm=(1, 0, 2))
+def _states_out(graph: Graph, hns: Sequence[str], cns: Sequence[str]) -> None:
+    """hn and cn, for each layer [directions, rows, hidden] -> [rows, layers * directions, hidden]."""
+    if len(hns) == 1:
+        for source, name in ((*hns, "hn"), (*cns, "cn")):
+            graph.add("Transpose", [source], name, perm=(1, 0, 2))
+        return
+    both = graph.add("Concat", [*hns, *cns], "new_states_by_layer", axis=0)
+    graph.add("Split", [graph.add("Transpose", [both], "new_states", perm=(1, 0, 2))], "hn", "cn", axis=1)

@@ -1,8 +1,7 @@
 """Brings any PyTorch module into a model repository: by the writers of this folder if it is a plain LSTM, else by torch.
 
-Nothing is recognised by its looks alone: a module counts as a plain stack of LSTM and linear layers only if the canonical
-network with its weights gives its answers. One fact that surprises: a module of torch is tried for that in both orders of
-axes, since the canonical network has the rows first whatever the module has.
+Whether it is plain says `plain_torch`. One fact that surprises: whoever loads a TorchScript file puts it into evaluation
+mode, so a module that answers in training mode (batch norm, dropout) would answer otherwise once it is a file.
 """
 
 from __future__ import annotations
@@ -13,26 +12,23 @@ import functools
 import hashlib
 import importlib
 import inspect
-import itertools
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from export import foreign, formats
+from export import foreign, formats, plain
 from export.errors import ExportError
-from export.foreign import Target
+from export.foreign import Advice, Target
+from export.plain_torch import flat, recognise
 from export.publish import Version, publish
-from models.checkpoint import DIRECTIONS, Checkpoint, no_scaling
-from models.config import ConfigError, LSTMConfig
-from models.torch_lstm import TorchLSTM
-from serving import findings, golden
+from models.checkpoint import Checkpoint
+from serving import findings
 from serving.backends.base import first_line
 from serving.findings import Hints
 from serving.signature import Stated
@@ -89,18 +85,14 @@ def publish_module(
     target.check()
     if any(parameter.device.type != "cpu" for parameter in module.parameters()):
         raise ExportError("the module's weights are not on the CPU; let the factory leave them there")
+    _refuse_training(module)
     eager = _Eager(module, tuple(inputs))
     try:
-        answers = eager.run(foreign.ones(inputs))
-    except ExportError:
-        raise
-    except Exception as error:
-        declared = ", ".join(f"{name}:{datatype}{list(shape or ())}" for name, (datatype, shape) in inputs.items())
-        raise ExportError(
-            f"the module does not run on what --input says ({declared}, tried with 5 along every free axis): {first_line(error)}"
-        ) from error
-    checkpoint = None if outputs or hints != Hints() else recognise(module, inputs, target.described)
-    if checkpoint and _free(inputs, checkpoint.config):
+        answers = foreign.first_answers(eager.run, inputs, hints, "--input")
+    finally:
+        _refuse_training(module)  # it may have gone back there by itself, and that explains whatever else is wrong
+    checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(module, inputs, target.described)
+    if isinstance(checkpoint, Checkpoint):
         made = publish(
             checkpoint,
             chosen=chosen or formats.names(),
@@ -115,7 +107,7 @@ def publish_module(
     if foreign_formats := [form for form in chosen if form not in WRITERS]:
         raise ExportError(
             f"format {foreign_formats[0]} can be written of plain stacks of LSTM and linear layers only, and this module is "
-            f"none; it can be had as {' or '.join(WRITERS)}"
+            f"none: {checkpoint}; it can be had as {' or '.join(WRITERS)}"
         )
     names = foreign.names_of_outputs(outputs, len(answers))
     stated = findings.unproved(
@@ -129,56 +121,25 @@ def publish_module(
         {form: (WRITERS[form][0], functools.partial(WRITERS[form][1], eager)) for form in chosen},
         hints,
         dataclasses.replace(target, described={"framework": "torch", **target.described}),
-        "put it into tensor operations (torch.where), or make the module scriptable and take --format torchscript",
+        Advice(
+            branch="put it into tensor operations (torch.where, x.shape[0]), or let torch.jit.script take the module and choose "
+            "--format torchscript",
+            sizes="a size was a number of Python when it was written, or a loop of Python over an axis was unrolled: compute "
+            "sizes from the tensors (x.shape[1]) and let nn.LSTM do the loop, let torch.jit.script take the module and "
+            "choose --format torchscript, or fix the size with --shape NAME:SIZES",
+        ),
     )
-    return version, f"a module of its own: its own signature; {foreign.told_rows(spec)}"
+    return version, f"a module of its own: its own signature, since {checkpoint}; {foreign.told_rows(spec)}"
 
 
-def recognise(module: nn.Module, inputs: Mapping[str, Stated], described: Mapping[str, Any]) -> Checkpoint | None:
-    """The checkpoint of a module that is a plain stack of LSTM and linear layers with one input; None for any other."""
-    parts = [part for part in module.modules() if not list(part.children())]
-    lstms = [part for part in parts if isinstance(part, nn.LSTM)]
-    linear = [part for part in parts if isinstance(part, nn.Linear)]
-    embedding = [part for part in parts if isinstance(part, nn.Embedding)]
-    others = [part for part in parts if not isinstance(part, (nn.LSTM, nn.Linear, nn.Embedding, *_HARMLESS))]
-    if len(inputs) != 1 or not lstms or len(linear) != 1 or len(embedding) > 1 or others:
-        return None
-    if len({(part.hidden_size, part.bidirectional) for part in lstms}) > 1 or any(p.proj_size for p in lstms):
-        return None
-    for head in ("values_per_step", "values", "classification"):
-        if embedding:
-            fields = {"vocabulary": embedding[0].num_embeddings, "embedding": embedding[0].embedding_dim}
-        else:
-            fields = {"features": lstms[0].input_size}
-        try:
-            config = LSTMConfig(
-                input="tokens" if embedding else "features",
-                layers=sum(part.num_layers for part in lstms),
-                hidden=lstms[0].hidden_size,
-                bidirectional=lstms[0].bidirectional,
-                head=head,
-                outputs=linear[0].out_features,
-                **fields,
+def _refuse_training(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if part.training:
+            raise ExportError(
+                f"the module answers in training mode: {name or 'it'} ({type(part).__name__}) stays in it after module.eval(). "
+                "There, rows touch each other or something is drawn at random, and a file is served in evaluation mode; leave "
+                "train() and eval() as torch has them"
             )
-            network = TorchLSTM(config)
-            network.load_canonical(_canonical(config, lstms, linear[0], embedding))
-        except (ConfigError, ValueError):
-            continue
-        for batch_first in {part.batch_first for part in lstms}:
-            if _same(module, network, config, batch_first):
-                weights = network.canonical_weights()
-                return Checkpoint(config=config, weights=weights, framework="torch", training=dict(described))
-    return None
-
-
-def _free(inputs: Mapping[str, Stated], config: LSTMConfig) -> bool:
-    """Whether the one input is declared as the canonical network takes it, every size free but that of the features."""
-    ((_, declared),) = inputs.items()
-    return declared in (
-        [("INT64", (-1, -1))]
-        if config.input == "tokens"
-        else [("FP32", (-1, -1, size)) for size in (config.features, -1)]
-    )
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:
@@ -202,49 +163,6 @@ def _load_weights(module: nn.Module, path: Path) -> None:
         raise ExportError(f"{path} does not fit the module: {error}") from error
 
 
-def _canonical(
-    config: LSTMConfig, lstms: Sequence[nn.LSTM], linear: nn.Linear, embedding: Sequence[nn.Embedding]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights of the parts in the layout of `models.checkpoint`. Scaling is none: the module has its own, or none."""
-
-    def array(tensor: Tensor | None, *shape: int) -> npt.NDArray[np.float32]:
-        return np.zeros(shape, np.float32) if tensor is None else tensor.detach().numpy().astype(np.float32)
-
-    weights = {"head.weight": array(linear.weight), "head.bias": array(linear.bias, config.outputs)}
-    weights |= no_scaling(config)
-    if embedding:
-        weights["embedding"] = array(embedding[0].weight)
-    inner = [(lstm, layer) for lstm in lstms for layer in range(lstm.num_layers)]
-    for number, (lstm, layer) in enumerate(inner):
-        for direction, suffix in zip(DIRECTIONS[: config.directions], ("", "_reverse"), strict=False):
-            for part, kind in itertools.product(("weight", "bias"), ("input", "hidden")):
-                tensor = getattr(lstm, f"{part}_{kind[0]}h_l{layer}{suffix}", None)
-                weights[f"lstm.{number}.{direction}.{part}_{kind}"] = array(tensor, 4 * config.hidden)
-    return weights
-
-
-def _same(module: nn.Module, network: TorchLSTM, config: LSTMConfig, batch_first: bool) -> bool:
-    """Whether the module answers as the canonical network does, for several numbers of rows and steps."""
-    generator = np.random.default_rng(5)
-    for rows, steps in ((1, 1), (3, 7), (2, 24)):
-        if config.input == "tokens":
-            x: npt.NDArray[Any] = generator.integers(0, config.vocabulary, (rows, steps))
-        else:
-            x = generator.normal(size=(rows, steps, config.features)).astype(np.float32)
-        expected = network.predict({"x": x})["y"]
-        given = torch.tensor(x if batch_first else np.ascontiguousarray(np.moveaxis(x, 0, 1)))
-        try:
-            with torch.inference_mode():
-                got = next(iter(_flat(module(given)))).numpy()
-        except Exception:  # noqa: BLE001 - a module that does not run so is none of these
-            return False
-        if not batch_first and config.head == "values_per_step":
-            got = np.moveaxis(got, 0, 1) if got.ndim == 3 else got
-        if golden.disagreement(got, expected) > foreign.SAME:
-            return False
-    return True
-
-
 class _Eager(nn.Module):
     """The module with its arguments by name and its results as one flat tuple; what torch's own exporters are given."""
 
@@ -254,7 +172,7 @@ class _Eager(nn.Module):
         self.names = names
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_flat(self.module(*tensors)))
+        return tuple(flat(self.module(*tensors)))
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
         with torch.inference_mode():
@@ -262,18 +180,6 @@ class _Eager(nn.Module):
 
     def tensors(self, sent: Tensors) -> tuple[Tensor, ...]:
         return tuple(torch.tensor(sent[name]) for name in self.names)
-
-
-def _flat(answer: Any) -> Iterator[Tensor]:
-    if isinstance(answer, Tensor):
-        yield answer
-    elif isinstance(answer, Mapping):
-        raise ExportError("the module returns a dict; let it return a tensor or a tuple of tensors")
-    elif isinstance(answer, (tuple, list)):
-        for part in answer:
-            yield from _flat(part)
-    else:
-        raise ExportError(f"the module returns a {type(answer).__name__}; it must return tensors, alone or in tuples")
 
 
 def _digest(module: nn.Module) -> str:
@@ -284,7 +190,7 @@ def _digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _write_onnx(eager: _Eager, spec: ModelSpec, path: Path) -> None:
+def _write_onnx(eager: _Eager, spec: ModelSpec, path: Path) -> str:
     tensors = (*spec.inputs, *spec.outputs)
     axes = {t.name: [axis for axis, size in enumerate(t.file_shape) if size == -1] for t in tensors}
     with _quiet():
@@ -301,18 +207,24 @@ def _write_onnx(eager: _Eager, spec: ModelSpec, path: Path) -> None:
             )
         except Exception as error:
             raise ExportError(_cannot("onnx", error)) from error
+    return ""
 
 
-def _write_torchscript(eager: _Eager, spec: ModelSpec, path: Path) -> None:
+def _write_torchscript(eager: _Eager, spec: ModelSpec, path: Path) -> str:
     """Scripted where its arguments have the names of the inputs and it returns tensors unnested, else traced."""
     arguments = list(inspect.signature(eager.module.forward).parameters)
     answer = eager.module(*eager.tensors(foreign.example(spec, 2, 9)))
-    flat = isinstance(answer, Tensor) or all(isinstance(part, Tensor) for part in answer)
+    unnested = isinstance(answer, Tensor) or all(isinstance(part, Tensor) for part in answer)
+    why = f"forward takes {', '.join(arguments)} and the inputs are {', '.join(eager.names)}"
     with _quiet():
-        if flat and arguments == list(eager.names):
-            with contextlib.suppress(Exception):  # what cannot be scripted is traced, and the trace is proved
+        if not unnested:
+            why = "forward returns tuples within tuples"
+        elif arguments == list(eager.names):
+            try:
                 torch.jit.script(eager.module).save(str(path))  # type: ignore[no-untyped-call]
-                return
+                return ""
+            except Exception as error:  # noqa: BLE001 - what cannot be scripted is traced, and the trace is proved
+                why = first_line(error)
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         names = [inspect.Parameter(name, kind) for name in ("self", *eager.names)]
         named = type("Traced", (_Eager,), {"forward": _forward(inspect.Signature(names))})(eager.module, eager.names)
@@ -321,11 +233,12 @@ def _write_torchscript(eager: _Eager, spec: ModelSpec, path: Path) -> None:
             torch.jit.trace(named, example, check_trace=False).save(str(path))  # type: ignore[no-untyped-call]
         except Exception as error:
             raise ExportError(_cannot("torchscript", error)) from error
+    return f"it could not be scripted and was traced: {why}"
 
 
 def _forward(signature: inspect.Signature) -> Any:
     def forward(self: _Eager, *tensors: Tensor) -> Any:
-        answers = tuple(_flat(self.module(*tensors)))
+        answers = tuple(flat(self.module(*tensors)))
         return answers if len(answers) > 1 else answers[0]
 
     forward.__signature__ = signature  # type: ignore[attr-defined]  # tracing asks it for the names of the arguments
@@ -336,9 +249,10 @@ WRITERS = {"onnx": ("onnx_runtime", _write_onnx), "torchscript": ("torchscript",
 
 
 def _cannot(form: str, error: Exception) -> str:
+    (other,) = set(WRITERS) - {form}
     return (
         f"torch cannot write the module as {form}: {type(error).__name__}: {first_line(error)}; "
-        "replace the operation that it names, or try the other format"
+        f"take --format {other}, or replace in the module what this speaks of"
     )
 
 

@@ -82,9 +82,12 @@ class Figures:
 def question(config: LSTMConfig, weights: Weights, *others: tuple[str, Answer]) -> Question:
     """The batch for `config`, and what the equations with these weights and all `others` answer to it.
 
-    The rows are padded in turn with what `artefacts.batch` pads with and with `GARBAGE`.
+    Features lie about the mean that the network knows. The rows are padded in turn with what `artefacts.batch` pads with
+    and with `GARBAGE`.
     """
     inputs = artefacts.batch(config, ROWS, STEPS, lengths=LENGTHS)
+    if config.input == "features":
+        inputs["x"] += weights["input.mean"]
     for row in range(1, ROWS, 2):
         inputs["x"][row, LENGTHS[row] :] = GARBAGE[config.input]
     references: dict[str, Arrays] = {EQUATIONS: oracle.predict(config, weights, inputs)}

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import pytest
 
-from export import formats
-from export.onnx_writer import IR_VERSION, OPSET
+from export import formats, onnx_writer
+from export.onnx_graph import IR_VERSION, OPSET
 from models.config import LSTMConfig
 from serving import backends
 from serving.backends.base import Options
@@ -24,7 +24,14 @@ from tests.contract import artefacts
 
 CONFIG = artefacts.FEATURES
 WEIGHTS = artefacts.weights(CONFIG)
-MASK = 6  # nodes that set the padding of a head for every step to 0
+# Nodes over the count, by input, layers and directions: the ids of tokens are clipped, and a bias is looked up by step.
+OVER = {
+    f"{network}-values_per_step": nodes
+    for network, nodes in {
+        **{"tokens-1x1": 1, "tokens-1x2": 1, "tokens-2x1": 1, "tokens-2x2": 2, "tokens-3x2": 1},
+        "features-2x2": 1,  # only where a mean is far from 0
+    }.items()
+}
 
 
 def written(form: str, folder: Path, config: LSTMConfig = CONFIG) -> Path:
@@ -34,16 +41,21 @@ def written(form: str, folder: Path, config: LSTMConfig = CONFIG) -> Path:
     return path
 
 
+@pytest.mark.parametrize("far", [False, True], ids=["means near 0", "means far from 0"])
 @pytest.mark.parametrize("config", artefacts.CONFIGS, ids=artefacts.described)
-def test_onnx_is_one_lstm_a_layer_and_little_around(config: LSTMConfig, tmp_path: Path) -> None:
-    model = onnx.load(written("onnx", tmp_path, config))
+def test_onnx_is_one_lstm_a_layer_and_little_around(config: LSTMConfig, far: bool, tmp_path: Path) -> None:
+    weights = artefacts.weights(config)
+    if far and config.input == "features":
+        weights = artefacts.far_from_zero(weights)
+    onnx_writer.write(config, weights, tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version == IR_VERSION == 8
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", OPSET)]
     operators = [node.op_type for node in model.graph.node]
     assert operators.count("LSTM") == config.layers
-    mask = MASK if config.head == "values_per_step" else 0
-    assert len(operators) - config.layers <= 3 * config.layers + 12 + mask
+    assert operators.count("Sub") == (far and config.input == "features")
+    assert len(operators) - config.layers <= 3 * config.layers + 12 + OVER.get(artefacts.described(config), 0)
 
 
 def test_onnx_axes_are_named(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tests.contract.agreement import EQUATIONS, Question
 SEED = 11
 PLAN = training.Plan(learning_rate=0.05, rows=8, seed=SEED)
 CASES = 24  # three optimiser steps of 8, which move a weight by at most some 0.05 each
+PER_STEP = LSTMConfig(features=3, layers=1, hidden=artefacts.HIDDEN, head="values_per_step", outputs=2)
 MOVED = 0.05  # how far something in every array must have moved
 
 every_case = pytest.mark.parametrize(
@@ -62,6 +63,14 @@ def test_as_wide_as_the_reference_network(form: str, tmp_path: Path) -> None:
     """The company that a row has matters where a matrix product is cut into blocks, which 5 hidden units are not."""
     config = LSTMConfig(features=8, layers=2, hidden=64, outputs=9)
     asked = agreement.question(config, artefacts.weights(config))
+    agreement.check_file(form, formats.writer(form), asked, tmp_path)
+
+
+@pytest.mark.parametrize("config", [artefacts.FEATURES, PER_STEP], ids=artefacts.described)
+@pytest.mark.parametrize("form", formats.names())
+def test_means_far_from_zero_cost_no_digits(form: str, config: LSTMConfig, tmp_path: Path) -> None:
+    """A format may take the mean off after a product, where the mean is small; here it is thousands of scales."""
+    asked = agreement.question(config, artefacts.far_from_zero(artefacts.weights(config)))
     agreement.check_file(form, formats.writer(form), asked, tmp_path)
 
 

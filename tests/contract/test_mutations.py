@@ -30,7 +30,9 @@ PER_STEP = LSTMConfig(
 )
 LAST_STEP = dataclasses.replace(PER_STEP, head="classification")
 TOKENS = dataclasses.replace(artefacts.TOKENS, head="values")
-CONFIGS = (PER_STEP, LAST_STEP, TOKENS)
+# One layer of one direction, and inputs whose means are far from 0.
+FAR = dataclasses.replace(PER_STEP, layers=1, bidirectional=False)
+CONFIGS = (PER_STEP, LAST_STEP, TOKENS, FAR)
 
 CLASSES = {"torch": "TorchLSTM", "keras": "KerasLSTM"}
 FILES = {form: Path(export.__path__[0]) / f"{form}_writer.py" for form in formats.names()}
@@ -45,25 +47,40 @@ FAULTS: dict[str, dict[str, tuple[str, str]]] = {
         "bias-dropped": ("np.concatenate([b_input, b_hidden])", "np.concatenate([b_input, 0 * b_hidden])"),
         "bias-of-head-dropped": ("bias * scale + mean", "mean"),
         "state-swapped-in": ("h0, c0 = _states_in(", "c0, h0 = _states_in("),
-        "state-swapped-out": ('_states_out(graph, hn, "hn")', '_states_out(graph, cn, "hn")'),
+        "state-swapped-out": ("_states_out(graph, hn, cn)", "_states_out(graph, cn, hn)"),
         "state-reshaped-not-transposed": (
-            'graph.add("Transpose", [name], f"{name}_by_layer", perm=(1, 0, 2))',
-            'graph.add("Reshape", [name, graph.integers(4, -1, 5)], f"{name}_by_layer")',
+            'graph.add("Transpose", [both], "states_by_layer", perm=(1, 0, 2))',
+            'graph.add("Reshape", [both, graph.integers(8, -1, 5)], "states_by_layer")',
         ),
-        "layers-of-state-reversed": ("return layers\n", "return layers[::-1]\n"),
+        "layers-of-state-reversed": ("return h0s, c0s", "return h0s[::-1], c0s[::-1]"),
+        "state-of-one-layer-swapped-in": ("return [h0], [c0]", "return [c0], [h0]"),
+        "state-of-one-layer-swapped-out": ('((*hns, "hn"), (*cns, "cn"))', '((*cns, "hn"), (*hns, "cn"))'),
         "steps-not-masked": ("lengths, h0[layer]", '"", h0[layer]'),
         "padding-of-y-not-masked": (
-            '_zero_behind_lengths(graph, "values", y)',
-            'graph.add("Identity", ["values"], y)',
+            "np.zeros_like(bias)",
+            "bias",
         ),
-        "last-step-of-y-masked": ('"LessOrEqual"', '"Less"'),
+        "last-step-of-y-masked": (
+            '["lengths", steps',
+            '[graph.add("Sub", ["lengths", graph.integers(1)], "shorter"), steps',
+        ),
+        "first-step-behind-not-masked": ('"behind")', '"behind", exclusive=1)'),
         "directions-swapped": (
             "for direction in directions:",
             "for direction in reversed(directions):",
         ),
-        "head-reads-the-first-layer": ('f"layer{last}_hn"', '"layer0_hn"'),
+        "head-reads-the-first-layer": ('f"layer{config.layers - 1}_hn"', '"layer0_hn"'),
         "scale-of-input-dropped": (' / weights["input.scale"]', ""),
-        "mean-of-input-dropped": ('"input.mean", weights["input.mean"]', '"input.mean", 0 * weights["input.mean"]'),
+        "mean-of-input-dropped": ('w @ weights["input.mean"]', '0 * w @ weights["input.mean"]'),
+        "mean-of-input-dropped-when-far-from-0": (
+            '"input.mean", weights["input.mean"]',
+            '"input.mean", 0 * weights["input.mean"]',
+        ),
+        "mean-far-from-0-taken-off-after-the-product": ("_NEAR_ZERO = 4.0", "_NEAR_ZERO = np.inf"),
+        "last-states-reshaped-not-transposed": (
+            'graph.add("Transpose", [last], "head_x_by_direction", perm=(1, 0, 2))',
+            'graph.add("Reshape", [last, graph.integers(-1, 2, 5)], "head_x_by_direction")',
+        ),
         "scale-of-output-dropped": ("weight * scale[:, None]", "weight"),
         "ids-one-off": (
             'graph.constant("embedding", weights["embedding"])',
@@ -231,4 +248,5 @@ def check(component: str, module: Any, configs: Sequence[LSTMConfig], folder: Pa
 
 @functools.cache
 def asked(config: LSTMConfig) -> Question:
-    return agreement.question(config, artefacts.weights(config))
+    weights = artefacts.weights(config)
+    return agreement.question(config, artefacts.far_from_zero(weights) if config is FAR else weights)

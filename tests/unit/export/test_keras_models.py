@@ -154,10 +154,22 @@ class Doubled(layers.Layer):  # type: ignore[misc]
                 layers.Lambda(lambda x: x + 1, output_shape=(None, 8)), layers.LSTM(16), layers.Dense(3)
             ),
             "savedmodel",
-            "a Lambda layer is code and is not run",
+            "A Lambda layer is code and is not run",
+        ),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((None, 8), batch_size=4), layers.LSTM(16, stateful=True), layers.Dense(3)]
+            ),
+            "savedmodel",
+            "let a state be an input and an output",
+        ),
+        (
+            lambda: sequential(layers.LSTM(16, return_sequences=True), layers.LSTM(12), layers.Dense(3)),
+            "onnx",
+            "this model is none: its LSTM layers are 12 and 16 wide",
         ),
     ],
-    ids=["onnx of another", "lambda"],
+    ids=["onnx of another", "lambda", "stateful", "unequal"],
 )
 def test_what_cannot_be_exported_says_why(
     build: Callable[[], Any], form: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -188,6 +200,39 @@ def test_a_layer_of_ones_own_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().err
     assert "Doubled" in said
     assert "model.export" in said
+
+
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (
+            lambda: sequential(layers.LSTM(16, return_sequences=True), layers.LSTM(12), layers.Dense(3)),
+            "since its LSTM layers are 12 and 16 wide",
+        ),
+        (lambda: sequential(layers.LSTM(16, activation="relu"), layers.Dense(3)), "is another LSTM than the usual one"),
+        (
+            lambda: sequential(layers.LSTM(16), layers.BatchNormalization(), layers.Dense(3)),
+            "it has a BatchNormalization",
+        ),
+        (
+            lambda: sequential(layers.LSTM(16), layers.Dense(3, "sigmoid")),
+            "something else than a plain stack of its parts",
+        ),
+    ],
+    ids=["unequal", "relu", "norm", "sigmoid"],
+)
+def test_why_a_model_is_not_plain_is_told(
+    build: Callable[[], Any], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(build(), tmp_path) == 0
+    assert why in capsys.readouterr().out.splitlines()[0]
+
+
+def test_weights_alone_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.weights.h5"
+    sequential(layers.LSTM(16), layers.Dense(3)).save_weights(path)
+    assert main(["keras", str(path), "--format", "all", "--repository", str(tmp_path / "r"), "--name", "m"]) == 2
+    assert "Give a whole model" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_or_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

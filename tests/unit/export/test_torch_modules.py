@@ -113,6 +113,31 @@ def test_looks_are_not_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "a module of its own" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [
+        ("Unequal", "since its LSTM layers are 12 and 16 wide, and the canonical state has one width"),
+        ("Rectified", "since it has a ReLU beside LSTM and linear layers"),
+        ("Looks", "since it computes something else than a plain stack of its parts"),
+    ],
+)
+def test_why_a_module_is_not_plain_is_told(
+    network: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(network, repository=tmp_path, form="torchscript") == 0
+    assert why in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_size_that_was_stated_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("FourRows", "--shape", "x:4,-1,8", repository=tmp_path) == 0
+    assert "since --output or a hint was given; one row at a time" in capsys.readouterr().out
+
+
+def test_a_branch_on_a_sum_is_not_taken_for_a_plain_stack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("BranchOnTheFirstRow", repository=tmp_path, form="torchscript") == 2
+    assert "has been baked in" in capsys.readouterr().err
+
+
 def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
     assert export("Branch", repository=tmp_path, form="torchscript", x="x:FP32[1,-1,8]") == 0
 
@@ -134,8 +159,32 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
             "Plain",
             ("--input", "extra:FP32[-1,2]"),
             "onnx",
-            "the module does not run on what --input says",
+            "the network does not run on what --input says",
         ),
+        ("NormedInTraining", (), "torchscript", "answers in training mode: norm (BatchNorm1d) stays in it"),
+        ("NormedInTraining", (), "onnx", "a file is served in evaluation mode"),
+        ("GoesBackToTraining", (), "torchscript", "it (GoesBackToTraining) stays in it after module.eval()"),
+        (
+            "Drawn",
+            (),
+            "torchscript",
+            "answers the same inputs differently the second time: it draws something at random",
+        ),
+        ("Remembers", (), "torchscript", "let a state be an input and an output"),
+        ("Sorted", ("--input", "lengths:INT64[-1]"), "torchscript", "pack_padded_sequence with enforce_sorted=False"),
+        ("CountedInPython", (), "torchscript", "or a number of Python (len(x)), has been baked in"),
+        ("CountedInPython", (), "torchscript", "was traced: forward takes x, unused and the inputs are x"),
+        (
+            "RowByRow",
+            (),
+            "torchscript",
+            "RuntimeError: Expected 9 elements in a list but found 5; a size was a number of",
+        ),
+        ("RowByRow", (), "onnx", "has frozen a size that the network leaves free: y has shape [9, 3] in the file"),
+        ("StepByStep", (), "onnx", "or a loop of Python over an axis was unrolled: compute sizes from the tensors"),
+        ("Distances", (), "onnx", "with other rounding; allow it with --tolerance"),
+        ("FourRows", (), "onnx", "state the one that it takes: --shape NAME:SIZES"),
+        ("Unequal", (), "savedmodel", "this module is none: its LSTM layers are 12 and 16 wide"),
     ],
 )
 def test_what_cannot_be_exported_says_why(
@@ -167,7 +216,7 @@ def test_inputs_that_are_no_tensors(text: str, tmp_path: Path, capsys: pytest.Ca
 def test_inputs_that_the_module_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for x in ("x:FP32[-1,-1,9]", "x:INT64[-1,-1]"):
         assert export("Plain", repository=tmp_path, x=x) == 2
-        assert "the module does not run on what --input says" in capsys.readouterr().err
+        assert "the network does not run on what --input says" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("flags", "x"), [((), "x:FP32[-1,30,8]"), (("--output", "logits"), X), (("--rows", "x=0"), X)])

@@ -97,6 +97,122 @@ class Sampled(Plain):
         return {"y": super().forward(x)}
 
 
+class NormedInTraining(Plain):
+    """Keeps its batch norm in training mode, where rows touch each other; a file is put into evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(16)
+
+    def eval(self) -> NormedInTraining:
+        super().eval()
+        self.norm.train()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(self.rnn(x)[0][:, -1]))
+
+
+class GoesBackToTraining(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        self.train()
+        return super().forward(x)
+
+
+class Drawn(Plain):
+    """Dropout that stays on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+
+class Remembers(Plain):
+    """Its state is kept in the module, not handed over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, self.state = self.rnn(x, self.state)
+        return self.out(steps[:, -1])
+
+
+class Sorted(Plain):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=True)
+        return self.out(self.rnn(packed)[1][0][-1])
+
+
+class CountedInPython(Plain):
+    def forward(self, x: Tensor, *unused: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y - y.sum(0) / len(x)
+
+
+class RowByRow(Plain):
+    def forward(self, x: Tensor, *unused: Tensor) -> Tensor:
+        each = [self.out(self.rnn(row[None])[0][0, -1]) for row in x]
+        return torch.stack([y - sum(each) / len(each) for y in each])
+
+
+class StepByStep(nn.Module):
+    """A loop of Python over the steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.LSTMCell(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = x.new_zeros(x.shape[0], 16)
+        for step in range(x.shape[1]):
+            h, c = self.cell(x[:, step], (h, c))
+        return self.out(h)
+
+
+class Distances(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return torch.cdist(y, y)
+
+
+class FourRows(Plain):
+    """Its first state is for four rows, whoever asks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros(2, 4, 16)
+        return self.out(self.rnn(x, (state, state))[0][:, -1])
+
+
+class Unequal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LSTM(8, 16, batch_first=True), nn.LSTM(16, 12, batch_first=True)
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.second(self.first(x)[0])[0][:, -1])
+
+
+class Rectified(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.positive = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.positive(super().forward(x))
+
+
+class BranchOnTheFirstRow(Plain):
+    """Plain for three random batches of eight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if float(x[0].sum()) > 0:
+            y = y * 2
+        return y
+
+
 def no_module() -> int:
     return 7
 

@@ -1,0 +1,50 @@
+"""What makes a network a plain stack of LSTM and linear layers, whichever framework it is of; `plain_torch`, `plain_keras`.
+
+Nothing is recognised by its looks alone: a network counts as plain only if the canonical network with its weights gives its
+answers. One fact that surprises: a few random inputs do not show that, since a branch of Python that looks at a sum takes
+the same way for many of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.config import LSTMConfig
+
+TOLD_MORE = "--output or a hint was given"
+ANSWERS_DIFFERENTLY = (
+    "it computes something else than a plain stack of its parts (another activation, another step than the last, an operation "
+    "between the layers)"
+)
+SAME = 1e-6  # a network that is a plain stack differs from the canonical one by rounding alone
+
+
+def usual_and_unusual(config: LSTMConfig, steps: int | None = None, first_id: int = 0) -> Iterator[npt.NDArray[Any]]:
+    """`x` for several numbers of rows and steps, of either sign and larger too: a branch of Python hides from a few values."""
+    generator = np.random.default_rng(5)
+    for rows, length in ((1, steps or 1), (3, steps or 7), (2, steps or 24)):
+        if config.input == "tokens":
+            yield generator.integers(first_id, config.vocabulary, (rows, length))
+            continue
+        x = generator.normal(size=(rows, length, config.features)).astype(np.float32)
+        yield from (x, -x, np.abs(x), -np.abs(x), 10 * x)
+
+
+def why_not(inputs: int, linear: int, embeddings: int, widths: Set[int], directions: Set[int]) -> str:
+    """Why a network of so many parts, with LSTM layers of these widths and directions, is no plain stack; empty if it may be."""
+    if inputs != 1 or not widths or linear != 1 or embeddings > 1:
+        return (
+            "a plain stack has one input, LSTM layers, one linear layer and at most one embedding; here there are: inputs "
+            f"{inputs}, {'' if widths else 'no LSTM, '}linear layers {linear}, embeddings {embeddings}"
+        )
+    if len(widths) > 1:
+        return (
+            f"its LSTM layers are {' and '.join(map(str, sorted(widths)))} wide, and the canonical state has one width"
+        )
+    if len(directions) > 1:
+        return "some of its LSTM layers have one direction and some two"
+    return ""

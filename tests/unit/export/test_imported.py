@@ -1,0 +1,99 @@
+"""`lstm-export import`: what is said of a file that cannot be served, or not in batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from export.__main__ import main
+from tests.unit.export import user_networks
+
+X, LENGTHS, Y = ("--input", "x:FP32[-1,-1,8]"), ("--input", "lengths:INT64[-1]"), ("--output", "y:FP32[-1,3]")
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0, :3] + torch.randn_like(x[:, 0, :3])
+
+
+class InOrder(nn.Module):
+    """Refuses rows that are not sorted by their length."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=True)
+        return nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)[0][:, 0, :3]
+
+
+def scripted(module: nn.Module, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that torch.jit is deprecated, and what it warns of its own making
+        torch.jit.script(module).save(str(path))  # type: ignore[no-untyped-call]
+
+
+def traced(module: nn.Module, rows: int, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = torch.zeros(rows, 9, 8)
+        torch.jit.trace(module.eval(), example, check_trace=False).save(str(path))  # type: ignore[no-untyped-call]
+
+
+def of_weights(path: Path) -> None:
+    torch.save(user_networks.Plain().state_dict(), path)
+
+
+def one_node(path: Path, operator: str, domain: str, opset: int) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"], domain=domain)], "one", [x], [y])
+    opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "flags", "said"),
+    [
+        ("m.pt", of_weights, (*X, *Y), "weights need their module beside them, so take lstm-export module"),
+        ("m.keras", Path.touch, (), "goes by lstm-export keras FILE"),
+        ("m.safetensors", Path.touch, (), "--weights FILE"),
+        ("m.bin", Path.touch, (), "ends in '.bin'; known are .onnx"),
+        ("m.pt", lambda path: scripted(Noisy(), path), (*X, *Y), "draws something at random or keeps something"),
+        ("m.pt", lambda path: scripted(InOrder(), path), (*X, *LENGTHS, *Y), "enforce_sorted=False"),
+        (
+            "m.pt",
+            lambda path: traced(user_networks.StepByStep(), 2, path),
+            (*X, *Y),
+            "index 5 out of range for tensor of size [3, 5, 8] at dimension 1; state the sizes",
+        ),
+        ("m.onnx", lambda path: one_node(path, "Mine", "my.domain", 17), (), "export it again with operators of ONNX"),
+        ("m.onnx", lambda path: one_node(path, "Relu", "", 99), (), "export it again with opset_version=17"),
+    ],
+    ids=["weights", "keras", "safetensors", "unknown", "random", "sorted", "unrolled", "operator", "opset"],
+)
+def test_what_cannot_be_imported_says_what_to_do(
+    name: str,
+    write: Callable[[Path], None],
+    flags: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(tmp_path / name)
+    assert imported(tmp_path, name, *flags) == 2
+    assert said in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "r").rglob("*") if path.is_file()]
+
+
+def test_a_fixed_number_of_rows_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    traced(user_networks.FourRows(), 4, tmp_path / "m.pt")
+    assert imported(tmp_path, "m.pt", "--input", "x:FP32[4,-1,8]", *Y) == 0
+    assert "because their number is fixed in the file" in capsys.readouterr().out
+
+
+def imported(folder: Path, name: str, *flags: str) -> int:
+    return main(["import", str(folder / name), *flags, "--repository", str(folder / "r"), "--name", "m"])
