@@ -6,35 +6,28 @@ mode, so a module that answers in training mode (batch norm, dropout) would answ
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib
-import inspect
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from export import foreign, formats, plain
 from export.errors import ExportError
 from export.foreign import Advice, Target
-from export.plain_torch import flat, recognise
+from export.plain_torch import recognise
 from export.publish import Version, publish
+from export.torch_files import WRITERS, Eager
 from models.checkpoint import Checkpoint
 from serving import findings
-from serving.backends.base import first_line
 from serving.findings import Hints
 from serving.signature import Stated
-from serving.spec import ModelSpec, Tensors
 
-OPSET = 17
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 
 
@@ -86,7 +79,7 @@ def publish_module(
     if any(parameter.device.type != "cpu" for parameter in module.parameters()):
         raise ExportError("the module's weights are not on the CPU; let the factory leave them there")
     _refuse_training(module)
-    eager = _Eager(module, tuple(inputs))
+    eager = Eager(module, tuple(inputs))
     try:
         answers = foreign.first_answers(eager.run, inputs, hints, "--input")
     finally:
@@ -163,101 +156,9 @@ def _load_weights(module: nn.Module, path: Path) -> None:
         raise ExportError(f"{path} does not fit the module: {error}") from error
 
 
-class _Eager(nn.Module):
-    """The module with its arguments by name and its results as one flat tuple; what torch's own exporters are given."""
-
-    def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.module = module
-        self.names = names
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(flat(self.module(*tensors)))
-
-    def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
-        with torch.inference_mode():
-            return [tensor.numpy() for tensor in self(*self.tensors(sent))]
-
-    def tensors(self, sent: Tensors) -> tuple[Tensor, ...]:
-        return tuple(torch.tensor(sent[name]) for name in self.names)
-
-
 def _digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else bytes(1))
     return digest.hexdigest()
-
-
-def _write_onnx(eager: _Eager, spec: ModelSpec, path: Path) -> str:
-    tensors = (*spec.inputs, *spec.outputs)
-    axes = {t.name: [axis for axis, size in enumerate(t.file_shape) if size == -1] for t in tensors}
-    with _quiet():
-        try:
-            torch.onnx.export(
-                eager,
-                eager.tensors(foreign.example(spec, 2, 9)),
-                str(path),
-                input_names=[tensor.name for tensor in spec.inputs],
-                output_names=[tensor.name for tensor in spec.outputs],
-                dynamic_axes={name: free for name, free in axes.items() if free},
-                opset_version=OPSET,
-                dynamo=False,
-            )
-        except Exception as error:
-            raise ExportError(_cannot("onnx", error)) from error
-    return ""
-
-
-def _write_torchscript(eager: _Eager, spec: ModelSpec, path: Path) -> str:
-    """Scripted where its arguments have the names of the inputs and it returns tensors unnested, else traced."""
-    arguments = list(inspect.signature(eager.module.forward).parameters)
-    answer = eager.module(*eager.tensors(foreign.example(spec, 2, 9)))
-    unnested = isinstance(answer, Tensor) or all(isinstance(part, Tensor) for part in answer)
-    why = f"forward takes {', '.join(arguments)} and the inputs are {', '.join(eager.names)}"
-    with _quiet():
-        if not unnested:
-            why = "forward returns tuples within tuples"
-        elif arguments == list(eager.names):
-            try:
-                torch.jit.script(eager.module).save(str(path))  # type: ignore[no-untyped-call]
-                return ""
-            except Exception as error:  # noqa: BLE001 - what cannot be scripted is traced, and the trace is proved
-                why = first_line(error)
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        names = [inspect.Parameter(name, kind) for name in ("self", *eager.names)]
-        named = type("Traced", (_Eager,), {"forward": _forward(inspect.Signature(names))})(eager.module, eager.names)
-        try:
-            example = eager.tensors(foreign.example(spec, 2, 9))
-            torch.jit.trace(named, example, check_trace=False).save(str(path))  # type: ignore[no-untyped-call]
-        except Exception as error:
-            raise ExportError(_cannot("torchscript", error)) from error
-    return f"it could not be scripted and was traced: {why}"
-
-
-def _forward(signature: inspect.Signature) -> Any:
-    def forward(self: _Eager, *tensors: Tensor) -> Any:
-        answers = tuple(flat(self.module(*tensors)))
-        return answers if len(answers) > 1 else answers[0]
-
-    forward.__signature__ = signature  # type: ignore[attr-defined]  # tracing asks it for the names of the arguments
-    return forward
-
-
-WRITERS = {"onnx": ("onnx_runtime", _write_onnx), "torchscript": ("torchscript", _write_torchscript)}
-
-
-def _cannot(form: str, error: Exception) -> str:
-    (other,) = set(WRITERS) - {form}
-    return (
-        f"torch cannot write the module as {form}: {type(error).__name__}: {first_line(error)}; "
-        f"take --format {other}, or replace in the module what this speaks of"
-    )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -195,6 +195,15 @@ def test_what_cannot_be_exported_says_why(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_what_torch_cannot_write_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Torch prints the whole graph then, past Python."""
+    assert export("NormedByTheBatch", repository=tmp_path, form="onnx") == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "batch_size and channel_size must be non-None" in said.err
+    assert "take --format torchscript" in said.err
+
+
 def test_weights_of_another_network(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export("TimeFirst", "--weights", str(weights), repository=tmp_path / "r") == 2
     assert "plain.safetensors does not fit the module" in capsys.readouterr().err
