@@ -145,15 +145,7 @@ def _head(graph: Graph, config: LSTMConfig, weights: Weights) -> None:
         kept = graph.stored["head.weight"]
         matrix = graph.matrix("head.weight", kept.array.T, None if kept.scale is None else kept.scale.T)
     else:
-        matrix = graph.constant("head.weight", weight.astype(np.float32).T)  # [directions * hidden, outputs]
-    if config.head == "values_per_step" and _sums_up(graph, config, weights):
-        product = weight.astype(np.float32).T.reshape(config.directions, config.hidden, -1)
-        by_direction = graph.constant("head.weight", product)
-        values = graph.add(
-            "Einsum", [f"layer{config.layers - 1}_y", by_direction], "head_product", equation="sdrh,dho->rso"
-        )
-        graph.add("Add", [values, _bias_by_step(graph, bias.astype(np.float32), axis_of_steps=1)], "y")
-        return
+        matrix = graph.constant("head.weight", weight.astype(np.float32).T)  # [hidden * directions, outputs]
     if config.head == "values_per_step":
         _values_per_step(graph, config, weights, matrix, bias.astype(np.float32))
         return
@@ -173,13 +165,6 @@ def _last_states(graph: Graph, config: LSTMConfig) -> str:
         return graph.add("Squeeze", [last, graph.integers(0)], "head_x")
     by_row = "hn" if config.layers == 1 else graph.add("Transpose", [last], "head_x_by_direction", perm=(1, 0, 2))
     return graph.add("Reshape", [by_row, graph.integers(0, -1)], "head_x")
-
-
-def _sums_up(graph: Graph, config: LSTMConfig, weights: Weights) -> bool:
-    """Whether so much comes before the first layer that the head is one `Einsum`, 1 us slower, in place of three nodes."""
-    if graph.stored:
-        return False
-    return config.input == "tokens" or (config.bidirectional and not _mean_in_bias(graph, config, weights))
 
 
 def _scaled_product(graph: Graph, weights: Weights, h: str, matrix: str) -> str:

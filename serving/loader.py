@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from serving import backends, completion, config, findings, golden, placement, warmup
-from serving.backends.base import Backend
+from serving.backends.base import Backend, first_line
 from serving.batcher import Guard
 from serving.devices import CPU
-from serving.errors import BackendUnavailable, RepositoryError, StartupError, VerificationFailed
+from serving.errors import BackendUnavailable, RepositoryError, ServingError, StartupError, VerificationFailed
 from serving.layout import laid_out
 from serving.metrics import ModelMetrics
 from serving.model import Model
@@ -203,6 +203,12 @@ def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[st
     except findings.Unclear as error:
         raise RepositoryError(
             f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"
+        ) from error
+    except ServingError:
+        raise
+    except Exception as error:  # whatever a runtime raises
+        raise RepositoryError(
+            f"{artifact} ran on some rows and not on others, so nothing is proved of them: {first_line(error)}"
         ) from error
 
 
