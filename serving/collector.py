@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from serving.entries import Entry
-from serving.manager import ModelManager
+from serving.manager import LOAD_FAILURES, ModelManager
 from serving.timeline import STAGES
 
 LABELS = ["model", "version", "backend"]
@@ -33,7 +33,7 @@ class Collector:
         yield from _counts(entries)
         yield from _states(entries)
         yield from _measured(entries)
-        yield from self._changes()
+        yield from self._changes(entries)
         yield from self._shadows()
         yield _counter(
             "requests_refused",
@@ -42,7 +42,9 @@ class Collector:
             (((code,), count) for code, count in list(self._refused.items())),
         )
 
-    def _changes(self) -> Iterator[Metric]:
+    def _changes(self, entries: Iterable[Entry]) -> Iterator[Metric]:
+        # A rate sees the first failure only of a counter that was there before.
+        known = [(e.name, e.version, reason) for e in entries if e.model for reason in LOAD_FAILURES]
         yield _counter(
             "backend_swaps",
             "Times that another backend or device began to answer for a version, and why.",
@@ -53,7 +55,7 @@ class Collector:
             "model_load_failures",
             "Loads that failed, and why; what served before serves on.",
             ["model", "version", "reason"],
-            list(self._manager.load_failures.items()),
+            ({**dict.fromkeys(known, 0), **self._manager.load_failures}).items(),
         )
 
     def _shadows(self) -> Iterator[Metric]:
@@ -135,6 +137,8 @@ def _states(entries: Iterable[Entry]) -> Iterator[Metric]:
         state.add_metric([*values, str(entry.verified).lower(), entry.state], 1)
         if entry.model:
             depth.add_metric(values, entry.queue_depth())
+            if entry.backend not in entry.broken:
+                stood_in.add_metric(values, 0)
         for broken in entry.broken:
             stood_in.add_metric([entry.name, entry.version, broken], 1)
     yield from (depth, state, stood_in)

@@ -18,13 +18,17 @@ from collections.abc import Callable, Iterator, Mapping
 from serving import failover, memory
 from serving.entries import Entry, Known, because, parse_version
 from serving.errors import (
+    BackendUnavailable,
     InvalidRequest,
     LoadFailed,
+    ModelConfigError,
     NotInRepository,
     NotReady,
+    RepositoryError,
     ServingError,
     UnknownModel,
     UnknownVersion,
+    VerificationFailed,
 )
 from serving.model import Lease, Model
 from serving.plan import Pending
@@ -33,13 +37,16 @@ from serving.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
-# The label of a failed load, in few values; what is not named here is a fault of ours.
-LOAD_FAILURES: Mapping[str, str] = {
-    "ModelConfigError": "config",
-    "RepositoryError": "repository",
-    "BackendUnavailable": "backend_unavailable",
-    "VerificationFailed": "verification",
-    "NotInRepository": "not_in_repository",
+# How a failed load is counted.
+LOAD_FAILURES = ("config", "repository", "backend_unavailable", "verification", "system", "shadow", "internal")
+_KINDS: Mapping[type[Exception], str] = {
+    ModelConfigError: "config",
+    NotInRepository: "repository",
+    RepositoryError: "repository",
+    BackendUnavailable: "backend_unavailable",
+    VerificationFailed: "verification",
+    OSError: "system",
+    MemoryError: "system",
 }
 
 
@@ -188,9 +195,7 @@ class ModelManager:
         if isinstance(error, NotInRepository) and self._started:
             return error  # a name that a client has made up
         reason = str(error) or type(error).__name__
-        kind = LOAD_FAILURES.get(
-            type(error).__name__, "system" if isinstance(error, OSError | MemoryError) else "internal"
-        )
+        kind = next((kind for known_kind, kind in _KINDS.items() if isinstance(error, known_kind)), "internal")
         if kind == "internal":
             log.error("loading failed in a way that was not foreseen", exc_info=error)
         with self._lock:

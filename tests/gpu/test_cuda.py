@@ -12,7 +12,7 @@ from models.config import LSTMConfig
 from serving import backends, golden
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable
-from serving.loader import TF32_TOLERANCE
+from serving.golden import TF32_TOLERANCE
 from tests import oracle
 from tests.contract import artefacts
 from tests.gpu.conftest import DEVICE, write_version
