@@ -20,7 +20,7 @@ from serving.loader import Wanted
 from serving.manager import ModelManager
 from serving.metrics import ModelMetrics
 from serving.overrides import Override
-from serving.placement import Placement
+from serving.placement import Measurements, Placement
 from serving.repository import Repository
 from serving.routing import Routes
 from serving.shadow import Shadow, ShadowCounts, Yielding, fits
@@ -49,6 +49,7 @@ class RepositoryControl:
         self._placement = placement
         self._mode = mode
         self._failures = failures
+        self._measure = Measurements(allow_tf32=placement.allow_tf32)
         self._acted_on: polling.Seen = {}
 
     def start(self, names: Sequence[str] = ()) -> None:
@@ -168,6 +169,7 @@ class RepositoryControl:
                     placement=self._placement,
                     metrics=known.counts(str(number)),
                     repository=repository,
+                    measure=self._measure,
                     failures=self._failures,
                 )
                 self._manager.install(known, loader.load(wanted), why, identity)
@@ -217,6 +219,7 @@ class RepositoryControl:
                     placement=placement,
                     metrics=lambda backend: ModelMetrics(),
                     repository=repository,
+                    measure=self._measure,
                     wrap=lambda backend: Yielding(backend, lambda: self._manager.waiting(known.name)),
                 )
             )

@@ -20,7 +20,7 @@ from serving.errors import BackendUnavailable, RepositoryError, ServingError, St
 from serving.layout import laid_out
 from serving.metrics import ModelMetrics
 from serving.model import Model
-from serving.placement import Order, Placement, order
+from serving.placement import Measure, Order, Placement, order
 from serving.ranking import Candidate, table
 from serving.repository import Repository, VersionFolder
 from serving.spec import ModelSpec
@@ -43,6 +43,7 @@ class Wanted:
     placement: Placement
     metrics: Callable[[str], ModelMetrics]
     repository: Repository
+    measure: Measure | None = None
     failures: int = 3
     wrap: Callable[[Backend], Backend] | None = None
 
@@ -57,7 +58,7 @@ def load(wanted: Wanted) -> Model:
     began = time.monotonic()
     missing = ""
     try:
-        chosen = order(wanted.choices, wanted.placement, wanted.folder)
+        chosen = order(wanted.choices, wanted.placement, wanted.folder, wanted.measure)
     except BackendUnavailable as error:
         spares = placement.spares(wanted.choices, wanted.placement, wanted.folder)
         if not spares:

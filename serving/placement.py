@@ -8,9 +8,10 @@ requests answered by whatever else the version holds.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Literal
 
 from serving import backends, measuring, ranking
@@ -70,6 +71,30 @@ class Order:
 Measure = Callable[[VersionFolder, Sequence[Candidate]], Sequence[Measured]]
 
 
+class Measurements:
+    """Measures, and remembers: networks of one signature whose files have the same sizes take the same time.
+
+    So a version that brings new weights, or is loaded again, is not measured again. Called from any loader thread.
+    """
+
+    def __init__(self, *, allow_tf32: bool) -> None:
+        self._allow_tf32 = allow_tf32
+        self._lock = threading.Lock()
+        self._known: dict[object, Sequence[Measured]] = {}
+
+    def __call__(self, folder: VersionFolder, candidates: Sequence[Candidate]) -> Sequence[Measured]:
+        spec = folder.spec()
+        sizes = tuple((name, _bytes(folder.artifact(name))) for name in folder.formats())
+        key = (tuple(candidates), spec.inputs, spec.outputs, sizes)
+        with self._lock:  # measured one after the other, or they would be in each other's way
+            if key not in self._known:
+                found = measuring.measure(folder, candidates, allow_tf32=self._allow_tf32)
+                if any(one.failed for one in found):
+                    return found
+                self._known[key] = found
+            return self._known[key]
+
+
 def order(choices: Choices, placement: Placement, folder: VersionFolder, measure: Measure | None = None) -> Order:
     """Who serves a version; with `auto` that is measured where there is more than one way, which takes seconds.
 
@@ -86,8 +111,8 @@ def order(choices: Choices, placement: Placement, folder: VersionFolder, measure
     if backend == AUTO and folder.described:
         possible = _possible(ranking.candidates(names, devices, threads, measuring.cpus_here()))
         if len(possible) > 1:
-            figures = measure or functools.partial(measuring.measure, allow_tf32=placement.allow_tf32)
-            measured = tuple(ranking.ranked(figures(folder, possible), placement.optimize_for))
+            figures = (measure or Measurements(allow_tf32=placement.allow_tf32))(folder, possible)
+            measured = tuple(ranking.ranked(figures, placement.optimize_for))
             # Where none could be measured, loading them in turn says why, or shows that the machine was merely busy.
             first = tuple(one.candidate for one in measured if not one.failed) or tuple(possible)
         else:
@@ -180,3 +205,8 @@ def _once(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     for candidate in candidates:
         seen.setdefault((candidate.backend, candidate.device), candidate)
     return tuple(seen.values())
+
+
+def _bytes(artifact: Path) -> int:
+    files = artifact.rglob("*") if artifact.is_dir() else [artifact]
+    return sum(file.stat().st_size for file in files if file.is_file())

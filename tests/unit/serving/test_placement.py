@@ -95,6 +95,29 @@ def test_auto_takes_what_was_measured_to_be_best(tmp_path: Path) -> None:
     assert told(order(folder, wishes=Placement(threads=1), measured=none).first) == [f"{name}x1" for name in ALL]
 
 
+def test_what_was_measured_is_remembered_until_files_of_other_sizes_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measure(folder: VersionFolder, candidates: Sequence[Candidate], *, allow_tf32: bool) -> list[Measured]:
+        asked.append(folder.number)
+        return [Measured(candidate, {1: 1e-5}) for candidate in candidates]
+
+    monkeypatch.setattr(placement.measuring, "measure", measure)
+    first, second = (VersionFolder(number, fake_models.write(tmp_path, version=number)) for number in (1, 2))
+    (third := VersionFolder(3, fake_models.write(tmp_path, version=3))).artifact("fake").write_text(
+        '{"delay_seconds": 0.25}'
+    )
+    candidates = [Candidate("fake", "cpu", 1)]
+    measurements = placement.Measurements(allow_tf32=False)
+    assert [measurements(folder, candidates) for folder in (first, second, first)] == [
+        measurements(first, candidates)
+    ] * 3
+    measurements(third, candidates)
+    assert asked == [1, 3]
+
+
 def test_one_way_alone_is_not_measured(tmp_path: Path) -> None:
     made = order(version(tmp_path, ("onnx_runtime",)), wishes=Placement(threads=1))
     assert told(made.all) == ["onnx_runtimex1"]
