@@ -71,6 +71,7 @@ class Known:
     def __init__(self, name: str) -> None:
         self.name = name
         self.loading = threading.RLock()
+        self.holders = 0  # threads that hold it or wait for it
         self.entries: dict[str, Entry] = {}
         self.overrides: list[Override] = []  # files that were sent, and that something here was loaded from
         self.routes = Routes()
