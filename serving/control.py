@@ -15,7 +15,7 @@ from pathlib import Path
 from serving import config, loader, overrides, polling
 from serving.config import Choices
 from serving.entries import Entry, Known
-from serving.errors import ControlDisabled, InvalidRequest, NotInRepository, RepositoryError, ServingError
+from serving.errors import ControlDisabled, InvalidRequest, NotInRepository, NotReady, RepositoryError, ServingError
 from serving.loader import Wanted
 from serving.manager import ModelManager
 from serving.metrics import ModelMetrics
@@ -48,6 +48,7 @@ class RepositoryControl:
         self._placement = placement
         self._mode = mode
         self._failures = failures
+        self._acted_on: polling.Seen = {}
 
     def start(self, names: Sequence[str] = ()) -> None:
         """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
@@ -56,6 +57,8 @@ class RepositoryControl:
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             return
+        with contextlib.suppress(OSError):  # what could not be looked at now is loaded again when it can be
+            self._acted_on = self._look()  # before anything is loaded: what changes meanwhile is a change
         for name in there if self._mode != "explicit" or EVERY_MODEL in names else names:
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
@@ -93,7 +96,7 @@ class RepositoryControl:
 
     def poll(self, seconds: float) -> None:
         """Follows what changes in the repository, until the server leaves."""
-        acted_on = before = self._look()
+        acted_on = before = self._acted_on
         while not self._manager.closing.wait(seconds):
             try:
                 now = self._look()
@@ -171,6 +174,8 @@ class RepositoryControl:
                     failures=self._failures,
                 )
                 self._manager.install(known, loader.load(wanted), why, identity)
+            except NotReady:  # the server leaves
+                raise
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
                 failed = self._manager.refuse(known, str(number), error)
         if failed:

@@ -148,7 +148,11 @@ class Failover:
             self.broken[candidate] = time.monotonic()
             log.warning("%s cannot stand in: %s", candidate, error, extra={"fields": self._fields()})
             return False
-        if not self._stand_in(model, instead_of, why, note):
+        try:
+            stands_in = self._stand_in(model, instead_of, why, note)
+        except NotReady:  # the server leaves
+            stands_in = False
+        if not stands_in:
             self.stop()
             return False
         self._serving = model
