@@ -44,7 +44,8 @@ class Collector:
 
     def _changes(self, entries: Iterable[Entry]) -> Iterator[Metric]:
         # A rate sees the first failure only of a counter that was there before.
-        known = [(e.name, e.version, reason) for e in entries if e.model for reason in LOAD_FAILURES]
+        loaded = {(e.name, version) for e in entries if e.model for version in (e.version, "")}
+        known = [(*each, reason) for each in sorted(loaded) for reason in LOAD_FAILURES]
         yield _counter(
             "backend_swaps",
             "Times that another backend or device began to answer for a version, and why.",

@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from serving import config, loader, polling
+from serving import config, loader, overrides, polling
 from serving.config import Choices
 from serving.entries import Entry, Known
-from serving.errors import ControlDisabled, InvalidRequest, NotInRepository, RepositoryError, ServingError
+from serving.errors import ControlDisabled, InvalidRequest, NotInRepository, NotReady, RepositoryError, ServingError
 from serving.loader import Wanted
 from serving.manager import ModelManager
 from serving.metrics import ModelMetrics
-from serving.overrides import Override
 from serving.placement import Measurements, Placement
 from serving.repository import Repository
 from serving.routing import Routes
@@ -55,40 +54,45 @@ class RepositoryControl:
     def start(self, names: Sequence[str] = ()) -> None:
         """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
         try:
-            self._acted_on = self._look()
+            there = self._repository.models()
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             return
-        there = sorted(self._acted_on)
+        with contextlib.suppress(OSError):  # what could not be looked at now is loaded again when it can be
+            self._acted_on = self._look()  # before anything is loaded: what changes meanwhile is a change
         for name in there if self._mode != "explicit" or EVERY_MODEL in names else names:
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
         self._manager.started()
 
-    def load(self, name: str, override: Override | None = None) -> None:
+    def load(self, name: str, configuration: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
         """Loads a model as a client asks; returns when it can answer. Nothing happens if nothing has changed.
 
-        Raises `ControlDisabled`, `InvalidRequest`, `NotInRepository`, `NotReady` when the server leaves, or `LoadFailed`, and
-        then what served before serves on.
+        `configuration` is a ModelConfig as JSON, in place of the file; `files` maps `VERSION/PATH` to contents. Raises
+        `ControlDisabled`, `InvalidRequest`, `NotInRepository`, `NotReady` when the server leaves, or `LoadFailed`, and then
+        what served before serves on.
         """
-        self.check_allowed(name)
-        if override is None:
+        self._check_allowed(name)
+        if not files and self._manager.known(name) is None:
+            self._check_there(name)  # nothing is kept of a name that only a client knows
+        if configuration is None:
             self._load_from_repository(name, REQUESTED)
             return
         with self._manager.loading(name) as known:
-            if override.repository:
-                known.overrides.append(override)
-            else:
-                self._check_there(name)
             try:
-                choices = config.parse_json(override.config, name)
-                self._load(known, override.repository or self._repository, choices, REQUESTED)
+                repository = self._repository
+                if files:
+                    known.overrides.append(override := overrides.write(name, files))
+                    repository = override.repository
+                else:
+                    self._check_there(name)
+                self._load(known, repository, config.parse_json(configuration, name), REQUESTED)
             finally:
                 known.tidy()
 
     def unload(self, name: str) -> None:
         """Stops serving a model; what it has taken in is answered. Raises `ControlDisabled` or `InvalidRequest`."""
-        self.check_allowed(name)
+        self._check_allowed(name)
         self._unload(name)
 
     def poll(self, seconds: float) -> None:
@@ -125,7 +129,7 @@ class RepositoryControl:
     def _look(self) -> polling.Seen:
         return {name: self._repository.fingerprint(name) for name in self._repository.models()}
 
-    def check_allowed(self, name: str) -> None:
+    def _check_allowed(self, name: str) -> None:
         """Raises `ControlDisabled` or `InvalidRequest` unless clients may load and unload a model of that name."""
         if self._mode != "explicit":
             raise ControlDisabled(
@@ -174,6 +178,8 @@ class RepositoryControl:
                 )
                 self._manager.install(known, loader.load(wanted), why, identity)
                 changed = True
+            except NotReady:  # the server leaves
+                raise
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
                 failed = self._manager.refuse(known, str(number), error)
         if failed:

@@ -70,8 +70,9 @@ class Known:
     def __init__(self, name: str) -> None:
         self.name = name
         self.loading = threading.RLock()
+        self.holders = 0  # threads that hold it or wait for it
         self.entries: dict[str, Entry] = {}
-        self.overrides: list[Override] = []  # with files that something here was loaded from
+        self.overrides: list[Override] = []  # files that were sent, and that something here was loaded from
         self.routes = Routes()
         self.shadow: Shadow | None = None
         self.shadow_counts: dict[str, ShadowCounts] = {}
@@ -108,7 +109,7 @@ class Known:
 
     def tidy(self) -> None:
         """Removes the files that nothing was loaded from any more."""
-        used = [entry.model.wanted.repository for entry in self.entries.values() if entry.model]
+        used = [entry.model.wanted.repository for entry in list(self.entries.values()) if entry.model]
         for override in [each for each in self.overrides if not any(each.repository is one for one in used)]:
             self.overrides.remove(override)
             override.discard()

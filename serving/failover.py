@@ -149,11 +149,10 @@ class Failover:
             log.warning("%s cannot stand in: %s", candidate, error, extra={"fields": self._fields()})
             return False
         try:
-            standing_in = self._stand_in(model, instead_of, why, note)
-        except ServingError as error:  # the server leaves
-            log.warning("%s does not stand in: %s", candidate, error, extra={"fields": self._fields()})
-            standing_in = False
-        if not standing_in:
+            stands_in = self._stand_in(model, instead_of, why, note)
+        except NotReady:  # the server leaves
+            stands_in = False
+        if not stands_in:
             self.stop()
             return False
         self._serving = model

@@ -62,6 +62,7 @@ class ModelManager:
         self._reset_seconds = breaker_reset_seconds
         self._lock = threading.Lock()  # guards what follows
         self._models: dict[str, Known] = {}
+        self._unborn: dict[str, Known] = {}  # being loaded for the first time, and nothing to tell of yet
         self._retiring: set[Model] = set()
         self._loads = 0
         self._started = False
@@ -124,7 +125,8 @@ class ModelManager:
     def loading(self, name: str) -> Iterator[Known]:
         """Holds a model while it is loaded or unloaded. Every error becomes its reason, and `LoadFailed` (or stays ours)."""
         with self._lock:
-            known = self._models.get(name) or Known(name)
+            known = self._models.get(name) or self._unborn.setdefault(name, Known(name))
+            known.holders += 1
             self._loads += 1
         try:
             with known.loading:
@@ -135,6 +137,9 @@ class ModelManager:
             raise self.refuse(known, "", error) from error
         finally:
             with self._lock:
+                known.holders -= 1
+                if not known.holders:
+                    self._unborn.pop(name, None)
                 self._loads -= 1
             self._on_change()
 

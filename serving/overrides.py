@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from protos import grpc_service_pb2 as pb
-from serving.errors import InvalidRequest, LoadFailed
+from serving.errors import InvalidRequest
 from serving.repository import LABELS_FILE, Repository
 
 FILE_PREFIX = "file:"
@@ -21,15 +21,13 @@ FILE_PREFIX = "file:"
 
 @dataclasses.dataclass(frozen=True)
 class Override:
-    """`config` is a ModelConfig as JSON; `repository` holds the files that were sent, None if there were none."""
+    """`repository` holds the files that were sent."""
 
-    config: str
-    repository: Repository | None = None
+    repository: Repository
 
     def discard(self) -> None:
         """Removes the files; the backends that were made of them are closed."""
-        if self.repository:
-            shutil.rmtree(self.repository.path, ignore_errors=True)
+        shutil.rmtree(self.repository.path, ignore_errors=True)
 
 
 def parameters(sent: Mapping[str, pb.ModelRepositoryParameter]) -> tuple[str | None, dict[str, bytes]]:
@@ -52,20 +50,15 @@ def parameters(sent: Mapping[str, pb.ModelRepositoryParameter]) -> tuple[str | N
     return config, files
 
 
-def override(name: str, config: str, files: Mapping[str, bytes]) -> Override:
+def write(name: str, files: Mapping[str, bytes]) -> Override:
     """Writes the files that were sent for model `name`; `files` maps `VERSION/PATH` to contents.
 
-    Raises `InvalidRequest` for a path that leads out of the version or names none, `LoadFailed` when the disk does not take
-    them.
+    Raises `InvalidRequest` for a path that leads out of the version or names none, `OSError` when the disk does not take
+    them, and then nothing is left behind.
     """
     paths = {path: _checked(path) for path in files}
-    if not files:
-        return Override(config)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="lstm-serving-"))
-    except OSError as error:
-        raise LoadFailed(f"load failed for model '{name}': there is no folder for its files: {error}") from error
-    made = Override(config, Repository(folder))
+    made = Override(Repository(Path(tempfile.mkdtemp(prefix="lstm-serving-"))))
+    folder = made.repository.path
     try:
         for path, content in files.items():
             target = folder / name / paths[path]
@@ -73,9 +66,9 @@ def override(name: str, config: str, files: Mapping[str, bytes]) -> Override:
             target.write_bytes(content)
     except OSError as error:
         made.discard()
-        raise LoadFailed(
-            f"load failed for model '{name}': its files cannot be written to {folder.parent}: {error.strerror}; name another "
-            "folder with the environment variable TMPDIR"
+        raise OSError(
+            f"the files that were sent cannot be written to {folder.parent}: {error.strerror}; name another folder with the "
+            "environment variable TMPDIR"
         ) from error
     return made
 

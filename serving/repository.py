@@ -58,7 +58,7 @@ class VersionFolder:
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     stats = [(path, path.lstat()) for path in files]
     return tuple((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns) for path, status in stats)
 
@@ -105,7 +105,10 @@ class Repository:
         return [name for name in names if name.isprintable()]
 
     def fingerprint(self, model: str) -> tuple[tuple[str, int, int], ...]:
-        """What changes when any file of the model does, versions that are being written (`.name`) left out. Raises `OSError`."""
+        """What changes when any file of the model does, versions that are being written (`.name`) left out. Raises `OSError`.
+
+        Of a version that is a link to a folder elsewhere it is the link that is looked at.
+        """
         return tuple(entry for entry in _fingerprint(self.path / model) if not entry[0].startswith("."))
 
     def config_text(self, model: str) -> str | None:

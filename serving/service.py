@@ -195,9 +195,7 @@ class InferenceService:
         self._refuse_when_exiting()
         _check_repository(request.repository_name)
         config, files = overrides.parameters(request.parameters)
-        self._control.check_allowed(request.model_name)  # before any file is written
-        override = None if config is None else overrides.override(request.model_name, config, files)
-        self._control.load(request.model_name, override)
+        self._control.load(request.model_name, config, files)
         return pb.RepositoryModelLoadResponse()
 
     def repository_model_unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:

@@ -47,9 +47,10 @@ def write(
     delay_on: float | None = None,
     fail_on: float | None = None,
     die_on: float | None = None,
+    fail_while: str | None = None,
     config: str | None = None,
 ) -> Path:
-    """Writes one whole version and returns its folder."""
+    """Writes one whole version and returns its folder; what it does beside summing is said in `serving.backends.fake`."""
     model_spec = model_spec or spec()
     folder = repository / name / str(version)
     folder.mkdir(parents=True)
@@ -66,7 +67,7 @@ def write(
     golden.write_samples(folder / golden.FILE_NAME, [golden.Sample(inputs, outputs)])
     (folder / "spec.json").write_text(model_spec.to_json())
     behaviour = {"delay_seconds": delay_seconds, "delay_on": delay_on, "fail_on": fail_on, "die_on": die_on}
-    artifact.write_text(json.dumps(behaviour))
+    artifact.write_text(json.dumps(behaviour | {"fail_while": fail_while}))
     if config is not None:
         (repository / name / "config.pbtxt").write_text(config)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -39,11 +40,45 @@ class RawClient:
         """The same without waiting: a future."""
         return self.method("ModelInfer").future(request(model, value, steps), timeout=timeout)
 
+    def load(self, model: str, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+        """RepositoryModelLoad, with a configuration and files (`VERSION/PATH`) if there are any."""
+        sent = {} if config is None else {"config": pb.ModelRepositoryParameter(string_param=config)}
+        for path, content in (files or {}).items():
+            sent[f"file:{path}"] = pb.ModelRepositoryParameter(bytes_param=content)
+        load = self.method("RepositoryModelLoad")
+        load(pb.RepositoryModelLoadRequest(model_name=model, parameters=sent), timeout=120)
+
+    def unload(self, model: str) -> None:
+        """RepositoryModelUnload, with what `tritonclient` always sends along."""
+        dependents = {"unload_dependents": pb.ModelRepositoryParameter(bool_param=False)}
+        self.call("RepositoryModelUnload", model_name=model, parameters=dependents)
+
+    def index(self) -> dict[str, tuple[str, str]]:
+        """State and reason of every version that is known, by `MODEL/VERSION`."""
+        models = self.call("RepositoryIndex").models
+        return {f"{entry.name}/{entry.version}": (entry.state, entry.reason) for entry in models}
+
+    def version(self, model: str, version: str = "") -> str:
+        """The version that answers when this one is asked."""
+        asked = request(model, 1.0, 1)
+        asked.model_version = version
+        answered: str = self.method("ModelInfer")(asked, timeout=30).model_version
+        return answered
+
     def __enter__(self) -> RawClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.channel.close()
+
+
+def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    """Code and message of a call that must be refused."""
+    try:
+        answer = call()
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    raise AssertionError(f"it was not refused: {answer}")
 
 
 def request(model: str, value: float, steps: int) -> pb.ModelInferRequest:

@@ -1,0 +1,134 @@
+"""Backends are exchanged while clients ask: no request fails, no answer changes, no count falls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from protos import grpc_service_pb2 as pb
+from serving import backends, golden
+from serving.launch import LaunchedServer
+from tests import fake_models, oracle, summing
+from tests.closed_loop import ClosedLoop
+from tests.contract import artefacts
+from tests.integration.test_repository_control import EVERYTHING
+from tests.integration.test_server_life import metric
+from tests.wire import RawClient
+
+Counts = Mapping[tuple[str, ...], float]
+
+
+def counts(server: LaunchedServer, client: RawClient, model: str) -> Counts:
+    """Everything that may only rise: counters and buckets of the metrics, counts and nanoseconds of the statistics."""
+    found: dict[tuple[str, ...], float] = {}
+    for family in text_string_to_metric_families(server.metrics()):
+        for sample in family.samples:
+            rises = family.type in ("counter", "histogram") and not sample.name.endswith("_created")
+            if rises and sample.labels.get("model") == model:
+                found[sample.name, *map(str, sorted(sample.labels.items()))] = sample.value
+    (statistics,) = client.call("ModelStatistics", name=model).model_stats
+    found["inference_count",] = statistics.inference_count
+    found["execution_count",] = statistics.execution_count
+    for field, duration in statistics.inference_stats.ListFields():
+        found["statistics", field.name] = duration.count
+        found["statistics", field.name, "ns"] = duration.ns
+    for batch in statistics.batch_stats:
+        found["batch", str(batch.batch_size)] = batch.compute_infer.count
+    return found
+
+
+def fallen(before: Counts, after: Counts) -> list[str]:
+    """What is less than it was, or gone."""
+    return [f"{key}: {value} -> {after.get(key)}" for key, value in before.items() if after.get(key, -1) < value]
+
+
+def config(backend: str) -> str:
+    return json.dumps({"backend": backend, "max_batch_size": 8, "dynamic_batching": {}})
+
+
+def test_a_model_is_swapped_under_load(tmp_path: Path) -> None:
+    summing.write(fake_models.write(tmp_path))
+    rounds = 4
+    with LaunchedServer(tmp_path, *EVERYTHING) as server, RawClient(server.address) as client:
+        with ClosedLoop(server.address) as loop:
+            loop.more()
+            before = counts(server, client, "fake")
+            for _ in range(rounds):
+                for backend in ("onnxruntime", "fake"):
+                    client.load("fake", config(backend))
+                    loop.more()
+                    after = counts(server, client, "fake")
+                    assert fallen(before, after) == []
+                    before = after
+        to, back = ({"model": "fake", "version": "1", "from": a, "to": b, "reason": "requested"} for a, b in (
+            ("fake", "onnx_runtime"), ("onnx_runtime", "fake"),
+        ))  # fmt: skip
+        assert metric(server, "backend_swaps_total", **to) == metric(server, "backend_swaps_total", **back) == rounds
+        by_backend = [
+            metric(server, "requests_total", backend=name, outcome="success") for name in ("fake", "onnx_runtime")
+        ]
+        assert min(by_backend) > 10 * rounds
+        (statistics,) = client.call("ModelStatistics", name="fake").model_stats
+        assert statistics.inference_stats.success.count == sum(by_backend) == loop.answered
+        assert statistics.inference_stats.fail.count == 0
+        assert statistics.inference_stats.queue.count == loop.answered
+
+
+def real_model(repository: Path) -> tuple[Path, dict[str, Any], np.ndarray[Any, Any]]:
+    """A small LSTM in every format, the rows of a batch, and what the equations say about them."""
+    network = artefacts.FEATURES
+    weights = artefacts.weights(network)
+    version = repository / "real" / "1"
+    version.mkdir(parents=True)
+    for backend in backends.PREFERENCE:
+        artefacts.make(backend, network, weights, version)
+    (version / "spec.json").write_text(artefacts.spec(network, weights).to_json())
+    inputs = artefacts.batch(network, 6, 9)
+    outputs = {name: array.astype(np.float32) for name, array in oracle.predict(network, weights, inputs).items()}
+    golden.write_samples(version / golden.FILE_NAME, [golden.Sample(inputs, outputs)])
+    return version, inputs, outputs["y"]
+
+
+def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path) -> None:
+    _, inputs, expected = real_model(tmp_path)
+
+    def ask(client: RawClient, number: int, time: int) -> None:
+        """One row of the batch, or two."""
+        rows = [(number + time) % 6, (number + 1) % 6][: 1 + time % 2]
+        request = pb.ModelInferRequest(model_name="real")
+        for name, datatype in (("x", "FP32"), ("lengths", "INT64"), ("h0", "FP32"), ("c0", "FP32")):
+            array = np.ascontiguousarray(inputs[name][rows])
+            request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+            request.raw_input_contents.append(array.tobytes())
+        answer = client.method("ModelInfer")(request, timeout=120).raw_output_contents[0]
+        got = np.frombuffer(answer, np.float32).reshape(len(rows), -1)
+        assert golden.disagreement(got, expected[rows]) < 1e-5
+
+    flags = ("--backend", "onnx_runtime", "--model-control-mode", "explicit", "--load-model", "real")
+    with LaunchedServer(tmp_path, *flags) as server, RawClient(server.address) as client:
+        with ClosedLoop(server.address, ask) as loop:
+            before = counts(server, client, "real")
+            for backend in ("pytorch", "tensorflow", "onnxruntime", "tensorflow", "pytorch", "onnxruntime"):
+                loop.more()
+                client.load("real", config(backend))
+                assert client.call("ModelConfig", name="real").config.backend == backend
+                after = counts(server, client, "real")
+                assert fallen(before, after) == []
+                before = after
+            loop.more()
+        for old, new in (
+            ("onnx_runtime", "torchscript"),
+            ("torchscript", "saved_model"),
+            ("saved_model", "onnx_runtime"),
+            ("onnx_runtime", "saved_model"),
+            ("saved_model", "torchscript"),
+            ("torchscript", "onnx_runtime"),
+        ):
+            swaps = {"from": old, "to": new, "reason": "requested"}
+            assert metric(server, "backend_swaps_total", model="real", **swaps) == 1
+        assert server.stop() == 0
