@@ -104,7 +104,7 @@ class Known:
             label = CANARY if self._canary() else STABLE
             if model := self._ready(str(labels[label])) or self._ready(str(labels[STABLE])):
                 return model
-        ready = [entry.model for entry in self.entries.values() if entry.state == "READY" and entry.model]
+        ready = [entry.model for entry in list(self.entries.values()) if entry.state == "READY" and entry.model]
         return max(ready, key=lambda model: int(model.version), default=None)
 
     def tidy(self) -> None:
@@ -117,7 +117,7 @@ class Known:
     def followed(self) -> list[Model]:
         """The models whose requests a shadow gets copies of: all but the version that is the shadow itself."""
         shadow = self.routes.shadow
-        ready = [entry.model for entry in self.entries.values() if entry.state == "READY" and entry.model]
+        ready = [entry.model for entry in list(self.entries.values()) if entry.state == "READY" and entry.model]
         ready.sort(key=lambda model: int(model.version))
         if shadow is None or shadow.version is None:
             stable = self._ready(str(self.routes.labels.get(STABLE, "")))
