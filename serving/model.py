@@ -119,7 +119,9 @@ class Model:
     def submit(self, pending: Pending, *, handed_over: bool = False) -> None:
         """Queues a request at the instance with the least to do; raises what `Batcher.submit` raises."""
         instances = self._instances
-        batcher = instances[0] if len(instances) == 1 else min(instances, key=lambda each: each.load)
+        batcher = instances[0]
+        if len(instances) > 1:
+            batcher = min(instances, key=lambda each: (not each.alive, each.load))
         batcher.submit(pending, handed_over=handed_over)
 
     def hand_over(self, requests: list[Pending], reason: str, error: Exception) -> None:
