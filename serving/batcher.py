@@ -175,6 +175,7 @@ class Batcher:
             self._give_up()
         finally:
             self._backend.close()
+            self.guard = Guard(failures=1)  # it leads back to the model, which would keep itself alive
 
     def _give_up(self) -> None:
         """Nobody is left waiting for a worker that has ended."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from serving import backends, completion, config, findings, golden, placement, warmup
+from serving import backends, background, completion, config, findings, golden, placement, warmup
 from serving.backends.base import Backend, first_line
 from serving.batcher import Guard
 from serving.devices import CPU
@@ -87,6 +87,7 @@ def load(wanted: Wanted) -> Model:
     raise first_error
 
 
+@background.work()
 def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | None = None) -> Model:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began = time.monotonic() if began is None else began
@@ -137,11 +138,10 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
         wanted=wanted,
     )
     probe = min(samples, key=lambda sample: sum(array.size for array in sample.inputs.values()), default=None)
-    warm = list(warmup.of_samples(samples, policy.max_rows))
 
     def prepare(backend: Backend) -> None:
         try:
-            warmup.run(backend, spec, warm, extra)
+            warmup.run(backend, spec, warmup.of_samples(samples, policy.max_rows), extra)
         except Exception as error:
             raise RepositoryError(
                 f"{candidate} fails to compute what it is warmed up with, up to {policy.max_rows} rows: "

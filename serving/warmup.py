@@ -7,8 +7,9 @@ because TorchScript only watches the first run of a size and compiles in the sec
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ def configured(
     return made
 
 
-def run(backend: Backend, spec: ModelSpec, samples: Sequence[Tensors], extra: Sequence[tuple[Tensors, int]]) -> None:
+def run(backend: Backend, spec: ModelSpec, samples: Iterable[Tensors], extra: Sequence[tuple[Tensors, int]]) -> None:
     """Computes all of it. Called on the thread that will compute. Raises whatever the backend does."""
     names = [tensor.name for tensor in spec.advertised_outputs]
-    for inputs, times in [*((inputs, RUNS) for inputs in samples), *extra]:
+    for inputs, times in itertools.chain(((inputs, RUNS) for inputs in samples), extra):
         for _ in range(times):
             backend.run(inputs, names)
 

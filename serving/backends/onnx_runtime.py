@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import devices, signature
+from serving import background, devices, signature
 from serving.backends.base import Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import ModelSpec, Tensors
@@ -144,9 +144,7 @@ def _onnxruntime() -> Any:
     say otherwise: ORT_DISABLE_TELEMETRY=0.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    return onnxruntime
+    return background.bring_in("onnxruntime")
 
 
 def _session(artifact: Path, index: int | None, options: Options) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import devices, signature
+from serving import background, devices, signature
 from serving.backends.base import OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import BF16, DTYPES, ModelSpec, Tensors
@@ -32,6 +32,7 @@ TEXT_ONLY = False
 
 SIGNATURE = "serving_default"
 TAG = "serve"
+LIBRARIES = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
 
 
 def available(device: str) -> None:
@@ -152,9 +153,7 @@ def _tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import tensorflow
-
-    return tensorflow
+    return background.bring_in("tensorflow", LIBRARIES)
 
 
 def _check_there(artifact: Path) -> None:

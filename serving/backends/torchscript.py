@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import devices, signature
+from serving import background, devices, signature
 from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.spec import BF16, ModelSpec, Tensors, TensorSpec
@@ -24,6 +24,8 @@ FILE_NAME = "model.pt"
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
 TEXT_ONLY = False
 
+# As torch loads them.
+LIBRARIES = ("lib/libtorch_global_deps.so", "lib/libtorch_cpu.so", "lib/libtorch.so")
 CONFIG_EXAMPLE = """\
 max_batch_size: 64
 input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 8 ] } ]
@@ -38,8 +40,7 @@ def available(device: str) -> None:
     if index is None:
         return
     devices.require_gpu(index)
-    import torch
-
+    torch = _torch()
     if torch.version.cuda is None:
         raise BackendUnavailable(
             f"this torch ({torch.__version__}) is built for CPUs: pip install --force-reinstall "
@@ -65,16 +66,13 @@ def careful() -> Iterator[None]:
 
     Of the process, like the threads: other models go round oneDNN meanwhile.
     """
-    import torch
-
-    with torch.backends.mkldnn.flags(enabled=False):
+    with _torch().backends.mkldnn.flags(enabled=False):
         yield
 
 
 def lost(error: Exception) -> str:
     """Whether CUDA has no memory left or the device is gone."""
-    import torch
-
+    torch = _torch()
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return OUT_OF_MEMORY
     return DEVICE_LOST if isinstance(error, torch.AcceleratorError) else cuda_lost(error)
@@ -89,14 +87,13 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
     available(device)
     if not artifact.is_file():
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
-    import torch
-
+    torch = _torch()
     torch.set_num_threads(options.threads)
     if devices.cuda_index(device) is not None:
         torch.backends.cuda.matmul.allow_tf32 = options.allow_tf32
         torch.backends.cudnn.allow_tf32 = options.allow_tf32
     try:
-        module = torch.jit.load(str(artifact), map_location=device)  # type: ignore[no-untyped-call]
+        module = torch.jit.load(str(artifact), map_location=device)
     except (torch.cuda.OutOfMemoryError, torch.AcceleratorError) as error:
         raise BackendUnavailable(f"{device} cannot take {artifact}: {first_line(error)}") from error
     except (RuntimeError, ValueError) as error:
@@ -127,6 +124,10 @@ class TorchScriptBackend:
 
     def close(self) -> None:
         self._module = None
+
+
+def _torch() -> Any:
+    return background.bring_in("torch", LIBRARIES)
 
 
 def _tensor(array: npt.NDArray[Any], device: str) -> Any:
