@@ -179,6 +179,8 @@ class RepositoryControl:
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
                 failed = self._manager.refuse(known, str(number), error)
         if failed:
+            ready = {int(version) for version, entry in list(known.entries.items()) if entry.model}
+            self._manager.adopt(known, choices.routes.in_part(known.routes, ready))
             raise failed
         for version in sorted(set(known.entries) - {str(number) for number in chosen}):
             self._manager.remove(known, version, unloaded=False)
