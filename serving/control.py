@@ -222,7 +222,7 @@ class RepositoryControl:
                     placement=placement,
                     metrics=lambda backend: ModelMetrics(),
                     repository=repository,
-                    wrap=lambda backend: Yielding(backend, lambda: any(each.depth for each in followed)),
+                    wrap=lambda backend: Yielding(backend, lambda: any(each.depth for each in known.followed())),
                 )
             )
             if misfit := next((why for each in followed if (why := fits(model.spec, each.spec))), ""):

@@ -118,7 +118,7 @@ class Known:
     def followed(self) -> list[Model]:
         """The models whose requests a shadow gets copies of: all but the version that is the shadow itself."""
         shadow = self.routes.shadow
-        ready = [entry.model for entry in self.entries.values() if entry.state == "READY" and entry.model]
+        ready = [entry.model for entry in list(self.entries.values()) if entry.state == "READY" and entry.model]
         ready.sort(key=lambda model: int(model.version))
         if shadow is None or shadow.version is None:
             stable = self._ready(str(self.routes.labels.get(STABLE, "")))

@@ -164,6 +164,11 @@ class Server:
         """Whether models are being loaded."""
         return self._starting or self._manager.is_loading
 
+    @property
+    def left_computing(self) -> bool:
+        """Whether something that nobody waits for is still computed after `stop`."""
+        return self._manager.left_computing
+
     def _security(self, settings: Settings) -> tuple[Certificates | None, Tokens | None]:
         certificates = tokens = None
         if settings.tls_cert and settings.tls_key:
@@ -274,8 +279,8 @@ def serve(settings: Settings) -> int:
         os.read(read_end, 1)
     if not in_time:
         _leave_now()
-    if server.loading:
-        _leave_now(0)  # a runtime that is loading on its own thread does not survive the end of the interpreter
+    if server.loading or server.left_computing:
+        _leave_now(0)  # a runtime that is at work on its own thread does not survive the end of the interpreter
     return 0
 
 
