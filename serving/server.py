@@ -7,6 +7,7 @@ before anything is refused.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
@@ -29,7 +30,7 @@ from prometheus_client import (
 from serving import backends, config, placement, ranking
 from serving.collector import Collector
 from serving.control import RepositoryControl
-from serving.errors import StartupError
+from serving.errors import RepositoryError, StartupError
 from serving.health import HealthService
 from serving.manager import ModelManager
 from serving.placement import AUTO, Placement, first_available
@@ -94,17 +95,31 @@ def check_placement(placement: Placement) -> None:
     first_available((name, device) for name in names)
 
 
+def _may_fall_back_at_load(repository: Repository, fallback: str) -> bool:
+    """Whether any model may be served by something else than what the server is told to serve with."""
+    if fallback == "always":
+        return True
+    with contextlib.suppress(OSError):
+        for name in repository.models():
+            with contextlib.suppress(RepositoryError):  # told when the model is loaded
+                if config.parse(repository.config_text(name), name).fallback:
+                    return True
+    return False
+
+
 class Server:
     """A running server. The constructor binds both ports and starts to load; it raises `StartupError` if it cannot."""
 
     def __init__(self, settings: Settings) -> None:
-        check_placement(settings.placement)
+        repository = Repository(settings.model_repository)
+        if not _may_fall_back_at_load(repository, settings.fallback):
+            check_placement(settings.placement)
         self._settings = settings
         self._health = HealthService()
         self._manager = ModelManager(self._readiness_changed, breaker_reset_seconds=settings.breaker_reset)
         self._control = RepositoryControl(
             self._manager,
-            Repository(settings.model_repository),
+            repository,
             settings.placement,
             mode=settings.model_control_mode,
             failures=settings.breaker_failures,
