@@ -159,7 +159,6 @@ class RepositoryControl:
         labels = repository.labels(known.name)
         written = choices.written.SerializeToString(deterministic=True)
         failed: ServingError | None = None
-        first = not any(entry.model for entry in list(known.entries.values()))
         changed = known.routes != choices.routes
         for number in chosen:
             identity = (repository.path, folders[number].fingerprint(), written, labels)
@@ -184,8 +183,8 @@ class RepositoryControl:
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
                 failed = self._manager.refuse(known, str(number), error)
         if failed:
-            if first:  # what could be loaded is routed as was asked for; later, what served before stays as it was
-                self._manager.adopt(known, choices.routes)
+            ready = {int(version) for version, entry in list(known.entries.items()) if entry.model}
+            self._manager.adopt(known, choices.routes.in_part(known.routes, ready))
             raise failed
         for version in sorted(set(known.entries) - {str(number) for number in chosen}):
             self._manager.remove(known, version, unloaded=False)

@@ -82,6 +82,8 @@ def load(wanted: Wanted) -> Model:
                 log.warning("not in %s: %s", candidate, error, extra={"fields": _fields(wanted)})
         else:
             model.fell_back = missing or (str(first_error) if first_error and candidate not in chosen.first else "")
+            if wanted.choices.fallback is not None or wanted.placement.fallback == "none":
+                model.order = chosen.settled(candidate)
             return model
     assert first_error
     raise first_error

@@ -37,6 +37,8 @@ from serving.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
+SHADOW_SECONDS = 0.5  # what a shadow gets to end in when the server leaves; nobody waits for its answer
+
 # How a failed load is counted.
 LOAD_FAILURES = ("config", "repository", "backend_unavailable", "verification", "system", "shadow", "internal")
 _KINDS: Mapping[type[Exception], str] = {
@@ -67,6 +69,7 @@ class ModelManager:
         self._loads = 0
         self._started = False
         self.closing = threading.Event()
+        self.left_computing = False  # whether a shadow was still busy when everything was closed
         self.swaps: Counter[tuple[str, str, str, str, str]] = Counter()  # model, version, from, to, reason
         self.load_failures: Counter[tuple[str, str, str]] = Counter()  # model, version, reason
 
@@ -309,8 +312,8 @@ class ModelManager:
                         entry.failover.stop()
         closed = [model.close(max(0.0, until - time.monotonic())) for model in models]  # each, whatever the others do
         for known in knowns:
-            if known.shadow:
-                known.shadow.close()
+            if known.shadow and not known.shadow.close(SHADOW_SECONDS):
+                self.left_computing = True
             for override in known.overrides:
                 override.discard()
         return all(closed)

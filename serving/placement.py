@@ -67,6 +67,10 @@ class Order:
         """Everyone, best first, each backend and device once."""
         return _once((*self.first, *self.spare))
 
+    def settled(self, candidate: Candidate) -> Order:
+        """What is left when one of the first has been chosen, and only the spare ones may take over from it."""
+        return dataclasses.replace(self, first=(candidate,)) if candidate in self.first else self
+
 
 Measure = Callable[[VersionFolder, Sequence[Candidate]], Sequence[Measured]]
 

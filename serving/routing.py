@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 STABLE, CANARY = "stable", "canary"
 KEYS = ("version_labels", "canary_share", "shadow", "shadow_share")
@@ -48,6 +48,14 @@ class Routes:
         """The version that a client means: the one behind a label, else what it has said."""
         return str(self.labels[asked]) if asked in self.labels else asked
 
+    def in_part(self, before: Routes, ready: Collection[int]) -> Routes:
+        """What holds of these when only the versions `ready` can answer: a label that has lost its version stays `before`'s."""
+        moved = {
+            label: version for label, version in self.labels.items() if version in ready or label not in before.labels
+        }
+        labels = {**before.labels, **moved}
+        return dataclasses.replace(before, labels=labels, canary_share=self.canary_share)
+
 
 def parse(parameters: Mapping[str, str], backend_name: Callable[[str], str | None]) -> Routes:
     """The routes that `parameters` ask for; `backend_name` gives our name of a backend, None for one that is not known.
@@ -77,9 +85,10 @@ def target(text: str, labels: Mapping[str, int], backend_name: Callable[[str], s
     place, _, device = text.partition("@")
     first, slash, second = place.partition("/")
     version = str(labels.get(first, first))
-    named = second if slash else "" if version.isdigit() else first
+    whole = re.fullmatch(r"[1-9][0-9]{0,17}", version) is not None
+    named = second if slash else "" if whole else first
     backend = backend_name(named) if named else None
-    if (named and backend is None) or ((slash or not named) and not version.isdigit()) or (device and not named):
+    if (backend is None and (named or slash or device)) or (slash and not whole) or not (named or whole):
         raise ValueError(
             f"shadow is {text!r}; it must be a version or a label, a backend as in torchscript or torchscript@cuda:0, or "
             "both as in 2/torchscript"
@@ -91,7 +100,7 @@ def target(text: str, labels: Mapping[str, int], backend_name: Callable[[str], s
 def _labels(text: str) -> dict[str, int]:
     labels = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"([A-Za-z_][\w.-]*)\s*=\s*([1-9]\d{0,17})", entry)
+        match = re.fullmatch(r"([A-Za-z_][\w.-]*)\s*=\s*([1-9][0-9]{0,17})", entry)
         if match is None or match[1] in labels:
             raise ValueError(
                 f'version_labels has {entry!r}; it must be a list such as "{STABLE}=1,{CANARY}=2", each label once, '

@@ -7,6 +7,7 @@ before anything is refused.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
@@ -29,7 +30,7 @@ from prometheus_client import (
 from serving import backends, config, placement, ranking
 from serving.collector import Collector
 from serving.control import RepositoryControl
-from serving.errors import StartupError
+from serving.errors import RepositoryError, StartupError
 from serving.health import HealthService
 from serving.manager import ModelManager
 from serving.placement import AUTO, Placement, first_available
@@ -94,17 +95,31 @@ def check_placement(placement: Placement) -> None:
     first_available((name, device) for name in names)
 
 
+def _may_fall_back_at_load(repository: Repository, fallback: str) -> bool:
+    """Whether any model may be served by something else than what the server is told to serve with."""
+    if fallback == "always":
+        return True
+    with contextlib.suppress(OSError):
+        for name in repository.models():
+            with contextlib.suppress(RepositoryError):  # told when the model is loaded
+                if config.parse(repository.config_text(name), name).fallback:
+                    return True
+    return False
+
+
 class Server:
     """A running server. The constructor binds both ports and starts to load; it raises `StartupError` if it cannot."""
 
     def __init__(self, settings: Settings) -> None:
-        check_placement(settings.placement)
+        repository = Repository(settings.model_repository)
+        if not _may_fall_back_at_load(repository, settings.fallback):
+            check_placement(settings.placement)
         self._settings = settings
         self._health = HealthService()
         self._manager = ModelManager(self._readiness_changed, breaker_reset_seconds=settings.breaker_reset)
         self._control = RepositoryControl(
             self._manager,
-            Repository(settings.model_repository),
+            repository,
             settings.placement,
             mode=settings.model_control_mode,
             failures=settings.breaker_failures,
@@ -163,6 +178,11 @@ class Server:
     def loading(self) -> bool:
         """Whether models are being loaded."""
         return self._starting or self._manager.is_loading
+
+    @property
+    def left_computing(self) -> bool:
+        """Whether something that nobody waits for is still computed after `stop`."""
+        return self._manager.left_computing
 
     def _security(self, settings: Settings) -> tuple[Certificates | None, Tokens | None]:
         certificates = tokens = None
@@ -274,8 +294,8 @@ def serve(settings: Settings) -> int:
         os.read(read_end, 1)
     if not in_time:
         _leave_now()
-    if server.loading:
-        _leave_now(0)  # a runtime that is loading on its own thread does not survive the end of the interpreter
+    if server.loading or server.left_computing:
+        _leave_now(0)  # a runtime that is at work on its own thread does not survive the end of the interpreter
     return 0
 
 

@@ -164,10 +164,12 @@ class InferenceService:
             return pb.ModelConfigResponse(config=model.config)
 
     def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        known = self._manager.known(request.name)
+        version = known.routes.version(request.version) if known else request.version
         entries = [
             entry
             for entry in self._manager.entries()
-            if entry.state == "READY" and request.name in ("", entry.name) and request.version in ("", entry.version)
+            if entry.state == "READY" and request.name in ("", entry.name) and version in ("", entry.version)
         ]
         if request.name and not entries:
             raise InvalidRequest(

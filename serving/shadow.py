@@ -18,7 +18,7 @@ import numpy as np
 
 from serving import golden
 from serving.backends.base import Backend
-from serving.errors import ServingError
+from serving.errors import Cancelled, ServingError
 from serving.model import Model
 from serving.plan import Pending
 from serving.routing import Dealer
@@ -74,6 +74,8 @@ class Shadow:
         self.target = target
         self.counts = counts
         self._deal = Dealer(share)
+        self._lock = threading.Lock()  # guards the next one
+        self._waiting: set[Pending] = set()
         self._finished: queue.SimpleQueue[Comparison | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._compare, name=f"shadow of {model.name}", daemon=True)
         self._thread.start()
@@ -94,23 +96,33 @@ class Shadow:
             comparison.shadow_answered(answer)
 
         def finish(error: ServingError | None) -> None:
+            with self._lock:
+                self._waiting.discard(pending)
             if error is not None:
-                self.counts.ended("failed")
+                self.counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
                 comparison.give_up()
 
+        pending = Pending(inputs, rows, outputs, timeline, encode, finish, None, kind)
         self.model.metrics.entered()
+        with self._lock:
+            self._waiting.add(pending)
         try:
-            self.model.submit(Pending(inputs, rows, outputs, timeline, encode, finish, None, kind))
-        except ServingError:
-            self.counts.ended("dropped")
+            self.model.submit(pending)
+        except ServingError as error:
+            finish(Cancelled(str(error)))
             return None
         return comparison
 
-    def close(self) -> None:
-        """Ends the shadow; what it still has to do is dropped."""
-        self.model.close()
+    def close(self, timeout_seconds: float | None = None) -> bool:
+        """Ends the shadow; what it still has to do is dropped. False when what it does now took longer than the time given."""
+        with self._lock:
+            waiting = list(self._waiting)
+        for pending in waiting:
+            self.model.cancel(pending)
+        ended = self.model.close(timeout_seconds)
         self._finished.put(None)
         self._thread.join()
+        return ended
 
     def _compare(self) -> None:
         while (comparison := self._finished.get()) is not None:

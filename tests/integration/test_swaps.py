@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,15 @@ def test_a_model_is_swapped_under_load(tmp_path: Path) -> None:
         assert statistics.inference_stats.queue.count == loop.answered
 
 
-def real_model(repository: Path) -> tuple[Path, dict[str, Any], np.ndarray[Any, Any]]:
-    """A small LSTM in every format, the rows of a batch, and what the equations say about them."""
+def real_model(
+    repository: Path, formats: Sequence[str] = backends.PREFERENCE
+) -> tuple[Path, dict[str, Any], np.ndarray[Any, Any]]:
+    """A small LSTM for these backends, the rows of a batch, and what the equations say about them."""
     network = artefacts.FEATURES
     weights = artefacts.weights(network)
     version = repository / "real" / "1"
     version.mkdir(parents=True)
-    for backend in backends.PREFERENCE:
+    for backend in formats:
         artefacts.make(backend, network, weights, version)
     (version / "spec.json").write_text(artefacts.spec(network, weights).to_json())
     inputs = artefacts.batch(network, 6, 9)

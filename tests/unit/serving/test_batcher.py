@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from serving.batcher import Batcher
-from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded, ServingError
-from serving.metrics import ModelMetrics
-from serving.plan import BatchPolicy, Pending
+from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded
+from serving.plan import BatchPolicy
 from serving.spec import Tensors
-from serving.timeline import Timeline, now_ns
+from serving.timeline import now_ns
+from tests.gated import Answer, start
 
 
-class GatedBackend:
-    """Doubles `x`. Tells when a batch has begun and lets it go on when `permits` has something; an error there is raised."""
-
-    def __init__(self) -> None:
-        self.begun: queue.SimpleQueue[tuple[int, tuple[str, ...]]] = queue.SimpleQueue()
-        self.permits: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        self.closed = threading.Event()
-
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        self.begun.put((len(inputs["x"]), tuple(outputs)))
-        if error := self.permits.get(timeout=10):
-            raise error
-        return dict.fromkeys(outputs, inputs["x"] * 2)
-
-    def close(self) -> None:
-        self.closed.set()
-
-
-class Answer:
-    """What came of one request."""
-
-    def __init__(
-        self, value: float, rows: int = 1, steps: int = 2, deadline_ns: int | None = None, output: str = "y"
-    ) -> None:
-        timeline = Timeline(now_ns())
-        timeline.decoded = now_ns()
-        self.outputs: Tensors = {}
-        self._ended: queue.SimpleQueue[ServingError | None] = queue.SimpleQueue()
-        x = np.full((rows, steps), value, np.float32)
-        self.pending = Pending({"x": x}, rows, [output], timeline, self._encode, self._ended.put, deadline_ns)
-
-    def _encode(self, outputs: Tensors) -> None:
-        self.outputs = outputs
-        self.pending.timeline.encoded = now_ns()
-
-    def wait(self) -> ServingError | None:
-        return self._ended.get(timeout=10)
-
-
-Start = Callable[..., tuple[Batcher, GatedBackend, ModelMetrics]]
-
-
-@pytest.fixture
-def start() -> Start:
-    def made(policy: BatchPolicy = BatchPolicy()) -> tuple[Batcher, GatedBackend, ModelMetrics]:  # noqa: B008
-        backend, metrics = GatedBackend(), ModelMetrics()
-        return Batcher("model 'm' version 1", backend, policy, metrics), backend, metrics
-
-    return made
-
-
-def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_rows(start: Start) -> None:
+def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_rows() -> None:
     batcher, backend, metrics = start()
     first = Answer(1)
     batcher.submit(first.pending)
@@ -90,7 +36,7 @@ def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_r
     assert {rows: batch.executions for rows, batch in metrics.batches.items()} == {1: 1, 4: 1}
 
 
-def test_an_answer_that_cannot_be_sent_fails_alone(start: Start) -> None:
+def test_an_answer_that_cannot_be_sent_fails_alone() -> None:
     batcher, backend, metrics = start()
     first = Answer(1)
     batcher.submit(first.pending)
@@ -116,7 +62,7 @@ def test_an_answer_that_cannot_be_sent_fails_alone(start: Start) -> None:
     assert (metrics.requests["success"], metrics.rows_computed) == (2, 4)
 
 
-def test_one_bad_request_does_not_fail_its_neighbours(start: Start) -> None:
+def test_one_bad_request_does_not_fail_its_neighbours() -> None:
     batcher, backend, metrics = start()
     first = Answer(1)
     batcher.submit(first.pending)
@@ -132,7 +78,7 @@ def test_one_bad_request_does_not_fail_its_neighbours(start: Start) -> None:
     assert (metrics.requests["success"], metrics.rows_computed) == (3, 3)
 
 
-def test_a_full_queue_refuses_at_the_door_and_takes_again_when_there_is_room(start: Start) -> None:
+def test_a_full_queue_refuses_at_the_door_and_takes_again_when_there_is_room() -> None:
     batcher, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
     running, queued = Answer(1), Answer(2)
     batcher.submit(running.pending)
@@ -151,7 +97,7 @@ def test_a_full_queue_refuses_at_the_door_and_takes_again_when_there_is_room(sta
     batcher.drain()
 
 
-def test_a_backend_that_fails_fails_its_batch_and_nothing_else(start: Start) -> None:
+def test_a_backend_that_fails_fails_its_batch_and_nothing_else() -> None:
     batcher, backend, metrics = start()
     failing, following = Answer(1), Answer(2)
     batcher.submit(failing.pending)
@@ -167,7 +113,7 @@ def test_a_backend_that_fails_fails_its_batch_and_nothing_else(start: Start) -> 
     assert metrics.requests["success"] == 1
 
 
-def test_who_has_gone_or_waited_too_long_is_not_computed(start: Start) -> None:
+def test_who_has_gone_or_waited_too_long_is_not_computed() -> None:
     batcher, backend, _ = start()
     running = Answer(1)
     batcher.submit(running.pending)
@@ -187,14 +133,14 @@ def test_who_has_gone_or_waited_too_long_is_not_computed(start: Start) -> None:
     batcher.drain()
 
 
-def test_a_deadline_that_has_passed_is_refused_at_the_door(start: Start) -> None:
+def test_a_deadline_that_has_passed_is_refused_at_the_door() -> None:
     batcher, _, _ = start()
     with pytest.raises(DeadlineExceeded):
         batcher.submit(Answer(1, deadline_ns=now_ns()).pending)
     batcher.drain()
 
 
-def test_draining_answers_what_is_queued_refuses_what_comes_and_closes_the_backend(start: Start) -> None:
+def test_draining_answers_what_is_queued_refuses_what_comes_and_closes_the_backend() -> None:
     batcher, backend, _ = start(BatchPolicy(max_rows=2, max_delay_ns=3_600_000_000_000))
     queued = [Answer(1), Answer(2, steps=5), Answer(3)]
     for answer in queued:
@@ -211,7 +157,7 @@ def test_draining_answers_what_is_queued_refuses_what_comes_and_closes_the_backe
     batcher.drain()
 
 
-def test_who_goes_while_a_batch_waits_for_company_is_let_go_at_once(start: Start) -> None:
+def test_who_goes_while_a_batch_waits_for_company_is_let_go_at_once() -> None:
     batcher, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
     gone, late = Answer(1), Answer(2, deadline_ns=now_ns() + 5_000_000)
     for answer in (gone, late):
@@ -224,7 +170,7 @@ def test_who_goes_while_a_batch_waits_for_company_is_let_go_at_once(start: Start
     assert backend.begun.empty()
 
 
-def test_hurrying_ends_the_wait_for_company(start: Start) -> None:
+def test_hurrying_ends_the_wait_for_company() -> None:
     batcher, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
     answer = Answer(1)
     batcher.submit(answer.pending)
@@ -234,7 +180,7 @@ def test_hurrying_ends_the_wait_for_company(start: Start) -> None:
     assert batcher.drain(10)
 
 
-def test_draining_gives_up_when_its_time_is_over(start: Start) -> None:
+def test_draining_gives_up_when_its_time_is_over() -> None:
     batcher, backend, _ = start()
     answer = Answer(1)
     batcher.submit(answer.pending)
@@ -246,7 +192,7 @@ def test_draining_gives_up_when_its_time_is_over(start: Start) -> None:
     assert batcher.drain(10)
 
 
-def test_a_worker_that_ends_leaves_nobody_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ends_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """No known request does this; it is what stands between a fault of ours and a client that waits for ever."""
 
     def broken(*_: object) -> None:

@@ -13,9 +13,10 @@ from serving.errors import BackendUnavailable, RepositoryError, VerificationFail
 from serving.loader import Wanted
 from serving.metrics import ModelMetrics
 from serving.placement import Placement
+from serving.ranking import Candidate, Measured
 from serving.repository import Repository
 from serving.spec import Tensors
-from tests import fake_models
+from tests import fake_models, summing
 
 
 def wanted(root: Path, text: str = "", **wishes: Any) -> Wanted:
@@ -100,6 +101,28 @@ def test_a_backend_that_cannot_load_is_replaced_where_that_was_configured(tmp_pa
         assert (model.backend, model.config.backend) == ("fake", "fake")
         assert "cannot be read by ONNX Runtime" in model.fell_back
         model.close()
+
+
+@pytest.mark.parametrize(
+    ("fallback", "text", "after"),
+    [
+        ("none", "", []),
+        ("runtime", "", ["fake"]),
+        ("none", 'parameters { key: "fallback" value { string_value: "fake" } }', ["fake"]),
+        ("runtime", 'parameters { key: "fallback" value { string_value: "onnxruntime" } }', []),
+    ],
+)
+def test_without_fallback_the_second_best_never_takes_over(
+    fallback: str, text: str, after: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where `auto` has found it nearly as good."""
+    figures = [Measured(Candidate(name, "cpu", 1), {1: p50}) for name, p50 in (("onnx_runtime", 1e-5), ("fake", 1e-3))]
+    monkeypatch.setattr("serving.measuring.measure", lambda folder, candidates, **_: figures)
+    summing.write(fake_models.write(tmp_path))
+    model = loader.load(wanted(tmp_path, text, backend="auto", fallback=fallback))
+    assert [candidate.backend for candidate in model.order.all] == ["onnx_runtime", *after]
+    assert model.order.measured == tuple(figures)
+    model.close()
 
 
 def test_a_gpu_that_is_missing_is_refused_or_replaced_as_configured(tmp_path: Path) -> None:

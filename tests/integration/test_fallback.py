@@ -1,0 +1,190 @@
+"""A backend breaks under load, on command: another one answers, nobody's request fails, and the first comes back when it can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.launch import LaunchedServer
+from tests import fake_models, summing
+from tests.closed_loop import ClosedLoop
+from tests.integration.test_repository_control import EVERYTHING
+from tests.integration.test_server_life import FAKE, metric, until
+from tests.wire import RawClient, refusal
+
+QUICK = ("--breaker-reset", "0.05")
+BROKEN = {"backend": "fake", "model": "fake", "version": "1"}
+
+
+class Breakable:
+    """A version that the fake backend serves until it is told to break, and ONNX Runtime could serve as well."""
+
+    def __init__(self, repository: Path, *, second: bool = True, config: str | None = None, **behaviour: float) -> None:
+        self.folder = fake_models.write(repository, fail_while="broken", config=config, **behaviour)  # type: ignore[arg-type]
+        if second:
+            summing.write(self.folder)
+
+    def breaks(self, said: str = "") -> None:
+        """From now on; at once, so that nobody reads half of what is said."""
+        written = self.folder / "written"
+        written.write_text(said)
+        written.rename(self.folder / "broken")
+
+    def mends(self) -> None:
+        (self.folder / "broken").unlink()
+
+
+def swaps(server: LaunchedServer) -> dict[tuple[str, str, str], float]:
+    """How often another backend began to answer: from, to and reason."""
+    return {
+        (sample.labels["from"], sample.labels["to"], sample.labels["reason"]): sample.value
+        for family in text_string_to_metric_families(server.metrics())
+        for sample in family.samples
+        if sample.name == "lstm_serving_backend_swaps_total"
+    }
+
+
+def serving_by(client: RawClient) -> str:
+    name: str = client.call("ModelConfig", name="fake").config.backend
+    return name
+
+
+def said_of(server: LaunchedServer, message: str) -> int:
+    return len([entry for entry in server.log() if message in entry["message"]])
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+@pytest.mark.parametrize(
+    ("said", "reason"), [("", "exceptions"), ("out_of_memory", "out_of_memory"), ("device_lost", "device_lost")]
+)
+def test_a_backend_that_breaks_is_replaced_and_comes_back(
+    said: str, reason: str, instances: int, tmp_path: Path
+) -> None:
+    model = Breakable(tmp_path, config=f"instance_group {{ count: {instances} }}")
+    there, back = ("fake", "onnx_runtime", reason), ("onnx_runtime", "fake", "recovered")
+    with LaunchedServer(tmp_path, *FAKE, *QUICK) as server, RawClient(server.address) as client:
+        with ClosedLoop(server.address, clients=6) as loop:
+            loop.more()
+            model.breaks(said)
+            until(lambda: swaps(server) == {there: 1})
+            loop.more()
+            assert serving_by(client) == "onnxruntime"
+            assert metric(server, "backend_broken", **BROKEN) == 1
+            state, why = client.index()["fake/1"]
+            assert (state, why.split(":")[0]) == ("READY", f"fell back from fake ({reason})")
+            assert client.call("ServerReady").ready
+            until(lambda: said_of(server, "fake cannot stand in") >= 3)
+            assert swaps(server) == {there: 1}, "it went back to a backend that was still broken"
+            model.mends()
+            until(lambda: swaps(server) == {there: 1, back: 1})
+            loop.more()
+            assert serving_by(client) == "fake"
+            assert "lstm_serving_backend_broken{" not in server.metrics()
+            assert client.index()["fake/1"] == ("READY", "")
+        assert metric(server, "requests_total", backend="fake", outcome="failed") == 0
+        assert metric(server, "requests_total", backend="onnx_runtime", outcome="failed") == 0
+        assert server.stop() == 0
+
+
+def test_one_poisonous_request_fails_alone(tmp_path: Path) -> None:
+    """Its neighbours are answered and nothing is swapped, however often it is sent."""
+    Breakable(tmp_path, fail_on=7.0)
+    with (
+        LaunchedServer(tmp_path, *FAKE, "--breaker-failures", "1") as server,
+        RawClient(server.address) as client,
+        ClosedLoop(server.address, clients=6),
+    ):
+        for _ in range(20):
+            code, said = refusal(lambda: client.infer(value=7))
+            assert code is grpc.StatusCode.INTERNAL
+            assert said.endswith("failed to compute: RuntimeError: asked to fail on 7.0")
+        assert swaps(server) == {}
+        assert serving_by(client) == "fake"
+        assert client.index()["fake/1"] == ("READY", "")
+        assert metric(server, "requests_total", backend="fake", outcome="failed") == 20
+
+
+ALONE = {
+    "no other format": (False, (), None),
+    "not wanted": (True, ("--fallback", "none"), None),
+    "none listed": (True, (), 'parameters { key: "fallback" value { string_value: "" } }'),
+}
+
+
+@pytest.mark.parametrize("said", ["", "device_lost"])
+@pytest.mark.parametrize(("second", "flags", "config"), ALONE.values(), ids=list(ALONE))
+def test_nothing_to_fall_back_to(
+    second: bool, flags: tuple[str, ...], config: str | None, said: str, tmp_path: Path
+) -> None:
+    model = Breakable(tmp_path, second=second, config=config)
+    with LaunchedServer(tmp_path, *FAKE, *QUICK, *flags) as server, RawClient(server.address) as client:
+        assert client.infer().tolist() == [6, 6]
+        model.breaks(said)
+        for _ in range(3):
+            code, why = refusal(client.infer)
+            assert code is grpc.StatusCode.INTERNAL
+            assert "model 'fake' version 1 failed to compute" in why
+            assert (said or "asked to fail while there is a file broken") in why
+        assert client.call("ServerReady").ready
+        assert swaps(server) == {}
+        model.mends()
+        assert client.infer().tolist() == [6, 6]
+        assert client.index()["fake/1"] == ("READY", "")
+
+
+def test_a_spare_that_cannot_be_loaded_is_as_good_as_none(tmp_path: Path) -> None:
+    model = Breakable(tmp_path)
+    (model.folder / "model.onnx").write_bytes(b"damaged")
+    with LaunchedServer(tmp_path, *FAKE, *QUICK) as server, RawClient(server.address) as client:
+        model.breaks("device_lost")
+        code, why = refusal(client.infer)
+        assert code is grpc.StatusCode.INTERNAL
+        assert "failed to compute, and nothing else can: Lost: device_lost" in why
+        assert said_of(server, "onnx_runtime cannot stand in: ") == 1
+        model.mends()
+        assert client.infer().tolist() == [6, 6]
+
+
+def test_what_the_operator_lists_takes_over_whatever_the_flag_says(tmp_path: Path) -> None:
+    listed = 'parameters { key: "fallback" value { string_value: "onnxruntime@cpu" } }'
+    model = Breakable(tmp_path, config=listed)
+    flags = (*FAKE, "--fallback", "none", "--breaker-reset", "1000")
+    with LaunchedServer(tmp_path, *flags) as server, ClosedLoop(server.address) as loop:
+        loop.more()
+        model.breaks("out_of_memory")
+        until(lambda: swaps(server) == {("fake", "onnx_runtime", "out_of_memory"): 1})
+        loop.more()
+
+
+def test_an_operator_takes_over_from_what_stands_in(tmp_path: Path) -> None:
+    model = Breakable(tmp_path)
+    with (
+        LaunchedServer(tmp_path, *EVERYTHING, "--breaker-reset", "1000") as server,
+        RawClient(server.address) as client,
+        ClosedLoop(server.address) as loop,
+    ):
+        loop.more()
+        model.breaks()
+        until(lambda: ("fake", "onnx_runtime", "exceptions") in swaps(server))
+        assert refusal(lambda: client.load("fake"))[0] is grpc.StatusCode.INVALID_ARGUMENT
+        loop.more()
+        model.mends()
+        client.load("fake")
+        assert swaps(server)["onnx_runtime", "fake", "requested"] == 1
+        assert "lstm_serving_backend_broken{" not in server.metrics()
+        loop.more()
+
+
+def test_a_broken_model_can_be_unloaded(tmp_path: Path) -> None:
+    model = Breakable(tmp_path)
+    with LaunchedServer(tmp_path, *EVERYTHING, *QUICK) as server, RawClient(server.address) as client:
+        model.breaks("device_lost")
+        assert client.infer().tolist() == [6, 6]
+        client.unload("fake")
+        until(lambda: client.index() == {"fake/1": ("UNAVAILABLE", "unloaded")})
+        model.mends()
+        assert refusal(client.infer)[0] is grpc.StatusCode.NOT_FOUND
+        assert server.stop() == 0
