@@ -155,7 +155,7 @@ class Batcher:
         try:
             until: int | None = None
             while True:
-                self._receive(until)
+                self._receive(0 if self._draining else until)  # nothing comes any more that would end a wait
                 if self._draining and not self._queued:
                     break
                 self._drop_the_hopeless()

@@ -24,6 +24,7 @@ from serving.spec import ModelSpec, Tensors, TensorSpec, fill_in
 
 RUNS = 2
 FOLDER = "warmup"  # beside the versions, as Triton has it
+MOST_RUNS = 1000
 MOST_BYTES = 256 * 1024 * 1024
 
 
@@ -57,6 +58,8 @@ def configured(
         rows = entry.batch_size or 1
         if not 1 <= rows <= max_rows:
             raise ModelConfigError(f"{where}: batch_size is {rows}; it must be within 1 and max_batch_size {max_rows}")
+        if entry.count > MOST_RUNS:
+            raise ModelConfigError(f"{where}: count is {entry.count}; at most {MOST_RUNS} are run")
         known = {tensor.name: tensor for tensor in spec.inputs}
         if unknown := sorted(set(entry.inputs) - set(known)):
             raise ModelConfigError(f"{where} has an input '{unknown[0]}'; the model's are {', '.join(known)}")
@@ -97,18 +100,20 @@ def _array(
         raise ModelConfigError(f"{where} is larger than {MOST_BYTES} bytes")
     full = (rows, *(dims if tensor.file_shape or spec.batched else ()))
     kind = said.WhichOneof("input_data_type")
+    if kind is None:
+        raise ModelConfigError(f"{where} does not say what it holds: set zero_data, random_data or input_data_file")
     if kind == "input_data_file":
         return _from_file(where, said.input_data_file, tensor, full, model_folder)
     if tensor.datatype == "BYTES":
         return np.full(full, b"", object)
+    if spec.lengths and tensor.name == spec.lengths.input:
+        return np.ones(full, tensor.dtype)  # a row has at least one true step
     generator = np.random.default_rng(0)
     if kind == "random_data" and tensor.dtype.kind == "f":
         return generator.normal(size=full).astype(tensor.dtype)
     if kind == "random_data" and tensor.dtype.kind in "iub":
         top = spec.vocabulary or 2
         return generator.integers(0, top, full).astype(tensor.dtype)
-    if spec.lengths and tensor.name == spec.lengths.input:
-        return np.ones(full, tensor.dtype)
     return np.zeros(full, tensor.dtype)
 
 

@@ -157,6 +157,21 @@ def test_draining_answers_what_is_queued_refuses_what_comes_and_closes_the_backe
     batcher.drain()
 
 
+def test_draining_ends_when_the_last_who_waited_has_gone() -> None:
+    """Nothing is left to compute then, and nothing comes that would wake the worker."""
+    batcher, backend, _ = start()
+    running, gone = Answer(1), Answer(2)
+    batcher.submit(running.pending)
+    backend.begun.get(timeout=10)
+    batcher.submit(gone.pending)
+    batcher.cancel(gone.pending)
+    assert not batcher.drain(0)
+    backend.permits.put(None)
+    assert running.wait() is None
+    assert isinstance(gone.wait(), Cancelled)
+    assert backend.closed.wait(10)
+
+
 def test_who_goes_while_a_batch_waits_for_company_is_let_go_at_once() -> None:
     batcher, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
     gone, late = Answer(1), Answer(2, deadline_ns=now_ns() + 5_000_000)

@@ -136,6 +136,20 @@ def test_a_backend_that_is_lost_hands_over_at_once() -> None:
     assert batcher.drain(10)
 
 
+def test_draining_ends_when_all_that_waited_was_handed_over() -> None:
+    elsewhere = Elsewhere()
+    batcher, backend, _ = start(guard=elsewhere.guard(1))
+    first, waiting = Answer(1), Answer(2)
+    batcher.submit(first.pending)
+    backend.begun.get(timeout=10)
+    batcher.submit(waiting.pending)
+    assert not batcher.drain(0)
+    backend.permits.put(BROKEN)
+    assert elsewhere.got(first)
+    assert elsewhere.got(waiting)
+    assert backend.closed.wait(10)
+
+
 def test_a_backend_that_is_mended_is_asked_again() -> None:
     elsewhere = Elsewhere()
     batcher, backend, _ = start(guard=elsewhere.guard(2))
