@@ -26,8 +26,8 @@ State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE", ""]
 class Entry:
     """One version that is known. `version` is empty for a model whose versions could not even be listed.
 
-    `identity` is what it was loaded from. A version is `covered` when it could not be loaded and an older one answers in
-    its place, and `unloaded` when that was asked for.
+    `identity` is what it was loaded from. A version is `covered` while another one answers in its place, be it
+    that it is still loaded or that it could not be, and `unloaded` when that was asked for.
     """
 
     name: str

@@ -150,7 +150,8 @@ class ModelManager:
             self._models[known.name] = known
             known.entries.pop("", None)  # the failure to read what has now been read
             entry = known.entry(version)
-            entry.covered = entry.unloaded = False
+            entry.covered = any(each.model for each in known.entries.values() if each is not entry)
+            entry.unloaded = False
             if entry.state == "READY" and entry.model and entry.identity == identity and not entry.model.fell_back:
                 entry.reason = _remark(entry.model)
                 return False
@@ -169,7 +170,7 @@ class ModelManager:
             leaving, entry = self.closing.is_set(), known.entry(model.version)
             if not leaving:
                 old, entry.model, entry.state, entry.identity = entry.model, model, "READY", identity
-                entry.reason = _remark(model)
+                entry.reason, entry.covered = _remark(model), False
                 if entry.failover and not entry.failover.is_mine():
                     entry.failover.stop()
                     entry.failover = None

@@ -62,6 +62,20 @@ def test_a_new_version_and_a_new_model_are_served(server: LaunchedServer, reposi
         assert client.infer("new").tolist() == [6, 6]
 
 
+def test_a_version_that_takes_long_to_load_takes_nothing_away(server: LaunchedServer, repository: Path) -> None:
+    """All replicas see it at the same time: none of them may be without traffic while the old version can answer."""
+    slow = fake_models.write(repository.parent / "made", version=2, delay_seconds=0.1)
+    with RawClient(server.address) as client:
+        slow.rename(repository / "fake" / "2")
+        until(lambda: client.index().get("fake/2", ("",))[0] == "LOADING")
+        ready = []
+        while client.index()["fake/2"][0] == "LOADING":
+            ready.append(client.call("ServerReady").ready)
+        assert all(ready)
+        assert len(ready) > 1, "it was loaded too quickly to tell"
+        assert client.version("fake") == "2"
+
+
 def test_a_model_that_is_removed_is_unloaded_and_taken_when_it_is_back(
     server: LaunchedServer, repository: Path
 ) -> None:
