@@ -102,9 +102,8 @@ class Failover:
             extra={"fields": fields},
         )  # fmt: skip
         note = f"fell back from {broken.candidate} ({reason}): {type(error).__name__}: {error}"
-        for candidate in broken.order.all:
-            if candidate in self.broken:
-                continue
+        others = [candidate for candidate in broken.order.all if candidate != broken.candidate]
+        for candidate in sorted(others, key=self.broken.__contains__):  # what has broken before may have mended since
             if self._load(candidate, broken, reason, note):
                 with self._changed:
                     self._why = None
@@ -113,7 +112,7 @@ class Failover:
             if self._ended:
                 return
         log.error("nothing can stand in for it; it is tried again with what comes", extra={"fields": fields})
-        self.broken.clear()
+        del self.broken[broken.candidate]
         with self._changed:
             self._why = None
         for pending in self._requests():
@@ -134,7 +133,6 @@ class Failover:
             if now - self.broken.get(candidate, now) < self._reset_seconds:
                 continue
             if self._load(candidate, self._serving, RECOVERED, ""):
-                del self.broken[candidate]
                 break
         best = self._serving.order.all.index(self._serving.candidate)
         better = self._serving.order.all[:best]
@@ -156,6 +154,7 @@ class Failover:
             self.stop()
             return False
         self._serving = model
+        self.broken.pop(candidate, None)
         return True
 
     def _fields(self) -> dict[str, object]:

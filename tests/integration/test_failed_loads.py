@@ -17,7 +17,7 @@ from serving.launch import LaunchedServer
 from tests import fake_models
 from tests.closed_loop import ClosedLoop
 from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import FAKE, until
+from tests.integration.test_server_life import FAKE, logged, until
 from tests.wire import RawClient, refusal
 
 POLL = (*FAKE, "--model-control-mode", "poll", "--repository-poll-secs", "0.05")
@@ -93,7 +93,7 @@ def test_a_new_version_that_cannot_be_loaded(fault: object, told: tuple[str, str
         assert reason in client.index()["fake/2"][1]
         assert client.index()["fake/1"] == ("READY", "")
         assert failed_loads(server) == {("2", kind): 1}
-        assert [entry for entry in server.log() if reason in entry["message"]]
+        until(lambda: logged(server, reason) > 0)
         loop.more()
         assert client.version("fake") == "1"
         assert client.call("ServerReady").ready
@@ -122,7 +122,7 @@ def test_a_configuration_with_an_error(mode: str, repository: Path) -> None:
         assert client.index()["fake/1"][0] == "READY"
         assert client.index()["fake/1"][1].startswith("not replaced: config.pbtxt of model 'fake' does not parse")
         assert failed_loads(server) == {("", "config"): 1}
-        assert [entry for entry in server.log() if "does not parse: line 2" in entry["message"]]
+        until(lambda: logged(server, "does not parse: line 2") > 0)
         assert client.call("ServerReady").ready
         loop.more()
         file.write_text("max_batch_size: 8")
@@ -178,7 +178,7 @@ def test_a_disk_that_is_full(repository: Path, small_disk: Path) -> None:
         )
         assert f"load failed for model 'fake': {reason}" in said
         assert reason in client.index()["fake/1"][1]
-        assert [entry for entry in server.log() if reason in entry["message"]]
+        until(lambda: logged(server, reason) > 0)
         assert failed_loads(server) == {("", "system"): 1}
         assert client.version("fake") == "1"
         assert client.call("ServerReady").ready

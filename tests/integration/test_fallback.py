@@ -12,7 +12,7 @@ from serving.launch import LaunchedServer
 from tests import fake_models, summing
 from tests.closed_loop import ClosedLoop
 from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import FAKE, metric, until
+from tests.integration.test_server_life import FAKE, logged, metric, until
 from tests.wire import RawClient, refusal
 
 QUICK = ("--breaker-reset", "0.05")
@@ -52,10 +52,6 @@ def serving_by(client: RawClient) -> str:
     return name
 
 
-def said_of(server: LaunchedServer, message: str) -> int:
-    return len([entry for entry in server.log() if message in entry["message"]])
-
-
 @pytest.mark.parametrize("instances", [1, 3])
 @pytest.mark.parametrize(
     ("said", "reason"), [("", "exceptions"), ("out_of_memory", "out_of_memory"), ("device_lost", "device_lost")]
@@ -76,7 +72,7 @@ def test_a_backend_that_breaks_is_replaced_and_comes_back(
             state, why = client.index()["fake/1"]
             assert (state, why.split(":")[0]) == ("READY", f"fell back from fake ({reason})")
             assert client.call("ServerReady").ready
-            until(lambda: said_of(server, "fake cannot stand in") >= 3)
+            until(lambda: logged(server, "fake cannot stand in") >= 3)
             assert swaps(server) == {there: 1}, "it went back to a backend that was still broken"
             model.mends()
             until(lambda: swaps(server) == {there: 1, back: 1})
@@ -143,7 +139,7 @@ def test_a_spare_that_cannot_be_loaded_is_as_good_as_none(tmp_path: Path) -> Non
         code, why = refusal(client.infer)
         assert code is grpc.StatusCode.INTERNAL
         assert "failed to compute, and nothing else can: Lost: device_lost" in why
-        assert said_of(server, "onnx_runtime cannot stand in: ") == 1
+        until(lambda: logged(server, "onnx_runtime cannot stand in: ") == 1)
         model.mends()
         assert client.infer().tolist() == [6, 6]
 

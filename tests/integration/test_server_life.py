@@ -41,6 +41,11 @@ def until(condition: Callable[[], bool]) -> None:
         assert time.monotonic() < limit, "it never came true"
 
 
+def logged(server: LaunchedServer, words: str) -> int:
+    """How many records of the log have these words so far; it comes through a pipe, later than answers do."""
+    return len([entry for entry in server.log() if words in entry["message"]])
+
+
 def test_from_start_to_exit(tmp_path: Path) -> None:
     fake_models.write(tmp_path)
     with LaunchedServer(tmp_path, *FAKE) as server, RawClient(server.address) as client:

@@ -17,7 +17,7 @@ from tests import fake_models, oracle, summing
 from tests.closed_loop import ClosedLoop
 from tests.contract import artefacts
 from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import metric
+from tests.integration.test_server_life import metric, until
 from tests.wire import RawClient
 
 Counts = Mapping[tuple[str, ...], float]
@@ -133,4 +133,41 @@ def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path
         ):
             swaps = {"from": old, "to": new, "reason": "requested"}
             assert metric(server, "backend_swaps_total", model="real", **swaps) == 1
+        assert server.stop() == 0
+
+
+def held(server: LaunchedServer) -> tuple[int, int]:
+    """Open files and threads of the server's process."""
+    process = Path("/proc") / str(server.process.pid)
+    return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+
+def test_fifty_reloads_leave_nothing_behind(tmp_path: Path) -> None:
+    """Neither a thread nor an open file of any of the models that were exchanged, nor of their shadows and instances."""
+    version = fake_models.write(tmp_path / "repository")
+    summing.write(version)
+    shadow = {"shadow": "onnxruntime", "shadow_share": "0.5"}
+    parameters = {key: {"string_value": value} for key, value in shadow.items()}
+    group = {"instance_group": [{"count": 2}], "parameters": parameters}
+    files = {f"1/{path.name}": path.read_bytes() for path in version.iterdir()}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with (
+        LaunchedServer(tmp_path / "repository", *EVERYTHING, environment={"TMPDIR": str(temporary)}) as server,
+        RawClient(server.address) as client,
+    ):
+        with ClosedLoop(server.address) as loop:
+            kinds = [("onnxruntime", None), ("fake", files), ("fake", None)]
+            for backend, sent in kinds:
+                client.load("fake", json.dumps({"backend": backend} | group), sent)
+            loop.more(100)  # whatever is made at first use is there
+            before = held(server)
+            for number in range(50):
+                backend, sent = kinds[number % 3]
+                client.load("fake", json.dumps({"backend": backend} | group), sent)
+                loop.more(5)
+            client.load("fake", json.dumps({"backend": "fake"} | group))
+            # The server's pools may still grow by some threads; what leaks, leaks fifty.
+            until(lambda: all(now < then + 25 for now, then in zip(held(server), before, strict=True)))
+        assert list(temporary.iterdir()) == []
         assert server.stop() == 0

@@ -32,6 +32,33 @@ def test_models_and_versions(tmp_path: Path) -> None:
     assert repository.config_text("a") is None
 
 
+def test_a_fingerprint_changes_with_every_file_but_those_that_are_being_written(tmp_path: Path) -> None:
+    version = fake_models.write(tmp_path / "there")
+    repository = Repository(tmp_path / "there")
+    looks = [repository.fingerprint("fake")]
+
+    def changed() -> bool:
+        looks.append(repository.fingerprint("fake"))
+        return looks[-1] != looks[-2]
+
+    assert not changed()
+    (version / "model.savedmodel" / "variables").mkdir(parents=True)
+    assert not changed(), "an empty folder holds nothing"
+    for path in (version / "model.savedmodel" / "variables" / "data", version.parent / "config.pbtxt"):
+        path.write_text("a")
+        assert changed()
+        path.write_text("b, and longer")
+        assert changed()
+    version.rename(version.with_name(".1.old"))
+    assert changed()
+    (version.with_name(".1.old") / "model.onnx").touch()
+    assert not changed()
+    for target in ("here", "elsewhere"):
+        (tmp_path / "link").symlink_to(tmp_path / target)
+        (tmp_path / "link").rename(version)
+        assert changed(), "a link was turned"
+
+
 def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="does not exist; name one with --model-repository"):
         Repository(tmp_path / "nowhere")
