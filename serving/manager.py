@@ -176,7 +176,7 @@ class ModelManager:
             leaving, entry = self.closing.is_set(), known.entry(model.version)
             if not leaving:
                 old, entry.model, entry.state, entry.identity = entry.model, model, "READY", identity
-                entry.reason, entry.covered = _remark(model), False
+                entry.reason = _remark(model)
                 if entry.failover and not entry.failover.is_mine():
                     entry.failover.stop()
                     entry.failover = None
