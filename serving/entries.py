@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from serving.errors import InvalidRequest
@@ -26,8 +26,8 @@ State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE", ""]
 class Entry:
     """One version that is known. `version` is empty for a model whose versions could not even be listed.
 
-    `identity` is what it was loaded from. A version is `required` when it belongs to the first load, without which the server
-    is not ready; what is loaded later takes nothing away from what serves.
+    `identity` is what it was loaded from. A version is `required` when it belongs to the first load; what is loaded later takes
+    nothing away from what serves.
     """
 
     name: str
@@ -39,13 +39,6 @@ class Entry:
     required: bool = False
     failover: Failover | None = None
     counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)
-
-    @property
-    def blocks(self) -> bool:
-        """Whether the server is not ready because of it."""
-        if self.model is not None:
-            return not self.model.alive
-        return self.required
 
     @property
     def broken(self) -> list[str]:
@@ -127,6 +120,14 @@ class Known:
     def _ready(self, version: str) -> Model | None:
         entry = self.entries.get(version)
         return entry.model if entry and entry.state == "READY" else None
+
+
+def can_answer(entries: Iterable[Entry]) -> bool:
+    """Whether each model of the first load can answer with one of its versions, and nothing that is to answer has died."""
+    entries = list(entries)
+    live = {entry.name for entry in entries if entry.model and entry.model.alive}
+    lacking = any(entry.required and entry.name not in live for entry in entries)
+    return not lacking and all(entry.model is None or entry.model.alive for entry in entries)
 
 
 def because(*entries: Entry) -> str:

@@ -3,7 +3,8 @@
 States and the messages about them follow Triton, since its clients branch on them. A new model is ready before the old
 one drains, and one that cannot be loaded leaves the old one serving. One fact that surprises: a model that failed to load
 at start stays known, with its reason, and keeps the server from being ready: nobody should send traffic to a replica that
-lacks a model. One that fails later does not: a bad update must not take a replica away.
+lacks a model. One that fails later, or of which another version answers, does not: a bad update must not take a replica
+away.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from serving import failover, memory
-from serving.entries import Entry, Known, because, parse_version
+from serving.entries import Entry, Known, because, can_answer, parse_version
 from serving.errors import (
     BackendUnavailable,
     InvalidRequest,
@@ -108,7 +109,7 @@ class ModelManager:
 
     def ready(self) -> bool:
         """Whether the first load is over and every model that is to be served can answer."""
-        return self._started and not any(entry.blocks for entry in self.entries())
+        return self._started and can_answer(self.entries())
 
     def entries(self) -> list[Entry]:
         """Everything known, by name and version."""
