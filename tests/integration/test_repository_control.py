@@ -121,6 +121,18 @@ def test_a_model_that_the_repository_lacks(shared: LaunchedServer) -> None:
         assert client.index() == known
 
 
+def test_a_model_that_has_gone_from_the_repository_serves_until_it_is_unloaded(repository: Path) -> None:
+    with LaunchedServer(repository, *EVERYTHING) as server, RawClient(server.address) as client:
+        (repository / "fake").rename(repository.parent / "away")
+        code, said = refusal(lambda: client.load("fake"))
+        assert (code, said) == (CODE.INTERNAL, "failed to load 'fake', failed to poll from model repository")
+        assert client.infer().tolist() == [6, 6]
+        assert client.index()["fake/1"] == ("READY", f"not replaced: {said}")
+        assert client.call("ServerReady").ready
+        client.unload("fake")
+        until(lambda: client.index()["fake/1"] == ("UNAVAILABLE", "unloaded"))
+
+
 CONFIG = pb.ModelRepositoryParameter(string_param="{}")
 CONTENT = pb.ModelRepositoryParameter(bytes_param=b"x")
 BAD_PARAMETERS = {
