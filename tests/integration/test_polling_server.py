@@ -116,7 +116,7 @@ def test_a_version_that_is_written_in_pieces_is_served_when_it_is_whole(
                 assert client.call("ServerReady").ready
                 (target / name).write_bytes(part)
         until(lambda: client.index().get("fake/2") == READY)
-        assert "fake/1" not in client.index()
+        until(lambda: "fake/1" not in client.index())
         assert client.version("fake") == "2"
 
 

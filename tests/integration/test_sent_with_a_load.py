@@ -80,7 +80,7 @@ def test_files_that_are_sent_replace_the_model(repository: Path, tmp_path: Path)
         assert client.version("fake") == "1"
         client.load("fake", "{}", files)
         assert client.version("fake") == "4"
-        assert "fake/1" not in client.index()
+        until(lambda: "fake/1" not in client.index())
         assert len(list(temporary.iterdir())) == 1
         code, said = refusal(lambda: client.load("fake", "{}", {"4/model.fake.json": b"{"}))
         assert code is CODE.INVALID_ARGUMENT
