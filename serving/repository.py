@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,8 +60,14 @@ class VersionFolder:
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
     files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    stats = [(path, path.lstat()) for path in files]
-    return tuple((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns) for path, status in stats)
+    stats = [(path, path.stat() if path.exists() else path.lstat()) for path in files]
+    return tuple((_named(folder, path), status.st_size, status.st_mtime_ns) for path, status in stats)
+
+
+def _named(folder: Path, path: Path) -> str:
+    """A file by its path in the folder and, if it is a link, by where that ends."""
+    name = str(path.relative_to(folder))
+    return f"{name} -> {os.path.realpath(path)}" if path.is_symlink() else name
 
 
 def _plain_file(path: Path) -> Path:
@@ -107,7 +114,7 @@ class Repository:
     def fingerprint(self, model: str) -> tuple[tuple[str, int, int], ...]:
         """What changes when any file of the model does, versions that are being written (`.name`) left out. Raises `OSError`.
 
-        Of a version that is a link to a folder elsewhere it is the link that is looked at.
+        Of a version that is a link to a folder elsewhere it is the link and the folder that are looked at, not the files.
         """
         return tuple(entry for entry in _fingerprint(self.path / model) if not entry[0].startswith("."))
 

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from serving.launch import LaunchedServer
-from tests import fake_models
+from tests import fake_models, summing
 from tests.integration.test_server_life import FAKE
 
 
@@ -45,6 +45,36 @@ def test_the_index_says_why_a_model_is_not_ready(repository: Path) -> None:
         shadow = administer(server.address, "shadow", "whole", "--metrics-url", server.metrics_url)
         assert (shadow.returncode, shadow.stderr.count("\n")) == (1, 1)
         assert "says nothing of a shadow of the model 'whole'" in shadow.stderr
+
+
+def test_a_model_is_loaded_swapped_and_unloaded(tmp_path: Path) -> None:
+    summing.write(fake_models.write(tmp_path))
+    (tmp_path / "mine.pbtxt").write_text('backend: "onnxruntime" max_batch_size: 4')
+    flags = (*FAKE, "--model-control-mode", "explicit")
+    with LaunchedServer(tmp_path, *flags) as server:
+        for line, said in (
+            (("load", "fake"), "fake: loaded in "),
+            (("swap", "fake", "--backend", "onnx_runtime"), "fake: fake on cpu -> onnxruntime on cpu, in "),
+            (("swap", "fake", "--count", "2"), "fake: onnxruntime on cpu -> 2 x onnxruntime on cpu, in "),
+            (("swap", "fake", "--backend", "fake"), "fake: 2 x onnxruntime on cpu -> 2 x fake on cpu, in "),
+            (("load", "fake", "--config", tmp_path / "mine.pbtxt"), "fake: loaded in "),
+            (("swap", "fake", "--backend", "fake"), "fake: onnxruntime on cpu -> fake on cpu, in "),
+            (("unload", "fake"), "fake: unloaded"),
+        ):
+            done = administer(server.address, *line)
+            assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+            assert done.stdout.startswith(said)
+        for line, said in (
+            (("load", "none"), "INTERNAL: failed to load 'none', failed to poll from model repository"),
+            (("swap", "fake", "--backend", "onnx_runtime"), "NOT_FOUND: "),
+        ):
+            done = administer(server.address, *line)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+            assert said in done.stderr
+    with LaunchedServer(tmp_path, *FAKE) as server:
+        done = administer(server.address, "swap", "fake", "--backend", "onnx_runtime")
+        assert done.returncode == 1
+        assert "UNAVAILABLE: explicit model load / unload is not allowed" in done.stderr
 
 
 def test_with_certificates_and_a_token(repository: Path, tmp_path: Path) -> None:

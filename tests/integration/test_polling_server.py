@@ -116,7 +116,7 @@ def test_a_version_that_is_written_in_pieces_is_served_when_it_is_whole(
                 assert client.call("ServerReady").ready
                 (target / name).write_bytes(part)
         until(lambda: client.index().get("fake/2") == READY)
-        assert "fake/1" not in client.index()
+        until(lambda: "fake/1" not in client.index())
         assert client.version("fake") == "2"
 
 
@@ -153,3 +153,18 @@ def test_a_link_that_is_turned_to_another_folder_is_a_change(tmp_path: Path) -> 
         (tmp_path / "turned").rename(link)
         until(lambda: len([entry for entry in server.log() if entry["message"] == "loaded"]) == 2)
         assert client.infer().tolist() == [6, 6]
+
+
+def test_a_repository_that_cannot_be_read_for_a_while_unloads_nothing(server: LaunchedServer, repository: Path) -> None:
+    """A disk that was unmounted, or a share that has gone: what is in memory needs none."""
+    away = repository.parent / "away"
+    with RawClient(server.address) as client, ClosedLoop(server.address, clients=2) as loop:
+        repository.rename(away)
+        until(lambda: logged(server, "the model repository cannot be read") >= 3)
+        loop.more()
+        assert client.index() == {"fake/1": READY}
+        assert client.call("ServerReady").ready
+        published(away, 2)
+        away.rename(repository)
+        until(lambda: client.index() == {"fake/2": READY})
+        loop.more()

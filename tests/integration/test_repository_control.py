@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,26 +9,16 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import json_format
 
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
-from tests import fake_models, summing
+from tests import fake_models
 from tests.integration.test_server_life import metric, until
 from tests.wire import RawClient, refusal
 
 CODE = grpc.StatusCode
 EXPLICIT = ("--backend", "fake", "--model-control-mode", "explicit")
 EVERYTHING = (*EXPLICIT, "--load-model", "*")
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """The models `fake`, which two backends can serve, and `other`."""
-    folder = tmp_path / "repository"
-    summing.write(fake_models.write(folder))
-    fake_models.write(folder, "other")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +108,18 @@ def test_a_model_that_the_repository_lacks(shared: LaunchedServer) -> None:
         assert client.index() == known
         client.unload("nobody")  # is all right: it is not loaded afterwards
         assert client.index() == known
+
+
+def test_a_model_that_has_gone_from_the_repository_serves_until_it_is_unloaded(repository: Path) -> None:
+    with LaunchedServer(repository, *EVERYTHING) as server, RawClient(server.address) as client:
+        (repository / "fake").rename(repository.parent / "away")
+        code, said = refusal(lambda: client.load("fake"))
+        assert (code, said) == (CODE.INTERNAL, "failed to load 'fake', failed to poll from model repository")
+        assert client.infer().tolist() == [6, 6]
+        assert client.index()["fake/1"] == ("READY", f"not replaced: {said}")
+        assert client.call("ServerReady").ready
+        client.unload("fake")
+        until(lambda: client.index()["fake/1"] == ("UNAVAILABLE", "unloaded"))
 
 
 CONFIG = pb.ModelRepositoryParameter(string_param="{}")
@@ -237,81 +238,3 @@ def test_models_load_beside_each_other(tmp_path: Path) -> None:
         assert server.stop() == 0
         loads = [entry["model"] for entry in server.log() if entry["message"] == "loaded"]
         assert sorted(loads) == ["fake", "quick", "slow"]
-
-
-@pytest.mark.parametrize("name", ["onnx_runtime", "onnxruntime", "onnxruntime_onnx"])
-def test_the_backend_is_told_in_tritons_words_whatever_it_was_asked_for_by(name: str, repository: Path) -> None:
-    with LaunchedServer(repository, *EVERYTHING) as server, RawClient(server.address) as client:
-        assert client.call("ModelMetadata", name="fake").platform == "fake"
-        client.load("fake", json.dumps({"backend": name}))
-        config = client.call("ModelConfig", name="fake").config
-        assert (config.backend, config.platform) == ("onnxruntime", "onnxruntime_onnx")
-        assert config.default_model_filename == "model.onnx"
-        assert client.call("ModelMetadata", name="fake").platform == "onnxruntime_onnx"
-        assert client.infer().tolist() == [6, 6]
-
-
-def test_a_configuration_in_part_is_completed(repository: Path) -> None:
-    (repository / "fake" / "config.pbtxt").write_text("max_batch_size: 8 dynamic_batching {}")
-    with LaunchedServer(repository, *EVERYTHING) as server, RawClient(server.address) as client:
-
-        def config() -> Any:
-            return client.call("ModelConfig", name="fake").config
-
-        before = config()
-        assert before.max_batch_size == 8
-        client.load("fake", '{"instance_group": [{"count": 3}]}')
-        changed = config()
-        assert [(group.count, group.name) for group in changed.instance_group] == [(3, "fake_0")]
-        assert changed.max_batch_size == 64, "what is sent replaces the file as a whole"
-        assert (changed.input, changed.output) == (before.input, before.output)
-        client.load("fake", '{"backend": "onnxruntime"}')
-        assert (config().backend, config().instance_group[0].count) == ("onnxruntime", 1)
-        client.load("fake")
-        assert config() == before
-
-
-def test_what_is_shown_can_be_sent_back(repository: Path) -> None:
-    (repository / "fake" / "config.pbtxt").write_text(
-        'max_batch_size: 16 dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 5 } backend: "fake" '
-        'instance_group { count: 2 } parameters { key: "version_labels" value { string_value: "stable=1" } }'
-    )
-    with LaunchedServer(repository, *EVERYTHING) as server, RawClient(server.address) as client:
-        shown = client.call("ModelConfig", name="fake").config
-        for form in (
-            json_format.MessageToJson(shown),
-            json_format.MessageToJson(shown, preserving_proto_field_name=True),
-        ):
-            client.load("fake", form)
-            assert client.call("ModelConfig", name="fake").config == shown
-        assert client.version("fake", "stable") == "1"
-
-
-def test_files_that_are_sent_replace_the_model(repository: Path, tmp_path: Path) -> None:
-    """They lie in a folder of their own while they are served, and no longer."""
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    version = fake_models.write(tmp_path / "made", "fake")
-    files = {f"4/{path.name}": path.read_bytes() for path in version.iterdir()}
-    with (
-        LaunchedServer(repository, *EVERYTHING, environment={"TMPDIR": str(temporary)}) as server,
-        RawClient(server.address) as client,
-    ):
-        assert client.version("fake") == "1"
-        client.load("fake", "{}", files)
-        assert client.version("fake") == "4"
-        assert "fake/1" not in client.index()
-        assert len(list(temporary.iterdir())) == 1
-        code, said = refusal(lambda: client.load("fake", "{}", {"4/model.fake.json": b"{"}))
-        assert code is CODE.INVALID_ARGUMENT
-        assert "load failed for model 'fake': version 4: " in said
-        assert client.version("fake") == "4"
-        assert len(list(temporary.iterdir())) == 1, "the folder of what was refused is still there"
-        client.unload("fake")
-        until(lambda: list(temporary.iterdir()) == [])
-        client.load("new", "{}", {path.replace("4/", "1/"): content for path, content in files.items()})
-        assert client.infer("new").tolist() == [6, 6]
-        client.load("fake")
-        assert client.version("fake") == "1"
-        assert server.stop() == 0
-    assert list(temporary.iterdir()) == []

@@ -95,7 +95,7 @@ def test_labels_are_moved_while_requests_flow(tmp_path: Path) -> None:
         client.load("fake")
         assert answers(client, 20) == {"2": 20}
         assert client.version("fake", "stable") == "2"
-        assert set(client.index()) == {"fake/2"}
+        until(lambda: set(client.index()) == {"fake/2"})
 
 
 def test_a_label_stays_where_it_was_when_the_new_version_cannot_be_loaded(tmp_path: Path) -> None:

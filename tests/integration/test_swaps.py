@@ -14,7 +14,7 @@ from protos import grpc_service_pb2 as pb
 from serving import backends, golden
 from serving.launch import LaunchedServer
 from tests import fake_models, oracle, summing
-from tests.closed_loop import ClosedLoop
+from tests.closed_loop import Ask, ClosedLoop
 from tests.contract import artefacts
 from tests.integration.test_repository_control import EVERYTHING
 from tests.integration.test_server_life import metric, until
@@ -96,11 +96,10 @@ def real_model(
     return version, inputs, outputs["y"]
 
 
-def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path) -> None:
-    _, inputs, expected = real_model(tmp_path)
+def asking(inputs: Mapping[str, Any], expected: np.ndarray[Any, Any]) -> Ask:
+    """Asks the real model for one row of the batch or for two, and holds it to the equations."""
 
     def ask(client: RawClient, number: int, time: int) -> None:
-        """One row of the batch, or two."""
         rows = [(number + time) % 6, (number + 1) % 6][: 1 + time % 2]
         request = pb.ModelInferRequest(model_name="real")
         for name, datatype in (("x", "FP32"), ("lengths", "INT64"), ("h0", "FP32"), ("c0", "FP32")):
@@ -111,9 +110,15 @@ def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path
         got = np.frombuffer(answer, np.float32).reshape(len(rows), -1)
         assert golden.disagreement(got, expected[rows]) < 1e-5
 
+    return ask
+
+
+def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path) -> None:
+    _, inputs, expected = real_model(tmp_path)
+
     flags = ("--backend", "onnx_runtime", "--model-control-mode", "explicit", "--load-model", "real")
     with LaunchedServer(tmp_path, *flags) as server, RawClient(server.address) as client:
-        with ClosedLoop(server.address, ask) as loop:
+        with ClosedLoop(server.address, asking(inputs, expected)) as loop:
             before = counts(server, client, "real")
             for backend in ("pytorch", "tensorflow", "onnxruntime", "tensorflow", "pytorch", "onnxruntime"):
                 loop.more()
@@ -133,6 +138,33 @@ def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path
         ):
             swaps = {"from": old, "to": new, "reason": "requested"}
             assert metric(server, "backend_swaps_total", model="real", **swaps) == 1
+        assert server.stop() == 0
+
+
+def test_a_real_version_is_sent_in_every_format(tmp_path: Path) -> None:
+    """The files are gone when the next ones are there, and every runtime has all that it needs in memory."""
+    version, inputs, expected = real_model(tmp_path / "made")
+    repository, temporary = tmp_path / "repository", tmp_path / "temporary"
+    for folder in (repository, temporary):
+        folder.mkdir()
+    ask = asking(inputs, expected)
+    files = {f"1/{path.relative_to(version)}": path.read_bytes() for path in version.rglob("*") if path.is_file()}
+    flags = ("--model-control-mode", "explicit")
+    with (
+        LaunchedServer(repository, *flags, environment={"TMPDIR": str(temporary)}) as server,
+        RawClient(server.address) as client,
+    ):
+        for backend in ("tensorflow", "pytorch", "onnxruntime"):
+            client.load("real", config(backend), files)
+            assert client.call("ModelConfig", name="real").config.backend == backend
+            (folder,) = temporary.glob("lstm-serving-*")
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    file.write_bytes(b"")
+            for time in range(12):
+                ask(client, 0, time)
+        client.unload("real")
+        until(lambda: not list(temporary.glob("lstm-serving-*")))
         assert server.stop() == 0
 
 

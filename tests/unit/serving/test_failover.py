@@ -1,4 +1,4 @@
-"""Who stands in for a broken backend, in which order, and what becomes of the requests. Models here only say who they are."""
+"""Who stands in for a broken backend, in which order, and what becomes of the requests; the models only say who they are."""
 
 from __future__ import annotations
 

@@ -59,6 +59,28 @@ def test_a_fingerprint_changes_with_every_file_but_those_that_are_being_written(
         assert changed(), "a link was turned"
 
 
+def test_a_fingerprint_follows_links_to_files(tmp_path: Path) -> None:
+    """As in Kubernetes, where a ConfigMap is a link to a link that is turned: neither the file nor its link changes."""
+    model = fake_models.write(tmp_path / "repository").parent
+    repository = Repository(tmp_path / "repository")
+    for name in ("..first", "..second"):
+        (model / name).mkdir()
+        (model / name / "config.pbtxt").write_text("max_batch_size: 4")
+        os.utime(model / name / "config.pbtxt", ns=(0, 0))
+    (model / "..data").symlink_to("..first")
+    (model / "config.pbtxt").symlink_to("..data/config.pbtxt")
+    before = repository.fingerprint("fake")
+    assert repository.fingerprint("fake") == before
+    (model / "turned").symlink_to("..second")
+    (model / "turned").rename(model / "..data")
+    turned = repository.fingerprint("fake")
+    assert turned != before
+    (model / "..second" / "config.pbtxt").write_text("max_batch_size: 8")
+    assert repository.fingerprint("fake") != turned
+    (model / "..second" / "config.pbtxt").unlink()
+    assert repository.fingerprint("fake") != turned, "a link to nothing is something too"
+
+
 def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="does not exist; name one with --model-repository"):
         Repository(tmp_path / "nowhere")
