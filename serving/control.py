@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving import config, loader, polling
+from serving import background, config, loader, polling
 from serving.config import Choices
 from serving.entries import Entry, Known
 from serving.errors import ControlDisabled, InvalidRequest, NotInRepository, RepositoryError, ServingError
@@ -70,9 +70,10 @@ class RepositoryControl:
         """
         self.check_allowed(name)
         if override is None:
-            self._load_from_repository(name, REQUESTED)
+            with background.work():
+                self._load_from_repository(name, REQUESTED)
             return
-        with self._manager.loading(name) as known:
+        with background.work(), self._manager.loading(name) as known:
             if override.repository:
                 known.overrides.append(override)
             else:
@@ -102,7 +103,7 @@ class RepositoryControl:
                 log.info("gone from the repository", extra={"fields": {"model": name}})
                 self._unload(name)
             for name in actions.load:
-                with contextlib.suppress(ServingError):  # kept and logged as the model's reason
+                with background.work(), contextlib.suppress(ServingError):  # kept and logged as the model's reason
                     self._load_from_repository(name, CHANGED)
             changed = {name: now[name] for name in actions.load}
             acted_on = {name: seen for name, seen in {**acted_on, **changed}.items() if name not in actions.unload}
