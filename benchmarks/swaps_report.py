@@ -21,7 +21,7 @@ from swaps_client import Record
 Latencies = npt.NDArray[np.float64]  # seconds
 MOST = 2.0  # times the p99 without
 FLAT = 1.05  # times the memory after the first few loads
-LOADERS = 4  # threads of the server that are started when several loads ask for one
+POOLS = 8  # threads that the server's own pools may start meanwhile; a leak would leave one for every load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +189,7 @@ def processes(measured: Measured) -> list[str]:
         flat = (
             last.resident_mb <= FLAT * first.resident_mb
             and last.descriptors <= first.descriptors
-            and last.threads <= first.threads + LOADERS
+            and last.threads <= first.threads + POOLS
         )
         cells = (
             name,
