@@ -29,7 +29,7 @@ endef
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo serve test test-gpu check protos scores bench image-test loadtest-triton compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-gpu check protos scores bench image-test bench-swaps loadtest-triton compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ scores: .venv/.done ## train three seeds of each network in each framework and p
 
 bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
+
+bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, load and unload while requests flow, write docs/swaps.md (seven minutes)
+	$(call step,swap and load while requests flow,$(BIN)/python benchmarks/swaps.py --repository model_repository --report docs/swaps.md)
 
 loadtest-triton: .venv/.done ## load lstm-serve and the real Triton in turn, write docs/loadtest.md (four minutes)
 	$(call step,load lstm-serve and the real Triton in turn,$(BIN)/python benchmarks/compare_triton.py --environment .envs/triton --report docs/loadtest.md)

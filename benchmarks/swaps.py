@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 import sys
 import time
 from pathlib import Path
 
 import grpc
+import numpy as np
 from swaps_client import Load, golden_requests
 from swaps_report import First, Loading, Measured, Process, Steady, Swap, render
 
@@ -31,7 +33,8 @@ SWAPS = 50
 SWAP_LOOKS = (6, 27, 48)  # after these ONNX Runtime serves
 SETTLE_SECONDS, STEADY_SECONDS = 0.5, 1.0  # after a swap, until it counts as over; and how long nothing happens then
 LOADS, LOOKS = 100, (5, 50, 100)
-BESIDE_SECONDS = 4.0  # how long a model is asked before another is loaded
+BESIDE_SECONDS = 1.0  # how long a model is asked before another is loaded
+LATER = 4  # loads after the first in a process
 FIRST = 1000  # requests after a load
 RUNS = 3
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -47,9 +50,9 @@ def main() -> int:
     prose, mark, _ = asked.report.read_text(encoding="utf-8").partition(MARK)
     if not mark:
         parser.error(f"{asked.report} has no line {MARK!r}")
-    parts = {"swaps": swap, "beside": beside, "first": first_requests, "memory": memory}
-    measured = Measured()
-    for name, measure in parts.items():
+    measures = {"swaps": swap, "beside": beside, "first": first_requests, "memory": memory}
+    measured = Measured(tolerance=version(asked.repository).spec().tolerance)
+    for name, measure in measures.items():
         if asked.only in (None, name):
             measure(asked.repository, measured)
     figures = render(measured)
@@ -85,27 +88,29 @@ def swap(repository: Path, measured: Measured) -> None:
         Swap(old, new, first, (end - begin) / 1e9, record.within(begin, end + settle))
         for old, new, first, begin, end in swaps
     ]
-    measured.tolerance = version(repository).spec().tolerance
     measured.note(record)
 
 
 def beside(repository: Path, measured: Measured) -> None:
-    """A model is asked while another is loaded: for the first time in the process, and once more."""
+    """A model is asked while another is loaded: for the first time in the process, and some more times."""
     for run, backend in itertools.product(range(RUNS), backends.PREFERENCE):
         say(f"loading {OTHER} in {backend} beside {MODEL}, run {run + 1} of {RUNS}")
         with launched(repository, MODEL) as server, operator(server) as admin, load(server, repository) as asking:
             spans = []
-            for _ in ("first", "later"):
+            for _ in range(1 + LATER):
                 time.sleep(SETTLE_SECONDS)
                 before = lasting(BESIDE_SECONDS)
                 begin = time.monotonic_ns()
                 admin.load(OTHER, ModelConfig(backend=backend))
-                spans.append((before, (begin, time.monotonic_ns())))
+                end = time.monotonic_ns()
                 admin.call("RepositoryModelUnload", model_name=OTHER)
+                time.sleep(max(0.0, 1.0 - (time.monotonic_ns() - begin) / 1e9))
+                spans.append((before, (begin, end), (begin, max(end, begin + 10**9))))
             record = asking.end()
-        for first, (before, during) in zip((True, False), spans, strict=True):
-            seconds = (during[1] - during[0]) / 1e9
-            measured.loadings.append(Loading(backend, first, seconds, record.within(*before), record.within(*during)))
+        for first, those in ((True, spans[:1]), (False, spans[1:])):
+            seconds = statistics.median((end - begin) / 1e9 for _, (begin, end), _ in those)
+            parts = (np.concatenate([record.within(*span) for span in kind]) for kind in zip(*those, strict=True))
+            measured.loadings.append(Loading(backend, first, seconds, *parts))
         measured.note(record)
 
 

@@ -1,13 +1,13 @@
-"""Work in the background that must not be felt by requests: bringing a runtime into the process, loading, verifying.
+"""Work in the background of a server that answers: bringing a runtime into the process, loading, verifying, warming up.
 
-What stalls a server while it loads is not the work but the interpreter's lock. Each of these held it for long, measured while
-another thread wanted it every half millisecond (two cores; the longest holds, in milliseconds):
+What stalls requests meanwhile is not the work but the interpreter's lock, and then the processors. Measured on two cores, with
+a thread beside it that wanted the lock every half millisecond; the longest it was held, in milliseconds:
 
-    loading the shared libraries of TensorFlow 200, of PyTorch 130     ctypes lets go of the lock around a call, `import` does not
-    garbage collection, with both in the process 200, meanwhile 120     their objects stay: they are not looked through again
-    every other thread's turn 5     0.5 while there is work in the background
+    200, 130   the shared libraries of TensorFlow, of PyTorch: loaded first, through ctypes, which lets go of the lock
+    200, 120   garbage collection after a model has gone, and during an import: put off, and the frameworks are left out
+    5 a turn   whatever computes in Python: 0.5 a turn
 
-One fact that surprises: the collector costs as much long after the import as during it, since each full collection looks at
+One fact that surprises: the collector costs as much long after an import as during it, since each full collection looks at
 every object that a framework has made, some 300,000.
 """
 
@@ -21,11 +21,15 @@ import importlib.util
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 TURN_SECONDS = 0.0005
+STRETCH_SECONDS = 0.001  # of work, before it may have to pause
+LONGEST_PAUSE_SECONDS = 0.05
+CONTENDED = 0.8  # a thread that got less of a processor than this share of the time is not alone
 
 _lock = threading.Lock()  # guards the two below
 _works = 0
@@ -35,8 +39,11 @@ _importing = threading.Lock()
 
 @contextlib.contextmanager
 def work() -> Iterator[None]:
-    """While it lasts, a thread that computes in Python lets others take turns more often. May be nested, and on any thread."""
-    global _works, _usual_turn_seconds  # noqa: PLW0603 - as the turns themselves, of the process
+    """While it lasts, threads that compute in Python take shorter turns, and what looks at `Pauses` makes some.
+
+    On any thread, several at a time. What is loaded before a server is ready is loaded without: nobody waits for it less.
+    """
+    global _works, _usual_turn_seconds  # noqa: PLW0603 - of the process, as the length of a turn is
     with _lock:
         if not _works:
             _usual_turn_seconds = sys.getswitchinterval()
@@ -51,6 +58,25 @@ def work() -> Iterator[None]:
                 sys.setswitchinterval(_usual_turn_seconds)
 
 
+class Pauses:
+    """Lets the thread that has made it sleep for as long as it has worked, if it had to wait for its turn meanwhile.
+
+    Then others want what it takes. Where there is no `work`, or nobody is in its way, nothing happens.
+    """
+
+    def __init__(self) -> None:
+        self._begun, self._computed = time.perf_counter(), time.thread_time()
+
+    def look(self, *_: object) -> None:
+        """Between two steps of the work."""
+        elapsed = time.perf_counter() - self._begun
+        if elapsed < STRETCH_SECONDS or not _works:
+            return
+        if time.thread_time() - self._computed < CONTENDED * elapsed:
+            time.sleep(min(elapsed, LONGEST_PAUSE_SECONDS))
+        self._begun, self._computed = time.perf_counter(), time.thread_time()
+
+
 def bring_in(package: str, libraries: Sequence[str] = ()) -> Any:
     """Imports a large package, the first time without being in anybody's way.
 
@@ -58,17 +84,43 @@ def bring_in(package: str, libraries: Sequence[str] = ()) -> Any:
     cannot be loaded, and what follows, is left to the package, which knows better how, or says what is missing.
     """
     if package not in sys.modules:
-        with _importing, work():
-            collecting = gc.isenabled()
-            gc.disable()
-            try:
+        with _importing, _uncollected():
+            if _works:
                 _load_libraries(package, libraries)
+                with _pausing():
+                    importlib.import_module(package)
+            else:
                 importlib.import_module(package)
-                gc.freeze()
-            finally:
-                if collecting:
-                    gc.enable()
+            gc.freeze()
     return importlib.import_module(package)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _pausing() -> Iterator[None]:
+    """This thread makes pauses within an import too, whose steps are not ours.
+
+    It stands where a profiler would and is called with every call, which makes an import take up to twice as long, and is
+    why only a server that serves does it. A profiler that is there already stays.
+    """
+    if sys.getprofile() is not None:
+        yield
+        return
+    sys.setprofile(Pauses().look)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 def _load_libraries(package: str, libraries: Sequence[str]) -> None:

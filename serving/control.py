@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from serving import config, loader, overrides, polling
+from serving import background, config, loader, overrides, polling
 from serving.config import Choices
 from serving.entries import Entry, Known
 from serving.errors import ControlDisabled, InvalidRequest, NotInRepository, NotReady, RepositoryError, ServingError
@@ -76,9 +76,10 @@ class RepositoryControl:
         if not files and self._manager.known(name) is None:
             self._check_there(name)  # nothing is kept of a name that only a client knows
         if configuration is None:
-            self._load_from_repository(name, REQUESTED)
+            with background.work():
+                self._load_from_repository(name, REQUESTED)
             return
-        with self._manager.loading(name) as known:
+        with background.work(), self._manager.loading(name) as known:
             try:
                 repository = self._repository
                 if files:
@@ -109,7 +110,7 @@ class RepositoryControl:
                 log.info("gone from the repository", extra={"fields": {"model": name}})
                 self._unload(name)
             for name in actions.load:
-                with contextlib.suppress(ServingError):  # kept and logged as the model's reason
+                with background.work(), contextlib.suppress(ServingError):  # kept and logged as the model's reason
                     self._load_from_repository(name, CHANGED)
             changed = {name: now[name] for name in actions.load}
             acted_on = {name: seen for name, seen in {**acted_on, **changed}.items() if name not in actions.unload}

@@ -7,12 +7,13 @@ anew and must give its golden samples' answers, since a context that has lost it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 
-from serving import loader
+from serving import background, loader
 from serving.errors import ComputeFailed, NotReady, ServingError, StartupError
 from serving.model import Lease, Model
 from serving.plan import Pending
@@ -141,7 +142,9 @@ class Failover:
     def _load(self, candidate: Candidate, instead_of: Model, why: str, note: str) -> bool:
         """Whether the candidate serves now. Otherwise it counts as broken, or this object has ended."""
         try:
-            model = loader.load_in(instead_of.wanted, candidate, instead_of.order)
+            # Requests wait for whoever stands in, and need not be spared; nobody waits for what is tried again.
+            with background.work() if why == RECOVERED else contextlib.nullcontext():
+                model = loader.load_in(instead_of.wanted, candidate, instead_of.order)
         except (StartupError, OSError) as error:
             self.broken[candidate] = time.monotonic()
             log.warning("%s cannot stand in: %s", candidate, error, extra={"fields": self._fields()})

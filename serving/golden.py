@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving import background
 from serving.errors import RepositoryError, VerificationFailed
 from serving.spec import BF16, ModelSpec, Tensors
 
@@ -132,8 +133,9 @@ def replay(
     not hold every output of the model.
     """
     names = [tensor.name for tensor in spec.outputs]
-    worst = 0.0
+    worst, pauses = 0.0, background.Pauses()
     for sample in samples:
+        pauses.look()
         if unsaid := [name for name in names if name not in sample.outputs]:
             raise VerificationFailed(f"{what}: a golden sample says nothing of {', '.join(unsaid)}; export it again")
         if not all(array.size for array in sample.inputs.values()):

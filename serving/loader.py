@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from serving import backends, background, completion, config, findings, golden, placement, warmup
+from serving import backends, completion, config, findings, golden, placement, warmup
 from serving.backends.base import Backend, first_line
 from serving.batcher import Guard
 from serving.devices import CPU
@@ -89,7 +89,6 @@ def load(wanted: Wanted) -> Model:
     raise first_error
 
 
-@background.work()
 def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | None = None) -> Model:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began = time.monotonic() if began is None else began

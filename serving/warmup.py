@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import model_config_pb2 as pb
-from serving import byte_strings, golden
+from serving import background, byte_strings, golden
 from serving.backends.base import Backend
 from serving.errors import ModelConfigError
 from serving.spec import ModelSpec, Tensors, TensorSpec, fill_in
@@ -77,9 +77,11 @@ def configured(
 def run(backend: Backend, spec: ModelSpec, samples: Iterable[Tensors], extra: Sequence[tuple[Tensors, int]]) -> None:
     """Computes all of it. Called on the thread that will compute. Raises whatever the backend does."""
     names = [tensor.name for tensor in spec.advertised_outputs]
+    pauses = background.Pauses()
     for inputs, times in itertools.chain(((inputs, RUNS) for inputs in samples), extra):
         for _ in range(times):
             backend.run(inputs, names)
+            pauses.look()
 
 
 def _array(
