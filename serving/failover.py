@@ -145,9 +145,12 @@ class Failover:
             # Requests wait for whoever stands in, and need not be spared; nobody waits for what is tried again.
             with background.work() if why == RECOVERED else contextlib.nullcontext():
                 model = loader.load_in(instead_of.wanted, candidate, instead_of.order)
-        except (StartupError, OSError) as error:
+        except Exception as error:  # whatever a runtime raises: the next candidate is tried
             self.broken[candidate] = time.monotonic()
-            log.warning("%s cannot stand in: %s", candidate, error, extra={"fields": self._fields()})
+            foreseen = isinstance(error, StartupError | OSError)
+            log.warning(
+                "%s cannot stand in: %s", candidate, error, extra={"fields": self._fields()}, exc_info=not foreseen
+            )
             return False
         try:
             stands_in = self._stand_in(model, instead_of, why, note)
