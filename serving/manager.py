@@ -201,7 +201,7 @@ class ModelManager:
         """Keeps, logs and counts why something could not be loaded; returns the error for whoever asked for it."""
         if isinstance(error, LoadFailed):
             return error
-        if isinstance(error, NotInRepository) and self._started:
+        if isinstance(error, NotInRepository) and self._started and not known.entries:
             return error  # a name that a client has made up
         reason = str(error) or type(error).__name__
         kind = next((kind for known_kind, kind in _KINDS.items() if isinstance(error, known_kind)), "internal")
