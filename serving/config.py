@@ -103,7 +103,9 @@ class Choices:
         where, labelled = f"config.pbtxt of model '{self.written.name}'", set(self.routes.labels.values())
         shadow = self.routes.shadow.version if self.routes.shadow else None
         if missing := sorted((labelled | ({shadow} if shadow else set())) - set(there)):
-            raise ModelConfigError(f"{where}: version_labels or shadow name {missing}; there are {sorted(there)}")
+            raise ModelConfigError(
+                f"{where}: version_labels or shadow name {missing}; on disk there are {sorted(there)}"
+            )
         policy = self.written.version_policy
         choice = policy.WhichOneof("policy_choice")
         if choice == "all":
@@ -289,7 +291,7 @@ def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise ModelConfigError(f"{where}: {error}") from error
     if routes.shadow and routes.shadow.device:
-        _check_device(routes.shadow.device, where)
+        _check_device(routes.shadow.device, f"{where}: shadow")
     fallback = None
     if FALLBACK in said:
         fallback = tuple(_place(entry.strip(), where) for entry in said[FALLBACK].split(",") if entry.strip())
@@ -303,7 +305,7 @@ def _place(entry: str, where: str) -> tuple[str, str | None]:
     if name is None:
         raise ModelConfigError(f"{where}: {FALLBACK} names {backend!r}; known are {', '.join(backends.names())}")
     if device:
-        _check_device(device, where)
+        _check_device(device, f"{where}: {FALLBACK}")
     return name, device or None
 
 

@@ -15,7 +15,15 @@ from pathlib import Path
 from serving import background, config, loader, overrides, polling
 from serving.config import Choices
 from serving.entries import Entry, Known
-from serving.errors import ControlDisabled, InvalidRequest, NotInRepository, NotReady, RepositoryError, ServingError
+from serving.errors import (
+    ControlDisabled,
+    InvalidRequest,
+    LoadFailed,
+    NotInRepository,
+    NotReady,
+    RepositoryError,
+    ServingError,
+)
 from serving.loader import Wanted
 from serving.manager import ModelManager
 from serving.metrics import ModelMetrics
@@ -161,6 +169,7 @@ class RepositoryControl:
         written = choices.written.SerializeToString(deterministic=True)
         failed: ServingError | None = None
         changed = known.routes != choices.routes
+        exchanged: list[str] = []
         for number in chosen:
             identity = (repository.path, folders[number].fingerprint(), written, labels)
             if not self._manager.announce(known, str(number), identity):
@@ -179,6 +188,7 @@ class RepositoryControl:
                 )
                 self._manager.install(known, loader.load(wanted), why, identity)
                 changed = True
+                exchanged.append(str(number))
             except NotReady:  # the server leaves
                 raise
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
@@ -186,6 +196,8 @@ class RepositoryControl:
         if failed:
             ready = {int(version) for version, entry in list(known.entries.items()) if entry.model}
             self._manager.adopt(known, choices.routes.in_part(known.routes, ready))
+            if exchanged and isinstance(failed, LoadFailed):
+                raise LoadFailed(f"{failed} (version {', '.join(exchanged)} could be loaded, and serves)") from failed
             raise failed
         for version in sorted(set(known.entries) - {str(number) for number in chosen}):
             self._manager.remove(known, version, unloaded=False)

@@ -91,9 +91,9 @@ class Known:
         self.routes, self._canary = routes, Dealer(routes.canary_share)
 
     def default(self) -> Model | None:
-        """Who answers a request that names no version: a canary has its share, and the highest version the rest."""
+        """Who answers a request that names no version: what is labelled stable, but for a canary's share; else the highest."""
         labels = self.routes.labels
-        if self.routes.canary_share:
+        if STABLE in labels:
             label = CANARY if self._canary() else STABLE
             if model := self._ready(str(labels[label])) or self._ready(str(labels[STABLE])):
                 return model
@@ -132,7 +132,7 @@ def can_answer(entries: Iterable[Entry]) -> bool:
 
 def because(*entries: Entry) -> str:
     """The states of versions that cannot answer, and the reasons of those that have one."""
-    states = [f"{entry.state}{': ' if entry.reason else ''}{entry.reason}" for entry in entries]
+    states = dict.fromkeys(f"{entry.state}{': ' if entry.reason else ''}{entry.reason}" for entry in entries)
     return f" ({'; '.join(states)})" if states else ""
 
 

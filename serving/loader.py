@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from serving import backends, completion, config, findings, golden, placement, warmup
@@ -21,7 +21,7 @@ from serving.layout import laid_out
 from serving.metrics import ModelMetrics
 from serving.model import Model
 from serving.placement import Measure, Order, Placement, order
-from serving.ranking import Candidate, table
+from serving.ranking import Candidate, Measured, table
 from serving.repository import Repository, VersionFolder
 from serving.spec import ModelSpec
 
@@ -65,12 +65,18 @@ def load(wanted: Wanted) -> Model:
             raise
         log.warning("falling back at load: %s", error, extra={"fields": _fields(wanted)})
         chosen, missing = Order(first=spares), str(error)
+    damaged = _damaged(chosen.measured)
     if chosen.measured:
         log.info(
-            "measured the backends of %s version %d (seconds a call: least is best)\n%s",
-            wanted.name, wanted.folder.number, table(chosen.measured, chosen.first[0]),
-            extra={"fields": _fields(wanted) | {"optimize_for": wanted.placement.optimize_for}},
-        )  # fmt: skip
+            "measured",
+            extra={
+                "fields": _fields(wanted)
+                | {"optimize_for": wanted.placement.optimize_for, "chosen": str(chosen.first[0])},
+                "lines": table(chosen.measured, chosen.first[0]).splitlines(),
+            },
+        )
+        for backend, why in damaged.items():
+            log.warning("not in %s: %s", backend, why, extra={"fields": _fields(wanted)})
     candidates = chosen.all if chosen.spare_at_load else tuple(chosen.first)
     first_error: StartupError | None = None
     for candidate in candidates:
@@ -82,6 +88,7 @@ def load(wanted: Wanted) -> Model:
                 log.warning("not in %s: %s", candidate, error, extra={"fields": _fields(wanted)})
         else:
             model.fell_back = missing or (str(first_error) if first_error and candidate not in chosen.first else "")
+            model.damaged = damaged
             if wanted.choices.fallback is not None or wanted.placement.fallback == "none":
                 model.order = chosen.settled(candidate)
             return model
@@ -184,6 +191,19 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
 def told(candidate: Candidate) -> str:
     """A candidate as people are told of it."""
     return candidate.backend if candidate.device == CPU else f"{candidate.backend}@{candidate.device}"
+
+
+def _damaged(measured: Sequence[Measured]) -> dict[str, str]:
+    """The backends whose file cannot be served or computes something else, with the reason of each."""
+    found: dict[str, str] = {}
+    for one in measured:
+        if one.failed:
+            found.setdefault(one.candidate.backend, one.failed.splitlines()[0])
+    return {
+        backend: why
+        for backend, why in found.items()
+        if all(m.failed for m in measured if m.candidate.backend == backend)
+    }
 
 
 def _answers(backend: Backend, spec: ModelSpec, probe: golden.Sample | None, allowed: float) -> bool:

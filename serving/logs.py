@@ -1,6 +1,7 @@
 """Logging: structured fields on the standard library's records, as text for people or JSON for machines.
 
-Fields travel in `extra={"fields": {...}}`; both formats show the same ones. Everything goes to standard error.
+Fields travel in `extra={"fields": {...}}`, a table in `extra={"lines": [...]}`; both formats show the same ones. Everything
+goes to standard error.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={_shown(value)}" for name, value in getattr(record, "fields", {}).items())
         line = f"{_when(record)} {record.levelname:<7} {_one_line(record.getMessage())}{fields}"
+        line += "".join(f"\n    {_one_line(more)}" for more in getattr(record, "lines", ()))
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -29,6 +31,8 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
+        if lines := getattr(record, "lines", ()):
+            entry["lines"] = list(lines)
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, default=str)

@@ -82,6 +82,14 @@ class ModelManager:
         That is the highest that is ready, unless a canary takes its share. Raises `UnknownModel`, `UnknownVersion`,
         `NotReady`, or `InvalidRequest` for a version that is neither a number nor a label.
         """
+        try:
+            return self._lease(name, version)
+        except (UnknownModel, UnknownVersion) as error:
+            if self._started:
+                raise
+            raise NotReady(f"Server not ready: models are being loaded. {error}") from error
+
+    def _lease(self, name: str, version: str) -> Lease:
         with self._lock:
             known = self._models.get(name)
             number = parse_version(known.routes.version(version) if known else version)
@@ -182,6 +190,8 @@ class ModelManager:
                     entry.failover.stop()
                     entry.failover = None
                 model.shadow = old.shadow if old else None
+                if model.damaged:
+                    self.load_failures[known.name, model.version, "repository"] += 1
         if leaving:
             model.close()
             raise NotReady("Server exiting")
@@ -372,4 +382,5 @@ class ModelManager:
 
 def _remark(model: Model) -> str:
     """What the index says of a version that serves."""
-    return model.fell_back or ("" if model.verified else "not verified: it has no golden samples")
+    wrong = "; ".join(f"{backend} cannot serve it: {why}" for backend, why in model.damaged.items())
+    return model.fell_back or wrong or ("" if model.verified else "not verified: it has no golden samples")

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from protos import model_config_pb2 as pb
@@ -29,7 +29,8 @@ class Model:
     `config` is the configuration in force; `candidate` says what computes, `order` what else could; `verified` whether its
     golden samples were replayed; `labels` names the classes of `spec.labels_of`; `text_only` whether strings must be
     UTF-8. Each instance has a worker of its own. `fell_back` says why it is not the first choice that serves, and is empty
-    if it is. A leased model is never closed: `close` waits for the last lease to be released.
+    if it is; `damaged` names the other backends whose files were tried and found wrong, and why. A leased model is never
+    closed: `close` waits for the last lease to be released.
 
     `on_broken(model, requests, reason, error)` is called from a worker thread for requests that its backend cannot compute.
     """
@@ -62,6 +63,7 @@ class Model:
         self.metrics = metrics
         self.wanted = wanted
         self.fell_back = ""
+        self.damaged: Mapping[str, str] = {}
         self.shadow: Shadow | None = None
         self.on_broken: Callable[[Model, list[Pending], str, Exception], None] | None = None
         self._instances: list[Batcher] = []

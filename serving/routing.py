@@ -5,8 +5,8 @@
     parameters { key: "shadow"         value { string_value: "2/torchscript@cpu" } }
     parameters { key: "shadow_share"   value { string_value: "0.1" } }
 
-A label is taken wherever a version is. With `canary_share`, so many of the requests that name no version go to the version
-labelled `canary` and the rest to the one labelled `stable`. The shadow, a version, a backend or both, gets copies of its
+A label is taken wherever a version is. Requests that name no version go to the one labelled `stable`, if there is one, and with
+`canary_share` so many of them to the one labelled `canary`. The shadow, a version, a backend or both, gets copies of its
 share of the requests, and nobody gets its answers. One fact that surprises: shares are dealt, not drawn; of any hundred
 requests in a row, a share of 0.05 gets five.
 """

@@ -252,6 +252,8 @@ def explain(settings: Settings, name: str) -> str:
             )
         measured = placement.measured(choices, settings.placement, folders[number])
         chosen = next((one.candidate for one in measured if not one.failed), None)
+        if chosen is None:
+            raise StartupError(f"nothing here can serve {name} version {number}\n{ranking.table(measured, None)}")
         said = choices.backend or settings.backend
         note = "" if said == AUTO else f"\n(--backend or config.pbtxt say {said}: nothing is chosen by these figures)"
         told.append(

@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from serving.errors import Cancelled, ServingError
 from serving.model import Model
 from serving.plan import Pending
 from serving.routing import Dealer
-from serving.spec import ModelSpec, Tensors
+from serving.spec import ModelSpec, Tensors, fill_in
 from serving.timeline import Timeline, now_ns
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,10 @@ class Shadow:
         if self.model.load >= MOST_WAITING:
             self.counts.ended("dropped")
             return None
+        taken = as_taken_by(self.model.spec, inputs, rows)
+        if taken is None:
+            self.counts.ended("dropped")
+            return None
         comparison = Comparison(self._finished.put)
         timeline = Timeline(now_ns())
         timeline.decoded = timeline.received
@@ -102,7 +106,7 @@ class Shadow:
                 self.counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
                 comparison.give_up()
 
-        pending = Pending(inputs, rows, outputs, timeline, encode, finish, None, kind)
+        pending = Pending(taken, rows, outputs, timeline, encode, finish, None, kind)
         self.model.metrics.entered()
         with self._lock:
             self._waiting.add(pending)
@@ -174,7 +178,9 @@ class Comparison:
 
 def compare(answer: Tensors, copy: Tensors, spec: ModelSpec) -> tuple[float, list[bool]]:
     """The largest `|copy - answer| / max(1, |answer|)` over all outputs, and for each row whether the best class is the same."""
-    difference = max((golden.disagreement(copy[name], answer[name]) for name in answer), default=0.0)
+    state = {pair.output for pair in spec.state}
+    alike = [name for name in answer if name not in state or copy[name].shape == answer[name].shape]
+    difference = max((golden.disagreement(copy[name], answer[name]) for name in alike), default=0.0)
     classes = answer.get(spec.labels_of)
     if classes is None or classes.ndim != 2:
         return difference, []
@@ -183,12 +189,29 @@ def compare(answer: Tensors, copy: Tensors, spec: ModelSpec) -> tuple[float, lis
 
 
 def fits(shadow: ModelSpec, model: ModelSpec) -> str:
-    """Why requests to `model` cannot be copied to `shadow`; empty if they can."""
-    sides: Mapping[str, tuple[Sequence[object], Sequence[object]]] = {
-        "inputs": (shadow.inputs, model.inputs),
-        "outputs": (shadow.outputs, model.outputs),
+    """Why requests to `model` cannot be copied to `shadow`; empty if they can. Recurrent state may have another size."""
+    sides = {
+        "input": (shadow.advertised_inputs, model.advertised_inputs),
+        "output": (shadow.advertised_outputs, model.advertised_outputs),
     }
     for side, (theirs, ours) in sides.items():
-        if list(theirs) != list(ours):
-            return f"its {side} are not those of the model that it is to follow"
+        told = [
+            {each.name: f"{each.name} {each.datatype} {list(each.shape)}" for each in some} for some in (theirs, ours)
+        ]
+        if told[0] != told[1]:
+            shown = [", ".join(some.values()) for some in told]
+            return f"it has the {side}s {shown[0]}, and the model that it is to follow has {shown[1]}"
     return ""
+
+
+def as_taken_by(shadow: ModelSpec, inputs: Tensors, rows: int) -> Tensors | None:
+    """The inputs with a fresh state of the shadow's own size; None for a request that carries state of another size."""
+    sizes = {tensor.name: tensor.shape[1:] for tensor in shadow.inputs}
+    state = [pair.input for pair in shadow.state if not shadow.state_advertised]
+    if all(name in inputs and inputs[name].shape[1:] == sizes[name] for name in state):
+        return inputs
+    if any(inputs[name].any() for name in state if name in inputs):
+        return None
+    taken = {name: array for name, array in inputs.items() if name in sizes and name not in state}
+    fill_in(taken, shadow, rows)
+    return {tensor.name: taken[tensor.name] for tensor in shadow.inputs}

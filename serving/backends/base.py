@@ -80,7 +80,8 @@ class BackendModule(Protocol):
 def first_line(error: Exception) -> str:
     """What a runtime says first, headings left out; the rest of its message is its own call stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)[:300]
+    line = next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)
+    return line if len(line) <= 300 else f"{line[:300]}..."
 
 
 def cuda_lost(error: Exception) -> str:

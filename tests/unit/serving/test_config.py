@@ -136,7 +136,7 @@ def test_versions_that_have_a_label_are_served(text: str, versions: list[int]) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (parameters(version_labels="stable=9"), r"version_labels or shadow name \[9\]; there are \[1, 3\]"),
+        (parameters(version_labels="stable=9"), r"version_labels or shadow name \[9\]; on disk there are \[1, 3\]"),
         (parameters(shadow="9/onnxruntime", shadow_share="1"), r"name \[9\]"),
         (
             parameters(version_labels="stable=3") + "version_policy { specific { versions: 1 } }",

@@ -13,8 +13,8 @@ import pytest
 
 from serving import loader, shadow
 from serving.errors import ComputeFailed
-from serving.shadow import Comparison, Shadow, ShadowCounts, Yielding, compare, fits
-from serving.spec import Tensors
+from serving.shadow import Comparison, Shadow, ShadowCounts, Yielding, as_taken_by, compare, fits
+from serving.spec import Tensors, TensorSpec
 from tests import fake_models
 from tests.gated import GatedBackend
 from tests.unit.serving.test_loader import wanted
@@ -85,13 +85,42 @@ def test_one_answer_alone_is_compared_with_nothing(other: str, first: bool) -> N
     assert done == []
 
 
+def larger(tensor: TensorSpec) -> TensorSpec:
+    return dataclasses.replace(tensor, shape=(-1, 1, 8)) if tensor.shape == fake_models.STATE else tensor
+
+
+# A candidate with more hidden units, the commonest that there is.
+LARGER_STATE = {side: tuple(map(larger, getattr(PLAIN, side))) for side in ("inputs", "outputs")}
+
+
+@pytest.mark.parametrize(("state", "copied"), [(0.0, True), (0.5, False)])
+def test_a_network_of_another_size_follows_what_carries_no_state(state: float, copied: bool) -> None:
+    inputs = {
+        "x": np.ones((2, 3, fake_models.FEATURES), np.float32),
+        "lengths": np.array([3, 1]),
+        "h0": np.full((2, 1, 4), state, np.float32),
+        "c0": np.zeros((2, 1, 4), np.float32),
+    }
+    taken = as_taken_by(dataclasses.replace(PLAIN, **LARGER_STATE), inputs, 2)  # type: ignore[arg-type]
+    assert (taken is not None) is copied
+    if taken:
+        assert taken["h0"].shape == (2, 1, 8)
+        assert taken["lengths"].tolist() == [3, 1]
+    assert as_taken_by(PLAIN, inputs, 2) is inputs
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({}, ""),
         ({"tolerance": 0.01, "weights_sha256": "1" * 64}, ""),
-        ({"inputs": PLAIN.inputs[::-1]}, "its inputs are not those of the model that it is to follow"),
-        ({"outputs": fake_models.spec(per_step=True).outputs}, "its outputs are not those of the model"),
+        ({"inputs": PLAIN.inputs[::-1]}, ""),  # by name
+        (LARGER_STATE, ""),
+        (
+            {"inputs": fake_models.spec(vocabulary=5).inputs},
+            "it has the inputs x INT64 [-1, -1], and the model that it is to",
+        ),
+        ({"outputs": fake_models.spec(per_step=True).outputs}, "it has the outputs y FP32 [-1, -1, 2], and the model"),
     ],
 )
 def test_who_may_follow_a_model(change: dict[str, Any], why: str) -> None:
