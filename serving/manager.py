@@ -70,6 +70,7 @@ class ModelManager:
         self._loads = 0
         self._started = False
         self.closing = threading.Event()
+        self._closed = False  # nothing is closed any more that is installed now
         self.left_computing = False  # whether a shadow was still busy when everything was closed
         self.swaps: Counter[tuple[str, str, str, str, str]] = Counter()  # model, version, from, to, reason
         self.load_failures: Counter[tuple[str, str, str]] = Counter()  # model, version, reason
@@ -170,21 +171,27 @@ class ModelManager:
     def install(self, known: Known, model: Model, why: str, identity: object) -> None:
         """The switch: from now on this model answers for its version, and the one that did drains.
 
-        `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves.
+        `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves; what stands
+        in for a broken backend is still let in, since requests wait for it that were taken before.
         """
         model.on_broken = self._on_broken
+        ended = None
         with self._lock:
-            leaving, entry = self.closing.is_set(), known.entry(model.version)
+            entry = known.entry(model.version)
+            stands_in = entry.failover is not None and entry.failover.is_mine()
+            leaving = self._closed if stands_in else self.closing.is_set()
             if not leaving:
                 old, entry.model, entry.state, entry.identity = entry.model, model, "READY", identity
                 entry.reason = _remark(model)
-                if entry.failover and not entry.failover.is_mine():
-                    entry.failover.stop()
-                    entry.failover = None
+                if entry.failover and not stands_in:
+                    ended, entry.failover = entry.failover, None
+                    ended.stop()
                 model.shadow = old.shadow if old else None
         if leaving:
             model.close()
             raise NotReady("Server exiting")
+        if ended:
+            ended.leave()
         if old:
             swapped = (known.name, model.version, str(old.candidate), str(model.candidate), why)
             if old.candidate != model.candidate:
@@ -245,6 +252,7 @@ class ModelManager:
 
         if running:
             running.stop()
+            running.leave()
         if model:
             self._retire(model, done)
         else:
@@ -303,14 +311,18 @@ class ModelManager:
         """Stops handing out leases, waits for those that are out, and frees every backend; False if time was too short."""
         until = time.monotonic() + timeout_seconds
         self.closing.set()
-        models = self._alive()
         with self._lock:
+            self._closed = True
             knowns = list(self._models.values())
-            for known in knowns:
-                for entry in known.entries.values():
-                    entry.state = "UNLOADING"
-                    if entry.failover:
-                        entry.failover.stop()
+            entries = [entry for known in knowns for entry in known.entries.values()]
+            failovers = [entry.failover for entry in entries if entry.failover]
+            for entry in entries:
+                entry.state = "UNLOADING"
+            for each in failovers:
+                each.stop()
+        for each in failovers:
+            each.leave()
+        models = self._alive()
         closed = [model.close(max(0.0, until - time.monotonic())) for model in models]  # each, whatever the others do
         for known in knowns:
             if known.shadow and not known.shadow.close(SHADOW_SECONDS):
@@ -345,11 +357,23 @@ class ModelManager:
             known = self._models.get(model.name)
             entry = known.entries.get(model.version) if known else None
             if entry and entry.model is model:
-                if entry.failover is None or not entry.failover.take(requests, reason, error):
-                    entry.failover = failover.Failover(model, self._reset_seconds, self._stand_in, lease)
+                taken = entry.failover is not None and entry.failover.take(requests, reason, error)
+                if requests and not taken:
+                    entry.failover = failover.Failover(model, self._reset_seconds, self._stand_in, lease, self._at_work)
                     entry.failover.take(requests, reason, error)
                 return
         failover.forward(requests, lease)
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Held while something is loaded that no call asked for."""
+        with self._lock:
+            self._loads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loads -= 1
 
     def _stand_in(self, model: Model, broken: Model, why: str, note: str) -> bool:
         """Lets a model answer instead of the one that served; False if that one does not serve any more."""
