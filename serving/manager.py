@@ -38,6 +38,7 @@ from serving.shadow import Shadow
 
 log = logging.getLogger(__name__)
 
+MAX_REASON_CHARACTERS = 2000  # of an error in the index, whose answer would otherwise grow beyond what clients take
 SHADOW_SECONDS = 0.5  # what a shadow gets to end in when the server leaves; nobody waits for its answer
 
 # How a failed load is counted.
@@ -210,7 +211,7 @@ class ModelManager:
             return error
         if isinstance(error, NotInRepository) and self._started and not known.entries:
             return error  # a name that a client has made up
-        reason = str(error) or type(error).__name__
+        reason = _in_short(str(error)) or type(error).__name__
         kind = next((kind for known_kind, kind in _KINDS.items() if isinstance(error, known_kind)), "internal")
         if kind == "internal":
             log.error("loading failed in a way that was not foreseen", exc_info=error)
@@ -327,9 +328,15 @@ class ModelManager:
         for known in knowns:
             if known.shadow and not known.shadow.close(SHADOW_SECONDS):
                 self.left_computing = True
-            for override in known.overrides:
-                override.discard()
         return all(closed)
+
+    def discard_files(self) -> None:
+        """Removes the files that clients have sent, whoever still reads them; the last thing before the process ends."""
+        with self._lock:
+            knowns = [*self._models.values(), *self._unborn.values()]
+        for known in knowns:
+            for override in list(known.overrides):
+                override.discard()
 
     # Inside.
 
@@ -392,6 +399,10 @@ class ModelManager:
         with self._lock:
             models = [e.model for known in self._models.values() for e in known.entries.values() if e.model]
             return [*models, *self._retiring]
+
+
+def _in_short(reason: str) -> str:
+    return reason if len(reason) <= MAX_REASON_CHARACTERS else f"{reason[:MAX_REASON_CHARACTERS]}..."
 
 
 def _remark(model: Model) -> str:

@@ -122,9 +122,15 @@ def _array(
 def _from_file(
     where: str, name: str, tensor: TensorSpec, shape: tuple[int, ...], model_folder: Path
 ) -> npt.NDArray[Any]:
-    path = (model_folder / FOLDER / name).resolve()
-    if not path.is_relative_to((model_folder / FOLDER).resolve()) or not path.is_file():
+    try:
+        path = (model_folder / FOLDER / name).resolve()
+        there = path.is_relative_to((model_folder / FOLDER).resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
         raise ModelConfigError(f"{where}: there is no file '{name}' in the folder {FOLDER} beside the versions")
+    if path.stat().st_size > MOST_BYTES:
+        raise ModelConfigError(f"{where}: {path.name} is larger than {MOST_BYTES} bytes")
     data, one = path.read_bytes(), shape[1:]
     if tensor.datatype == "BYTES":
         try:

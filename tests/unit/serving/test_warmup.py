@@ -115,6 +115,9 @@ REFUSED = {
         X.replace("zero_data: true", 'input_data_file: "../x"'),
         r"there is no file '../x' in the folder warmup",
     ),
+    "no-name": (X.replace("zero_data: true", r'input_data_file: "a\000b"'), "there is no file"),
+    "long-name": (X.replace("zero_data: true", f'input_data_file: "{"a" * 5000}"'), "there is no file"),
+    "huge": (X.replace("zero_data: true", 'input_data_file: "huge"'), "huge is larger than 268435456 bytes"),
     "folder": (X.replace("zero_data: true", 'input_data_file: "."'), "there is no file '.' in the folder warmup"),
     "bytes": (X.replace("zero_data: true", 'input_data_file: "short"'), "short has 20 bytes; 24 or 192 are needed"),
 }
@@ -125,6 +128,8 @@ def test_what_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "warmup").mkdir()
     (tmp_path / "warmup" / "short").write_bytes(bytes(20))
     (tmp_path / "x").write_bytes(bytes(24))
+    with (tmp_path / "warmup" / "huge").open("wb") as huge:
+        huge.truncate(2**40)  # takes no room on the disk
     batch = "" if "batch_size" in text else " batch_size: 8"
     with pytest.raises(ModelConfigError, match=f"model_warmup 'w'.*{message}"):
         configured(text + batch, tmp_path)
