@@ -34,7 +34,7 @@ from serving.errors import (
 from serving.model import Lease, Model
 from serving.plan import Pending
 from serving.routing import Routes
-from serving.shadow import Shadow
+from serving.shadow import Shadow, fits
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,9 @@ class ModelManager:
                 if entry.failover and not stands_in:
                     ended, entry.failover = entry.failover, None
                     ended.stop()
-                model.shadow = old.shadow if old else None
+                model.shadow = (
+                    old.shadow if old and old.shadow and not fits(old.shadow.model.spec, model.spec) else None
+                )
         if leaving:
             model.close()
             raise NotReady("Server exiting")
@@ -237,7 +239,9 @@ class ModelManager:
     def remove(self, known: Known, version: str, *, unloaded: bool) -> None:
         """A version leaves; what it has taken in is answered. If it was `unloaded` it stays known as such."""
         with self._lock:
-            entry = known.entries[version]
+            entry = known.entries.get(version)
+            if entry is None or (entry.state == "UNLOADING" and entry.model is None):
+                return  # it is leaving already, or has just left
             model, running = entry.model, entry.failover
             entry.state, entry.reason, entry.required = "UNLOADING", "", False
             entry.model = entry.identity = entry.failover = None

@@ -222,6 +222,8 @@ def test_what_is_in_flight_is_answered_after_the_unload(tmp_path: Path) -> None:
         client.unload("fake")
         assert not all(answer.done() for answer in answers)
         assert client.index()["fake/1"][0] == "UNLOADING"
+        client.unload("fake")
+        assert client.index()["fake/1"][0] == "UNLOADING", "it is not unloaded by being told so twice"
         assert refusal(client.infer)[0] is CODE.NOT_FOUND
         assert client.call("ServerReady").ready
         for answer in answers:
