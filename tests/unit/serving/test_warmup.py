@@ -67,6 +67,15 @@ def test_samples_of_equal_length_are_computed_once() -> None:
     assert made[-1]["lengths"].tolist() == [1, 2, 1], "the rows over and over, each with its own length"
 
 
+def test_a_batch_that_would_take_the_machines_memory_is_refused_before_it_is_made() -> None:
+    sample = golden.Sample({"x": np.zeros((2, 4, 3), np.float32), "lengths": np.ones(2, np.int64)}, {})
+    warmup.check_rows([sample], 2**31 // 56)
+    with pytest.raises(
+        ModelConfigError, match=r"max_batch_size is 2147483647: so many rows .* have 120259084232 bytes"
+    ):
+        warmup.check_rows([sample], 2**31 - 1)
+
+
 def test_what_is_left_out_is_filled_in_as_in_requests(tmp_path: Path) -> None:
     inputs, times = configured(f"{X} batch_size: 4 count: 3", tmp_path)
     assert times == 3
