@@ -253,7 +253,7 @@ def _set_by_kubernetes(variable: str, value: str) -> bool:
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 stopped as asked, 1 cannot start or cut off, 2 wrong usage."""
+    """Entry point. Exit codes: 0 stopped as asked, 1 cannot start or cut off, 2 wrong usage, 130 Ctrl-C while measuring."""
     try:
         asked = parser().parse_args(arguments(sys.argv[1:] if command_line is None else command_line, dict(os.environ)))
         logs.configure(asked.log_format, asked.log_level)
@@ -272,6 +272,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
     except StartupError as error:
         print(f"lstm-serve: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

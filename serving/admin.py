@@ -192,7 +192,7 @@ def _address(text: str) -> str:
 
 def _device(text: str) -> str:
     kind, colon, number = text.partition(":")
-    if text == "cpu" or (kind == "cuda" and colon and number.isascii() and number.isdigit()):
+    if text == "cpu" or (kind == "cuda" and colon and number.isascii() and number.isdigit() and len(number) < 9):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not a device; use cpu or cuda:N (cuda:0 is the first GPU)")
 
@@ -210,8 +210,8 @@ def _positive(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is out of range: at least 1")
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of instances; use a whole number from 1")
     return int(text)
 
 

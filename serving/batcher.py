@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from serving.backends.base import Backend
-from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
+from serving.errors import ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
 from serving.metrics import ModelMetrics
 from serving.plan import BatchPolicy, Pending, Take, plan
 from serving.spec import Tensors
@@ -39,7 +39,8 @@ class Guard:
     A request is computed again until `failures` runs in a row have failed. Then `healthy()` replays on the backend what
     it is known to answer: if it does, the request is to blame. If not, or as soon as `lost(error)` gives a reason
     ("out_of_memory", "device_lost"), the backend is broken, and `hand_over(requests, reason, error)` gets all that waits
-    and all that still comes. All are called from the worker thread; none of them raises, and `hand_over` does not block.
+    and all that still comes, and nothing when the client of a request that it has got goes. All are called from the worker
+    thread; none of them raises, and `hand_over` does not block.
     """
 
     failures: int = 3
@@ -213,21 +214,9 @@ class Batcher:
     def _drop_the_hopeless(self) -> None:
         """Completes, without computing, those whose client has gone or whose deadline has passed."""
         now = now_ns()
-        places = [
-            place
-            for place, pending in enumerate(self._waiting)
-            if pending.cancelled or (pending.deadline_ns is not None and now >= pending.deadline_ns)
-        ]
-        if not places:
-            return
-        for pending in self._remove(places):
-            if pending.cancelled:
-                pending.finish(Cancelled("the client has cancelled the request"))
-            else:
-                waited_ms = (now - pending.timeline.decoded) / 1e6
-                pending.finish(
-                    DeadlineExceeded(f"Deadline Exceeded: waited {waited_ms:.1f} ms in the queue; nothing was computed")
-                )
+        ends = {place: why for place, pending in enumerate(self._waiting) if (why := pending.hopeless(now))}
+        for pending, why in zip(self._remove(list(ends)), ends.values(), strict=True):
+            pending.finish(why)
 
     def _compute(self, batch: Sequence[Pending]) -> None:
         """Answers a batch, whatever the backend does: one request may be to blame, and then the others are answered."""
@@ -268,8 +257,7 @@ class Batcher:
     def _hand_over(self, requests: Sequence[Pending]) -> None:
         broken = self._broken
         if broken and self.guard.hand_over:
-            if requests:
-                self.guard.hand_over(list(requests), *broken)
+            self.guard.hand_over(list(requests), *broken)
             return
         with self._lock:  # it has been mended meanwhile
             self._queued += len(requests)

@@ -155,6 +155,7 @@ def check(written: pb.ModelConfig, name: str, where: str = "") -> Choices:
     if written.name and written.name != name:
         raise ModelConfigError(f"{where}: name is '{written.name}', but the folder is called '{name}'; they must agree")
     written.name = name
+    _check_datatypes(written, where)
     return Choices(
         written=written,
         policy=_policy(written, where),
@@ -162,6 +163,17 @@ def check(written: pb.ModelConfig, name: str, where: str = "") -> Choices:
         **_placed(written, where),
         **_parameters(written, where),
     )
+
+
+def _check_datatypes(written: pb.ModelConfig, where: str) -> None:
+    """Raises `ModelConfigError` for a number that is no datatype; as proto3 has open enums, the schema takes any."""
+    named = [(f"input '{tensor.name}'", tensor.data_type) for tensor in written.input]
+    named += [(f"output '{tensor.name}'", tensor.data_type) for tensor in written.output]
+    for entry in written.model_warmup:
+        named += [(f"model_warmup '{entry.name}': input '{key}'", each.data_type) for key, each in entry.inputs.items()]
+    for what, value in named:
+        if value not in pb.DataType.values():
+            raise ModelConfigError(f"{where}: {what} has data_type {value}, which is none; write it as TYPE_FP32")
 
 
 def stated(choices: Choices) -> tuple[dict[str, Stated], dict[str, Stated]] | None:
@@ -259,7 +271,7 @@ def _placed(written: pb.ModelConfig, where: str) -> dict[str, Any]:
     count, gpus = group.count or 1, tuple(dict.fromkeys(group.gpus))
     if count * max(1, len(gpus)) > MAX_INSTANCES:
         raise ModelConfigError(
-            f"{where}: instance_group asks for {count} instances; at most {MAX_INSTANCES} are served"
+            f"{where}: instance_group asks for {count * max(1, len(gpus))} instances; at most {MAX_INSTANCES} are served"
         )
     if group.kind == pb.ModelInstanceGroup.KIND_CPU:
         if gpus:
@@ -282,7 +294,7 @@ def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
     if unknown := sorted(set(said) - set(known)):
         raise ModelConfigError(f"{where}: parameters has {unknown[0]!r}; known are {', '.join(known)}")
     threads = said.get(THREADS, "")
-    if threads and not (threads.isascii() and threads.isdigit() and 0 <= int(threads) <= 1024):
+    if threads and not (threads.isascii() and threads.isdigit() and len(threads) < 9 and int(threads) <= 1024):
         raise ModelConfigError(
             f"{where}: {THREADS} is {threads!r}; it must be a whole number, 0 leaves it to the server"
         )

@@ -82,7 +82,12 @@ class RepositoryControl:
         """
         self._check_allowed(name)
         if not files and self._manager.known(name) is None:
-            self._check_there(name)  # nothing is kept of a name that only a client knows
+            try:
+                self._check_there(name)  # nothing is kept of a name that only a client knows
+            except OSError as error:
+                raise NotInRepository(
+                    f"failed to load '{name}', failed to poll from model repository: {error}"
+                ) from error
         if configuration is None:
             with background.work():
                 self._load_from_repository(name, REQUESTED)

@@ -12,12 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from serving import background, loader
 from serving.errors import ComputeFailed, NotReady, ServingError, StartupError
 from serving.model import Lease, Model
 from serving.plan import Pending
 from serving.ranking import Candidate
+from serving.timeline import now_ns
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +32,24 @@ class Failover:
     """Stands by one version from the moment at which its backend breaks until the first choice serves again.
 
     `stand_in(new, old, why, note)` makes a model answer instead of another, False if that one does not serve any more;
-    `lease()` gives a lease on whatever serves the version. Both are called from the thread that this object owns.
+    `lease()` gives a lease on whatever serves the version. While something is loaded, `at_work()` is held. All are called from
+    the thread that this object owns, and `lease` from whoever calls `leave` too.
     """
 
-    def __init__(self, model: Model, reset_seconds: float, stand_in: StandIn, lease: Callable[[], Lease]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        reset_seconds: float,
+        stand_in: StandIn,
+        lease: Callable[[], Lease],
+        at_work: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self.broken: dict[Candidate, float] = {}  # since when, in seconds of the monotonic clock
         self._serving = model
         self._reset_seconds = reset_seconds
         self._stand_in = stand_in
         self._lease = lease
+        self._at_work = at_work
         self._changed = threading.Condition()  # guards what follows
         self._taken: list[Pending] = []
         self._why: tuple[str, Exception] | None = None
@@ -47,20 +58,34 @@ class Failover:
         self._thread.start()
 
     def take(self, requests: Sequence[Pending], reason: str, error: Exception) -> bool:
-        """Requests that the model which serves cannot compute; False if this object has ended. Never blocks for long."""
+        """Requests that the model which serves cannot compute; False if this object has ended. Never blocks for long.
+
+        Those whose clients have gone meanwhile are let go: each holds a thread that answers other models too.
+        """
+        now = now_ns()
         with self._changed:
             if self._ended:
                 return False
             self._taken += requests
-            self._why = self._why or (reason, error)
-            self._changed.notify_all()
-            return True
+            ends = [(pending, why) for pending in self._taken if (why := pending.hopeless(now))]
+            gone = {pending for pending, _ in ends}
+            self._taken = [pending for pending in self._taken if pending not in gone]
+            if requests:
+                self._why = self._why or (reason, error)
+                self._changed.notify_all()
+        for pending, why in ends:
+            pending.finish(why)
+        return True
 
     def stop(self) -> None:
-        """The version is loaded anew or unloaded; what waits here goes to whatever serves then."""
+        """The version is loaded anew or unloaded. `leave` is to follow."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    def leave(self) -> None:
+        """What waits here goes to whatever serves now, whatever is still being loaded."""
+        forward(self._requests(), self._lease)
 
     def is_mine(self) -> bool:
         """Whether the caller's thread is the one that this object owns."""
@@ -83,7 +108,7 @@ class Failover:
                 self.stop()
             with self._changed:
                 self._ended = self._ended or (not self.broken and self._why is None)
-        forward(self._requests(), self._lease)
+        self.leave()
 
     def _requests(self) -> list[Pending]:
         with self._changed:
@@ -108,7 +133,7 @@ class Failover:
             if self._load(candidate, broken, reason, note):
                 with self._changed:
                     self._why = None
-                forward(self._requests(), self._lease)
+                self.leave()
                 return
             if self._ended:
                 return
@@ -117,12 +142,11 @@ class Failover:
         with self._changed:
             self._why = None
         for pending in self._requests():
-            pending.finish(
-                ComputeFailed(
-                    f"model '{broken.name}' version {broken.version} failed to compute, and nothing else can: "
-                    f"{type(error).__name__}: {error}"
-                )
+            failed = ComputeFailed(
+                f"model '{broken.name}' version {broken.version} failed to compute, and nothing else can: "
+                f"{type(error).__name__}: {error}"
             )
+            pending.finish(pending.hopeless(now_ns()) or failed)
         broken.mend()
 
     def _try_again(self) -> None:
@@ -143,7 +167,7 @@ class Failover:
         """Whether the candidate serves now. Otherwise it counts as broken, or this object has ended."""
         try:
             # Requests wait for whoever stands in, and need not be spared; nobody waits for what is tried again.
-            with background.work() if why == RECOVERED else contextlib.nullcontext():
+            with self._at_work(), background.work() if why == RECOVERED else contextlib.nullcontext():
                 model = loader.load_in(instead_of.wanted, candidate, instead_of.order)
         except Exception as error:  # whatever a runtime raises: the next candidate is tried
             self.broken[candidate] = time.monotonic()

@@ -127,6 +127,7 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
             worst = max(worst, golden.replay(backend.run, spec, samples, allowed, what))
         complete = complete or completion.complete(choices, spec, candidate.backend, candidate.device, labels=labels)
         policy = completion.policy_for(choices, spec)
+        warmup.check_rows(samples, policy.max_rows)
         extra = warmup.configured(choices.written.model_warmup, spec, policy.max_rows, folder.path.parent)
     except BaseException:
         for backend in loaded:

@@ -34,10 +34,11 @@ from serving.errors import (
 from serving.model import Lease, Model
 from serving.plan import Pending
 from serving.routing import Routes
-from serving.shadow import Shadow
+from serving.shadow import Shadow, fits
 
 log = logging.getLogger(__name__)
 
+MAX_REASON_CHARACTERS = 2000  # of an error in the index, whose answer would otherwise grow beyond what clients take
 SHADOW_SECONDS = 0.5  # what a shadow gets to end in when the server leaves; nobody waits for its answer
 
 # How a failed load is counted.
@@ -70,6 +71,7 @@ class ModelManager:
         self._loads = 0
         self._started = False
         self.closing = threading.Event()
+        self._closed = False  # nothing is closed any more that is installed now
         self.left_computing = False  # whether a shadow was still busy when everything was closed
         self.swaps: Counter[tuple[str, str, str, str, str]] = Counter()  # model, version, from, to, reason
         self.load_failures: Counter[tuple[str, str, str]] = Counter()  # model, version, reason
@@ -178,23 +180,31 @@ class ModelManager:
     def install(self, known: Known, model: Model, why: str, identity: object) -> None:
         """The switch: from now on this model answers for its version, and the one that did drains.
 
-        `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves.
+        `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves; what stands
+        in for a broken backend is still let in, since requests wait for it that were taken before.
         """
         model.on_broken = self._on_broken
+        ended = None
         with self._lock:
-            leaving, entry = self.closing.is_set(), known.entry(model.version)
+            entry = known.entry(model.version)
+            stands_in = entry.failover is not None and entry.failover.is_mine()
+            leaving = self._closed if stands_in else self.closing.is_set()
             if not leaving:
                 old, entry.model, entry.state, entry.identity = entry.model, model, "READY", identity
                 entry.reason = _remark(model)
-                if entry.failover and not entry.failover.is_mine():
-                    entry.failover.stop()
-                    entry.failover = None
-                model.shadow = old.shadow if old else None
+                if entry.failover and not stands_in:
+                    ended, entry.failover = entry.failover, None
+                    ended.stop()
+                model.shadow = (
+                    old.shadow if old and old.shadow and not fits(old.shadow.model.spec, model.spec) else None
+                )
                 if model.damaged:
                     self.load_failures[known.name, model.version, "repository"] += 1
         if leaving:
             model.close()
             raise NotReady("Server exiting")
+        if ended:
+            ended.leave()
         if old:
             swapped = (known.name, model.version, str(old.candidate), str(model.candidate), why)
             if old.candidate != model.candidate:
@@ -213,7 +223,7 @@ class ModelManager:
             return error
         if isinstance(error, NotInRepository) and self._started and not known.entries:
             return error  # a name that a client has made up
-        reason = str(error) or type(error).__name__
+        reason = _in_short(str(error)) or type(error).__name__
         kind = next((kind for known_kind, kind in _KINDS.items() if isinstance(error, known_kind)), "internal")
         if kind == "internal":
             log.error("loading failed in a way that was not foreseen", exc_info=error)
@@ -239,7 +249,9 @@ class ModelManager:
     def remove(self, known: Known, version: str, *, unloaded: bool) -> None:
         """A version leaves; what it has taken in is answered. If it was `unloaded` it stays known as such."""
         with self._lock:
-            entry = known.entries[version]
+            entry = known.entries.get(version)
+            if entry is None or (entry.state == "UNLOADING" and entry.model is None):
+                return  # it is leaving already, or has just left
             model, running = entry.model, entry.failover
             entry.state, entry.reason, entry.required = "UNLOADING", "", False
             entry.model = entry.identity = entry.failover = None
@@ -255,6 +267,7 @@ class ModelManager:
 
         if running:
             running.stop()
+            running.leave()
         if model:
             self._retire(model, done)
         else:
@@ -313,21 +326,31 @@ class ModelManager:
         """Stops handing out leases, waits for those that are out, and frees every backend; False if time was too short."""
         until = time.monotonic() + timeout_seconds
         self.closing.set()
-        models = self._alive()
         with self._lock:
+            self._closed = True
             knowns = list(self._models.values())
-            for known in knowns:
-                for entry in known.entries.values():
-                    entry.state = "UNLOADING"
-                    if entry.failover:
-                        entry.failover.stop()
+            entries = [entry for known in knowns for entry in known.entries.values()]
+            failovers = [entry.failover for entry in entries if entry.failover]
+            for entry in entries:
+                entry.state = "UNLOADING"
+            for each in failovers:
+                each.stop()
+        for each in failovers:
+            each.leave()
+        models = self._alive()
         closed = [model.close(max(0.0, until - time.monotonic())) for model in models]  # each, whatever the others do
         for known in knowns:
             if known.shadow and not known.shadow.close(SHADOW_SECONDS):
                 self.left_computing = True
-            for override in known.overrides:
-                override.discard()
         return all(closed)
+
+    def discard_files(self) -> None:
+        """Removes the files that clients have sent, whoever still reads them; the last thing before the process ends."""
+        with self._lock:
+            knowns = [*self._models.values(), *self._unborn.values()]
+        for known in knowns:
+            for override in list(known.overrides):
+                override.discard()
 
     # Inside.
 
@@ -355,11 +378,23 @@ class ModelManager:
             known = self._models.get(model.name)
             entry = known.entries.get(model.version) if known else None
             if entry and entry.model is model:
-                if entry.failover is None or not entry.failover.take(requests, reason, error):
-                    entry.failover = failover.Failover(model, self._reset_seconds, self._stand_in, lease)
+                taken = entry.failover is not None and entry.failover.take(requests, reason, error)
+                if requests and not taken:
+                    entry.failover = failover.Failover(model, self._reset_seconds, self._stand_in, lease, self._at_work)
                     entry.failover.take(requests, reason, error)
                 return
         failover.forward(requests, lease)
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Held while something is loaded that no call asked for."""
+        with self._lock:
+            self._loads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loads -= 1
 
     def _stand_in(self, model: Model, broken: Model, why: str, note: str) -> bool:
         """Lets a model answer instead of the one that served; False if that one does not serve any more."""
@@ -378,6 +413,10 @@ class ModelManager:
         with self._lock:
             models = [e.model for known in self._models.values() for e in known.entries.values() if e.model]
             return [*models, *self._retiring]
+
+
+def _in_short(reason: str) -> str:
+    return reason if len(reason) <= MAX_REASON_CHARACTERS else f"{reason[:MAX_REASON_CHARACTERS]}..."
 
 
 def _remark(model: Model) -> str:

@@ -7,6 +7,7 @@ that surprises: as in Triton, files that are sent replace the whole model; nothi
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from serving.errors import InvalidRequest
 from serving.repository import LABELS_FILE, Repository
 
 FILE_PREFIX = "file:"
+# Errors by which a disk says that names are too long, or that a file would lie within a file.
+_OF_NAMES = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +56,8 @@ def parameters(sent: Mapping[str, pb.ModelRepositoryParameter]) -> tuple[str | N
 def write(name: str, files: Mapping[str, bytes]) -> Override:
     """Writes the files that were sent for model `name`; `files` maps `VERSION/PATH` to contents.
 
-    Raises `InvalidRequest` for a path that leads out of the version or names none, `OSError` when the disk does not take
-    them, and then nothing is left behind.
+    Raises `InvalidRequest` for a path that leads out of the version, names none or contradicts another, `OSError` when the
+    disk does not take them, and then nothing is left behind.
     """
     paths = {path: _checked(path) for path in files}
     made = Override(Repository(Path(tempfile.mkdtemp(prefix="lstm-serving-"))))
@@ -66,6 +69,10 @@ def write(name: str, files: Mapping[str, bytes]) -> Override:
             target.write_bytes(content)
     except OSError as error:
         made.discard()
+        if error.errno in _OF_NAMES:
+            raise InvalidRequest(
+                f"load parameter '{FILE_PREFIX}{path[:200]}' cannot become a file beside the others: {error.strerror}"
+            ) from error
         raise OSError(
             f"the files that were sent cannot be written to {folder.parent}: {error.strerror}; name another folder with the "
             "environment variable TMPDIR"

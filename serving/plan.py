@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from serving.errors import ServingError
+from serving.errors import Cancelled, DeadlineExceeded, ServingError
 from serving.spec import Tensors
 from serving.timeline import Timeline
 
@@ -69,6 +69,16 @@ class Pending:
         self.cancelled = False
         self.move = move
         self.batch_key: BatchKey = (kind, *(array.shape[1:] for array in inputs.values()))
+
+    def hopeless(self, now: int) -> ServingError | None:
+        """Why nobody waits for the answer any more; None if somebody may.
+
+        A deadline goes before the client's going, since a client whose deadline passes goes too.
+        """
+        if self.deadline_ns is not None and now >= self.deadline_ns:
+            waited_ms = (now - self.timeline.decoded) / 1e6
+            return DeadlineExceeded(f"Deadline Exceeded: waited {waited_ms:.1f} ms in the queue; nothing was computed")
+        return Cancelled("the client has cancelled the request") if self.cancelled else None
 
 
 @dataclasses.dataclass(frozen=True)

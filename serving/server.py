@@ -171,6 +171,7 @@ class Server:
         if in_time and not self.loading:
             in_time = self._manager.close(max(0.1, until - time.monotonic()))
         self._stop_metrics()
+        self._manager.discard_files()
         log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
         return in_time
 

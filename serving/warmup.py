@@ -26,11 +26,23 @@ RUNS = 2
 FOLDER = "warmup"  # beside the versions, as Triton has it
 MOST_RUNS = 1000
 MOST_BYTES = 256 * 1024 * 1024
+MOST_BATCH_BYTES = 2**31  # the largest message that gRPC takes; a batch of short rows is not larger by intention
 
 
 def row_counts(max_rows: int) -> list[int]:
     """1, 2, 4 ... and `max_rows`."""
     return [*(2**power for power in range((max_rows - 1).bit_length())), max_rows]
+
+
+def check_rows(samples: Sequence[golden.Sample], max_rows: int) -> None:
+    """Raises `ModelConfigError` where a full batch of a golden sample's rows would take the machine's memory."""
+    for sample in samples:
+        bytes_of_batch = max_rows * sum(array.nbytes // len(array) for array in sample.inputs.values())
+        if bytes_of_batch > MOST_BATCH_BYTES:
+            raise ModelConfigError(
+                f"max_batch_size is {max_rows}: so many rows of a golden sample have {bytes_of_batch} bytes; at most "
+                f"{MOST_BATCH_BYTES} are computed at once"
+            )
 
 
 def of_samples(samples: Sequence[golden.Sample], max_rows: int) -> Iterator[Tensors]:
@@ -122,9 +134,15 @@ def _array(
 def _from_file(
     where: str, name: str, tensor: TensorSpec, shape: tuple[int, ...], model_folder: Path
 ) -> npt.NDArray[Any]:
-    path = (model_folder / FOLDER / name).resolve()
-    if not path.is_relative_to((model_folder / FOLDER).resolve()) or not path.is_file():
+    try:
+        path = (model_folder / FOLDER / name).resolve()
+        there = path.is_relative_to((model_folder / FOLDER).resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
         raise ModelConfigError(f"{where}: there is no file '{name}' in the folder {FOLDER} beside the versions")
+    if path.stat().st_size > MOST_BYTES:
+        raise ModelConfigError(f"{where}: {path.name} is larger than {MOST_BYTES} bytes")
     data, one = path.read_bytes(), shape[1:]
     if tensor.datatype == "BYTES":
         try:

@@ -61,6 +61,8 @@ def lost(error: Exception) -> str:
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> FakeBackend:
     """Reads when to be late, to fail and to die."""
     available(device)
+    if not artifact.is_file():
+        raise RepositoryError(f"{artifact} is no plain file")
     try:
         fields = json.loads(artifact.read_text())
         delay_on, fail_on, die_on = (fields.get(name) for name in ("delay_on", "fail_on", "die_on"))

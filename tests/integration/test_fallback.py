@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import grpc
@@ -184,3 +185,35 @@ def test_a_broken_model_can_be_unloaded(tmp_path: Path) -> None:
         model.mends()
         assert refusal(client.infer)[0] is grpc.StatusCode.NOT_FOUND
         assert server.stop() == 0
+
+
+# Computed by what stands in, before it does: long enough for other things to happen meanwhile.
+LONG_LOAD = """
+model_warmup {
+  name: "long"
+  batch_size: 16
+  count: 120
+  inputs { key: "x" value { data_type: TYPE_FP32 dims: [20000, 3] zero_data: true } }
+}"""
+
+
+def test_a_server_that_leaves_lets_what_stands_in_answer_what_it_has_taken_in(tmp_path: Path) -> None:
+    model = Breakable(tmp_path, config=LONG_LOAD)
+    with LaunchedServer(tmp_path, *FAKE) as server, RawClient(server.address) as client:
+        model.breaks("device_lost")
+        answers = [client.infer_later() for _ in range(4)]
+        until(lambda: metric(server, "requests_in_flight", backend="fake") == 4)
+        until(lambda: logged(server, "broken: fake") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert all(answer.result().raw_output_contents for answer in answers)
+        assert server.process.wait(30) == 0
+        assert logged(server, "broken: fake") == 1
+
+
+def test_a_deadline_that_passes_while_a_stand_in_is_loaded_counts_as_such(tmp_path: Path) -> None:
+    model = Breakable(tmp_path, config=LONG_LOAD)
+    with LaunchedServer(tmp_path, *FAKE) as server, RawClient(server.address) as client:
+        model.breaks("device_lost")
+        assert refusal(lambda: client.infer(timeout=0.2))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        until(lambda: metric(server, "requests_total", outcome="expired") == 1)
+        assert metric(server, "requests_in_flight") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
 from tests import fake_models
-from tests.integration.test_server_life import metric, until
+from tests.integration.test_server_life import logged, metric, until
 from tests.wire import RawClient, refusal
 
 CODE = grpc.StatusCode
@@ -110,6 +111,16 @@ def test_a_model_that_the_repository_lacks(shared: LaunchedServer) -> None:
         assert client.index() == known
 
 
+def test_a_repository_that_has_gone(repository: Path) -> None:
+    with LaunchedServer(repository, *EVERYTHING) as server, RawClient(server.address) as client:
+        repository.rename(repository.with_name("elsewhere"))
+        code, said = refusal(lambda: client.load("unknown"))
+        assert code is CODE.INTERNAL
+        assert said.startswith("failed to load 'unknown', failed to poll from model repository: [Errno 2]")
+        assert client.infer().tolist() == [6, 6]
+        assert logged(server, "a fault of the server") == 0
+
+
 def test_a_model_that_has_gone_from_the_repository_serves_until_it_is_unloaded(repository: Path) -> None:
     with LaunchedServer(repository, *EVERYTHING) as server, RawClient(server.address) as client:
         (repository / "fake").rename(repository.parent / "away")
@@ -159,6 +170,7 @@ BAD_CONFIGS = {
     '{"backend": "pytorch"}': "torchscript was asked for, but the version has no model.pt",
     '{"ensemble_scheduling": {}}': "'ensemble_scheduling' is not served",
     "[" * 5000: "does not parse",
+    json.dumps({"a" * 9_000_000: 1}): "does not parse",
 }
 
 
@@ -210,6 +222,8 @@ def test_what_is_in_flight_is_answered_after_the_unload(tmp_path: Path) -> None:
         client.unload("fake")
         assert not all(answer.done() for answer in answers)
         assert client.index()["fake/1"][0] == "UNLOADING"
+        client.unload("fake")
+        assert client.index()["fake/1"][0] == "UNLOADING", "it is not unloaded by being told so twice"
         assert refusal(client.infer)[0] is CODE.NOT_FOUND
         assert client.call("ServerReady").ready
         for answer in answers:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
+from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
 from tests import fake_models
 from tests.integration.test_repository_control import EVERYTHING
@@ -94,4 +95,25 @@ def test_files_that_are_sent_replace_the_model(repository: Path, tmp_path: Path)
         client.load("fake")
         assert client.version("fake") == "1"
         assert server.stop() == 0
+    assert list(temporary.iterdir()) == []
+
+
+def test_nothing_that_was_sent_is_left_when_the_server_leaves_during_a_load(repository: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    made = {path.name: path.read_bytes() for path in (repository / "fake" / "1").iterdir()}
+    slow = made | {"model.fake.json": b'{"delay_seconds": 60}'}
+    with (
+        LaunchedServer(repository, *EVERYTHING, environment={"TMPDIR": str(temporary)}) as server,
+        RawClient(server.address) as client,
+    ):
+        client.load("quick", "{}", {f"1/{name}": content for name, content in made.items()})
+        files = {f"file:1/{name}": pb.ModelRepositoryParameter(bytes_param=content) for name, content in slow.items()}
+        sent = {"config": pb.ModelRepositoryParameter(string_param="{}"), **files}
+        load = client.method("RepositoryModelLoad")
+        answer = load.future(pb.RepositoryModelLoadRequest(model_name="slow", parameters=sent), timeout=60)
+        until(lambda: client.index().get("slow/1", ("", ""))[0] == "LOADING")
+        assert len(list(temporary.iterdir())) == 2
+        assert server.stop() == 0
+        assert answer.code() is CODE.UNAVAILABLE
     assert list(temporary.iterdir()) == []

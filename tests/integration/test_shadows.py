@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tests.integration.test_fallback import Breakable, swaps
 from tests.integration.test_repository_control import EVERYTHING
 from tests.integration.test_routes import parameters
 from tests.integration.test_server_life import FAKE, logged, until
-from tests.wire import RawClient
+from tests.wire import RawClient, refusal
 
 FIRST_ALONE = "version_policy { specific { versions: 1 } }\n"
 LOOSE = dataclasses.replace(fake_models.spec(), tolerance=0.05, labels_of="y")
@@ -205,3 +206,21 @@ def test_a_shadow_follows_whoever_answers(tmp_path: Path) -> None:
         counted.append(shadowed(server, "1/onnx_runtime")["compared"])
         until(lambda: shadowed(server, "1/onnx_runtime")["compared"] > counted[-1])
         assert counted == sorted(counted)
+
+
+def test_a_model_of_another_signature_is_not_followed_by_the_shadow_of_the_one_before(tmp_path: Path) -> None:
+    """The other version cannot be loaded, so the configuration in force stays that of the shadow before."""
+    fake_models.write(tmp_path, version=1)
+    configure(tmp_path, {"shadow": "fake", "shadow_share": "1"}, FIRST_ALONE)
+    with LaunchedServer(tmp_path, *EVERYTHING) as server, RawClient(server.address) as client:
+        client.infer()
+        until(lambda: shadowed(server, "1/fake")["compared"] == 1)
+        shutil.rmtree(tmp_path / "fake" / "1")
+        fake_models.write(tmp_path, version=1, model_spec=fake_models.spec(per_step=True))
+        broken = fake_models.write(tmp_path, version=2)
+        (broken / "model.fake.json").write_text("{")
+        configure(tmp_path, {"shadow": "fake", "shadow_share": "1"}, "version_policy { all {} }\n")
+        assert "version 2" in refusal(lambda: client.load("fake"))[1]
+        assert client.infer().tolist() == [6, 6, 6, 6]
+        assert shadowed(server, "1/fake") == {}
+        assert server.stop() == 0

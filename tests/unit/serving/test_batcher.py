@@ -133,6 +133,22 @@ def test_who_has_gone_or_waited_too_long_is_not_computed() -> None:
     batcher.drain()
 
 
+def test_who_goes_because_the_deadline_has_passed_has_waited_too_long() -> None:
+    """gRPC tells of the end of such a call as of any other whose client has gone."""
+    batcher, backend, _ = start()
+    running = Answer(1)
+    batcher.submit(running.pending)
+    backend.begun.get(timeout=10)
+    late = Answer(2, deadline_ns=now_ns() + 1_000_000)
+    batcher.submit(late.pending)
+    while now_ns() < (late.pending.deadline_ns or 0):
+        pass
+    batcher.cancel(late.pending)
+    backend.permits.put(None)
+    assert isinstance(late.wait(), DeadlineExceeded)
+    batcher.drain()
+
+
 def test_a_deadline_that_has_passed_is_refused_at_the_door() -> None:
     batcher, _, _ = start()
     with pytest.raises(DeadlineExceeded):

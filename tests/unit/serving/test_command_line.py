@@ -102,3 +102,11 @@ def test_wrong_values_are_refused(line: list[str], message: str, capsys: pytest.
         parsed(*line)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_ctrl_c_while_something_is_measured_is_no_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("serving.server.explain", interrupted)
+    assert command.main(["--model-repository", str(tmp_path), "--explain", "m"]) == 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -179,6 +180,22 @@ def test_a_client_may_send_the_same_as_json() -> None:
             config.parse_json(bad, "m")
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"input": [{"name": "x", "data_type": 99}]}, "input 'x' has data_type 99, which is none"),
+        ({"output": [{"name": "y", "data_type": -1}]}, "output 'y' has data_type -1"),
+        (
+            {"model_warmup": [{"name": "w", "inputs": {"x": {"data_type": 99}}}]},
+            "model_warmup 'w': input 'x' has data_type 99",
+        ),
+    ],
+)
+def test_a_number_that_is_no_datatype(fields: dict[str, object], told: str) -> None:
+    with pytest.raises(ModelConfigError, match=f"the configuration sent for model 'm': {told}"):
+        config.parse_json(json.dumps(fields), "m")
+
+
 def test_a_named_version_that_is_missing() -> None:
     with pytest.raises(ModelConfigError, match=re.escape("version_policy names [2]; there are [1, 3]")):
         config.parse("version_policy { specific { versions: [ 1, 2 ] } }", "m").versions([3, 1])
@@ -205,6 +222,8 @@ def test_a_named_version_that_is_missing() -> None:
             "parameters has 'a'; known are intra_op_thread_count, fallback, version_labels, canary_share, shadow",
         ),
         (parameters(intra_op_thread_count="-1"), "intra_op_thread_count is '-1'; it must be a whole number"),
+        (parameters(intra_op_thread_count="9" * 5000), "intra_op_thread_count is '999"),
+        ("instance_group [ { count: 64 gpus: [0, 1] } ]", "asks for 128 instances; at most 64"),
         (parameters(fallback="torchscript,tensorrt"), "fallback names 'tensorrt'; known are onnx_runtime"),
         (parameters(fallback="torchscript@gpu"), "device is 'gpu'; it must be cpu or cuda:N"),
         (parameters(version_labels="stable=0"), "version_labels has 'stable=0'; it must be a list such as"),

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from serving import failover
-from serving.errors import ComputeFailed, NotReady, RepositoryError, ServingError, UnknownVersion
+from serving.errors import (
+    Cancelled,
+    ComputeFailed,
+    DeadlineExceeded,
+    NotReady,
+    RepositoryError,
+    ServingError,
+    UnknownVersion,
+)
 from serving.failover import Failover
 from serving.placement import Order
 from serving.ranking import Candidate
+from serving.timeline import now_ns
 from tests.gated import Answer
 
 FIRST, SECOND, THIRD = (Candidate(name, "cpu", 1) for name in ("onnx_runtime", "torchscript", "saved_model"))
@@ -47,10 +57,16 @@ class Stage:
         self.took_over = queue.SimpleQueue[tuple[Candidate, str]]()
         self.still_there = True
         self.gone: ServingError | None = None
+        self.may_load = threading.Event()
+        self.may_load.set()
+        self.surprise: Exception | None = None
         self.failover = Failover(self.serving, reset_seconds, self._stand_in, self._lease)
 
     def load_in(self, wanted: object, candidate: Candidate, order: Order) -> Any:
         self.tried.put(candidate)
+        assert self.may_load.wait(10)
+        if self.surprise:
+            raise self.surprise
         if candidate not in self.loadable:
             raise RepositoryError("it cannot be loaded")
         return Named(candidate)
@@ -89,6 +105,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeStage]:
 
     yield made
     for one in stages:
+        one.may_load.set()
         one.failover.stop()
 
 
@@ -168,3 +185,38 @@ def test_requests_go_to_whatever_serves_when_the_version_was_loaded_anew(
             assert error is None
     one.failover._thread.join(10)
     assert not one.failover.take([], "exceptions", LOST)
+
+
+def test_nobody_waits_for_a_load_that_is_not_needed_any_more(stage: MakeStage) -> None:
+    one = stage([SECOND])
+    one.may_load.clear()
+    answers = one.breaks()
+    assert one.tried.get(timeout=10) == SECOND
+    one.serving, one.still_there = Named(THIRD), False
+    one.failover.stop()
+    one.failover.leave()
+    assert outcomes(answers) == [None, None]
+
+
+def test_whose_client_goes_while_a_stand_in_is_loaded_is_let_go_at_once(stage: MakeStage) -> None:
+    """Each holds a thread that could answer other models."""
+    one = stage([SECOND])
+    one.may_load.clear()
+    gone, late, patient = Answer(1), Answer(2, deadline_ns=now_ns() + 1_000_000), Answer(3)
+    assert one.failover.take([gone.pending, late.pending, patient.pending], "device_lost", LOST)
+    assert one.tried.get(timeout=10) == SECOND
+    gone.pending.cancelled = True
+    while now_ns() < (late.pending.deadline_ns or 0):
+        pass
+    assert one.failover.take([], "device_lost", LOST)
+    assert isinstance(gone.wait(), Cancelled)
+    assert isinstance(late.wait(), DeadlineExceeded)
+    one.may_load.set()
+    assert patient.wait() is None
+
+
+def test_a_stand_in_that_fails_in_a_way_that_nobody_foresaw_is_passed_over(stage: MakeStage) -> None:
+    one = stage([SECOND])
+    one.surprise = ZeroDivisionError("whatever a runtime raises")
+    assert all(isinstance(error, ComputeFailed) for error in outcomes(one.breaks()))
+    assert [one.tried.get(timeout=10) for _ in range(2)] == [SECOND, THIRD]

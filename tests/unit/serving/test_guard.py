@@ -27,7 +27,8 @@ class Elsewhere:
             return self._healthy
 
         def hand_over(requests: list[Pending], reason: str, error: Exception) -> None:
-            self.came.put((requests, reason, str(error)))
+            if requests:
+                self.came.put((requests, reason, str(error)))
 
         return Guard(failures=failures, healthy=healthy, lost=lambda error: self._reason, hand_over=hand_over)
 

@@ -123,7 +123,17 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_left(temporary: Path, monkey
     assert list(temporary.iterdir()) == []
 
 
-def test_files_that_contradict_each_other(temporary: Path) -> None:
-    with pytest.raises(OSError, match="the files that were sent cannot be written"):
-        overrides.write("m", {"1/a": b"x", "1/a/b": b"x"})
+@pytest.mark.parametrize(
+    ("paths", "why"),
+    [
+        (("1/a", "1/a/b"), "'file:1/a/b' cannot become a file beside the others: File exists"),
+        (("1/a/b", "1/a"), "'file:1/a' cannot become a file beside the others: Is a directory"),
+        (("1/a", f"1/{'b' * 300}"), "cannot become a file beside the others: File name too long"),
+    ],
+)
+def test_files_that_contradict_each_other_or_have_impossible_names(
+    paths: tuple[str, str], why: str, temporary: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        overrides.write("m", dict.fromkeys(paths, b"x"))
     assert list(temporary.iterdir()) == []

@@ -67,6 +67,15 @@ def test_samples_of_equal_length_are_computed_once() -> None:
     assert made[-1]["lengths"].tolist() == [1, 2, 1], "the rows over and over, each with its own length"
 
 
+def test_a_batch_that_would_take_the_machines_memory_is_refused_before_it_is_made() -> None:
+    sample = golden.Sample({"x": np.zeros((2, 4, 3), np.float32), "lengths": np.ones(2, np.int64)}, {})
+    warmup.check_rows([sample], 2**31 // 56)
+    with pytest.raises(
+        ModelConfigError, match=r"max_batch_size is 2147483647: so many rows .* have 120259084232 bytes"
+    ):
+        warmup.check_rows([sample], 2**31 - 1)
+
+
 def test_what_is_left_out_is_filled_in_as_in_requests(tmp_path: Path) -> None:
     inputs, times = configured(f"{X} batch_size: 4 count: 3", tmp_path)
     assert times == 3
@@ -115,6 +124,9 @@ REFUSED = {
         X.replace("zero_data: true", 'input_data_file: "../x"'),
         r"there is no file '../x' in the folder warmup",
     ),
+    "no-name": (X.replace("zero_data: true", r'input_data_file: "a\000b"'), "there is no file"),
+    "long-name": (X.replace("zero_data: true", f'input_data_file: "{"a" * 5000}"'), "there is no file"),
+    "huge": (X.replace("zero_data: true", 'input_data_file: "huge"'), "huge is larger than 268435456 bytes"),
     "folder": (X.replace("zero_data: true", 'input_data_file: "."'), "there is no file '.' in the folder warmup"),
     "bytes": (X.replace("zero_data: true", 'input_data_file: "short"'), "short has 20 bytes; 24 or 192 are needed"),
 }
@@ -125,6 +137,8 @@ def test_what_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "warmup").mkdir()
     (tmp_path / "warmup" / "short").write_bytes(bytes(20))
     (tmp_path / "x").write_bytes(bytes(24))
+    with (tmp_path / "warmup" / "huge").open("wb") as huge:
+        huge.truncate(2**40)  # takes no room on the disk
     batch = "" if "batch_size" in text else " batch_size: 8"
     with pytest.raises(ModelConfigError, match=f"model_warmup 'w'.*{message}"):
         configured(text + batch, tmp_path)
