@@ -134,14 +134,17 @@ class Transport:
         message never came) is cut off as soon as they are answered.
         """
         until = time.monotonic() + grace_seconds
+        still_busy = busy()
         stopped = self._server.stop(grace_seconds)
         self._streams.leave()
         while not stopped.wait(0.02) and time.monotonic() < until:
-            if not busy() and not self._streams.open():
+            still_busy = busy()
+            if not still_busy and not self._streams.open():
                 self._server.stop(FLUSH_SECONDS)
                 stopped.wait(2 * FLUSH_SECONDS)
                 break
-        cut_off = busy()
+        # What gRPC has cut off when the time was over may have ended since, like any call whose client has gone.
+        cut_off = busy() or (still_busy and time.monotonic() >= until)
         stopped.wait(2 * FLUSH_SECONDS)
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -217,3 +217,17 @@ def test_a_deadline_that_passes_while_a_stand_in_is_loaded_counts_as_such(tmp_pa
         assert refusal(lambda: client.infer(timeout=0.2))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
         until(lambda: metric(server, "requests_total", outcome="expired") == 1)
         assert metric(server, "requests_in_flight") == 0
+
+
+def test_requests_that_are_cut_off_while_a_stand_in_is_loaded_are_told_by_the_exit_code(tmp_path: Path) -> None:
+    model = Breakable(tmp_path, config=LONG_LOAD)
+    with (
+        LaunchedServer(tmp_path, *FAKE, "--exit-timeout-seconds", "0.1") as server,
+        RawClient(server.address) as client,
+    ):
+        model.breaks("device_lost")
+        answer = client.infer_later()
+        until(lambda: logged(server, "broken: fake") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 1
+        assert answer.code() is grpc.StatusCode.UNAVAILABLE
