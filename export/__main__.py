@@ -70,7 +70,12 @@ def _add_module(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "factory", metavar="MODULE:FACTORY", help="called without arguments, returns the torch.nn.Module"
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="its state dict, .safetensors or .pt")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="its state dict, .safetensors or .pt; without it, what FACTORY gives",
+    )
     add = functools.partial(parser.add_argument, action="append", default=[])
     add("--input", metavar=TENSOR, required=True, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
     _add_network(parser)
@@ -194,6 +199,8 @@ def _export_module(options: argparse.Namespace) -> int:
     )
     print(told)
     _print_written(version, options.repository)
+    if options.weights is None:
+        print(f"no --weights: the module keeps the values that {options.factory} has given it")
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export import plain
 from export.errors import ExportError
 from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
 from serving import backends, findings, golden
@@ -22,7 +23,7 @@ from serving import spec as specification
 from serving.backends.base import Options, first_line
 from serving.errors import RepositoryError, VerificationFailed
 from serving.findings import Hints, Run
-from serving.layout import laid_out
+from serving.layout import from_file, laid_out, to_file
 from serving.signature import Stated
 from serving.spec import BF16, DTYPES, ModelSpec, Tensors
 
@@ -73,11 +74,12 @@ def publish(
         folder = work / "version"
         folder.mkdir()
         written = []
+        tried = [*found.samples, *_longer(spec, found.samples[0], run)]
         for form, (backend, write) in writers.items():
             artifact = folder / backends.module(backend).FILE_NAME
             note = write(spec, artifact)
             try:
-                difference = _proved(form, backend, artifact, spec, found, advice)
+                difference = _proved(form, backend, artifact, spec, tried, advice)
             except ExportError as error:
                 raise ExportError(f"{error}{note and f' ({note})'}") from error
             written.append(Written(form, size_of(artifact), difference))
@@ -189,8 +191,30 @@ def _said(error: Exception) -> str:
     return lines[-1].strip() if "TorchScript interpreter" in str(error) else first_line(error)
 
 
+def _longer(spec: ModelSpec, sample: golden.Sample, run: Run) -> list[golden.Sample]:
+    """A sample with `plain.LONG` along every free axis: what a network does for many steps may be another branch.
+
+    None where nothing is free, or the network does not take so many.
+    """
+    inputs = {}
+    for tensor in spec.inputs:
+        array = sample.inputs[tensor.name]
+        for axis, size in enumerate(tensor.shape):
+            if axis and size == -1:
+                array = np.take(array, np.arange(plain.LONG) % array.shape[axis], axis)
+        inputs[tensor.name] = array
+    if all(array.shape == sample.inputs[name].shape for name, array in inputs.items()):
+        return []
+    tensors = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
+    try:
+        answer = run({name: to_file(array, tensors[name]) for name, array in inputs.items()}, list(sample.outputs))
+    except Exception:  # noqa: BLE001 - whatever a network raises: it has a limit of its own
+        return []
+    return [golden.Sample(inputs, {name: from_file(array, tensors[name]) for name, array in answer.items()})]
+
+
 def _proved(
-    form: str, backend_name: str, artifact: Path, spec: ModelSpec, found: findings.Findings, advice: Advice
+    form: str, backend_name: str, artifact: Path, spec: ModelSpec, tried: Sequence[golden.Sample], advice: Advice
 ) -> float:
     """The largest difference of the file from the network over all rows and sizes that were tried."""
     module = backends.module(backend_name)
@@ -202,7 +226,7 @@ def _proved(
     backend = laid_out(loaded, spec)
     worst = 0.0
     try:
-        for sample in found.samples:
+        for sample in tried:
             # One row at a time, the network itself knows nothing of an axis for it.
             sizes = _sizes({name: array if spec.batched else array[0] for name, array in sample.inputs.items()})
             try:

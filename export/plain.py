@@ -20,13 +20,14 @@ ANSWERS_DIFFERENTLY = (
     "it computes something else than a plain stack of its parts (another activation, another step than the last, an operation "
     "between the layers)"
 )
+LONG = 400  # steps: a branch of Python may look at how many there are
 SAME = 1e-6  # a network that is a plain stack differs from the canonical one by rounding alone
 
 
 def usual_and_unusual(config: LSTMConfig, steps: int | None = None, first_id: int = 0) -> Iterator[npt.NDArray[Any]]:
     """`x` for several numbers of rows and steps, of either sign and larger too: a branch of Python hides from a few values."""
     generator = np.random.default_rng(5)
-    for rows, length in ((1, steps or 1), (3, steps or 7), (2, steps or 24)):
+    for rows, length in ((1, steps or 1), (3, steps or 7), (2, steps or 24), (1, steps or LONG)):
         if config.input == "tokens":
             yield generator.integers(first_id, config.vocabulary, (rows, length))
             continue

@@ -147,6 +147,7 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
     [
         ("FrozenTime", (), "onnx", "has frozen a size that the network leaves free: with x [3, 5, 8]"),
         ("Branch", ("--rows", "x=none"), "onnx", "has been baked in; put it into tensor operations"),
+        ("LongOtherwise", (), "onnx", "with x [3, 400, 8]: an `if` or a loop of Python that depends on the data"),
         ("Looks", (), "savedmodel", "plain stacks of LSTM and linear layers only"),
         ("Sampled", (), "onnx", "the module returns a dict; let it return a tensor or a tuple"),
         ("Attention", (*STATE, "--output", "y"), "onnx", "the network returns 3 tensors, but 1 are named: y"),

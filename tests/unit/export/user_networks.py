@@ -70,6 +70,14 @@ class Looks(Plain):
         return self.out(self.rnn(x)[0].mean(1))
 
 
+class LongOtherwise(Plain):
+    """A plain stack, but for sequences that are longer than what anybody tries."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y * 0 if x.shape[1] > 40 else y
+
+
 class Mixed(Plain):
     """Takes the mean over its rows away."""
 
