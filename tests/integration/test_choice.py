@@ -84,6 +84,17 @@ def test_auto_measures_and_tells_what_it_has_chosen(measured: LaunchedServer) ->
         assert float(row[3]) == pytest.approx(one_row * 1e6, rel=0.01), "the table is told in microseconds"
 
 
+def test_a_damaged_file_beside_one_that_serves_is_told(tmp_path: Path) -> None:
+    """The version is served all the same; that one of its files is wrong must not be found by a fallback."""
+    (fake_models.write(tmp_path) / "model.onnx").write_bytes(b"damaged")
+    with LaunchedServer(tmp_path) as server, RawClient(server.address) as client:
+        assert client.index()["fake/1"][0] == "READY"
+        assert client.index()["fake/1"][1].startswith("onnx_runtime cannot serve it: ")
+        assert "cannot be read by ONNX Runtime" in client.index()["fake/1"][1]
+        until(lambda: logged(server, "not in onnx_runtime: ") == 1)
+        assert 'model_load_failures_total{model="fake",reason="repository",version="1"} 1.0' in server.metrics()
+
+
 def test_explain_prints_the_table_and_ends(repository: Path) -> None:
     done = explained(repository, "--explain", "real", "--optimize-for", "throughput")
     assert (done.returncode, done.stderr) == (0, "")

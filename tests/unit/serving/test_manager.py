@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from serving.entries import Known
+from serving.errors import NotReady, UnknownModel
 from serving.manager import ModelManager
+
+
+def test_while_models_are_loaded_at_start_unknown_is_not_known_yet() -> None:
+    """Clients retry what is UNAVAILABLE, and nothing that is called unknown."""
+    manager = ModelManager()
+    with pytest.raises(NotReady, match=r"Server not ready: models are being loaded\. Request for unknown model: 'm'"):
+        manager.acquire("m")
+    manager.started()
+    with pytest.raises(UnknownModel):
+        manager.acquire("m")
 
 
 def test_two_first_loads_of_a_model_do_not_overtake_each_other() -> None:
