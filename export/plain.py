@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.config import LSTMConfig
+from models.config import ConfigError, LSTMConfig
 
 TOLD_MORE = "--output or a hint was given"
 ANSWERS_DIFFERENTLY = (
@@ -33,6 +33,27 @@ def usual_and_unusual(config: LSTMConfig, steps: int | None = None, first_id: in
             continue
         x = generator.normal(size=(rows, length, config.features)).astype(np.float32)
         yield from (x, -x, np.abs(x), -np.abs(x), 10 * x)
+
+
+def configs(
+    table: tuple[int, int] | None, features: int, layers: int, hidden: int, *, bidirectional: bool, outputs: int
+) -> Iterator[LSTMConfig]:
+    """The networks that such parts may be of, one for each head. `table` is the vocabulary and width of an embedding."""
+    fields = {"vocabulary": table[0], "embedding": table[1]} if table else {"features": features}
+    for head in ("values_per_step", "values", "classification"):
+        try:
+            config = LSTMConfig(
+                input="tokens" if table else "features",
+                layers=layers,
+                hidden=hidden,
+                bidirectional=bidirectional,
+                head=head,
+                outputs=outputs,
+                **fields,
+            )
+        except ConfigError:
+            continue
+        yield config
 
 
 def why_not(inputs: int, linear: int, embeddings: int, widths: Set[int], directions: Set[int]) -> str:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from export import plain
 from models.checkpoint import DIRECTIONS, Checkpoint, CheckpointError, no_scaling
-from models.config import ConfigError, LSTMConfig
+from models.config import LSTMConfig
 from models.keras_lstm import KerasLSTM
 from serving import golden
 
@@ -48,24 +48,19 @@ def recognise(model: Any, described: Mapping[str, Any]) -> Checkpoint | str:
     widths, directions = {cell.units for pair in cells for cell in pair}, {len(pair) for pair in cells}
     if reason := plain.why_not(len(model.inputs), len(dense), len(embedding), widths, directions):
         return reason
-    for head in ("values_per_step", "values", "classification"):
-        if embedding:
-            fields = {"vocabulary": embedding[0].input_dim, "embedding": embedding[0].output_dim}
-        else:
-            fields = {"features": model.inputs[0].shape[-1]}
+    table = (embedding[0].input_dim, embedding[0].output_dim) if embedding else None
+    for config in plain.configs(
+        table,
+        model.inputs[0].shape[-1],
+        len(cells),
+        cells[0][0].units,
+        bidirectional=len(cells[0]) == 2,
+        outputs=dense[0].units,
+    ):
         try:
-            config = LSTMConfig(
-                input="tokens" if embedding else "features",
-                layers=len(cells),
-                hidden=cells[0][0].units,
-                bidirectional=len(cells[0]) == 2,
-                head=head,
-                outputs=dense[0].units,
-                **fields,
-            )
             network = KerasLSTM(config)
             network.load_canonical(_canonical(config, cells, dense[0], embedding))
-        except (ConfigError, CheckpointError):
+        except CheckpointError:
             continue
         if _same(model, network, config):
             weights = network.canonical_weights()

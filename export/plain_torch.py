@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from export import plain
 from export.errors import ExportError
 from models.checkpoint import DIRECTIONS, Checkpoint, no_scaling
-from models.config import ConfigError, LSTMConfig
+from models.config import LSTMConfig
 from models.torch_lstm import TorchLSTM
 from serving import golden
 from serving.signature import Stated
@@ -40,24 +40,19 @@ def recognise(module: nn.Module, inputs: Mapping[str, Stated], described: Mappin
         return reason
     if any(part.proj_size for part in lstms):
         return "its LSTM projects its state (proj_size)"
-    for head in ("values_per_step", "values", "classification"):
-        if embedding:
-            fields = {"vocabulary": embedding[0].num_embeddings, "embedding": embedding[0].embedding_dim}
-        else:
-            fields = {"features": lstms[0].input_size}
+    table = (embedding[0].num_embeddings, embedding[0].embedding_dim) if embedding else None
+    for config in plain.configs(
+        table,
+        lstms[0].input_size,
+        sum(part.num_layers for part in lstms),
+        lstms[0].hidden_size,
+        bidirectional=lstms[0].bidirectional,
+        outputs=linear[0].out_features,
+    ):
         try:
-            config = LSTMConfig(
-                input="tokens" if embedding else "features",
-                layers=sum(part.num_layers for part in lstms),
-                hidden=lstms[0].hidden_size,
-                bidirectional=lstms[0].bidirectional,
-                head=head,
-                outputs=linear[0].out_features,
-                **fields,
-            )
             network = TorchLSTM(config)
             network.load_canonical(_canonical(config, lstms, linear[0], embedding))
-        except (ConfigError, ValueError):
+        except ValueError:
             continue
         for batch_first in {part.batch_first for part in lstms}:
             if _same(module, network, config, batch_first):
