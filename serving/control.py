@@ -14,7 +14,7 @@ from pathlib import Path
 
 from serving import background, config, loader, overrides, polling
 from serving.config import Choices
-from serving.entries import Entry, Known
+from serving.entries import Entry, Known, in_order
 from serving.errors import (
     ControlDisabled,
     InvalidRequest,
@@ -28,7 +28,7 @@ from serving.loader import Wanted
 from serving.manager import ModelManager
 from serving.metrics import ModelMetrics
 from serving.placement import Measurements, Placement
-from serving.repository import Repository
+from serving.repository import Repository, VersionFolder
 from serving.routing import Routes
 from serving.shadow import Shadow, ShadowCounts, Yielding, fits
 
@@ -132,13 +132,13 @@ class RepositoryControl:
     def index(self) -> list[Entry]:
         """What the repository index shows: everything known, and by name alone what has never been loaded."""
         known = self._manager.entries()
-        names = {entry.name for entry in known}
         try:
-            names |= set(self._repository.models())
+            there = set(self._repository.models())
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
-        unknown = [Entry(name=name) for name in names - {entry.name for entry in known}]
-        return sorted([*known, *unknown], key=lambda entry: (entry.name, int(entry.version or 0)))
+            there = set()
+        unknown = [Entry(name=name) for name in there - {entry.name for entry in known}]
+        return in_order([*known, *unknown])
 
     def _look(self) -> polling.Seen:
         return {name: self._repository.fingerprint(name) for name in self._repository.models()}
@@ -208,7 +208,7 @@ class RepositoryControl:
             self._manager.remove(known, version, unloaded=False)
         self._manager.adopt(known, choices.routes)
         if changed:
-            self._shadow(known, repository, choices)
+            self._shadow(known, repository, folders, choices)
 
     def _unload(self, name: str) -> None:
         if self._manager.known(name) is None:
@@ -221,7 +221,9 @@ class RepositoryControl:
             known.tidy()
         log.info("unloaded", extra={"fields": {"model": name}})
 
-    def _shadow(self, known: Known, repository: Repository, choices: Choices) -> None:
+    def _shadow(
+        self, known: Known, repository: Repository, folders: Mapping[int, VersionFolder], choices: Choices
+    ) -> None:
         """Starts the shadow that the configuration asks for, in place of the one that ran before. It never fails the model."""
         target, followed = choices.routes.shadow, known.followed()
         if target is None or not followed:
@@ -235,7 +237,6 @@ class RepositoryControl:
             fallback="none",
         )
         try:
-            folders = {folder.number: folder for folder in repository.versions(known.name)}
             model = loader.load(
                 Wanted(
                     name=known.name,
@@ -253,11 +254,8 @@ class RepositoryControl:
                 model.close()
                 raise RepositoryError(misfit)
         except Exception as error:  # noqa: BLE001 - a shadow harms nobody
-            self._manager.follow(known, None, [])
             log.error("the shadow %s does not run: %s", target, error, extra={"fields": {"model": known.name}})
-            self._manager.load_failures[known.name, str(number), "shadow"] += 1
-            for each in followed:
-                self._manager.note(known, each.version, f"its shadow {target} does not run: {error}")
+            self._manager.no_shadow(known, str(number), followed, f"its shadow {target} does not run: {error}")
             return
         name = f"{model.version}/{model.candidate}"
         counts = known.shadow_counts.setdefault(name, ShadowCounts())

@@ -97,8 +97,7 @@ class Known:
             label = CANARY if self._canary() else STABLE
             if model := self._ready(str(labels[label])) or self._ready(str(labels[STABLE])):
                 return model
-        ready = [entry.model for entry in list(self.entries.values()) if entry.state == "READY" and entry.model]
-        return max(ready, key=lambda model: int(model.version), default=None)
+        return max(self._all_ready(), key=lambda model: int(model.version), default=None)
 
     def tidy(self) -> None:
         """Removes the files that nothing was loaded from any more."""
@@ -110,16 +109,23 @@ class Known:
     def followed(self) -> list[Model]:
         """The models whose requests a shadow gets copies of: all but the version that is the shadow itself."""
         shadow = self.routes.shadow
-        ready = [entry.model for entry in list(self.entries.values()) if entry.state == "READY" and entry.model]
-        ready.sort(key=lambda model: int(model.version))
+        ready = sorted(self._all_ready(), key=lambda model: int(model.version))
         if shadow is None or shadow.version is None:
             stable = self._ready(str(self.routes.labels.get(STABLE, "")))
             return [stable] if stable else ready[-1:]
         return [model for model in ready if int(model.version) != shadow.version or shadow.backend]
 
+    def _all_ready(self) -> list[Model]:
+        return [entry.model for entry in list(self.entries.values()) if entry.state == "READY" and entry.model]
+
     def _ready(self, version: str) -> Model | None:
         entry = self.entries.get(version)
         return entry.model if entry and entry.state == "READY" else None
+
+
+def in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """By name and version."""
+    return sorted(entries, key=lambda entry: (entry.name, int(entry.version or 0)))
 
 
 def can_answer(entries: Iterable[Entry]) -> bool:

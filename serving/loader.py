@@ -189,11 +189,6 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
     return model
 
 
-def told(candidate: Candidate) -> str:
-    """A candidate as people are told of it."""
-    return candidate.backend if candidate.device == CPU else f"{candidate.backend}@{candidate.device}"
-
-
 def _damaged(measured: Sequence[Measured]) -> dict[str, str]:
     """The backends whose file cannot be served or computes something else, with the reason of each."""
     found: dict[str, str] = {}

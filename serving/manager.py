@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from serving import failover, memory
-from serving.entries import Entry, Known, because, can_answer, parse_version
+from serving.entries import Entry, Known, because, can_answer, in_order, parse_version
 from serving.errors import (
     BackendUnavailable,
     InvalidRequest,
@@ -124,8 +124,7 @@ class ModelManager:
     def entries(self) -> list[Entry]:
         """Everything known, by name and version."""
         with self._lock:
-            known = [entry for known in self._models.values() for entry in known.entries.values()]
-        return sorted(known, key=lambda entry: (entry.name, int(entry.version or 0)))
+            return in_order(entry for known in self._models.values() for entry in known.entries.values())
 
     def shadows(self) -> list[tuple[str, str, Shadow]]:
         """Every shadow that runs, with the model and the version that it follows."""
@@ -290,10 +289,13 @@ class ModelManager:
             known = self._models.get(name)
             return known is not None and any(entry.queue_depth() for entry in known.entries.values())
 
-    def note(self, known: Known, version: str, reason: str) -> None:
-        """A remark about a version that serves, for the index."""
+    def no_shadow(self, known: Known, version: str, followed: list[Model], reason: str) -> None:
+        """Keeps and counts why `version` cannot be the shadow of these models; none follows them."""
+        self.follow(known, None, [])
         with self._lock:
-            known.entry(version).reason = reason
+            self.load_failures[known.name, version, "shadow"] += 1
+            for model in followed:
+                known.entry(model.version).reason = reason
 
     def adopt(self, known: Known, routes: Routes) -> None:
         """From now on requests to this model are routed so."""

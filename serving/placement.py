@@ -8,7 +8,6 @@ requests answered by whatever else the version holds.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,8 +20,6 @@ from serving.devices import CPU
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.ranking import Candidate, Measured
 from serving.repository import VersionFolder
-
-log = logging.getLogger(__name__)
 
 AUTO = "auto"
 FALLBACKS = ("none", "runtime", "always")
@@ -106,10 +103,9 @@ def order(choices: Choices, placement: Placement, folder: VersionFolder, measure
     nothing that is there can run here.
     """
     formats = folder.formats()
-    backend, device = choices.backend or placement.backend, choices.device or placement.device
-    threads = choices.threads or placement.threads
+    backend = choices.backend or placement.backend
+    devices, threads = _asked(choices, placement)
     _check_there(backend, formats)
-    devices = ("cuda:0", CPU) if device == AUTO else (device,)
     names = formats if backend == AUTO else (backend,)
     measured: tuple[Measured, ...] = ()
     if backend == AUTO and folder.described:
@@ -134,7 +130,7 @@ def order(choices: Choices, placement: Placement, folder: VersionFolder, measure
 
 def spares(choices: Choices, placement: Placement, folder: VersionFolder) -> tuple[Candidate, ...]:
     """What may take over at load where nothing that was asked for can run here; empty if nothing may."""
-    threads = choices.threads or placement.threads or 1
+    threads = _asked(choices, placement)[1] or 1
     if choices.fallback is not None:
         return _once(Candidate(name, device or CPU, threads) for name, device in choices.fallback)
     if placement.fallback != "always" or not folder.described:
@@ -144,9 +140,7 @@ def spares(choices: Choices, placement: Placement, folder: VersionFolder) -> tup
 
 def measured(choices: Choices, placement: Placement, folder: VersionFolder) -> tuple[Measured, ...]:
     """Everything that the version could be served with, whatever backend was asked for, best first."""
-    device = choices.device or placement.device
-    devices = ("cuda:0", CPU) if device == AUTO else (device,)
-    threads = choices.threads or placement.threads
+    devices, threads = _asked(choices, placement)
     every = ranking.candidates(folder.formats(), devices, threads, measuring.cpus_here())
     figures = measuring.measure(folder, every, allow_tf32=placement.allow_tf32)
     return tuple(ranking.ranked(figures, placement.optimize_for))
@@ -156,6 +150,12 @@ def first_available(places: Iterable[tuple[str, str]]) -> tuple[str, str]:
     """The first pair of a backend and a device that can run here. Raises `BackendUnavailable` with every reason if none can."""
     found = _possible([Candidate(backend, device, 1) for backend, device in places])
     return found[0].backend, found[0].device
+
+
+def _asked(choices: Choices, placement: Placement) -> tuple[tuple[str, ...], int | None]:
+    """The devices to look at, in this order, and the number of threads; None leaves it open."""
+    device = choices.device or placement.device
+    return ("cuda:0", CPU) if device == AUTO else (device,), choices.threads or placement.threads
 
 
 def _check_there(backend: str, formats: Sequence[str]) -> None:
