@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 
@@ -18,13 +16,13 @@ from serving import backends, golden
 from serving.errors import BackendUnavailable
 from serving.launch import LaunchedServer
 from tests import oracle
+from tests.closed_loop import Ask, ClosedLoop
 from tests.contract import artefacts
 from tests.gpu.conftest import write_version
 from tests.wire import RawClient
 
 CONFIG = artefacts.FEATURES
 TOLERANCE = 1e-5
-CLIENTS = 4
 
 
 def usable() -> tuple[str, ...]:
@@ -49,34 +47,16 @@ def asked(rows: int, steps: int) -> tuple[pb.ModelInferRequest, np.ndarray]:
     return request, oracle.predict(CONFIG, artefacts.weights(CONFIG), inputs)["y"]
 
 
-@contextmanager
-def traffic(address: str) -> Iterator[list[str]]:
-    """Clients in a closed loop; what goes wrong is in the list."""
-    wrong: list[str] = []
-    enough = threading.Event()
+def correctly() -> Ask:
+    """Asks for two rows, and holds the answer to the equations."""
     request, expected = asked(2, 9)
 
-    def ask() -> None:
-        with RawClient(address) as client:
-            while not enough.is_set():
-                try:
-                    answer = client.method("ModelInfer")(request, timeout=60)
-                except grpc.RpcError as error:
-                    wrong.append(f"{error.code()}: {error.details()}")
-                    return
-                y = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(expected.shape)
-                if golden.disagreement(y, expected) > TOLERANCE:
-                    wrong.append("an answer is wrong")
+    def ask(client: RawClient, number: int, time: int) -> None:
+        answer = client.method("ModelInfer")(request, timeout=60)
+        y = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(expected.shape)
+        assert golden.disagreement(y, expected) <= TOLERANCE
 
-    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield wrong
-    finally:
-        enough.set()
-        for thread in threads:
-            thread.join()
+    return ask
 
 
 def swap(client: RawClient, backend: str, kind: str) -> None:
@@ -91,14 +71,16 @@ def test_between_cpu_and_gpu_while_requests_flow(name: str, tmp_path: Path) -> N
     pytest.importorskip("grpc_health", reason="the server needs grpcio-health-checking")
     write_version(tmp_path, "lstm", CONFIG, usable())
     flags = ("--model-control-mode", "explicit", "--load-model", "lstm", "--backend", name)
-    with LaunchedServer(tmp_path, *flags) as server, RawClient(server.address) as client:
-        with traffic(server.address) as wrong:
-            for kind in ("KIND_GPU", "KIND_CPU") * 5:
-                swap(client, name, kind)
-            for backend in usable():
-                swap(client, backend, "KIND_CPU")
-                swap(client, name, "KIND_GPU")
-        assert wrong == []
+    with (
+        LaunchedServer(tmp_path, *flags) as server,
+        RawClient(server.address) as client,
+        ClosedLoop(server.address, correctly()),
+    ):
+        for kind in ("KIND_GPU", "KIND_CPU") * 5:
+            swap(client, name, kind)
+        for backend in usable():
+            swap(client, backend, "KIND_CPU")
+            swap(client, name, "KIND_GPU")
 
 
 def test_what_the_gpu_has_no_memory_for_is_computed_elsewhere(name: str, tmp_path: Path) -> None:
