@@ -51,6 +51,15 @@ CONFIGS = {
     "classification": LSTMConfig(features=12, layers=1, hidden=128, head="classification", outputs=9),
     "both directions": LSTMConfig(features=8, layers=2, hidden=64, bidirectional=True, head="values", outputs=1),
     "values per step": LSTMConfig(features=6, layers=1, hidden=32, head="values_per_step", outputs=2),
+    "tags": LSTMConfig(
+        input="tokens",
+        vocabulary=1000,
+        embedding=32,
+        hidden=64,
+        bidirectional=True,
+        head="values_per_step",
+        outputs=8,
+    ),
 }
 
 Array = npt.NDArray[Any]
@@ -66,9 +75,10 @@ class PlainTorch(torch.nn.Module):
         self.network = network
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` [rows, steps, features] -> `y`."""
+        """`x` [rows, steps, features] or ids [rows, steps] -> `y`."""
         parts, config = self.network, self.network.config
-        steps, (hn, _) = parts.lstm((x - parts.input_mean) / parts.input_scale)
+        tokens = config.input == "tokens"
+        steps, (hn, _) = parts.lstm(parts.embedding(x) if tokens else (x - parts.input_mean) / parts.input_scale)
         if config.head == "values_per_step":
             read = steps
         elif config.bidirectional:
@@ -167,6 +177,8 @@ def without_extras(model: onnx.ModelProto) -> onnx.ModelProto:
             node.input[list(node.input).index("bias_by_step")] = "head.bias"
             (table,) = [constant for constant in graph.initializer if constant.name == "head.bias"]
             table.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(table)[0], "head.bias"))
+    if any("h_and_one" in node.output for node in graph.node):
+        _take_off_one(graph)
     needed, kept = {"y"}, []
     for node in reversed(graph.node):
         if needed & set(node.output):
@@ -184,8 +196,27 @@ def without_extras(model: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
+def _take_off_one(graph: onnx.GraphProto) -> None:
+    """The head's bias added to its product, instead of being the weight of a 1 beside each direction's `h`."""
+    (joined,) = [node for node in graph.node if "h_and_one" in node.output]
+    for node in graph.node:
+        node.input[:] = [joined.input[0] if name == "h_and_one" else name for name in node.input]
+    (product,) = [node for node in graph.node if "head.weight" in node.input]
+    (constant,) = [array for array in graph.initializer if array.name == "head.weight"]
+    weight = onnx.numpy_helper.to_array(constant)
+    (width,) = {
+        attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "hidden_size"
+    } - {1}
+    blocks = weight.reshape(-1, width + 1, weight.shape[1])  # for each direction
+    constant.CopyFrom(onnx.numpy_helper.from_array(blocks[:, :-1].reshape(-1, weight.shape[1]), "head.weight"))
+    graph.initializer.append(onnx.numpy_helper.from_array(blocks[:, -1].sum(axis=0), "head.bias"))
+    biased = onnx.helper.make_node("Add", ["head_product", "head.bias"], [product.output[0]], name="biased")
+    product.output[0] = "head_product"
+    graph.node.insert(list(graph.node).index(product) + 1, biased)
+
+
 def write_torch(network: Network, path: Path, *, dynamo: bool) -> None:
-    module, x = PlainTorch(network).eval(), torch.zeros(2, reference.STEPS, network.config.features)
+    module, x = PlainTorch(network).eval(), torch.tensor(example(network.config, 2))
     names = {"input_names": ["x"], "output_names": ["y"]}
     if dynamo:
         free = ({0: torch.export.Dim("rows"), 1: torch.export.Dim("steps")},)
@@ -201,7 +232,7 @@ def write_torch_whole(network: Network, path: Path, *, dynamo: bool) -> None:
     """The network with `lengths` and state, as `models.torch_lstm` has it: the very function that our file computes."""
     config, rows = network.config, 2
     state = torch.zeros(rows, config.layers * config.directions, config.hidden)
-    x, lengths = torch.zeros(rows, reference.STEPS, config.features), torch.tensor([reference.STEPS, 1])
+    x, lengths = torch.tensor(example(config, rows)), torch.tensor([reference.STEPS, 1])
     names = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
     module, arguments = WholeTorch(network).eval(), (x, lengths, state, state)
     if dynamo:
@@ -217,9 +248,7 @@ def write_torch_whole(network: Network, path: Path, *, dynamo: bool) -> None:
 
 def write_keras(network: Network, path: Path) -> None:
     model = plain_keras(network)
-    model(
-        np.zeros((1, reference.STEPS, network.config.features), np.float32)
-    )  # a model that was never called is refused
+    model(example(network.config, 1))  # a model that was never called is refused
     model.export(path, format="onnx", verbose=False)
 
 
@@ -231,9 +260,15 @@ def plain_keras(network: Network) -> Any:
     import keras
 
     config, weights = network.config, network.canonical_weights()
-    mean, scale = weights["input.mean"], weights["input.scale"]
-    x = keras.Input((None, config.features), name="x")
-    steps = keras.layers.Rescaling((1 / scale).tolist(), (-mean / scale).tolist())(x)
+    if config.input == "tokens":
+        x = keras.Input((None,), dtype="int64", name="x")
+        embedding = keras.layers.Embedding(config.vocabulary, config.embedding)
+        steps = embedding(x)
+        embedding.set_weights([weights["embedding"]])
+    else:
+        mean, scale = weights["input.mean"], weights["input.scale"]
+        x = keras.Input((None, config.features), name="x")
+        steps = keras.layers.Rescaling((1 / scale).tolist(), (-mean / scale).tolist())(x)
     layers = []
     for layer in range(config.layers):
         every_step = layer < config.layers - 1 or config.head == "values_per_step"
@@ -280,9 +315,17 @@ def session(path: Path) -> Session:
     return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 
+def example(config: LSTMConfig, rows: int) -> Array:
+    """`x` of full rows: [rows, steps, features], or ids [rows, steps]."""
+    rng = np.random.default_rng(rows)
+    if config.input == "tokens":
+        return rng.integers(0, config.vocabulary, (rows, reference.STEPS))
+    return rng.normal(size=(rows, reference.STEPS, config.features)).astype(np.float32)
+
+
 def feed(file: Session, config: LSTMConfig, rows: int) -> dict[str, Array]:
     """What the file takes of `rows` full rows from a zero state."""
-    x = np.random.default_rng(rows).normal(size=(rows, reference.STEPS, config.features)).astype(np.float32)
+    x = example(config, rows)
     state = np.zeros((rows, config.layers * config.directions, config.hidden), np.float32)
     every = {"x": x, "lengths": np.full(rows, reference.STEPS, np.int64), "h0": state, "c0": state}
     names = [tensor.name for tensor in file.get_inputs()]
@@ -294,7 +337,7 @@ def check(writer: str, file: Session, network: Network) -> None:
     for rows in ROWS:
         fed = feed(file, network.config, rows)
         answer = file.run([file.get_outputs()[0].name], fed)[0]
-        expected = network.predict({"x": next(value for name, value in fed.items() if value.ndim == 3)})["y"]
+        expected = network.predict({"x": example(network.config, rows)})["y"]
         difference = float(np.abs(answer - expected).max())
         if not (answer.shape == expected.shape and difference <= TOLERANCE):
             raise AssertionError(f"{writer}: {rows} rows differ by {difference:g}")

@@ -132,11 +132,13 @@ def promises(measured: Sequence[Compared]) -> Mapping[str, list[str]]:
 
 def table(one: Compared) -> list[str]:
     """The files of one network; times in microseconds, beside each its ratio to the fastest other's."""
-    rows = list(one.files[OURS].seconds)
+    rows, config = list(one.files[OURS].seconds), one.config
+    tokens = f"tokens of {config.vocabulary} ids, embedded in {config.embedding} dimensions"
+    read = tokens if config.input == "tokens" else f"{config.features} features"
     lines = [
         f"### {one.name[0].upper()}{one.name[1:]}",
         "",
-        *paragraph(f"{one.config.told()}; {one.config.features} features."),
+        *paragraph(f"{one.config.told()}; {read}."),
         f"| written by | nodes | and constants | bytes | opset, IR | {' | '.join(f'rows {n}, us' for n in rows)} |",
         f"|---|---|---|---|---|{'---|' * len(rows)}",
     ]

@@ -3,7 +3,8 @@
 No converter is asked, so that the graph stays as small as the network is and reads the same whoever trained it. One
 fact that surprises: nothing here masks the padding on its way in. An `LSTM` node with `sequence_lens` takes nothing
 from the steps behind a row's length and answers exactly 0 there. Only the bias of a head for every step would show
-there: it is looked up for each step, in a table of the bias and zeros.
+there. It is looked up for each step in a table of the bias and zeros, or, where that would be a node too many, is the
+weight of one more input of the head, which is 1 within a row's length and 0 behind.
 
 Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
 """
@@ -141,6 +142,9 @@ def _head(graph: Graph, config: LSTMConfig, weights: Weights) -> None:
     if config.head != "classification":
         scale, mean = weights["output.scale"], weights["output.mean"]
         weight, bias = weight * scale[:, None], bias * scale + mean
+    if config.head == "values_per_step" and _one_as_input(graph, config, weights):
+        _values_per_step_from_one(graph, config, weight, bias)
+        return
     if graph.stored:
         kept = graph.stored["head.weight"]
         matrix = graph.matrix("head.weight", kept.array.T, None if kept.scale is None else kept.scale.T)
@@ -200,6 +204,49 @@ def _bias_by_step(graph: Graph, bias: npt.NDArray[np.float32], axis_of_steps: in
     behind = graph.add("CumSum", [first, graph.constant("axis_of_steps", np.int64(axis_of_steps))], "behind")
     table = graph.constant("head.bias", np.stack([bias, np.zeros_like(bias)]))
     return graph.add("Gather", [table, behind], "bias_by_step")
+
+
+def _one_as_input(graph: Graph, config: LSTMConfig, weights: Weights) -> bool:
+    """Whether a table would be a node too many: the input of the network takes nodes of its own.
+
+    A 1 takes three nodes less than the table, and some 4 us more for one row of 24 steps. One direction has a node to
+    spare, and matrices that are stored smaller take nodes anyway.
+    """
+    far = config.input == "features" and not _mean_in_bias(graph, config, weights)
+    return not graph.stored and (config.input == "tokens" or (far and config.bidirectional))
+
+
+def _values_per_step_from_one(
+    graph: Graph, config: LSTMConfig, weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]
+) -> None:
+    """Exactly 0 behind a row's length: `h` is 0 there, and so is the 1 that each direction has beside its `h`.
+
+    No operator makes a mask of lengths in one node but a recurrent one. This one reads nothing: tanh(30) is 1 in float32.
+    """
+    directions, inputs = config.directions, config.layer_inputs(0)
+    parameters = {
+        "W": np.zeros((directions, 1, inputs), np.float32),
+        "R": np.zeros((directions, 1, 1), np.float32),
+        "B": np.array([[30, 0]] * directions, np.float32),
+    }
+    one = graph.add(
+        "RNN",
+        ["layer0_x", *(graph.constant(f"one_{kind}", array) for kind, array in parameters.items()), "lengths_int32"],
+        "one",  # [steps, directions, rows, 1]
+        hidden_size=1,
+        direction="bidirectional" if config.bidirectional else "forward",
+    )
+    both = graph.add("Concat", [f"layer{config.layers - 1}_y", one], "h_and_one", axis=3)
+    by_direction = np.split(weight, directions, axis=1)
+    share = bias[:, None] / directions
+    matrix = np.concatenate([part for h in by_direction for part in (h, share)], axis=1).astype(np.float32).T
+    if config.bidirectional:
+        h = _merge(graph, config, both, "head_x", perm=(2, 0, 1, 3))
+        graph.add("MatMul", [h, graph.constant("head.weight", matrix)], "y")
+        return
+    h = _merge(graph, config, both, "head_x")
+    values = graph.add("MatMul", [h, graph.constant("head.weight", matrix)], "values_by_step")
+    graph.add("Transpose", [values], "y", perm=(1, 0, 2))
 
 
 def _states_in(graph: Graph, config: LSTMConfig) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ surprises: Keras learns here without compiling its step, which would take longer
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,15 +59,26 @@ def test_the_reader(framework: str, config: LSTMConfig) -> None:
     agreement.check_reader(framework, networks.build(framework, config))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        LSTMConfig(features=8, layers=2, hidden=64, outputs=9),
+        dataclasses.replace(artefacts.TOKENS, hidden=64, bidirectional=True, head="values_per_step"),
+    ],
+    ids=artefacts.described,
+)
 @pytest.mark.parametrize("form", formats.names())
-def test_as_wide_as_the_reference_network(form: str, tmp_path: Path) -> None:
+def test_as_wide_as_the_reference_network(form: str, config: LSTMConfig, tmp_path: Path) -> None:
     """The company that a row has matters where a matrix product is cut into blocks, which 5 hidden units are not."""
-    config = LSTMConfig(features=8, layers=2, hidden=64, outputs=9)
     asked = agreement.question(config, artefacts.weights(config))
     agreement.check_file(form, formats.writer(form), asked, tmp_path)
 
 
-@pytest.mark.parametrize("config", [artefacts.FEATURES, PER_STEP], ids=artefacts.described)
+@pytest.mark.parametrize(
+    "config",
+    [artefacts.FEATURES, PER_STEP, dataclasses.replace(PER_STEP, bidirectional=True)],
+    ids=artefacts.described,
+)
 @pytest.mark.parametrize("form", formats.names())
 def test_means_far_from_zero_cost_no_digits(form: str, config: LSTMConfig, tmp_path: Path) -> None:
     """A format may take the mean off after a product, where the mean is small; here it is thousands of scales."""

@@ -32,7 +32,8 @@ LAST_STEP = dataclasses.replace(PER_STEP, head="classification")
 TOKENS = dataclasses.replace(artefacts.TOKENS, head="values")
 # One layer of one direction, and inputs whose means are far from 0.
 FAR = dataclasses.replace(PER_STEP, layers=1, bidirectional=False)
-CONFIGS = (PER_STEP, LAST_STEP, TOKENS, FAR)
+TAGS = dataclasses.replace(TOKENS, bidirectional=True, head="values_per_step")
+CONFIGS = (PER_STEP, LAST_STEP, TOKENS, FAR, TAGS)
 
 CLASSES = {"torch": "TorchLSTM", "keras": "KerasLSTM"}
 FILES = {form: Path(export.__path__[0]) / f"{form}_writer.py" for form in formats.names()}
@@ -65,6 +66,12 @@ FAULTS: dict[str, dict[str, tuple[str, str]]] = {
             '[graph.add("Sub", ["lengths", graph.integers(1)], "shorter"), steps',
         ),
         "first-step-behind-not-masked": ('"behind")', '"behind", exclusive=1)'),
+        "bias-by-one-dropped": ("bias[:, None] / directions", "0 * bias[:, None]"),
+        "one-not-masked": (
+            'array) for kind, array in parameters.items()), "lengths_int32"]',
+            "array) for kind, array in parameters.items())]",
+        ),
+        "one-beside-the-wrong-h": ("for part in (h, share)", "for part in (share, h)"),
         "directions-swapped": (
             "for direction in directions:",
             "for direction in reversed(directions):",
