@@ -1,8 +1,12 @@
 """Writes `model.pt`: a scripted PyTorch module that `torch.jit.load` reads with none of our code.
 
-Scripted, not traced: a trace would keep only the branch that its example took. One fact that surprises: packing costs
-more than it saves when no row is shorter than another, so a batch of full rows goes round it. (And `torch.jit` reads
-the annotations of a class as types, so this module does not import `annotations`, which would make them text.)
+Scripted, not traced: a trace would keep only the branch that its example took. Reading the file compiles the text in it with
+the interpreter's lock held, so there is little of it: the operators that `nn.LSTM` and `torch.nn.utils.rnn` come down to,
+without their checks, and none of the branches that this network does not take.
+
+One fact that surprises: packing costs more than it saves when no row is shorter than another, so a batch of full rows goes
+round it. (And `torch.jit` reads the annotations of a class as types, so this module does not import `annotations`, which
+would make them text.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +16,19 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from export.precision import Stored
 from models.checkpoint import DIRECTIONS, Weights
 from models.config import LSTMConfig
 
 BACKEND = "torchscript"
+
+_LSTM = (
+    "weight_input",
+    "weight_hidden",
+    "bias_input",
+    "bias_hidden",
+)  # as torch.lstm wants them; its gates are in our order
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None) -> None:
@@ -32,72 +42,82 @@ def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str,
 
 
 class _Network(nn.Module):
-    """The canonical network. Buffers that a configuration does not need are empty, and no step reads them."""
+    """The canonical network. What is `Final` is decided while scripting; buffers that a network does not need are empty."""
 
-    small: Final[bool]
-    input_mean: Tensor
-    input_scale: Tensor
+    tokens: Final[bool]
+    per_step: Final[bool]
+    classify: Final[bool]
+    bidirectional: Final[bool]
+    last_id: Final[int]
+    layers: Final[int]
+    directions: Final[int]
     head_bias: Tensor
-    output_mean: Tensor
-    output_scale: Tensor
 
     def __init__(self, config: LSTMConfig, weights: Weights, stored: Mapping[str, Stored]) -> None:
         super().__init__()
-        self.small = bool(stored)
         self.tokens = config.input == "tokens"
-        self.last_id = max(config.vocabulary - 1, 0)
         self.per_step = config.head == "values_per_step"
         self.classify = config.head == "classification"
+        self.bidirectional = config.bidirectional
+        self.last_id = max(config.vocabulary - 1, 0)
+        self.layers = config.layers
         self.directions = config.directions
-        for name in (f"{part}.{kind}" for part in ("input", "output") for kind in ("mean", "scale")):
-            array = weights.get(name, np.zeros(0, np.float32))
-            self.register_buffer(name.replace(".", "_"), torch.tensor(array))
-        self.register_buffer("head_bias", torch.tensor(weights["head.bias"]))
-        nothing = np.zeros((0, 0), np.float32)
-        self.matrices = _Small(
-            [stored.get(name, Stored(weights.get(name, nothing), None)) for name in ("embedding", "head.weight")]
-        )
-        if stored:
-            self.lstm: nn.Module = _SmallLSTM(config, weights, stored)
-            return
-        self.lstm = nn.LSTM(
-            config.layer_inputs(0), config.hidden, config.layers, batch_first=True, bidirectional=config.bidirectional
-        )
-        self.lstm.load_state_dict(_parameters(config, weights))
-        self.lstm.requires_grad_(False)
+        for name in ("input.mean", "input.scale", "head.bias", "output.mean", "output.scale"):
+            self.register_buffer(name.replace(".", "_"), torch.tensor(weights.get(name, np.zeros(0, np.float32))))
+        self.matrices = _tensors(weights, stored, ["head.weight", *["embedding"] * self.tokens])
+        names = [
+            f"lstm.{layer}.{direction}.{kind}"
+            for layer in range(config.layers)
+            for direction in DIRECTIONS[: config.directions]
+            for kind in _LSTM
+        ]
+        self.lstm = _tensors(weights, stored, names)
 
     def forward(self, x: Tensor, lengths: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        steps = x.size(1)
-        matrices = self.matrices()
-        embedding, head_weight = matrices[0], matrices[1]
+        steps, matrices, lstm = x.size(1), self.matrices(), self.lstm()
         if self.tokens:
-            features = nn.functional.embedding(x.clamp(0, self.last_id), embedding)  # the padding may hold anything
+            features = torch.embedding(matrices[1], x.clamp(0, self.last_id))  # the padding may hold anything
         else:
             features = (x - self.input_mean) / self.input_scale
         # [rows, layers * directions, hidden] -> [layers * directions, rows, hidden]
-        state = (h0.transpose(0, 1).contiguous(), c0.transpose(0, 1).contiguous())
+        state = [h0.transpose(0, 1).contiguous(), c0.transpose(0, 1).contiguous()]
         if bool((lengths == steps).all()):
-            hidden, (hn, cn) = self.lstm(features, state)
+            hidden, hn, cn = torch._VF.lstm(
+                features, state, lstm, True, self.layers, 0.0, False, self.bidirectional, True
+            )
         else:
-            packed = pack_padded_sequence(features, lengths.cpu(), batch_first=True, enforce_sorted=False)
-            packed_hidden, (hn, cn) = self._packed(packed, state)
-            hidden, _ = pad_packed_sequence(packed_hidden, batch_first=True, total_length=steps)
+            longest, by_length = lengths.cpu().sort(descending=True)
+            order = by_length.to(x.device)
+            packed, sizes = torch._VF._pack_padded_sequence(features.index_select(0, order), longest, True)
+            state = [state[0].index_select(1, order), state[1].index_select(1, order)]
+            packed_hidden, hn, cn = torch._VF.lstm(
+                packed, sizes, state, lstm, True, self.layers, 0.0, False, self.bidirectional
+            )
+            hidden, _ = torch._VF._pad_packed_sequence(packed_hidden, sizes, True, 0.0, steps)
+            back = order.argsort()
+            hidden, hn, cn = hidden.index_select(0, back), hn.index_select(1, back), cn.index_select(1, back)
         hn = hn.transpose(0, 1).contiguous()  # [rows, layers * directions, hidden]
         cn = cn.transpose(0, 1).contiguous()
         last = hn[:, -self.directions :].flatten(1)  # [rows, directions * hidden], of the last layer
-        y = nn.functional.linear(hidden if self.per_step else last, head_weight, self.head_bias)
+        y = torch._C._nn.linear(hidden if self.per_step else last, matrices[0], self.head_bias)
         y = y.softmax(-1) if self.classify else y * self.output_scale + self.output_mean
         if self.per_step:
             behind = torch.arange(steps, device=x.device) >= lengths.unsqueeze(1)  # [rows, steps]
             y = y.masked_fill(behind.unsqueeze(2), 0.0)
         return y, hn, cn
 
-    def _packed(
-        self, packed: PackedSequence, state: tuple[Tensor, Tensor]
-    ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
-        if self.small:
-            return self.lstm.packed(packed, state)
-        return self.lstm(packed, state)
+
+class _Tensors(nn.Module):
+    """Tensors of any number."""
+
+    kept: list[Tensor]
+
+    def __init__(self, kept: Sequence[Stored]) -> None:
+        super().__init__()
+        self.kept = [torch.tensor(tensor.array) for tensor in kept]
+
+    def forward(self) -> list[Tensor]:
+        return self.kept
 
 
 class _Small(nn.Module):
@@ -136,56 +156,7 @@ class _Small(nn.Module):
         return self.full
 
 
-class _SmallLSTM(nn.Module):
-    """What `nn.LSTM` computes, over weights that are kept small; its two forms have a name each."""
-
-    def __init__(self, config: LSTMConfig, weights: Weights, stored: Mapping[str, Stored]) -> None:
-        super().__init__()
-        self.layers = config.layers
-        self.bidirectional = config.bidirectional
-        kept: list[Stored] = []
-        for layer in range(config.layers):
-            for side in DIRECTIONS[: config.directions]:
-                prefix = f"lstm.{layer}.{side}"
-                kept += [stored[f"{prefix}.weight_input"], stored[f"{prefix}.weight_hidden"]]
-                kept += [Stored(weights[f"{prefix}.{kind}"], None) for kind in ("bias_input", "bias_hidden")]
-        self.weights = _Small(kept)
-
-    def forward(self, steps: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        both = [state[0], state[1]]
-        outputs, hn, cn = torch._VF.lstm(
-            steps, both, self.weights(), True, self.layers, 0.0, False, self.bidirectional, True
-        )
-        return outputs, (hn, cn)
-
-    @torch.jit.export
-    def packed(
-        self, steps: PackedSequence, state: tuple[Tensor, Tensor]
-    ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]:
-        order, back = steps.sorted_indices, steps.unsorted_indices
-        assert order is not None
-        assert back is not None
-        both = [state[0].index_select(1, order), state[1].index_select(1, order)]
-        outputs, hn, cn = torch._VF.lstm(
-            steps.data, steps.batch_sizes, both, self.weights(), True, self.layers, 0.0, False, self.bidirectional
-        )
-        sequence = PackedSequence(outputs, steps.batch_sizes, order, back)
-        return sequence, (hn.index_select(1, back), cn.index_select(1, back))
-
-
-def _parameters(config: LSTMConfig, weights: Weights) -> dict[str, Tensor]:
-    """The state dict of `torch.nn.LSTM`, whose gates are in our order."""
-    kinds = {
-        "weight_ih": "weight_input",
-        "weight_hh": "weight_hidden",
-        "bias_ih": "bias_input",
-        "bias_hh": "bias_hidden",
-    }
-    return {
-        f"{theirs}_l{layer}{'_reverse' if direction == 'backward' else ''}": torch.tensor(
-            weights[f"lstm.{layer}.{direction}.{ours}"]
-        )
-        for layer in range(config.layers)
-        for direction in DIRECTIONS[: config.directions]
-        for theirs, ours in kinds.items()
-    }
+def _tensors(weights: Weights, stored: Mapping[str, Stored], names: Sequence[str]) -> nn.Module:
+    """A module that gives the weights of these names."""
+    kept = [stored.get(name, Stored(weights[name], None)) for name in names]
+    return _Small(kept) if stored else _Tensors(kept)

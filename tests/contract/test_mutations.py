@@ -96,16 +96,15 @@ FAULTS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "torchscript": {
         "gates-swapped": (
-            'weights[f"lstm.{layer}.{direction}.{ours}"]',
-            'np.roll(weights[f"lstm.{layer}.{direction}.{ours}"], 5, 0)',
+            "Stored(weights[name], None)",
+            "Stored(np.roll(weights[name], 5 * name.startswith('lstm.'), 0), None)",
         ),
-        "bias-dropped": (
-            'weights[f"lstm.{layer}.{direction}.{ours}"]',
-            'weights[f"lstm.{layer}.{direction}.{ours}"] * (ours != "bias_hidden")',
-        ),
-        "bias-of-head-dropped": ('torch.tensor(weights["head.bias"])', 'torch.tensor(0 * weights["head.bias"])'),
-        "state-swapped-in": ("self.lstm(features, state)", "self.lstm(features, (state[1], state[0]))"),
-        "state-swapped-in-when-padded": ("self.lstm(packed, state)", "self.lstm(packed, (state[1], state[0]))"),
+        "bias-dropped": ("Stored(weights[name], None)", "Stored(weights[name] * ('bias_hidden' not in name), None)"),
+        "bias-of-head-dropped": ("matrices[0], self.head_bias", "matrices[0], 0 * self.head_bias"),
+        "state-swapped-in": ("features, state, lstm", "features, [state[1], state[0]], lstm"),
+        "state-swapped-in-when-padded": ("packed, sizes, state, lstm", "packed, sizes, [state[1], state[0]], lstm"),
+        "state-not-ordered-as-the-rows": ("state[0].index_select(1, order)", "state[0]"),
+        "rows-left-in-order-of-length": ("back = order.argsort()", "back = order"),
         "state-swapped-out": ("return y, hn, cn", "return y, cn, hn"),
         "state-reshaped-not-transposed": (
             "h0.transpose(0, 1).contiguous()",
@@ -115,7 +114,10 @@ FAULTS: dict[str, dict[str, tuple[str, str]]] = {
         "steps-not-masked": ("(lengths == steps).all()", "(lengths <= steps).all()"),
         "padding-of-y-not-masked": ("behind.unsqueeze(2), 0.0", "behind.unsqueeze(2), 0.5"),
         "last-step-of-y-masked": (">= lengths.unsqueeze(1)", ">= lengths.unsqueeze(1) - 1"),
-        "directions-swapped": ("direction == 'backward'", "direction == 'forward'"),
+        "directions-swapped": (
+            "for direction in DIRECTIONS[: config.directions]",
+            "for direction in reversed(DIRECTIONS[: config.directions])",
+        ),
         "head-reads-the-first-layer": ("hn[:, -self.directions :]", "hn[:, : self.directions]"),
         "scale-of-input-dropped": (" / self.input_scale", ""),
         "mean-of-input-dropped": ("(x - self.input_mean)", "x"),
