@@ -37,9 +37,10 @@ def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str,
         tensor.name: tf.TensorSpec([None if size == -1 else size for size in tensor.shape], tensor.dtype, tensor.name)
         for tensor in signature.inputs(config)
     }
-    concrete = network.answer.get_concrete_function(**specs)
+    # Not an attribute of the network: what is one is written a second time, under its own name.
+    answer = tf.function(network.answer).get_concrete_function(**specs)
     try:
-        tf.saved_model.save(network, str(path), signatures={"serving_default": concrete})
+        tf.saved_model.save(network, str(path), signatures={"serving_default": answer})
     except tf.errors.OpError as error:
         raise OSError(f"{path} cannot be written: {error.message}") from error
 
@@ -69,7 +70,6 @@ class _Network(tf.Module):  # type: ignore[misc]
             for layer in range(config.layers)
         ]
 
-    @tf.function  # type: ignore[untyped-decorator]
     def answer(self, x: Any, lengths: Any, h0: Any, c0: Any) -> dict[str, Any]:
         config, weights = self._config, self._weights
         if config.input == "tokens":
@@ -77,55 +77,64 @@ class _Network(tf.Module):  # type: ignore[misc]
             features = tf.gather(_read(weights["embedding"]), known)
         else:
             features = (x - weights["input.mean"]) / weights["input.scale"]
-        steps = tf.transpose(features, [1, 0, 2])  # [steps, rows, width]
-        rows = tf.shape(lengths, out_type=tf.int64)[0]
-        last = tf.stack([lengths - 1, tf.range(rows)], axis=1)  # where each row's last true step is in [steps, rows]
+        source = tf.transpose(features, [1, 0, 2])  # [steps, rows, width]
+        rows, steps = tf.size(lengths, tf.int64), tf.shape(x, tf.int64)[1]
+        last = tf.stack([lengths - 1, _range(rows)], axis=1)  # where each row's last true step is in [steps, rows]
+        h0s, c0s = tf.unstack(h0, axis=1), tf.unstack(c0, axis=1)
         hn, cn = [], []
         for layer, directions in enumerate(self._layers):
             hidden = []
             for direction, parameters in enumerate(directions):
                 index = layer * config.directions + direction
-                source = steps if direction == 0 else _reverse(steps, lengths)
-                h, c = _layer(source, h0[:, index], c0[:, index], parameters)
+                read = source if direction == 0 else _reverse(source, lengths)
+                h, c = self._layer(steps, read, h0s[index], c0s[index], parameters)
                 hn.append(tf.gather_nd(h, last))
                 cn.append(tf.gather_nd(c, last))
                 hidden.append(h if direction == 0 else _reverse(h, lengths))
-            steps = hidden[0] if len(hidden) == 1 else tf.concat(hidden, axis=2)
-        final = tf.concat(hn[-config.directions :], axis=1)
-        return {"y": self._head(steps, final, lengths), "hn": tf.stack(hn, axis=1), "cn": tf.stack(cn, axis=1)}
-
-    def _head(self, steps: Any, final: Any, lengths: Any) -> Any:
-        """`y` from the last layer's steps [steps, rows, directions * hidden] or from its last states."""
-        config, weights = self._config, self._weights
+            source = hidden[0] if len(hidden) == 1 else tf.concat(hidden, axis=2)
         if config.head == "values_per_step":
-            final = tf.transpose(steps, [1, 0, 2])
-        logits = tf.tensordot(final, _read(weights["head.weight"]), [[-1], [1]]) + weights["head.bias"]
-        if config.head == "classification":
+            y = self._values_per_step(tf.transpose(source, [1, 0, 2]), rows, steps, lengths)
+        else:
+            y = self._head(hn[-1] if config.directions == 1 else tf.concat(hn[-2:], axis=1))
+        return {"y": y, "hn": tf.stack(hn, axis=1), "cn": tf.stack(cn, axis=1)}
+
+    def _layer(self, steps: Any, source: Any, h0: Any, c0: Any, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+        """One direction of one layer: `h` and `c` after every step, each [steps, rows, hidden]."""
+        peephole = np.zeros(self._config.hidden, np.float32)
+        fused = tf.raw_ops.BlockLSTMV2(
+            seq_len_max=steps,
+            x=source,
+            cs_prev=c0,
+            h_prev=h0,
+            w=_read(parameters["w"]),
+            wci=peephole,
+            wcf=peephole,
+            wco=peephole,
+            b=parameters["b"],
+            cell_clip=0.0,
+            use_peephole=False,
+        )
+        return fused.h, fused.cs
+
+    def _head(self, read: Any) -> Any:
+        """`y` of [any, directions * hidden]."""
+        weights = self._weights
+        logits = tf.matmul(read, _read(weights["head.weight"]), transpose_b=True) + weights["head.bias"]
+        if self._config.head == "classification":
             return tf.nn.softmax(logits)
-        values = logits * weights["output.scale"] + weights["output.mean"]
-        if config.head == "values":
-            return values
-        within = tf.range(tf.shape(steps, out_type=tf.int64)[0]) < lengths[:, None]  # [rows, steps]
-        return tf.where(within[:, :, None], values, 0.0)
+        return logits * weights["output.scale"] + weights["output.mean"]
+
+    def _values_per_step(self, hidden: Any, rows: Any, steps: Any, lengths: Any) -> Any:
+        """`y` of [rows, steps, directions * hidden], 0 behind a row's length."""
+        config = self._config
+        flat = tf.reshape(hidden, [-1, config.directions * config.hidden])
+        values = tf.reshape(self._head(flat), tf.stack([rows, steps, tf.constant(config.outputs, tf.int64)]))
+        within = tf.reshape(_range(steps), [-1, 1]) < tf.reshape(lengths, [-1, 1, 1])  # [rows, steps, 1]
+        return tf.where(within, values, 0.0)
 
 
-def _layer(steps: Any, h0: Any, c0: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
-    """One direction of one layer: `h` and `c` after every step, each [steps, rows, hidden]."""
-    peephole = tf.zeros_like(parameters["b"][: h0.shape[1]])
-    fused = tf.raw_ops.BlockLSTMV2(
-        seq_len_max=tf.shape(steps, out_type=tf.int64)[0],
-        x=steps,
-        cs_prev=c0,
-        h_prev=h0,
-        w=_read(parameters["w"]),
-        wci=peephole,
-        wcf=peephole,
-        wco=peephole,
-        b=parameters["b"],
-        cell_clip=0.0,
-        use_peephole=False,
-    )
-    return fused.h, fused.cs
+def _range(count: Any) -> Any:
+    return tf.range(tf.constant(0, tf.int64), count, tf.constant(1, tf.int64))
 
 
 class _Restored(tf.saved_model.experimental.TrackableResource):  # type: ignore[misc]

@@ -29,6 +29,8 @@ from typing import Any
 TURN_SECONDS = 0.0005
 STRETCH_SECONDS = 0.001  # of work, before it may have to pause
 LONGEST_PAUSE_SECONDS = 0.05
+REST = 2.0  # times the work
+REST_OF_IMPORTS = 1.0  # there is so much of them
 CONTENDED = 0.8  # a thread that got less of a processor than this share of the time is not alone
 
 _lock = threading.Lock()  # guards the two below
@@ -59,12 +61,13 @@ def work() -> Iterator[None]:
 
 
 class Pauses:
-    """Lets the thread that has made it sleep for as long as it has worked, if it had to wait for its turn meanwhile.
+    """Lets the thread that has made it sleep `rest` times as long as it has worked, if it had to wait for its turn meanwhile.
 
     Then others want what it takes. Where there is no `work`, or nobody is in its way, nothing happens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rest: float = REST) -> None:
+        self._rest = rest
         self._begun, self._computed = time.perf_counter(), time.thread_time()
 
     def look(self, *_: object) -> None:
@@ -73,7 +76,7 @@ class Pauses:
         if elapsed < STRETCH_SECONDS or not _works:
             return
         if time.thread_time() - self._computed < CONTENDED * elapsed:
-            time.sleep(min(elapsed, LONGEST_PAUSE_SECONDS))
+            time.sleep(min(self._rest * elapsed, LONGEST_PAUSE_SECONDS))
         self._begun, self._computed = time.perf_counter(), time.thread_time()
 
 
@@ -87,7 +90,7 @@ def bring_in(package: str, libraries: Sequence[str] = ()) -> Any:
         with _importing, _uncollected():
             if _works:
                 _load_libraries(package, libraries)
-                with _pausing():
+                with pausing(REST_OF_IMPORTS):
                     importlib.import_module(package)
             else:
                 importlib.import_module(package)
@@ -107,16 +110,16 @@ def _uncollected() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _pausing() -> Iterator[None]:
-    """This thread makes pauses within an import too, whose steps are not ours.
+def pausing(rest: float = REST) -> Iterator[None]:
+    """This thread makes pauses within a package's own Python code too, whose steps are not ours.
 
     It stands where a profiler would and is called with every call, which makes an import take up to twice as long, and is
     why only a server that serves does it. A profiler that is there already stays.
     """
-    if sys.getprofile() is not None:
+    if not _works or sys.getprofile() is not None:
         yield
         return
-    sys.setprofile(Pauses().look)
+    sys.setprofile(Pauses(rest).look)
     try:
         yield
     finally:

@@ -56,11 +56,11 @@ def test_turns_are_short_until_the_last_work_is_done() -> None:
     [
         (0.0005, 0.0001, []),  # too short to tell
         (0.01, 0.0095, []),  # it is alone
-        (0.01, 0.004, [0.01]),
+        (0.01, 0.004, [0.02]),
         (9.0, 1.0, [background.LONGEST_PAUSE_SECONDS]),
     ],
 )
-def test_who_had_to_wait_pauses_as_long_as_it_worked(
+def test_who_had_to_wait_pauses_twice_as_long_as_it_worked(
     clocks: dict[str, float], slept: list[float], passed: float, computed: float, pauses: list[float]
 ) -> None:
     with background.work():
@@ -90,6 +90,14 @@ def test_an_import_is_not_collected_and_pauses_only_beside_requests(package: str
 def test_an_import_before_the_server_serves_is_as_fast_as_any(package: str) -> None:
     assert not background.bring_in(package).WATCHED
     assert background.bring_in(package) is sys.modules[package]
+
+
+def test_code_of_a_package_pauses_only_beside_requests() -> None:
+    with background.pausing():
+        assert sys.getprofile() is None
+    with background.work(), background.pausing():
+        assert sys.getprofile() is not None
+    assert sys.getprofile() is None
 
 
 def test_a_package_that_is_missing_leaves_everything_as_it_was() -> None:
