@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from serving import backends, logs
 from serving.control import EVERY_MODEL, MODES
@@ -67,9 +68,16 @@ def _device(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is not a device; use cpu, cuda:N (cuda:0 is the first GPU) or auto")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of `lstm-serve`."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="lstm-serve",
         description="Serves the LSTM models of a repository over gRPC (Open Inference Protocol v2), and measures itself.",
         epilog=f"Every flag can be set in the environment too: --grpc-port is {ENVIRONMENT_PREFIX}GRPC_PORT. "

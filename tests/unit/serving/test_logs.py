@@ -27,10 +27,22 @@ def said(style: str, message: str, capsys: pytest.CaptureFixture[str], **fields:
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
-    line = said("text", "loaded", capsys, model="a b", version=1, empty="", quoted='"', plain="x", yes=True)
+    line = said(
+        "text",
+        "loaded",
+        capsys,
+        model="a b",
+        version=1,
+        empty="",
+        quoted='"',
+        plain="x",
+        yes=True,
+        no=None,
+        some=["a", "b"],
+    )
     when, _, rest = line.partition(" ")
     assert when.endswith("+00:00")
-    assert rest == 'INFO    loaded model="a b" version=1 empty="" quoted="\\"" plain=x yes=true\n'
+    assert rest == 'INFO    loaded model="a b" version=1 empty="" quoted="\\"" plain=x yes=true no=none some=a,b\n'
 
 
 @pytest.mark.parametrize("nasty", ["a\nERROR forged", "a\x1b[2J", "a\r", "a\u2028b"])
