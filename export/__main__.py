@@ -15,9 +15,9 @@ import argparse
 import functools
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from export import formats
 from export.errors import ExportError
@@ -267,10 +267,20 @@ def _print_rounding(rounding: Rounding, checkpoint: Checkpoint) -> None:
     print(
         f"weights kept as {rounding.precision}: answers at most {rounding.largest_difference:.2g} from the trained network's"
     )
-    for name, score in rounding.scores.items():
-        print(f"{name}: {score}, trained {checkpoint.training['scores'][name]}")
+    trained = dict(_numbers(checkpoint.training["scores"]))
+    for name, score in _numbers(rounding.scores):
+        print(f"{name}: {score:.4g}, trained {trained[name]:.4g}")
     if not rounding.scores:
         print("the score is not measured again: the run does not hold its test part; train it again to have it")
+
+
+def _numbers(scores: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, float]]:
+    """Every score by its name; one that is split, as by column and day, once for each of its parts."""
+    for name, score in scores.items():
+        if isinstance(score, Mapping):
+            yield from _numbers(score, f"{of}{name} ")
+        else:
+            yield f"{of}{name}", score
 
 
 def _print_written(version: Version, repository: Path) -> None:
