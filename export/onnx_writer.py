@@ -237,9 +237,12 @@ def _values_per_step_from_one(
         direction="bidirectional" if config.bidirectional else "forward",
     )
     both = graph.add("Concat", [f"layer{config.layers - 1}_y", one], "h_and_one", axis=3)
-    by_direction = np.split(weight, directions, axis=1)
-    share = bias[:, None] / directions
-    matrix = np.concatenate([part for h in by_direction for part in (h, share)], axis=1).astype(np.float32).T
+    unused = np.zeros(
+        (len(bias), directions - 1)
+    )  # the bias is added last: sums that follow it would lose digits to it
+    shares = np.split(np.column_stack([unused, bias]), directions, axis=1)
+    by_direction = zip(np.split(weight, directions, axis=1), shares, strict=True)
+    matrix = np.concatenate([part for both in by_direction for part in both], axis=1).astype(np.float32).T
     if config.bidirectional:
         h = _merge(graph, config, both, "head_x", perm=(2, 0, 1, 3))
         graph.add("MatMul", [h, graph.constant("head.weight", matrix)], "y")

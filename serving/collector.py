@@ -76,7 +76,7 @@ class Collector:
         )
         shadows = self._manager.shadows()
         for model, version, shadow in shadows:
-            values, counts = [model, version, shadow.target], shadow.counts
+            values, counts = [model, version, shadow.target], shadow.counts[version]
             with counts.lock:
                 for outcome, count in counts.requests.items():
                     requests.add_metric([*values, outcome], count)

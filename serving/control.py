@@ -27,6 +27,7 @@ from serving.errors import (
 from serving.loader import Wanted
 from serving.manager import ModelManager
 from serving.metrics import ModelMetrics
+from serving.model import Model
 from serving.placement import Measurements, Placement
 from serving.repository import Repository, VersionFolder
 from serving.routing import Routes
@@ -68,10 +69,17 @@ class RepositoryControl:
             return
         with contextlib.suppress(OSError):  # what could not be looked at now is loaded again when it can be
             self._acted_on = self._look()  # before anything is loaded: what changes meanwhile is a change
-        for name in there if self._mode != "explicit" or EVERY_MODEL in names else names:
+        for name in self._at_start(there, names):
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
         self._manager.started()
+
+    def _at_start(self, there: Sequence[str], names: Sequence[str]) -> list[str]:
+        """Which models to load, those that are not there among them: what is missing is a failure."""
+        asked = [name for name in names if name != EVERY_MODEL]
+        if self._mode != "explicit":
+            return list(there)
+        return list(dict.fromkeys([*there, *asked] if EVERY_MODEL in names else asked))
 
     def load(self, name: str, configuration: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
         """Loads a model as a client asks; returns when it can answer. Nothing happens if nothing has changed.
@@ -167,48 +175,78 @@ class RepositoryControl:
             known.tidy()
 
     def _load(self, known: Known, repository: Repository, choices: Choices, why: str) -> None:
-        """Loads what is new of the chosen versions, and retires the others once all of these serve."""
+        """Loads what is new of the chosen versions, lets it in, and retires the others.
+
+        All of it or nothing, so that what is in force is one configuration; only where nothing served before, whatever can
+        be loaded serves.
+        """
         folders = {folder.number: folder for folder in repository.versions(known.name)}
         chosen = choices.versions(list(folders))
+        serves = any(entry.model for entry in list(known.entries.values()))
+        loaded, failures = self._load_new(known, repository, [folders[number] for number in chosen], choices)
+        if failures and serves:
+            for model, _ in loaded:
+                model.close()
+                self._manager.hold_back(known, model.version, list(failures))
+            raise list(failures.values())[-1]
+        self._let_in(known, loaded, why)
+        if failures:
+            self._manager.adopt(known, choices.routes.unshadowed())
+            failed = list(failures.values())[-1]
+            if loaded and isinstance(failed, LoadFailed):
+                let_in = ", ".join(model.version for model, _ in loaded)
+                raise LoadFailed(f"{failed} (version {let_in} could be loaded, and serves)") from failed
+            raise failed
+        changed = bool(loaded) or known.routes != choices.routes
+        self._manager.adopt(known, choices.routes)  # first, so that no label leads to a version that has left
+        for version in sorted(set(known.entries) - {str(number) for number in chosen}):
+            self._manager.remove(known, version, unloaded=False)
+        if changed:
+            self._shadow(known, repository, folders, choices)
+
+    def _load_new(
+        self, known: Known, repository: Repository, folders: Sequence[VersionFolder], choices: Choices
+    ) -> tuple[list[tuple[Model, object]], dict[str, ServingError]]:
+        """Models of the versions that do not serve as they are now, with what each is made from; and what failed, by version."""
         labels = repository.labels(known.name)
         written = choices.written.SerializeToString(deterministic=True)
-        failed: ServingError | None = None
-        changed = known.routes != choices.routes
-        exchanged: list[str] = []
-        for number in chosen:
-            identity = (repository.path, folders[number].fingerprint(), written, labels)
-            if not self._manager.announce(known, str(number), identity):
+        loaded: list[tuple[Model, object]] = []
+        failures: dict[str, ServingError] = {}
+        for folder in folders:
+            if self._manager.closing.is_set():
+                for model, _ in loaded:
+                    model.close()
+                raise NotReady("Server exiting")
+            version = str(folder.number)
+            identity = (repository.path, folder.fingerprint(), written, labels)
+            if not self._manager.announce(known, version, identity):
                 continue
             try:
                 wanted = Wanted(
                     name=known.name,
-                    folder=folders[number],
+                    folder=folder,
                     choices=choices,
                     labels=labels,
                     placement=self._placement,
-                    metrics=known.counts(str(number)),
+                    metrics=known.counts(version),
                     repository=repository,
                     measure=self._measure,
                     failures=self._failures,
                 )
-                self._manager.install(known, loader.load(wanted), why, identity)
-                changed = True
-                exchanged.append(str(number))
-            except NotReady:  # the server leaves
-                raise
+                loaded.append((loader.load(wanted), identity))
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
-                failed = self._manager.refuse(known, str(number), error)
-        if failed:
-            ready = {int(version) for version, entry in list(known.entries.items()) if entry.model}
-            self._manager.adopt(known, choices.routes.in_part(known.routes, ready))
-            if exchanged and isinstance(failed, LoadFailed):
-                raise LoadFailed(f"{failed} (version {', '.join(exchanged)} could be loaded, and serves)") from failed
-            raise failed
-        for version in sorted(set(known.entries) - {str(number) for number in chosen}):
-            self._manager.remove(known, version, unloaded=False)
-        self._manager.adopt(known, choices.routes)
-        if changed:
-            self._shadow(known, repository, folders, choices)
+                failures[version] = self._manager.refuse(known, version, error)
+        return loaded, failures
+
+    def _let_in(self, known: Known, loaded: Sequence[tuple[Model, object]], why: str) -> None:
+        """Installs them, in order. Raises `NotReady`, all that is not in by then closed, if the server leaves."""
+        for number, (model, identity) in enumerate(loaded):
+            try:
+                self._manager.install(known, model, why, identity)
+            except NotReady:
+                for left, _ in loaded[number + 1 :]:
+                    left.close()
+                raise
 
     def _unload(self, name: str) -> None:
         if self._manager.known(name) is None:
@@ -258,6 +296,8 @@ class RepositoryControl:
             self._manager.no_shadow(known, str(number), followed, f"its shadow {target} does not run: {error}")
             return
         name = f"{model.version}/{model.candidate}"
-        counts = known.shadow_counts.setdefault(name, ShadowCounts())
+        counts = {
+            each.version: known.shadow_counts.setdefault((each.version, name), ShadowCounts()) for each in followed
+        }
         self._manager.follow(known, Shadow(model, choices.routes.shadow_share, name, counts), followed)
         log.info("shadowed", extra={"fields": {"model": known.name, "by": name, "share": choices.routes.shadow_share}})

@@ -68,7 +68,7 @@ class Known:
         self.overrides: list[Override] = []  # files that were sent, and that something here was loaded from
         self.routes = Routes()
         self.shadow: Shadow | None = None
-        self.shadow_counts: dict[str, ShadowCounts] = {}
+        self.shadow_counts: dict[tuple[str, str], ShadowCounts] = {}  # by version and shadow
         self._canary = Dealer(0)
 
     def entry(self, version: str) -> Entry:

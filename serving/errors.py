@@ -96,6 +96,10 @@ class RepositoryError(StartupError):
     """What is on disk is missing, incomplete or contradicts itself."""
 
 
+class MissingFormat(RepositoryError):
+    """The version has no file for the backend that was asked for."""
+
+
 class ModelConfigError(RepositoryError):
     """`config.pbtxt` does not parse, or asks for what this server does not do."""
 

@@ -16,7 +16,14 @@ from serving import backends, completion, config, findings, golden, placement, w
 from serving.backends.base import Backend, first_line
 from serving.batcher import Guard
 from serving.devices import CPU
-from serving.errors import BackendUnavailable, RepositoryError, ServingError, StartupError, VerificationFailed
+from serving.errors import (
+    BackendUnavailable,
+    MissingFormat,
+    RepositoryError,
+    ServingError,
+    StartupError,
+    VerificationFailed,
+)
 from serving.layout import laid_out
 from serving.metrics import ModelMetrics
 from serving.model import Model
@@ -59,7 +66,7 @@ def load(wanted: Wanted) -> Model:
     missing = ""
     try:
         chosen = order(wanted.choices, wanted.placement, wanted.folder, wanted.measure)
-    except BackendUnavailable as error:
+    except (BackendUnavailable, MissingFormat) as error:
         spares = placement.spares(wanted.choices, wanted.placement, wanted.folder)
         if not spares:
             raise

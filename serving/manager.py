@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from serving import failover, memory
 from serving.entries import Entry, Known, because, can_answer, in_order, parse_version
@@ -244,6 +244,17 @@ class ModelManager:
         if isinstance(error, NotInRepository):
             return error
         return LoadFailed(f"load failed for model '{known.name}': {f'version {version}: ' if version else ''}{reason}")
+
+    def hold_back(self, known: Known, version: str, failed: Sequence[str]) -> None:
+        """Keeps why a version that could be loaded is not let in: the versions `failed` could not."""
+        because = f"version {', '.join(failed)} could not be loaded, and an update is made as a whole or not at all"
+        with self._lock:
+            entry = known.entry(version)
+            if entry.model:
+                entry.reason = f"not replaced: {because}"
+            else:
+                entry.state, entry.reason = "UNAVAILABLE", f"not let in: {because}"
+        self._on_change()
 
     def remove(self, known: Known, version: str, *, unloaded: bool) -> None:
         """A version leaves; what it has taken in is answered. If it was `unloaded` it stays known as such."""

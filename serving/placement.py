@@ -17,7 +17,7 @@ from serving import backends, measuring, ranking
 from serving.backends.base import Options
 from serving.config import Choices
 from serving.devices import CPU
-from serving.errors import BackendUnavailable, RepositoryError
+from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
 from serving.ranking import Candidate, Measured
 from serving.repository import VersionFolder
 
@@ -163,7 +163,7 @@ def _check_there(backend: str, formats: Sequence[str]) -> None:
         known = ", ".join(backends.module(name).FILE_NAME for name in backends.PREFERENCE)
         raise RepositoryError(f"the version holds no model file; one of {known} is needed: export it again")
     if backend != AUTO and backend not in formats:
-        raise RepositoryError(
+        raise MissingFormat(
             f"backend {backend} was asked for, but the version has no {backends.module(backend).FILE_NAME}; "
             f"it can be served by {', '.join(formats)}"
         )

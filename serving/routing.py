@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 STABLE, CANARY = "stable", "canary"
 KEYS = ("version_labels", "canary_share", "shadow", "shadow_share")
@@ -48,13 +48,9 @@ class Routes:
         """The version that a client means: the one behind a label, else what it has said."""
         return str(self.labels[asked]) if asked in self.labels else asked
 
-    def in_part(self, before: Routes, ready: Collection[int]) -> Routes:
-        """What holds of these when only the versions `ready` can answer: a label that has lost its version stays `before`'s."""
-        moved = {
-            label: version for label, version in self.labels.items() if version in ready or label not in before.labels
-        }
-        labels = {**before.labels, **moved}
-        return dataclasses.replace(before, labels=labels, canary_share=self.canary_share)
+    def unshadowed(self) -> Routes:
+        """These without the shadow."""
+        return dataclasses.replace(self, shadow=None, shadow_share=0.0)
 
 
 def parse(parameters: Mapping[str, str], backend_name: Callable[[str], str | None]) -> Routes:

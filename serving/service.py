@@ -297,7 +297,9 @@ class _Inference:
         model = self._lease.model
         self._call.on_cancel(lambda: self._lease.model.cancel(pending))
         if shadow := model.shadow:
-            self._comparison = shadow.offer(decoded.inputs, decoded.rows, decoded.outputs, decoded.shared)
+            self._comparison = shadow.offer(
+                model.version, decoded.inputs, decoded.rows, decoded.outputs, decoded.shared
+            )
         model.submit(pending)
 
     def move(self, lease: Lease) -> None:

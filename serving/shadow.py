@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +48,14 @@ class ShadowCounts:
         with self.lock:
             self.requests[outcome] += 1
 
+    def compared(self, difference: float, agreeing: Sequence[bool]) -> None:
+        """Two answers were this far apart, and on these rows of the same class."""
+        with self.lock:
+            self.requests["compared"] += 1
+            self.largest_difference = max(self.largest_difference, difference)
+            for same in agreeing:
+                self.classes[same] += 1
+
 
 class Yielding:
     """A backend that lets others go first: it computes when `busy` is false, or when it has waited long enough."""
@@ -67,9 +75,12 @@ class Yielding:
 
 
 class Shadow:
-    """A model that answers copies of `share` of the requests; `target` is what it is called in metrics."""
+    """A model that answers copies of `share` of the requests; `target` is what it is called in metrics.
 
-    def __init__(self, model: Model, share: float, target: str, counts: ShadowCounts) -> None:
+    `counts` are by the version that was asked, one for each that it follows.
+    """
+
+    def __init__(self, model: Model, share: float, target: str, counts: Mapping[str, ShadowCounts]) -> None:
         self.model = model
         self.target = target
         self.counts = counts
@@ -80,18 +91,22 @@ class Shadow:
         self._thread = threading.Thread(target=self._compare, name=f"shadow of {model.name}", daemon=True)
         self._thread.start()
 
-    def offer(self, inputs: Tensors, rows: int, outputs: Sequence[str], kind: bytes) -> Comparison | None:
-        """Queues a copy of a request, if it belongs to the share and there is room. Called from any thread, never blocks."""
+    def offer(self, version: str, inputs: Tensors, rows: int, outputs: Sequence[str], kind: bytes) -> Comparison | None:
+        """Queues a copy of a request to `version`, if it belongs to the share and there is room.
+
+        Called from any thread, never blocks.
+        """
         if not self._deal():
             return None
+        counts = self.counts[version]
         if self.model.load >= MOST_WAITING:
-            self.counts.ended("dropped")
+            counts.ended("dropped")
             return None
         taken = as_taken_by(self.model.spec, inputs, rows)
         if taken is None:
-            self.counts.ended("dropped")
+            counts.ended("dropped")
             return None
-        comparison = Comparison(self._finished.put)
+        comparison = Comparison(self._finished.put, counts)
         timeline = Timeline(now_ns())
         timeline.decoded = timeline.received
 
@@ -103,7 +118,7 @@ class Shadow:
             with self._lock:
                 self._waiting.discard(pending)
             if error is not None:
-                self.counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
+                counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
                 comparison.give_up()
 
         pending = Pending(taken, rows, outputs, timeline, encode, finish, None, kind)
@@ -134,19 +149,16 @@ class Shadow:
                 difference, agreeing = compare(comparison.answer, comparison.copy, self.model.spec)
             except Exception:
                 log.exception("the answers of a shadow cannot be compared")
-                self.counts.ended("failed")
+                comparison.counts.ended("failed")
                 continue
-            with self.counts.lock:
-                self.counts.requests["compared"] += 1
-                self.counts.largest_difference = max(self.counts.largest_difference, difference)
-                for same in agreeing:
-                    self.counts.classes[same] += 1
+            comparison.counts.compared(difference, agreeing)
 
 
 class Comparison:
     """One request and its copy; whichever answer comes second hands both on."""
 
-    def __init__(self, done: Callable[[Comparison], None]) -> None:
+    def __init__(self, done: Callable[[Comparison], None], counts: ShadowCounts) -> None:
+        self.counts = counts
         self.answer: Tensors = {}
         self.copy: Tensors = {}
         self._done = done

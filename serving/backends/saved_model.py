@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,6 +30,8 @@ from serving.spec import BF16, DTYPES, ModelSpec, Tensors
 FILE_NAME = "model.savedmodel"
 TRITON_NAMES = ("tensorflow", "tensorflow_savedmodel")
 TEXT_ONLY = False
+
+_here = threading.local()
 
 SIGNATURE = "serving_default"
 TAG = "serve"
@@ -86,6 +89,11 @@ def lost(error: Exception) -> str:
     return OUT_OF_MEMORY if isinstance(error, tf.errors.ResourceExhaustedError) else cuda_lost(error)
 
 
+def _announces_nothing(record: logging.LogRecord) -> bool:
+    """Leaves out that the loader is one of TensorFlow 1, which is all that it says below an error; on this thread alone."""
+    return record.levelno >= logging.ERROR or not getattr(_here, "is_loading", False)
+
+
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> SavedModelBackend:
     """Reads a SavedModel folder with the tag `serve` and the signature `serving_default` for `device`.
 
@@ -103,9 +111,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
     graph = tf.Graph()
     index = devices.cuda_index(device)
     session = tf.compat.v1.Session(graph=graph, config=_config(tf, meta_graph, index, options))
-    logger = logging.getLogger("tensorflow")  # which announces that this loader is of TensorFlow 1
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    _here.is_loading = True
     try:
         with graph.as_default(), tf.device("/CPU:0" if index is None else f"/GPU:{index}"), background.pausing():
             tf.compat.v1.saved_model.loader.load(session, [TAG], str(artifact))
@@ -116,7 +122,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
         session.close()
         raise RepositoryError(f"{artifact} cannot be read by TensorFlow: {first_line(error)}") from error
     finally:
-        logger.setLevel(level)
+        _here.is_loading = False
     return SavedModelBackend(session, found, spec)
 
 
@@ -164,6 +170,7 @@ def _tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    logging.getLogger("tensorflow").addFilter(_announces_nothing)
     return background.bring_in("tensorflow", LIBRARIES)
 
 

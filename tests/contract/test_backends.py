@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
+import logging
 import shutil
 import subprocess
 import sys
@@ -160,6 +162,16 @@ def test_closing_one_leaves_another_of_the_same_file(module: BackendModule, arte
     first.close()
     np.testing.assert_allclose(second.run(inputs, ("y",))["y"], expected, rtol=0, atol=1e-6)
     second.close()
+
+
+def test_loading_leaves_the_process_as_it_was(module: BackendModule, artefact: Path, spec: ModelSpec) -> None:
+    """Also when models are loaded on several threads at once."""
+    module.load(artefact, spec, "cpu", Options()).close()  # brings in the framework
+    before = {name: logging.getLogger(name).level for name in ("", "tensorflow", "torch", "onnxruntime")}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for loaded in [pool.submit(module.load, artefact, spec, "cpu", Options()) for _ in range(8)]:
+            loaded.result().close()
+    assert {name: logging.getLogger(name).level for name in before} == before
 
 
 def test_refuses_a_missing_artefact_by_name(module: BackendModule, spec: ModelSpec, tmp_path: Path) -> None:

@@ -50,6 +50,22 @@ def test_onnx_is_one_lstm_a_layer_and_little_around(config: LSTMConfig, far: boo
     assert len(operators) - config.layers <= 3 * config.layers + 12
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_onnx_loses_no_digits_to_a_large_bias(bidirectional: bool, tmp_path: Path) -> None:
+    """Values about 100,000 that differ by some units: the bias is added when all the rest has been summed up."""
+    config = dataclasses.replace(artefacts.TOKENS, hidden=64, bidirectional=bidirectional, head="values_per_step")
+    weights = dict(artefacts.weights(config))
+    weights |= {"output.mean": np.full(4, 1e5, np.float32), "output.scale": np.ones(4, np.float32)}
+    inputs = artefacts.batch(config, 16, 40)
+    onnx_writer.write(config, weights, tmp_path / "model.onnx")
+    backend = backends.module("onnx_runtime").load(
+        tmp_path / "model.onnx", artefacts.spec(config, weights), "cpu", Options()
+    )
+    rounding = np.spacing(np.float32(1e5))
+    expected = oracle.predict(config, weights, inputs)["y"]
+    np.testing.assert_allclose(backend.run(inputs, ["y"])["y"], expected, rtol=0, atol=float(1.2 * rounding))
+
+
 def test_onnx_axes_are_named(tmp_path: Path) -> None:
     model = onnx.load(written("onnx", tmp_path))
     axes = {

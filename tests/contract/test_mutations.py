@@ -66,12 +66,12 @@ FAULTS: dict[str, dict[str, tuple[str, str]]] = {
             '[graph.add("Sub", ["lengths", graph.integers(1)], "shorter"), steps',
         ),
         "first-step-behind-not-masked": ('"behind")', '"behind", exclusive=1)'),
-        "bias-by-one-dropped": ("bias[:, None] / directions", "0 * bias[:, None]"),
+        "bias-by-one-dropped": ("column_stack([unused, bias])", "column_stack([unused, 0 * bias])"),
         "one-not-masked": (
             'array) for kind, array in parameters.items()), "lengths_int32"]',
             "array) for kind, array in parameters.items())]",
         ),
-        "one-beside-the-wrong-h": ("for part in (h, share)", "for part in (share, h)"),
+        "one-beside-the-wrong-h": ("for part in both]", "for part in reversed(both)]"),
         "directions-swapped": (
             "for direction in directions:",
             "for direction in reversed(directions):",

@@ -105,6 +105,29 @@ def test_a_new_version_that_cannot_be_loaded(fault: object, told: tuple[str, str
         loop.more()
 
 
+def test_an_update_is_made_as_a_whole_or_not_at_all(repository: Path) -> None:
+    """Else a later swap, which sends the configuration in force, would carry out what was refused."""
+    with LaunchedServer(repository, *EVERYTHING) as server, RawClient(server.address) as client:
+        before = client.call("ModelConfig", name="fake")
+        published(repository, 2, _corrupt)
+        published(repository, 3)
+        (repository / "fake" / "config.pbtxt").write_text(
+            "version_policy { all {} }\n"
+            'parameters { key: "version_labels" value { string_value: "stable=1,canary=3" } }\n'
+        )
+        refused = refusal(lambda: client.load("fake"))[1]
+        assert refused.startswith("load failed for model 'fake': version 2: ")
+        because = "version 2 could not be loaded, and an update is made as a whole or not at all"
+        assert client.index()["fake/1"] == ("READY", f"not replaced: {because}")
+        assert client.index()["fake/3"] == ("UNAVAILABLE", f"not let in: {because}")
+        assert client.call("ModelConfig", name="fake") == before
+        assert refusal(lambda: client.version("fake", "canary"))[0] is grpc.StatusCode.INVALID_ARGUMENT
+        published(repository, 2)
+        client.load("fake")
+        assert client.index() == {f"fake/{version}": ("READY", "") for version in (1, 2, 3)}
+        assert client.version("fake", "canary") == "3"
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_configuration_with_an_error(mode: str, repository: Path) -> None:
     file = repository / "fake" / "config.pbtxt"

@@ -208,8 +208,7 @@ def test_a_shadow_follows_whoever_answers(tmp_path: Path) -> None:
         assert counted == sorted(counted)
 
 
-def test_a_model_of_another_signature_is_not_followed_by_the_shadow_of_the_one_before(tmp_path: Path) -> None:
-    """The other version cannot be loaded, so the configuration in force stays that of the shadow before."""
+def test_a_refused_update_leaves_the_shadow_as_it_was(tmp_path: Path) -> None:
     fake_models.write(tmp_path, version=1)
     configure(tmp_path, {"shadow": "fake", "shadow_share": "1"}, FIRST_ALONE)
     with LaunchedServer(tmp_path, *EVERYTHING) as server, RawClient(server.address) as client:
@@ -219,8 +218,28 @@ def test_a_model_of_another_signature_is_not_followed_by_the_shadow_of_the_one_b
         fake_models.write(tmp_path, version=1, model_spec=fake_models.spec(per_step=True))
         broken = fake_models.write(tmp_path, version=2)
         (broken / "model.fake.json").write_text("{")
-        configure(tmp_path, {"shadow": "fake", "shadow_share": "1"}, "version_policy { all {} }\n")
+        configure(tmp_path, {}, "version_policy { all {} }\n")
         assert "version 2" in refusal(lambda: client.load("fake"))[1]
-        assert client.infer().tolist() == [6, 6, 6, 6]
-        assert shadowed(server, "1/fake") == {}
+        client.infer()
+        until(lambda: shadowed(server, "1/fake")["compared"] == 2)
         assert server.stop() == 0
+
+
+def test_each_version_that_is_followed_has_its_own_figures(tmp_path: Path) -> None:
+    for version in (1, 2):
+        fake_models.write(tmp_path, version=version)
+    configure(tmp_path, {"shadow": "2/fake", "shadow_share": "1"}, "version_policy { all {} }\n")
+    with LaunchedServer(tmp_path, *EVERYTHING) as server, RawClient(server.address) as client:
+        for _ in range(3):
+            client.version("fake", "1")
+
+        def compared() -> dict[str, float]:
+            return {
+                sample.labels["version"]: sample.value
+                for family in text_string_to_metric_families(server.metrics())
+                for sample in family.samples
+                if sample.name == "lstm_serving_shadow_requests_total" and sample.labels["outcome"] == "compared"
+            }
+
+        until(lambda: compared().get("1") == 3)
+        assert compared() == {"1": 3, "2": 0}

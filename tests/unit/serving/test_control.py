@@ -11,6 +11,7 @@ import pytest
 
 from serving import loader
 from serving.control import RepositoryControl
+from serving.entries import Known
 from serving.errors import NotReady
 from serving.loader import Wanted
 from serving.manager import ModelManager
@@ -54,6 +55,45 @@ def test_what_appears_while_the_server_starts_is_a_change(
     assert second.wait(20)
     manager.closing.set()
     thread.join(10)
+
+
+def test_a_label_leads_to_a_version_that_can_answer_all_the_time(
+    tmp_path: Path, manager: ModelManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks at the very moment at which the version leaves that the label was of is answered by the new one."""
+    config = (
+        'parameters { key: "version_labels" value { string_value: "canary=%d" } } '
+        "version_policy { specific { versions: [%d] } }"
+    )
+    for version in (1, 2):
+        fake_models.write(tmp_path, version=version)
+    (tmp_path / "fake" / "config.pbtxt").write_text(config % (1, 1))
+    controlled = control(manager, tmp_path, "explicit")
+    controlled.load("fake")
+    answering = []
+
+    def remove(known: Known, version: str, *, unloaded: bool, original: Any = manager.remove) -> None:
+        original(known, version, unloaded=unloaded)
+        lease = manager.acquire("fake", "canary")
+        answering.append(lease.model.version)
+        lease.release()
+
+    monkeypatch.setattr(manager, "remove", remove)
+    (tmp_path / "fake" / "config.pbtxt").write_text(config % (2, 2))
+    controlled.load("fake")
+    assert answering == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("named", "loaded"), [(("*",), {"fake"}), (("*", "nosuch"), {"fake", "nosuch"}), (("nosuch",), {"nosuch"})]
+)
+def test_what_is_to_be_loaded_at_start_and_is_not_there_is_a_failure(
+    named: tuple[str, ...], loaded: set[str], tmp_path: Path, manager: ModelManager
+) -> None:
+    fake_models.write(tmp_path)
+    control(manager, tmp_path, "explicit").start(named)
+    assert {entry.name for entry in manager.entries()} == loaded
+    assert manager.ready() == ("nosuch" not in loaded)
 
 
 def test_a_load_that_the_end_of_the_server_overtakes_is_no_failure_of_the_model(

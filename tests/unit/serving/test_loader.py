@@ -138,3 +138,13 @@ def test_a_gpu_that_is_missing_is_refused_or_replaced_as_configured(tmp_path: Pa
     model = loader.load(wanted(tmp_path, "instance_group { kind: KIND_GPU }", fallback="always"))
     assert model.device == "cpu"
     model.close()
+
+
+def test_a_format_that_is_missing_is_one_that_cannot_be_loaded(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    text = 'backend: "onnxruntime"'
+    with pytest.raises(RepositoryError, match=r"has no model.onnx; it can be served by fake"):
+        loader.load(wanted(tmp_path, text))
+    model = loader.load(wanted(tmp_path, text, fallback="always"))
+    assert (model.backend, "has no model.onnx" in model.fell_back) == ("fake", True)
+    model.close()

@@ -106,24 +106,6 @@ def test_routes_that_are_refused(parameters: Mapping[str, str], message: str) ->
         parsed(**parameters)
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "ready", "labels"),
-    [
-        ({}, {"stable": 1, "canary": 2}, {1}, {"stable": 1, "canary": 2}),  # there is nowhere else to point
-        ({"stable": 1}, {"stable": 2}, {1}, {"stable": 1}),
-        ({"stable": 1}, {"stable": 2}, {1, 2}, {"stable": 2}),
-        ({"stable": 1, "canary": 2}, {"stable": 2, "canary": 3}, {1, 2}, {"stable": 2, "canary": 2}),
-        ({"old": 1}, {"new": 2}, {1}, {"old": 1, "new": 2}),
-    ],
-)
-def test_labels_when_not_every_version_could_be_loaded(
-    before: Mapping[str, int], after: Mapping[str, int], ready: set[int], labels: Mapping[str, int]
-) -> None:
-    served = Routes(labels=before, shadow=Target(version=1), shadow_share=0.5)
-    made = Routes(labels=after, canary_share=0.1).in_part(served, ready)
-    assert made == Routes(labels=labels, canary_share=0.1, shadow=Target(version=1), shadow_share=0.5)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.05, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.99, 1.0])
 def test_shares_are_dealt_not_drawn(share: float) -> None:
     """Any hundred in a row hold the share of them, give or take the one that is under way."""

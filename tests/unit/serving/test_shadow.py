@@ -61,7 +61,7 @@ def test_every_output_that_was_asked_for_counts() -> None:
 @pytest.mark.parametrize("order", [("answered", "shadow_answered"), ("shadow_answered", "answered")], ids=str)
 def test_the_second_answer_hands_both_on(order: Sequence[str]) -> None:
     done: list[Comparison] = []
-    comparison = Comparison(done.append)
+    comparison = Comparison(done.append, ShadowCounts())
     said = {"answered": rows([1, 2]), "shadow_answered": rows([3, 4])}
     getattr(comparison, order[0])(said[order[0]])
     assert done == []
@@ -75,7 +75,7 @@ def test_the_second_answer_hands_both_on(order: Sequence[str]) -> None:
 def test_one_answer_alone_is_compared_with_nothing(other: str, first: bool) -> None:
     """Whoever gives up has failed; the other may have answered before, or will."""
     done: list[Comparison] = []
-    comparison = Comparison(done.append)
+    comparison = Comparison(done.append, ShadowCounts())
     answer = getattr(comparison, other)
     if first:
         answer(rows([1, 2]))
@@ -178,7 +178,7 @@ def follower(tmp_path: Path) -> Iterator[tuple[Shadow, GatedBackend]]:
             gated.close()
 
     model = loader.load(dataclasses.replace(wanted(tmp_path, "max_batch_size: 1"), wrap=Gate))
-    made = Shadow(model, 1.0, "1/fake", ShadowCounts())
+    made = Shadow(model, 1.0, "1/fake", {"1": ShadowCounts(), "2": ShadowCounts()})
     yield made, gated
     assert made.close(10)
 
@@ -187,14 +187,14 @@ def offer(follower: Shadow) -> Comparison | None:
     x = np.ones((1, 7, fake_models.FEATURES), np.float32)
     state = np.zeros((1, 1, 4), np.float32)
     inputs = {"x": x, "lengths": np.array([7]), "h0": state, "c0": state}
-    return follower.offer(inputs, 1, ["y"], b"")
+    return follower.offer("1", inputs, 1, ["y"], b"")
 
 
 def test_what_a_shadow_has_no_room_for_is_dropped(follower: tuple[Shadow, GatedBackend]) -> None:
     made, backend = follower
     offered = [offer(made) for _ in range(shadow.MOST_WAITING + 3)]
     assert [comparison is None for comparison in offered] == [False] * shadow.MOST_WAITING + [True] * 3
-    assert made.counts.requests == {"compared": 0, "failed": 0, "dropped": 3}
+    assert made.counts["1"].requests == {"compared": 0, "failed": 0, "dropped": 3}
     backend.permits.put(ComputeFailed("no"))
     for _ in range(shadow.MOST_WAITING - 1):
         backend.permits.put(None)
@@ -203,8 +203,9 @@ def test_what_a_shadow_has_no_room_for_is_dropped(follower: tuple[Shadow, GatedB
         comparison.answered({"y": np.full((1, 2), 21, np.float32)})
     made.model.close()  # answers what is queued
     made.close()
-    assert made.counts.requests == {"compared": shadow.MOST_WAITING - 1, "failed": 1, "dropped": 3}
-    assert (made.counts.largest_difference, made.counts.classes) == (0.0, {True: 0, False: 0})
+    assert made.counts["1"].requests == {"compared": shadow.MOST_WAITING - 1, "failed": 1, "dropped": 3}
+    assert (made.counts["1"].largest_difference, made.counts["1"].classes) == (0.0, {True: 0, False: 0})
+    assert not any(made.counts["2"].requests.values()), "nobody has asked version 2"
 
 
 def test_what_still_waits_is_dropped_when_a_shadow_ends(follower: tuple[Shadow, GatedBackend]) -> None:
@@ -215,7 +216,7 @@ def test_what_still_waits_is_dropped_when_a_shadow_ends(follower: tuple[Shadow, 
     assert not made.close(0), "it cannot be interrupted"
     backend.permits.put(None)
     assert made.close(10)
-    assert made.counts.requests["dropped"] == 9
+    assert made.counts["1"].requests["dropped"] == 9
     assert backend.begun.empty(), "what nobody waits for was computed"
     assert offer(made) is None
-    assert made.counts.requests["dropped"] == 10
+    assert made.counts["1"].requests["dropped"] == 10
