@@ -32,6 +32,7 @@ ROWS = (3, 2, 1)  # numbers of rows that are tried; the proof wants at least 3
 COMPANY = 8  # rows of a batch in which each must be answered as it is alone
 MOST_READINGS = 256
 MOST_ELEMENTS = 20_000_000  # of one input in a trial
+MOST_IDS = 2**20  # of a vocabulary that is found
 SIZES = (5, 9, 24)  # sizes that every other free axis is tried with
 TOLERANCE = 1e-5
 SEED = 7
@@ -115,6 +116,7 @@ def find(stated: ModelSpec, run: Run, hints: Hints) -> Findings:
     trials = _Trials(stated, inputs, run, hints.values)
     state = _state(stated, inputs, hints)
     rows = _rows_axes(trials, inputs, hints)
+    trials.ids = trials.found_ids(rows or dict.fromkeys(inputs))
     answers = list(trials.answers(rows))
     specs = _Specs(stated, inputs, rows, answers)
     spec = dataclasses.replace(
@@ -124,6 +126,7 @@ def find(stated: ModelSpec, run: Run, hints: Hints) -> Findings:
         state=state,
         streamable=bool(state),
         batched=rows is not None,
+        vocabulary=trials.ids.get(stated.inputs[0].name, 0),
     )
     by_name = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
     samples = []
@@ -221,6 +224,7 @@ class _Trials:
         self._run = run
         self._values = values
         self._generator = np.random.default_rng(SEED)
+        self.ids: Mapping[str, int] = {}  # by input, how many there are to draw from
 
     def sent(
         self, rows: Mapping[str, int | None], count: int, size: int, kind: str = KINDS[0]
@@ -264,6 +268,43 @@ class _Trials:
                     f"says: {first_line(error)}; state the sizes that it takes with --shape NAME:SIZES, -1 where free"
                 ) from error
 
+    def found_ids(self, rows: Mapping[str, int | None]) -> dict[str, int]:
+        """How many ids each input of whole numbers takes that has more than one a row: the lines of the table they lead to.
+
+        Inputs that take any number, or another one for other sizes, as lengths do, are left out.
+        """
+        found = {}
+        for name, shape in self._shapes.items():
+            several = len(shape) > 1  # a row, or one row alone, may have more than one
+            if self._dtypes[name].kind in "iu" and several and name not in self._values:
+                first, second = (self._most_ids(name, self.sent(rows, ROWS[-1], size)) for size in SIZES[:2])
+                if first == second > 0:
+                    found[name] = first
+        return found
+
+    def _most_ids(self, name: str, sent: Tensors) -> int:
+        """From which id on the file fails; 0 if it takes all, or none."""
+
+        def takes(value: int) -> bool:
+            try:
+                self.compute({**sent, name: np.full_like(sent[name], value)})
+            except Exception:  # noqa: BLE001 - whatever a runtime raises
+                return False
+            return True
+
+        fails, limit = 1, min(MOST_IDS, int(np.iinfo(self._dtypes[name]).max))
+        while takes(fails):
+            if fails > limit // 2:
+                return 0
+            fails *= 2
+        if fails == 1:
+            return 0
+        works = fails // 2
+        while fails - works > 1:
+            middle = (works + fails) // 2
+            works, fails = (middle, fails) if takes(middle) else (works, middle)
+        return fails
+
     def _array(self, name: str, sizes: Sequence[int], kind: str = KINDS[0]) -> npt.NDArray[Any]:
         dtype = self._dtypes[name]
         if math.prod(sizes) > MOST_ELEMENTS:
@@ -276,6 +317,8 @@ class _Trials:
             raise Unclear(
                 f"the input {name} is one value for all rows; say what to try the file with: --value {name}=..."
             )
+        if name in self.ids:
+            return self._generator.integers(0, self.ids[name], sizes).astype(dtype)
         if dtype.kind in "iu":
             return self._generator.integers(*_WHOLE[kind], sizes).astype(dtype)
         if dtype.kind == "b":

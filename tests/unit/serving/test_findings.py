@@ -298,12 +298,37 @@ def test_names_that_no_client_could_write(name: str) -> None:
         unproved({"x": ("FP32", (-1,))}, {name: ("FP32", (-1,))})
 
 
-def test_tokens_are_tried_with_small_numbers() -> None:
-    seen: list[int] = []
+@pytest.mark.parametrize("lines", [3, 8, 50])
+def test_ids_are_drawn_from_the_whole_table_that_they_lead_to(lines: int) -> None:
+    """Else a file whose table is wrong in a line that no sample reads would be called verified."""
+    table = np.random.default_rng(0).normal(size=(lines, 2)).astype(np.float32)
 
     def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        seen.extend(inputs["ids"].ravel().tolist())
-        return {"y": np.cumsum(inputs["ids"], axis=1).astype(np.float32)}
+        return {"y": np.cumsum(table[inputs["ids"]], axis=1)}
 
-    found(stated({"ids": (-1, -1)}, {"y": (-1, -1)}, {"ids": "INT64"}), run)
-    assert set(seen) <= set(range(10))
+    result = found(stated({"ids": (-1, -1)}, {"y": (-1, -1, 2)}, {"ids": "INT64"}), run)
+    assert result.spec.vocabulary == lines
+    assert {int(token) for sample in result.samples for token in sample.inputs["ids"].ravel()} == set(range(lines))
+
+
+def test_whole_numbers_that_lead_to_no_table_stay_small() -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": np.cumsum(inputs["counts"], axis=1).astype(np.float32)}
+
+    result = found(stated({"counts": (-1, -1)}, {"y": (-1, -1)}, {"counts": "INT8"}), run)
+    assert result.spec.vocabulary == 0
+    assert {int(count) for sample in result.samples for count in sample.inputs["counts"].ravel()} == {1, 2}
+
+
+def test_lengths_are_no_ids() -> None:
+    """They are bounded by the number of steps, another one for other sizes."""
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        x, lengths = inputs["x"], inputs["lengths"]
+        if lengths.min() < 1 or lengths.max() > x.shape[1]:
+            raise ValueError("lengths out of range")
+        return {"y": np.take_along_axis(np.cumsum(x, axis=1), lengths - 1, axis=1)}
+
+    spec = stated({"lengths": (-1, 1), "x": (-1, -1)}, {"y": (-1, 1)}, {"lengths": "INT64"})
+    result = found(spec, run)
+    assert (result.spec.batched, result.spec.vocabulary) == (True, 0)
