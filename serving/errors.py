@@ -17,6 +17,7 @@
     ├── ComputeFailed         the backend failed on a request that looked right
     └── StartupError          the server or a model cannot start; never an answer to a request
         ├── RepositoryError   what is on disk is missing, incomplete or contradicts itself
+        │   ├── MissingFormat      no file for the backend that was asked for
         │   └── ModelConfigError   config.pbtxt
         ├── BackendUnavailable     a package, a device or a driver is missing
         └── VerificationFailed     the artefact computes something else than the trained model did

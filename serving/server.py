@@ -167,7 +167,7 @@ class Server:
         log.info("leaving", extra={"fields": {"exit_timeout_seconds": self._settings.exit_timeout_seconds}})
         until = time.monotonic() + self._settings.exit_timeout_seconds
         self._manager.hurry()
-        in_time = self._transport.stop(self._settings.exit_timeout_seconds, self._manager.busy)
+        in_time = self._transport.stop(self._settings.exit_timeout_seconds, self._manager.busy, self._service.refuse)
         if in_time and not self.loading:
             in_time = self._manager.close(max(0.1, until - time.monotonic()))
         self._stop_metrics()

@@ -59,6 +59,7 @@ CODES: Mapping[type[ServingError], grpc.StatusCode] = {
     errors.ComputeFailed: grpc.StatusCode.INTERNAL,
     errors.StartupError: grpc.StatusCode.INTERNAL,
     errors.RepositoryError: grpc.StatusCode.INTERNAL,
+    errors.MissingFormat: grpc.StatusCode.INTERNAL,
     errors.ModelConfigError: grpc.StatusCode.INTERNAL,
     errors.BackendUnavailable: grpc.StatusCode.INTERNAL,
     errors.VerificationFailed: grpc.StatusCode.INTERNAL,
@@ -114,11 +115,16 @@ class InferenceService:
         self._max_steps = max_steps
         self._access_log = access_log
         self._exiting = False
+        self._refusing = False
         self.refused = dict.fromkeys(REFUSALS, 0)
 
     def exit(self) -> None:
         """From now on the server is neither live nor ready; requests in flight go on."""
         self._exiting = True
+
+    def refuse(self) -> None:
+        """From now on inference requests are refused as soon as they are seen."""
+        self._refusing = True
 
     @property
     def ready(self) -> bool:
@@ -215,6 +221,8 @@ class InferenceService:
         """Decodes, checks and queues; the answer goes out through `call` when it is there."""
         inference = None
         try:
+            if self._refusing:
+                raise NotReady("Server exiting")
             request = codec.parse(payload)
             lease = self._manager.acquire(request.model_name, request.model_version)
             inference = _Inference(request, lease, call, self._access_log)

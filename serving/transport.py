@@ -40,6 +40,7 @@ STREAMS = 256  # likewise for streams of inferences
 # Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED.
 MAX_CONCURRENT_CALLS = 2048
 PENDING_CALLS = 100_000
+SETTLE_SECONDS = 0.1  # in which gRPC hands over whatever it has received, at full load as well
 # What the network may still take when the last answer has been handed to gRPC.
 FLUSH_SECONDS = 0.5
 # Longer error messages would make the trailing metadata too large, and the client would see something else instead.
@@ -127,13 +128,19 @@ class Transport:
             ) from error
         self._server.start()
 
-    def stop(self, grace_seconds: float, busy: Callable[[], bool]) -> bool:
-        """Refuses new calls at once and waits for inferences in flight, at most this long; True if none was cut off.
+    def stop(self, grace_seconds: float, busy: Callable[[], bool], refuse: Callable[[], None]) -> bool:
+        """Refuses new calls and waits for inferences in flight, at most this long; True if none was cut off.
 
         `busy` says whether inferences are in flight. Whatever else is open then (a reflection stream, a call whose
-        message never came) is cut off as soon as they are answered.
+        message never came) is cut off as soon as they are answered. gRPC cancels what it has received and not handed over
+        yet, without saying what that is; so what was sent before is answered for a moment, and for another `refuse` sees
+        to it that nothing waits to be handed over.
         """
         until = time.monotonic() + grace_seconds
+        settle = min(SETTLE_SECONDS, grace_seconds / 4)
+        time.sleep(settle)
+        refuse()
+        time.sleep(settle)
         still_busy = busy()
         stopped = self._server.stop(grace_seconds)
         self._streams.leave()

@@ -82,6 +82,36 @@ def test_sigterm_is_not_ready_at_once_and_answers_what_is_in_flight(tmp_path: Pa
         assert server.process.wait(30) == 0
 
 
+def test_sigterm_at_full_load_cancels_nothing(tmp_path: Path) -> None:
+    """Who is not answered any more is told that the server is unavailable, which clients try elsewhere."""
+    fake_models.write(tmp_path)
+    codes: list[grpc.StatusCode] = []
+    begun = threading.Semaphore(0)
+
+    def ask(address: str) -> None:
+        with RawClient(address) as client:
+            client.infer()
+            begun.release()
+            while True:
+                try:
+                    client.infer()
+                except grpc.RpcError as error:
+                    codes.append(error.code())
+                    return
+
+    with LaunchedServer(tmp_path, *FAKE) as server:
+        threads = [threading.Thread(target=ask, args=(server.address,)) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert begun.acquire(timeout=30)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(30)
+        assert server.process.wait(30) == 0
+    assert codes == [grpc.StatusCode.UNAVAILABLE] * 16
+
+
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     fake_models.write(tmp_path, delay_seconds=600, delay_on=7)
     with LaunchedServer(tmp_path, *FAKE) as server, RawClient(server.address) as client:
