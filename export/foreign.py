@@ -115,8 +115,10 @@ def told_rows(spec: ModelSpec) -> str:
     if spec.batched:
         return "rows proved apart, with several rows and sizes"
     return (
-        "one row at a time, never batched: no axis was found along which rows do not touch each other (usually by a mean, "
-        "softmax or sort over the rows, by an LSTM without batch_first, or because their number is fixed in the file)"
+        "one row at a time, never batched: no axis was found along which every row moves its own answer and no other "
+        "(usually for a mean, softmax or sort over the rows, an LSTM without batch_first, a number of rows that is fixed in the "
+        "file, an answer that is as long as the longest row, as of pad_packed_sequence without total_length, or because "
+        "numbers about 0 all get the same answer)"
     )
 
 

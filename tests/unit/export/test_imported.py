@@ -92,7 +92,7 @@ def test_what_cannot_be_imported_says_what_to_do(
 def test_a_fixed_number_of_rows_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     traced(user_networks.FourRows(), 4, tmp_path / "m.pt")
     assert imported(tmp_path, "m.pt", "--input", "x:FP32[4,-1,8]", *Y) == 0
-    assert "because their number is fixed in the file" in capsys.readouterr().out
+    assert "a number of rows that is fixed in the file" in capsys.readouterr().out
 
 
 def imported(folder: Path, name: str, *flags: str) -> int:
