@@ -164,10 +164,10 @@ def write_ours(network: Network, path: Path) -> None:
 
 def write_ours_without_extras(network: Network, path: Path) -> None:
     write_ours(network, path)
-    onnx.save(without_extras(onnx.load(path)), path)
+    onnx.save(without_extras(onnx.load(path), network.config), path)
 
 
-def without_extras(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_extras(model: onnx.ModelProto, config: LSTMConfig) -> onnx.ModelProto:
     """Our file cut down to `x` and `y`: no `lengths`, no state, and so nothing behind a row's length to be zeroed."""
     graph = model.graph
     for node in graph.node:
@@ -178,7 +178,7 @@ def without_extras(model: onnx.ModelProto) -> onnx.ModelProto:
             (table,) = [constant for constant in graph.initializer if constant.name == "head.bias"]
             table.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(table)[0], "head.bias"))
     if any("h_and_one" in node.output for node in graph.node):
-        _take_off_one(graph)
+        _take_off_one(graph, config)
     needed, kept = {"y"}, []
     for node in reversed(graph.node):
         if needed & set(node.output):
@@ -196,7 +196,7 @@ def without_extras(model: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
-def _take_off_one(graph: onnx.GraphProto) -> None:
+def _take_off_one(graph: onnx.GraphProto, config: LSTMConfig) -> None:
     """The head's bias added to its product, instead of being the weight of a 1 beside each direction's `h`."""
     (joined,) = [node for node in graph.node if "h_and_one" in node.output]
     for node in graph.node:
@@ -204,14 +204,11 @@ def _take_off_one(graph: onnx.GraphProto) -> None:
     (product,) = [node for node in graph.node if "head.weight" in node.input]
     (constant,) = [array for array in graph.initializer if array.name == "head.weight"]
     weight = onnx.numpy_helper.to_array(constant)
-    (width,) = {
-        attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "hidden_size"
-    } - {1}
-    blocks = weight.reshape(-1, width + 1, weight.shape[1])  # for each direction
-    constant.CopyFrom(onnx.numpy_helper.from_array(blocks[:, :-1].reshape(-1, weight.shape[1]), "head.weight"))
+    blocks = weight.reshape(config.directions, config.hidden + 1, config.outputs)
+    constant.CopyFrom(onnx.numpy_helper.from_array(blocks[:, :-1].reshape(-1, config.outputs), "head.weight"))
     graph.initializer.append(onnx.numpy_helper.from_array(blocks[:, -1].sum(axis=0), "head.bias"))
-    biased = onnx.helper.make_node("Add", ["head_product", "head.bias"], [product.output[0]], name="biased")
-    product.output[0] = "head_product"
+    biased = onnx.helper.make_node("Add", ["without_bias", "head.bias"], [product.output[0]], name="biased")
+    product.output[0] = "without_bias"
     graph.node.insert(list(graph.node).index(product) + 1, biased)
 
 

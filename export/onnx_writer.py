@@ -142,16 +142,16 @@ def _head(graph: Graph, config: LSTMConfig, weights: Weights) -> None:
     if config.head != "classification":
         scale, mean = weights["output.scale"], weights["output.mean"]
         weight, bias = weight * scale[:, None], bias * scale + mean
-    if config.head == "values_per_step" and _one_as_input(graph, config, weights):
-        _values_per_step_from_one(graph, config, weight, bias)
-        return
+    from_one = config.head == "values_per_step" and _one_as_input(graph, config, weights)
+    if from_one:
+        weight = _with_bias(config, weight, bias)
     if graph.stored:
         kept = graph.stored["head.weight"]
         matrix = graph.matrix("head.weight", kept.array.T, None if kept.scale is None else kept.scale.T)
     else:
         matrix = graph.constant("head.weight", weight.astype(np.float32).T)  # [hidden * directions, outputs]
     if config.head == "values_per_step":
-        _values_per_step(graph, config, weights, matrix, bias.astype(np.float32))
+        _values_per_step(graph, config, weights, matrix, None if from_one else bias.astype(np.float32))
         return
     h, bias_name = _last_states(graph, config), graph.constant("head.bias", bias.astype(np.float32))
     if config.head == "classification":
@@ -180,17 +180,26 @@ def _scaled_product(graph: Graph, weights: Weights, h: str, matrix: str) -> str:
 
 
 def _values_per_step(
-    graph: Graph, config: LSTMConfig, weights: Weights, matrix: str, bias: npt.NDArray[np.float32]
+    graph: Graph, config: LSTMConfig, weights: Weights, matrix: str, bias: npt.NDArray[np.float32] | None
 ) -> None:
-    """Exactly 0 behind a row's length: `h` is 0 there, and so is what is looked up as its bias."""
+    """Exactly 0 behind a row's length: `h` is 0 there, and so is what is looked up as its bias.
+
+    `bias` is None where it is in the matrix, as the weight of the 1 that each direction has beside its `h`.
+    """
     source = f"layer{config.layers - 1}_y"
+    if bias is None:
+        source = graph.add("Concat", [source, _one(graph, config)], "h_and_one", axis=3)
     if not config.bidirectional:  # what is moved last is small
-        product = _scaled_product(graph, weights, _merge(graph, config, source, "head_x"), matrix)
-        values = graph.add("Add", [product, _bias_by_step(graph, bias, axis_of_steps=0)], "values_by_step")
+        values = _scaled_product(graph, weights, _merge(graph, config, source, "head_x"), matrix)
+        if bias is not None:
+            values = graph.add("Add", [values, _bias_by_step(graph, bias, axis_of_steps=0)], "values_by_step")
         graph.add("Transpose", [values], "y", perm=(1, 0, 2))
         return
     h = _merge(graph, config, source, "head_x", perm=(2, 0, 1, 3))  # directions must move anyway: rows move with them
-    graph.add("Add", [_scaled_product(graph, weights, h, matrix), _bias_by_step(graph, bias, axis_of_steps=1)], "y")
+    if bias is None:
+        graph.add("MatMul", [h, matrix], "y")
+    else:
+        graph.add("Add", [_scaled_product(graph, weights, h, matrix), _bias_by_step(graph, bias, axis_of_steps=1)], "y")
 
 
 def _bias_by_step(graph: Graph, bias: npt.NDArray[np.float32], axis_of_steps: int) -> str:
@@ -216,40 +225,37 @@ def _one_as_input(graph: Graph, config: LSTMConfig, weights: Weights) -> bool:
     return not graph.stored and (config.input == "tokens" or (far and config.bidirectional))
 
 
-def _values_per_step_from_one(
-    graph: Graph, config: LSTMConfig, weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]
-) -> None:
-    """Exactly 0 behind a row's length: `h` is 0 there, and so is the 1 that each direction has beside its `h`.
+def _one(graph: Graph, config: LSTMConfig) -> str:
+    """[steps, directions, rows, 1]: 1 within a row's length, 0 behind.
 
     No operator makes a mask of lengths in one node but a recurrent one. This one reads nothing: tanh(30) is 1 in float32.
     """
-    directions, inputs = config.directions, config.layer_inputs(0)
+    directions = config.directions
     parameters = {
-        "W": np.zeros((directions, 1, inputs), np.float32),
+        "W": np.zeros((directions, 1, config.layer_inputs(0)), np.float32),
         "R": np.zeros((directions, 1, 1), np.float32),
         "B": np.array([[30, 0]] * directions, np.float32),
     }
-    one = graph.add(
+    return graph.add(
         "RNN",
         ["layer0_x", *(graph.constant(f"one_{kind}", array) for kind, array in parameters.items()), "lengths_int32"],
-        "one",  # [steps, directions, rows, 1]
+        "one",
         hidden_size=1,
         direction="bidirectional" if config.bidirectional else "forward",
     )
-    both = graph.add("Concat", [f"layer{config.layers - 1}_y", one], "h_and_one", axis=3)
-    unused = np.zeros(
-        (len(bias), directions - 1)
-    )  # the bias is added last: sums that follow it would lose digits to it
-    shares = np.split(np.column_stack([unused, bias]), directions, axis=1)
-    by_direction = zip(np.split(weight, directions, axis=1), shares, strict=True)
-    matrix = np.concatenate([part for both in by_direction for part in both], axis=1).astype(np.float32).T
-    if config.bidirectional:
-        h = _merge(graph, config, both, "head_x", perm=(2, 0, 1, 3))
-        graph.add("MatMul", [h, graph.constant("head.weight", matrix)], "y")
-        return
-    h = _merge(graph, config, both, "head_x")
-    values = graph.add("MatMul", [h, graph.constant("head.weight", matrix)], "values_by_step")
-    graph.add("Transpose", [values], "y", perm=(1, 0, 2))
+
+
+def _with_bias(
+    config: LSTMConfig, weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The head's weights with one more for each direction's 1: the bias for the last, 0 for one before it.
+
+    So it is added last; sums that follow it would lose digits to it.
+    """
+    unused = np.zeros((len(bias), config.directions - 1))
+    of_ones = np.split(np.column_stack([unused, bias]), config.directions, axis=1)
+    by_direction = zip(np.split(weight, config.directions, axis=1), of_ones, strict=True)
+    return np.concatenate([part for both in by_direction for part in both], axis=1)
 
 
 def _states_in(graph: Graph, config: LSTMConfig) -> tuple[list[str], list[str]]:

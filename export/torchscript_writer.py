@@ -18,17 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from export.precision import Stored
-from models.checkpoint import DIRECTIONS, Weights
+from models.checkpoint import Weights, expected_shapes
 from models.config import LSTMConfig
 
 BACKEND = "torchscript"
-
-_LSTM = (
-    "weight_input",
-    "weight_hidden",
-    "bias_input",
-    "bias_hidden",
-)  # as torch.lstm wants them; its gates are in our order
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None) -> None:
@@ -65,13 +58,8 @@ class _Network(nn.Module):
         for name in ("input.mean", "input.scale", "head.bias", "output.mean", "output.scale"):
             self.register_buffer(name.replace(".", "_"), torch.tensor(weights.get(name, np.zeros(0, np.float32))))
         self.matrices = _tensors(weights, stored, ["head.weight", *["embedding"] * self.tokens])
-        names = [
-            f"lstm.{layer}.{direction}.{kind}"
-            for layer in range(config.layers)
-            for direction in DIRECTIONS[: config.directions]
-            for kind in _LSTM
-        ]
-        self.lstm = _tensors(weights, stored, names)
+        # Our order is that of torch.lstm, within the gates too.
+        self.lstm = _tensors(weights, stored, [name for name in expected_shapes(config) if name.startswith("lstm.")])
 
     def forward(self, x: Tensor, lengths: Tensor, h0: Tensor, c0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         steps, matrices, lstm = x.size(1), self.matrices(), self.lstm()

@@ -90,9 +90,7 @@ def bring_in(package: str, libraries: Sequence[str] = ()) -> Any:
         with _importing, _uncollected():
             if _works:
                 _load_libraries(package, libraries)
-                with pausing(REST_OF_IMPORTS):
-                    importlib.import_module(package)
-            else:
+            with pausing(REST_OF_IMPORTS):
                 importlib.import_module(package)
             gc.freeze()
     return importlib.import_module(package)

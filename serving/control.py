@@ -76,9 +76,9 @@ class RepositoryControl:
 
     def _at_start(self, there: Sequence[str], names: Sequence[str]) -> list[str]:
         """Which models to load, those that are not there among them: what is missing is a failure."""
-        asked = [name for name in names if name != EVERY_MODEL]
         if self._mode != "explicit":
             return list(there)
+        asked = [name for name in names if name != EVERY_MODEL]
         return list(dict.fromkeys([*there, *asked] if EVERY_MODEL in names else asked))
 
     def load(self, name: str, configuration: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
@@ -184,15 +184,15 @@ class RepositoryControl:
         chosen = choices.versions(list(folders))
         serves = any(entry.model for entry in list(known.entries.values()))
         loaded, failures = self._load_new(known, repository, [folders[number] for number in chosen], choices)
-        if failures and serves:
+        failed = next(reversed(failures.values()), None)
+        if failed and serves:
             for model, _ in loaded:
                 model.close()
                 self._manager.hold_back(known, model.version, list(failures))
-            raise list(failures.values())[-1]
+            raise failed
         self._let_in(known, loaded, why)
-        if failures:
+        if failed:
             self._manager.adopt(known, choices.routes.unshadowed())
-            failed = list(failures.values())[-1]
             if loaded and isinstance(failed, LoadFailed):
                 let_in = ", ".join(model.version for model, _ in loaded)
                 raise LoadFailed(f"{failed} (version {let_in} could be loaded, and serves)") from failed

@@ -48,10 +48,10 @@ def _one_line(text: str) -> str:
 
 
 def _shown(value: object) -> str:
-    if value is None or value in ([], ()):
-        return "none"
     if isinstance(value, list | tuple):
-        value = ",".join(map(str, value))
+        value = ",".join(map(str, value)) or None
+    if value is None:
+        return "none"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     plain = text.isprintable() and not any(c.isspace() or c in '"=' for c in text)
     return text if text and plain else json.dumps(text)

@@ -230,7 +230,7 @@ class Server:
     def _log_start(self, version: str) -> None:
         fields = {**dataclasses.asdict(self._settings), "version": version}
         fields |= {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
-        fields["threads"] = self._settings.threads or AUTO
+        fields |= {"threads": self._settings.threads or AUTO}
         log.info("serving", extra={"fields": fields})
 
 

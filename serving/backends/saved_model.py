@@ -31,8 +31,6 @@ FILE_NAME = "model.savedmodel"
 TRITON_NAMES = ("tensorflow", "tensorflow_savedmodel")
 TEXT_ONLY = False
 
-_here = threading.local()
-
 SIGNATURE = "serving_default"
 TAG = "serve"
 # Of Grappler, which rewrites a graph before its first run. Without these, and with one round instead of two, that takes half
@@ -47,6 +45,8 @@ UNUSED_OPTIMIZERS = (
     "shape_optimization",
 )
 LIBRARIES = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
+
+_here = threading.local()
 
 
 def available(device: str) -> None:
@@ -111,6 +111,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
     graph = tf.Graph()
     index = devices.cuda_index(device)
     session = tf.compat.v1.Session(graph=graph, config=_config(tf, meta_graph, index, options))
+    logging.getLogger("tensorflow").addFilter(_announces_nothing)
     _here.is_loading = True
     try:
         with graph.as_default(), tf.device("/CPU:0" if index is None else f"/GPU:{index}"), background.pausing():
@@ -170,7 +171,6 @@ def _tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    logging.getLogger("tensorflow").addFilter(_announces_nothing)
     return background.bring_in("tensorflow", LIBRARIES)
 
 
@@ -209,10 +209,10 @@ def _config(tf: Any, meta_graph: Any, index: int | None, options: Options) -> An
         return config
     config.device_count["GPU"] = 0
     rewriting = config.graph_options.rewrite_options
-    rewriting.meta_optimizer_iterations = 1  # ONE, instead of two
-    rewriting.memory_optimization = 1  # NO_MEM_OPT
+    rewriting.meta_optimizer_iterations = rewriting.ONE
+    rewriting.memory_optimization = rewriting.NO_MEM_OPT
     for optimizer in UNUSED_OPTIMIZERS:
-        setattr(rewriting, optimizer, 2)  # OFF
+        setattr(rewriting, optimizer, rewriting.OFF)
     if not any(node.op in ("Enter", "Switch", "RefSwitch") for node in meta_graph.graph_def.node):
         config.experimental.executor_type = "SINGLE_THREADED_EXECUTOR"
     return config

@@ -115,8 +115,8 @@ FAULTS: dict[str, dict[str, tuple[str, str]]] = {
         "padding-of-y-not-masked": ("behind.unsqueeze(2), 0.0", "behind.unsqueeze(2), 0.5"),
         "last-step-of-y-masked": (">= lengths.unsqueeze(1)", ">= lengths.unsqueeze(1) - 1"),
         "directions-swapped": (
-            "for direction in DIRECTIONS[: config.directions]",
-            "for direction in reversed(DIRECTIONS[: config.directions])",
+            "in expected_shapes(config) if",
+            "in sorted(expected_shapes(config), key=lambda name: (name[:6], 'forward' in name)) if",
         ),
         "head-reads-the-first-layer": ("hn[:, -self.directions :]", "hn[:, : self.directions]"),
         "scale-of-input-dropped": (" / self.input_scale", ""),

@@ -36,12 +36,16 @@ def configure(repository: Path, values: Mapping[str, str], more: str = "") -> No
     (repository / "fake" / "config.pbtxt").write_text(more + parameters(values))
 
 
-def shadowed(server: LaunchedServer, target: str) -> dict[str, float]:
-    """What came of the copies that went to `target`, by outcome, class agreement, and the largest difference."""
+def shadowed(server: LaunchedServer, target: str, version: str = "1") -> dict[str, float]:
+    """What came of the copies of requests to `version` that went to `target`: by outcome and class, and how far apart."""
     found = {}
     for family in text_string_to_metric_families(server.metrics()):
         for sample in family.samples:
-            if sample.name.startswith("lstm_serving_shadow_") and sample.labels["target"] == target:
+            if (
+                sample.name.startswith("lstm_serving_shadow_")
+                and sample.labels["target"] == target
+                and sample.labels["version"] == version
+            ):
                 found[sample.labels.get("outcome") or sample.labels.get("agree") or "difference"] = sample.value
     return found
 
@@ -232,14 +236,5 @@ def test_each_version_that_is_followed_has_its_own_figures(tmp_path: Path) -> No
     with LaunchedServer(tmp_path, *EVERYTHING) as server, RawClient(server.address) as client:
         for _ in range(3):
             client.version("fake", "1")
-
-        def compared() -> dict[str, float]:
-            return {
-                sample.labels["version"]: sample.value
-                for family in text_string_to_metric_families(server.metrics())
-                for sample in family.samples
-                if sample.name == "lstm_serving_shadow_requests_total" and sample.labels["outcome"] == "compared"
-            }
-
-        until(lambda: compared().get("1") == 3)
-        assert compared() == {"1": 3, "2": 0}
+        until(lambda: shadowed(server, "2/fake", "1")["compared"] == 3)
+        assert shadowed(server, "2/fake", "2")["compared"] == 0
