@@ -12,7 +12,7 @@ from typing import Any
 from models import training
 from models.checkpoint import Weights
 from models.config import LSTMConfig
-from models.training import Plan, Trainer
+from models.trainer import Plan, Trainer
 
 EPSILON = 1e-12
 

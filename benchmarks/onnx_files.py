@@ -34,12 +34,12 @@ import onnx_files_report as report
 import reference
 import torch
 
-from export import onnx_writer
-from export.onnx_graph import OPSET
+from export.writers import onnx_writer
+from export.writers.onnx_graph import OPSET
 from models import networks
 from models.config import LSTMConfig
+from models.inputs import INPUTS, OUTPUTS
 from models.networks import Network
-from models.signature import INPUTS, OUTPUTS
 
 ROWS = (1, 8, 32, 64)
 ROUNDS = 61

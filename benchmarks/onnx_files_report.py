@@ -19,7 +19,7 @@ from pathlib import Path
 
 import reference
 
-from export.onnx_graph import IR_VERSION, OPSET
+from export.writers.onnx_graph import IR_VERSION, OPSET
 from models.config import LSTMConfig
 
 OURS, BARE = "ours", "ours, cut down"

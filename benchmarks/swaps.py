@@ -21,10 +21,10 @@ import numpy as np
 from swaps_client import Load, golden_requests
 from swaps_report import First, Loading, Measured, Process, Steady, Swap, render
 
+from admin.server import Server
 from protos.model_config_pb2 import ModelConfig
 from serving import backends
 from serving.launch import LaunchedServer
-from serving.remote import Server
 from serving.repository import VersionFolder
 
 MODEL, OTHER = "vowels_torch", "weather_torch"

@@ -28,8 +28,8 @@ from serving.errors import StartupError
 from serving.findings import Hints
 
 if TYPE_CHECKING:
-    from export.foreign import Target
     from export.publish import Rounding, Version
+    from export.sources.own_signature import Target
 
 REFUSED = 2
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
@@ -186,12 +186,12 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
 
 
 def _export_module(options: argparse.Namespace) -> int:
-    from export import imported, torch_modules
+    from export.sources import finished_files, torch_modules
 
     module = torch_modules.load_module(options.factory, options.weights)
     version, told = torch_modules.publish_module(
         module,
-        inputs=dict(map(imported.tensor, options.input)),
+        inputs=dict(map(finished_files.tensor, options.input)),
         outputs=options.output,
         chosen=None if options.format == formats.ALL else formats.parse(options.format),
         hints=_hints(options),
@@ -205,7 +205,7 @@ def _export_module(options: argparse.Namespace) -> int:
 
 
 def _export_keras(options: argparse.Namespace) -> int:
-    from export import keras_models
+    from export.sources import keras_models
 
     version, told = keras_models.publish_model(
         keras_models.load_model(options.file),
@@ -220,7 +220,7 @@ def _export_keras(options: argparse.Namespace) -> int:
 
 
 def _target(options: argparse.Namespace, **described: object) -> Target:
-    from export.foreign import Target
+    from export.sources.own_signature import Target
 
     return Target(
         repository=options.repository,
@@ -232,28 +232,28 @@ def _target(options: argparse.Namespace, **described: object) -> Target:
 
 
 def _import_file(options: argparse.Namespace) -> int:
-    from export import imported
+    from export.sources import finished_files
 
-    version, spec = imported.publish_file(
+    version, spec = finished_files.publish_file(
         options.file,
         repository=options.repository,
         name=options.name,
         version=options.version,
-        inputs=dict(map(imported.tensor, options.input)),
-        outputs=dict(map(imported.tensor, options.output)),
+        inputs=dict(map(finished_files.tensor, options.input)),
+        outputs=dict(map(finished_files.tensor, options.output)),
         hints=_hints(options),
         tolerance=options.tolerance,
     )
-    print(imported.described(spec))
+    print(finished_files.described(spec))
     _print_written(version, options.repository)
     return 0
 
 
 def _hints(options: argparse.Namespace) -> Hints:
-    from export import imported
+    from export.sources import finished_files
 
     return Hints(
-        shapes={name: imported.sizes(text, name) for name, text in _pairs(options.shape, ":", "--shape")},
+        shapes={name: finished_files.sizes(text, name) for name, text in _pairs(options.shape, ":", "--shape")},
         values={name: _number(text, "--value") for name, text in _pairs(options.value, "=", "--value")},
         rows={
             name: None if text == "none" else int(_number(text, "--rows"))

@@ -1,4 +1,4 @@
-"""The export formats: each is one file here, `<format>_writer.py`, found by its name; nothing registers itself.
+"""The export formats: each is one file of `export/writers`, `<format>_writer.py`, found by its name; nothing registers itself.
 
 A writer has `BACKEND`, the name of the backend that reads what it writes, and `write`. One fact that surprises: a
 writer imports its framework at the top, so this module imports a writer only when its format is asked for.
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-import export
+from export import writers
 from export.errors import ExportError
 from export.precision import Stored
 from models.checkpoint import Weights
@@ -32,7 +32,7 @@ class Writer(Protocol):
     def write(
         self, config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None
     ) -> None:
-        """Writes the network to `path` (a file or a folder) with the inputs and outputs of `export.signature`.
+        """Writes the network to `path` (a file or a folder) with the inputs and outputs of `export.canonical`.
 
         Matrices that `stored` names are kept as it says and restored when the file is loaded; `weights` holds their
         restored values.
@@ -41,7 +41,7 @@ class Writer(Protocol):
 
 def names() -> tuple[str, ...]:
     """Every format, sorted."""
-    modules = (module.name for module in pkgutil.iter_modules(export.__path__))
+    modules = (module.name for module in pkgutil.iter_modules(writers.__path__))
     return tuple(sorted(name.removesuffix(_SUFFIX) for name in modules if name.endswith(_SUFFIX)))
 
 
@@ -56,7 +56,7 @@ def parse(text: str) -> tuple[str, ...]:
 def writer(name: str) -> Writer:
     """The writer of a format out of `names()`. Raises `ExportError`, saying what to install, when a package is missing."""
     try:
-        return cast(Writer, importlib.import_module(f"{export.__name__}.{name}{_SUFFIX}"))
+        return cast(Writer, importlib.import_module(f"{writers.__name__}.{name}{_SUFFIX}"))
     except ModuleNotFoundError as error:
         raise missing_package(f"format {name}", error) from error
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export import signature, trials
+from export import canonical, trials
 from export.trials import Trial
 from models.networks import Network
 from serving import backends
@@ -65,11 +65,11 @@ def check(name: str, backend_name: str, artifact: Path, spec: ModelSpec, proven:
 
 def _in_pieces(backend: Backend, spec: ModelSpec, trial: Trial) -> dict[str, npt.NDArray[Any]]:
     """The answer to a trial fed piece by piece, each from the state that the one before left."""
-    state = {pair.input: trial.inputs[pair.input] for pair in signature.STATE}
+    state = {pair.input: trial.inputs[pair.input] for pair in canonical.STATE}
     answers = []
     for piece in trials.pieces(trial):
         answers.append(backend.run({**piece, **state}, NAMES))
-        state = {pair.input: answers[-1][pair.output] for pair in signature.STATE}
+        state = {pair.input: answers[-1][pair.output] for pair in canonical.STATE}
     last = dict(answers[-1])
     y = next(tensor for tensor in spec.outputs if tensor.name == "y")
     if len(y.shape) == 3:  # [rows, steps, outputs]: every piece answered for its own steps

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from export import formats, proof, signature, trials
+from export import canonical, formats, proof, trials
 from export.errors import ExportError
 from export.precision import FP32, rounded, store
 from models import networks, scoring
@@ -165,10 +165,10 @@ def _spec(checkpoint: Checkpoint, chosen: Sequence[str], tolerance: float, round
         scores = {name: value for name, value in scores.items() if not name.startswith("test_")} | dict(rounding.scores)
     made = {key: value for key, value in checkpoint.training.items() if key != "scores"}
     return ModelSpec(
-        inputs=signature.inputs(config),
-        outputs=signature.outputs(config),
-        lengths=signature.LENGTHS,
-        state=signature.STATE,
+        inputs=canonical.inputs(config),
+        outputs=canonical.outputs(config),
+        lengths=canonical.LENGTHS,
+        state=canonical.STATE,
         streamable=config.streamable,
         tolerance=tolerance,
         weights_sha256=weights_digest(checkpoint.weights),

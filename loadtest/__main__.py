@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parser().parse_args(arguments)
     try:
         command_line.check(options)
-        from loadtest.plan import carry_out
+        from loadtest.runs import carry_out
 
         return INTERRUPTED if carry_out(options) else 0
     except ModuleNotFoundError as error:

@@ -10,8 +10,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from loadtest.report.table import milliseconds
 from loadtest.result import Result, Setting
-from loadtest.table import milliseconds
 
 
 class Progress:

@@ -23,7 +23,7 @@ from models.csv_files import CSVError
 from models.examples import ExamplesError
 from models.forecasting import ForecastError
 from models.problems import Problem
-from models.training import TrainingError
+from models.trainer import TrainingError
 from models.ts_files import TSFormatError
 
 REFUSED = 2

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from models import networks, problems
 from models.forecasting import Forecast
 from models.problems import Problem
-from models.training import Plan
+from models.trainer import Plan
 
 
 class _Parser(argparse.ArgumentParser):

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from models.checkpoint import DIRECTIONS, Weights, check_weights
 from models.config import LSTMConfig
-from models.signature import INPUTS, OUTPUTS, Arrays, complete
+from models.inputs import INPUTS, OUTPUTS, Arrays, complete
 
 Variable = Any  # a keras.Variable; Keras ships no types
 Tensor = Any  # a tf.Tensor, likewise

@@ -17,11 +17,11 @@ from models.checkpoint import Weights
 from models.config import LSTMConfig
 from models.examples import Batch
 from models.keras_lstm import KerasLSTM
-from models.training import Plan
+from models.trainer import Plan
 
 
 class KerasTrainer:
-    """A `models.training.Trainer`; seeds the global random numbers of Python, numpy and TensorFlow."""
+    """A `models.trainer.Trainer`; seeds the global random numbers of Python, numpy and TensorFlow."""
 
     def __init__(self, config: LSTMConfig, scales: Weights, plan: Plan) -> None:
         keras.utils.set_random_seed(plan.seed)
@@ -43,7 +43,7 @@ class KerasTrainer:
         )
 
     def step(self, batch: Batch) -> float:
-        """See `models.training.Trainer.step`."""
+        """See `models.trainer.Trainer.step`."""
         return float(self._compiled(batch.x, batch.lengths, batch.targets))
 
     def _step(self, x: Any, lengths: Any, targets: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models.checkpoint import Checkpoint, Weights
 from models.config import LSTMConfig
-from models.signature import Arrays
+from models.inputs import Arrays
 
 FRAMEWORKS = ("torch", "keras")
 
@@ -34,7 +34,7 @@ class Network(Protocol):
         `[rows, layers * directions, hidden]`, index `layer * directions + direction`. All but `x` may be left out.
         `y` is probabilities `[rows, classes]`, values `[rows, outputs]` in raw units, or `[rows, steps, outputs]` with
         exactly 0 behind a row's length. What lies behind a length changes nothing. Raises
-        `models.signature.InputError`.
+        `models.inputs.InputError`.
         """
         ...
 

@@ -21,7 +21,7 @@ from models.config import LSTMConfig
 from models.csv_files import read_csv
 from models.examples import Array, Examples
 from models.forecasting import Forecast
-from models.training import Plan
+from models.trainer import Plan
 from models.ts_files import LabelledSequences, TSFormatError, read_ts
 
 SAMPLES = 8

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.checkpoint import DIRECTIONS, Weights, check_weights
 from models.config import LSTMConfig
-from models.signature import INPUTS, OUTPUTS, Arrays, complete
+from models.inputs import INPUTS, OUTPUTS, Arrays, complete
 
 
 class TorchLSTM(nn.Module):

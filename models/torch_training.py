@@ -13,13 +13,13 @@ from models import initial
 from models.checkpoint import Weights
 from models.config import LSTMConfig
 from models.examples import Batch
-from models.signature import step_mask
+from models.inputs import step_mask
 from models.torch_lstm import TorchLSTM
-from models.training import Plan
+from models.trainer import Plan
 
 
 class TorchTrainer:
-    """A `models.training.Trainer`; seeds PyTorch's global random numbers."""
+    """A `models.trainer.Trainer`; seeds PyTorch's global random numbers."""
 
     def __init__(self, config: LSTMConfig, scales: Weights, plan: Plan) -> None:
         torch.manual_seed(plan.seed)
@@ -32,7 +32,7 @@ class TorchTrainer:
         )
 
     def step(self, batch: Batch) -> float:
-        """See `models.training.Trainer.step`."""
+        """See `models.trainer.Trainer.step`."""
         loss = self._loss(batch)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export import formats, signature
+from export import canonical, formats
 from models.checkpoint import Weights, expected_shapes, weights_digest
 from models.config import LSTMConfig
 from serving import backends
@@ -68,10 +68,10 @@ def far_from_zero(array: Weights) -> dict[str, npt.NDArray[np.float32]]:
 def spec(config: LSTMConfig, array: Weights) -> ModelSpec:
     """The facts that an exporter would write."""
     return ModelSpec(
-        inputs=signature.inputs(config),
-        outputs=signature.outputs(config),
-        lengths=signature.LENGTHS,
-        state=signature.STATE,
+        inputs=canonical.inputs(config),
+        outputs=canonical.outputs(config),
+        lengths=canonical.LENGTHS,
+        state=canonical.STATE,
         streamable=config.streamable,
         tolerance=1e-5,
         weights_sha256=weights_digest(array),

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
-from export import formats, onnx_writer
-from export.onnx_graph import IR_VERSION, OPSET
+from export import formats
+from export.writers import onnx_writer
+from export.writers.onnx_graph import IR_VERSION, OPSET
 from models.config import LSTMConfig
 from serving import backends
 from serving.backends.base import Options

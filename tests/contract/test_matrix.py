@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from export import formats
-from models import initial, networks, training
+from models import initial, networks, trainer, training
 from models.checkpoint import Weights
 from models.config import LSTMConfig
 from models.examples import Examples, batches
@@ -27,7 +27,7 @@ from tests.contract import agreement, artefacts
 from tests.contract.agreement import EQUATIONS, Question
 
 SEED = 11
-PLAN = training.Plan(learning_rate=0.05, rows=8, seed=SEED)
+PLAN = trainer.Plan(learning_rate=0.05, rows=8, seed=SEED)
 CASES = 24  # three optimiser steps of 8, which move a weight by at most some 0.05 each
 PER_STEP = LSTMConfig(features=3, layers=1, hidden=artefacts.HIDDEN, head="values_per_step", outputs=2)
 MOVED = 0.05  # how far something in every array must have moved
@@ -105,12 +105,12 @@ def trained(framework: str, config: LSTMConfig) -> Question:
         "values_per_step": [generator.normal(size=(len(x), config.outputs)).astype(np.float32) for x in sequences],
     }
     scales = {name: array for name, array in artefacts.weights(config).items() if name.endswith((".mean", ".scale"))}
-    trainer = training.start(framework, config, scales, PLAN)
+    taught = training.start(framework, config, scales, PLAN)
     with _uncompiled(framework):
         for part in batches(Examples(sequences, targets[config.head]), PLAN.rows, generator):
-            trainer.step(part)
-    _must_have_moved(trainer.network.canonical_weights(), initial.draw(config, SEED))
-    return _asked(framework, trainer.network)
+            taught.step(part)
+    _must_have_moved(taught.network.canonical_weights(), initial.draw(config, SEED))
+    return _asked(framework, taught.network)
 
 
 def _asked(framework: str, network: Network) -> Question:

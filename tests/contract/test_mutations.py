@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-import export
 import models
-from export import formats
+from export import formats, writers
 from models import networks
 from models.config import LSTMConfig
 from tests.contract import agreement, artefacts
@@ -36,7 +35,7 @@ TAGS = dataclasses.replace(TOKENS, bidirectional=True, head="values_per_step")
 CONFIGS = (PER_STEP, LAST_STEP, TOKENS, FAR, TAGS)
 
 CLASSES = {"torch": "TorchLSTM", "keras": "KerasLSTM"}
-FILES = {form: Path(export.__path__[0]) / f"{form}_writer.py" for form in formats.names()}
+FILES = {form: Path(writers.__path__[0]) / f"{form}_writer.py" for form in formats.names()}
 FILES |= {framework: Path(models.__path__[0]) / f"{framework}_lstm.py" for framework in networks.FRAMEWORKS}
 
 # For each component: what is wrong with it, the piece of its text that is right, and what stands there instead.

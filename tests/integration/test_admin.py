@@ -16,7 +16,7 @@ from tests.integration.test_server_life import FAKE
 
 
 def administer(url: str, *line: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "serving.admin", "--url", url, *map(str, line)]
+    command = [sys.executable, "-m", "admin", "--url", url, *map(str, line)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

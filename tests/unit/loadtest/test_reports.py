@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from loadtest import files, page, plots, table
 from loadtest.calls import Answer
 from loadtest.load import Sends
 from loadtest.progress import Progress
 from loadtest.recorder import Recorder
+from loadtest.report import html_page, json_csv, plots, table
 from loadtest.result import COORDINATED_OMISSION, Result, Setting, summarise
 
 SECOND = 10**9
@@ -167,7 +167,7 @@ def test_what_holds_for_all_runs_is_said_once() -> None:
 
 
 def test_the_json_is_json_also_where_nothing_was_answered() -> None:
-    document = json.loads(files.to_json([result(), result(answered_per_window=0, errors=1)], {"rate": 5}))
+    document = json.loads(json_csv.to_json([result(), result(answered_per_window=0, errors=1)], {"rate": 5}))
     first, second = document["runs"]
     assert (first["mode"], first["level"], first["offered"], first["model"], first["version"]) == (
         *("open", 100, 100, "m<1>", "7"),
@@ -176,18 +176,18 @@ def test_the_json_is_json_also_where_nothing_was_answered() -> None:
     assert set(second["latency_seconds"].values()) == {None}
     assert second["errors"] == {"UNAVAILABLE": 1}
     assert document["search"] == {"rate": 5}
-    assert json.loads(files.to_json([result(mode="closed")]))["runs"][0]["offered"] is None
+    assert json.loads(json_csv.to_json([result(mode="closed")]))["runs"][0]["offered"] is None
 
 
 def test_the_csv_has_a_line_for_each_run() -> None:
-    first, second = csv.DictReader(files.to_csv([result(errors=2), result(answered_per_window=0)]).splitlines())
+    first, second = csv.DictReader(json_csv.to_csv([result(errors=2), result(answered_per_window=0)]).splitlines())
     assert first["errors"] == "UNAVAILABLE=2"
     assert float(first["latency_p50_seconds"]) == pytest.approx(0.001, rel=1e-3)
     assert second["latency_p50_seconds"] == ""
 
 
 def test_the_page_needs_nothing_else_and_escapes_names() -> None:
-    text = page.render([result(), result(level=200, slow=15, errors=1)], "found < 3")
+    text = html_page.render([result(), result(level=200, slow=15, errors=1)], "found < 3")
     assert "found &lt; 3" in text
     assert text.count("<svg") == 4
     assert "m&lt;1&gt;" in text
@@ -199,9 +199,9 @@ def test_the_page_needs_nothing_else_and_escapes_names() -> None:
 
 
 def test_one_run_has_no_plot_against_load_and_none_has_no_plot_at_all() -> None:
-    assert page.render([result()]).count("<svg") == 2
-    assert page.render([result(answered_per_window=0, errors=1)]).count("<svg") == 0
-    assert "nothing was measured" in page.render([])
+    assert html_page.render([result()]).count("<svg") == 2
+    assert html_page.render([result(answered_per_window=0, errors=1)]).count("<svg") == 0
+    assert "nothing was measured" in html_page.render([])
 
 
 @pytest.mark.parametrize("values", [[0.3, 700.0], [5.0, 5.0], [1.0, 1.1], [1e-3, 1e5], [3.1, 3.3]])

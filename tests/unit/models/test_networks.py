@@ -13,8 +13,8 @@ import pytest
 from models import networks
 from models.checkpoint import Checkpoint, CheckpointError, check_weights
 from models.config import LSTMConfig
+from models.inputs import InputError
 from models.networks import FRAMEWORKS, Network
-from models.signature import InputError
 
 FEATURES, VOCABULARY, HIDDEN, OUTPUTS = 3, 11, 5, 4
 LENGTHS = np.array([9, 1, 4, 7], np.int64)

@@ -15,7 +15,8 @@ from models.config import LSTMConfig
 from models.examples import Batch, Examples, in_order, scaling, split
 from models.networks import FRAMEWORKS
 from models.scoring import evaluate
-from models.training import Epoch, Plan, Trained, TrainingError, start, train
+from models.trainer import Plan, TrainingError
+from models.training import Epoch, Trained, start, train
 
 HIDDEN = 12
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from loadtest import plots, table
-from loadtest.plots import Axis, Series
+from loadtest.report import plots, table
+from loadtest.report.plots import Axis, Series
 from loadtest.result import Result
 
 _SHOWN_PERCENTILES = (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p999", "p99.9"))

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from export import foreign, formats, plain
+from export import formats
 from export.errors import ExportError
-from export.foreign import Advice, Target
-from export.plain_keras import recognise
 from export.publish import Version, publish
+from export.sources import own_signature, plain
+from export.sources.own_signature import Advice, Target
+from export.sources.plain_keras import recognise
 from models.checkpoint import Checkpoint
 from serving import findings
 from serving.findings import Hints
@@ -61,7 +62,7 @@ def publish_model(
 ) -> tuple[Version, str]:
     """Writes `model` as a version, and says in one sentence as what; `chosen` is every format that it can be had in if None.
 
-    Raises what `export.torch_modules.publish_module` raises.
+    Raises what `export.sources.torch_modules.publish_module` raises.
     """
     target.check()
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
@@ -86,14 +87,14 @@ def publish_model(
             f"{checkpoint}; it can be had as savedmodel"
         )
     network = _Network(model)
-    answers = foreign.first_answers(network.run, network.stated, hints, "the file")
-    names = foreign.names_of_outputs(outputs, len(answers))
+    answers = own_signature.first_answers(network.run, network.stated, hints, "the file")
+    names = own_signature.names_of_outputs(outputs, len(answers))
     stated = findings.unproved(
         network.stated,
-        {name: (foreign.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
         _digest(model),
     )
-    version, spec = foreign.publish(
+    version, spec = own_signature.publish(
         stated,
         lambda sent, wanted: dict(zip(names, network.run(sent), strict=True)),
         {"savedmodel": ("saved_model", network.write)},
@@ -104,7 +105,7 @@ def publish_model(
             sizes="compute sizes with keras.ops.shape, or fix the size with --shape NAME:SIZES",
         ),
     )
-    return version, f"a model of its own: its own signature, since {checkpoint}; {foreign.told_rows(spec)}"
+    return version, f"a model of its own: its own signature, since {checkpoint}; {own_signature.told_rows(spec)}"
 
 
 class _Network:

@@ -16,9 +16,9 @@ import grpc
 import pytest
 from google.protobuf import json_format, text_format
 
+from admin import __main__ as admin
 from protos import grpc_service_pb2 as pb
 from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
-from serving import admin
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "pytorch": "pytorch_libtorch"}

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from export import plain
+from export.sources import plain
 from models.checkpoint import DIRECTIONS, Checkpoint, CheckpointError, no_scaling
 from models.config import LSTMConfig
 from models.keras_lstm import KerasLSTM

@@ -25,7 +25,7 @@ BACKEND = "torchscript"
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None) -> None:
-    """Writes the network to the file `path`, with the inputs and outputs of `export.signature`.
+    """Writes the network to the file `path`, with the inputs and outputs of `export.canonical`.
 
     Matrices in `stored` are restored by the module itself while it is loaded. Raises `OSError` when writing fails.
     """

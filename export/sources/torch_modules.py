@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from export import foreign, formats, plain
+from export import formats
 from export.errors import ExportError
-from export.foreign import Advice, Target
-from export.plain_torch import recognise
 from export.publish import Version, publish
-from export.torch_files import WRITERS, Eager
+from export.sources import own_signature, plain
+from export.sources.own_signature import Advice, Target
+from export.sources.plain_torch import recognise
+from export.sources.torch_files import WRITERS, Eager
 from models.checkpoint import Checkpoint
 from serving import findings
 from serving.findings import Hints
@@ -81,7 +82,7 @@ def publish_module(
     _refuse_training(module)
     eager = Eager(module, tuple(inputs))
     try:
-        answers = foreign.first_answers(eager.run, inputs, hints, "--input")
+        answers = own_signature.first_answers(eager.run, inputs, hints, "--input")
     finally:
         _refuse_training(module)  # it may have gone back there by itself, and that explains whatever else is wrong
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(module, inputs, target.described)
@@ -102,13 +103,13 @@ def publish_module(
             f"format {foreign_formats[0]} can be written of plain stacks of LSTM and linear layers only, and this module is "
             f"none: {checkpoint}; it can be had as {' or '.join(WRITERS)}"
         )
-    names = foreign.names_of_outputs(outputs, len(answers))
+    names = own_signature.names_of_outputs(outputs, len(answers))
     stated = findings.unproved(
         inputs,
-        {name: (foreign.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
         _digest(module),
     )
-    version, spec = foreign.publish(
+    version, spec = own_signature.publish(
         stated,
         lambda sent, wanted: dict(zip(names, eager.run(sent), strict=True)),
         {form: (WRITERS[form][0], functools.partial(WRITERS[form][1], eager)) for form in chosen},
@@ -122,7 +123,7 @@ def publish_module(
             "choose --format torchscript, or fix the size with --shape NAME:SIZES",
         ),
     )
-    return version, f"a module of its own: its own signature, since {checkpoint}; {foreign.told_rows(spec)}"
+    return version, f"a module of its own: its own signature, since {checkpoint}; {own_signature.told_rows(spec)}"
 
 
 def _refuse_training(module: nn.Module) -> None:

@@ -23,8 +23,8 @@ from typing import NoReturn
 from google.protobuf import json_format, text_format
 from prometheus_client.parser import text_string_to_metric_families
 
+from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, content, from_options, one_line
 from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
-from serving.remote import GREETING_SECONDS, AdminError, Server, UsageError, content, from_options, one_line
 
 METRICS_PORT = 8002
 # The metrics of shadowed requests, and the label that splits each of them.

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from loadtest import endpoint, files, inputs, measure, page, search, table
+from loadtest import endpoint, inputs, measure, search
 from loadtest.errors import LoadTestError
 from loadtest.progress import Progress
+from loadtest.report import html_page, json_csv, table
 from loadtest.result import Result, Setting
 from loadtest.target import Target, connect
 
@@ -40,11 +41,11 @@ def carry_out(options: argparse.Namespace) -> bool:
     conclusion = _tell(found, options.p99_below) if found is not None else ""
     print(table.render(results) + (f"\n{conclusion}\n" if conclusion else ""), end="", flush=True)
     if options.json:
-        options.json.write_text(files.to_json(results, found), encoding="utf-8")
+        options.json.write_text(json_csv.to_json(results, found), encoding="utf-8")
     if options.csv:
-        options.csv.write_text(files.to_csv(results), encoding="utf-8")
+        options.csv.write_text(json_csv.to_csv(results), encoding="utf-8")
     if options.html:
-        options.html.write_text(page.render(results, conclusion), encoding="utf-8")
+        options.html.write_text(html_page.render(results, conclusion), encoding="utf-8")
     if runs.failure is not None:
         raise runs.failure
     if results and not any(result.succeeded for result in results) and not runs.interrupted:

@@ -88,7 +88,7 @@ def test_formats_are_listed_once_each_in_the_order_asked() -> None:
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    monkeypatch.delitem(sys.modules, "export.savedmodel_writer", raising=False)
+    monkeypatch.delitem(sys.modules, "export.writers.savedmodel_writer", raising=False)
     with pytest.raises(ExportError, match=r"format savedmodel needs the package tensorflow: .*\[tensorflow\]"):
         formats.writer("savedmodel")
 

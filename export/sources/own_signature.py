@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export import plain
 from export.errors import ExportError
 from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
+from export.sources import plain
 from serving import backends, findings, golden
 from serving import spec as specification
 from serving.backends.base import Options, first_line

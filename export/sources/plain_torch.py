@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from export import plain
 from export.errors import ExportError
+from export.sources import plain
 from models.checkpoint import DIRECTIONS, Checkpoint, no_scaling
 from models.config import LSTMConfig
 from models.torch_lstm import TorchLSTM

@@ -18,10 +18,10 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from export import foreign
 from export.errors import ExportError
-from export.foreign import told_rows
 from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
+from export.sources import own_signature
+from export.sources.own_signature import told_rows
 from serving import backends, findings, golden
 from serving import spec as specification
 from serving.backends.base import Backend, Options
@@ -142,7 +142,7 @@ def publish_file(
                 # What torch says on every machine whose GPU is none of Intel's.
                 warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
                 careful.enter_context(module.careful())
-                found = foreign.find(unproved, backend.run, hints)
+                found = own_signature.find(unproved, backend.run, hints)
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
             samples = _few(found)
             difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from export import foreign
 from export.errors import ExportError
-from export.plain_torch import flat
+from export.sources import own_signature
+from export.sources.plain_torch import flat
 from serving.backends.base import first_line
 from serving.spec import ModelSpec, Tensors
 
@@ -55,7 +55,7 @@ def _write_onnx(eager: Eager, spec: ModelSpec, path: Path) -> str:
         try:
             torch.onnx.export(
                 eager,
-                eager.tensors(foreign.example(spec, 2, 9)),
+                eager.tensors(own_signature.example(spec, 2, 9)),
                 str(path),
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
@@ -71,7 +71,7 @@ def _write_onnx(eager: Eager, spec: ModelSpec, path: Path) -> str:
 def _write_torchscript(eager: Eager, spec: ModelSpec, path: Path) -> str:
     """Scripted where its arguments have the names of the inputs and it returns tensors unnested, else traced."""
     arguments = list(inspect.signature(eager.module.forward).parameters)
-    answer = eager.module(*eager.tensors(foreign.example(spec, 2, 9)))
+    answer = eager.module(*eager.tensors(own_signature.example(spec, 2, 9)))
     unnested = isinstance(answer, Tensor) or all(isinstance(part, Tensor) for part in answer)
     why = f"forward takes {', '.join(arguments)} and the inputs are {', '.join(eager.names)}"
     with _quiet():
@@ -87,7 +87,7 @@ def _write_torchscript(eager: Eager, spec: ModelSpec, path: Path) -> str:
         names = [inspect.Parameter(name, kind) for name in ("self", *eager.names)]
         named = type("Traced", (Eager,), {"forward": _forward(inspect.Signature(names))})(eager.module, eager.names)
         try:
-            example = eager.tensors(foreign.example(spec, 2, 9))
+            example = eager.tensors(own_signature.example(spec, 2, 9))
             torch.jit.trace(named, example, check_trace=False).save(str(path))  # type: ignore[no-untyped-call]
         except Exception as error:
             raise ExportError(_cannot("torchscript", error)) from error

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from export import signature
+from export import canonical
 from export.precision import Stored
 from models.checkpoint import DIRECTIONS, Weights, weights_digest
 from models.config import LSTMConfig
@@ -26,7 +26,7 @@ BACKEND = "saved_model"
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None) -> None:
-    """Writes the network to the folder `path`, with the inputs and outputs of `export.signature`.
+    """Writes the network to the folder `path`, with the inputs and outputs of `export.canonical`.
 
     Matrices in `stored` are constants of the graph, from which resources are made when the folder is loaded.
 
@@ -35,7 +35,7 @@ def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str,
     network = _Network(config, weights, stored or {})
     specs = {
         tensor.name: tf.TensorSpec([None if size == -1 else size for size in tensor.shape], tensor.dtype, tensor.name)
-        for tensor in signature.inputs(config)
+        for tensor in canonical.inputs(config)
     }
     # Not an attribute of the network: what is one is written a second time, under its own name.
     answer = tf.function(network.answer).get_concrete_function(**specs)

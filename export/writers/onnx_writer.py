@@ -20,8 +20,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
-from export.onnx_graph import Graph
 from export.precision import Stored
+from export.writers.onnx_graph import Graph
 from models.checkpoint import DIRECTIONS, Weights
 from models.config import LSTMConfig
 
@@ -32,7 +32,7 @@ _NEAR_ZERO = 4.0  # an input's mean this many scales from 0 is no larger than wh
 
 
 def write(config: LSTMConfig, weights: Weights, path: Path, stored: Mapping[str, Stored] | None = None) -> None:
-    """Writes the network to the file `path`, with the inputs and outputs of `export.signature`.
+    """Writes the network to the file `path`, with the inputs and outputs of `export.canonical`.
 
     Matrices in `stored` get a node or two that restore them, which the runtime folds away when it loads the file; what is
     otherwise multiplied into them, scalings, is computed then.

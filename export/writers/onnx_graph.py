@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export import signature
+from export import canonical
 from export.precision import Stored
 from models.config import LSTMConfig
 from serving.spec import TensorSpec
@@ -51,7 +51,7 @@ class Graph:
         return outputs[0]
 
     def model(self, config: LSTMConfig) -> onnx.ModelProto:
-        inputs, outputs = map(_value, signature.inputs(config)), map(_value, signature.outputs(config))
+        inputs, outputs = map(_value, canonical.inputs(config)), map(_value, canonical.outputs(config))
         graph = helper.make_graph(self._nodes, "lstm", list(inputs), list(outputs), list(self._constants.values()))
         opset = helper.make_opsetid("", OPSET)
         return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="lstm-serving")

@@ -1,0 +1,1 @@
+"""`lstm-admin`: a client of the protocol's repository calls."""
