@@ -35,8 +35,9 @@ from export.publish import publish
 from models import networks, problems, scoring
 from models.checkpoint import Checkpoint
 from models.examples import batches, scaling
-from serving import backends, spec
+from serving import backends
 from serving.backends.base import Options
+from serving.signature import spec
 
 MARKER = "<!-- what follows is written by: make compare-frameworks -->"
 EPOCHS, ROWS, STEPS, ROUNDS, STARTS = 15, (1, 8, 64), 24, 31, 3

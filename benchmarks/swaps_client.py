@@ -30,7 +30,7 @@ from loadtest.endpoint import Endpoint
 from protos import grpc_service_pb2 as pb
 from serving import golden
 from serving.repository import VersionFolder
-from serving.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec, Tensors
 
 TIMEOUT_SECONDS = 60.0
 UNSEEN_STEPS = 32  # random rows have up to so many steps

@@ -7,7 +7,7 @@ recurrent state too; each format transposes it inside, where its own operators w
 from __future__ import annotations
 
 from models.config import LSTMConfig
-from serving.spec import LengthsSpec, StatePair, TensorSpec
+from serving.signature.spec import LengthsSpec, StatePair, TensorSpec
 
 LENGTHS = LengthsSpec(input="lengths", of="x")
 STATE = (StatePair(input="h0", output="hn"), StatePair(input="c0", output="cn"))

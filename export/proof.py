@@ -20,7 +20,7 @@ from models.networks import Network
 from serving import backends
 from serving.backends.base import Backend, Options
 from serving.golden import Sample, check_agreement
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 
 NAMES = ("y", "hn", "cn")
 

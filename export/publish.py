@@ -25,8 +25,8 @@ from models import networks, scoring
 from models.checkpoint import Checkpoint, weights_digest
 from models.networks import Network
 from serving import backends, golden
-from serving import spec as specification
-from serving.spec import ModelSpec
+from serving.signature import spec as specification
+from serving.signature.spec import ModelSpec
 
 LABELS_FILE = "labels.txt"
 TOLERANCE = 1e-5

@@ -24,7 +24,7 @@ from serving.backends.base import Backend
 from serving.errors import ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
 from serving.metrics import ModelMetrics
 from serving.plan import BatchPolicy, Pending, Take, plan
-from serving.spec import Tensors
+from serving.signature.spec import Tensors
 from serving.timeline import now_ns
 
 log = logging.getLogger(__name__)

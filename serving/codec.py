@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import grpc_service_pb2 as pb
-from serving import byte_strings
 from serving.classification import classify
 from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere
-from serving.spec import ModelSpec, Tensors, TensorSpec, fill_in
+from serving.signature import byte_strings
+from serving.signature.spec import ModelSpec, Tensors, TensorSpec, fill_in
 
 # The field of `contents` that holds each datatype; FP16 and BF16 have none and travel raw only.
 _TYPED_FIELDS = {

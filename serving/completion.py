@@ -15,7 +15,7 @@ from serving.devices import CPU
 from serving.errors import ModelConfigError
 from serving.plan import BatchPolicy
 from serving.repository import LABELS_FILE
-from serving.spec import ModelSpec, TensorSpec
+from serving.signature.spec import ModelSpec, TensorSpec
 
 
 def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, labels: bool) -> pb.ModelConfig:

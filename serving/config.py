@@ -21,7 +21,7 @@ from serving.devices import CPU, cuda_index
 from serving.errors import BackendUnavailable, ModelConfigError
 from serving.plan import BatchPolicy
 from serving.routing import Routes
-from serving.signature import Stated
+from serving.signature.stated import Stated
 
 DEFAULT_MAX_ROWS = 64
 DEFAULT_MAX_QUEUE = 1024

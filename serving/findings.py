@@ -22,8 +22,8 @@ from serving.backends.base import first_line
 from serving.errors import RepositoryError
 from serving.golden import Sample
 from serving.layout import from_file
-from serving.signature import Stated
-from serving.spec import DTYPES, ModelSpec, StatePair, Tensors, TensorSpec
+from serving.signature.spec import DTYPES, ModelSpec, StatePair, Tensors, TensorSpec
+from serving.signature.stated import Stated
 
 Shape = tuple[int, ...]
 Run = Callable[[Tensors, Sequence[str]], Tensors]  # in the file's own layout

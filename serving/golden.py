@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from serving import background
 from serving.errors import RepositoryError, VerificationFailed
-from serving.spec import BF16, ModelSpec, Tensors
+from serving.signature.spec import BF16, ModelSpec, Tensors
 
 FILE_NAME = "golden.npz"
 MAX_BYTES = 256 * 1024 * 1024

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.backends.base import Backend
-from serving.spec import ModelSpec, Tensors, TensorSpec
+from serving.signature.spec import ModelSpec, Tensors, TensorSpec
 
 
 def laid_out(backend: Backend, spec: ModelSpec) -> Backend:

@@ -30,7 +30,7 @@ from serving.model import Model
 from serving.placement import Measure, Order, Placement, order
 from serving.ranking import Candidate, Measured, table
 from serving.repository import Repository, VersionFolder
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 

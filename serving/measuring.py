@@ -30,7 +30,7 @@ from serving.errors import BackendUnavailable, ServingError
 from serving.layout import laid_out
 from serving.ranking import Candidate, Measured
 from serving.repository import VersionFolder
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 
 ROWS = (1, 8, 32)
 SILENCE_SECONDS = 60.0

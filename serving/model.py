@@ -17,7 +17,7 @@ from serving.metrics import ModelMetrics
 from serving.placement import Order
 from serving.plan import BatchPolicy, Pending
 from serving.ranking import Candidate
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 
 if TYPE_CHECKING:
     from serving.shadow import Shadow

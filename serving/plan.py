@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from serving.errors import Cancelled, DeadlineExceeded, ServingError
-from serving.spec import Tensors
+from serving.signature.spec import Tensors
 from serving.timeline import Timeline
 
 BatchKey = tuple[bytes | tuple[int, ...], ...]

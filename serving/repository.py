@@ -15,8 +15,8 @@ from pathlib import Path
 
 from serving import backends, golden
 from serving.errors import RepositoryError
-from serving.spec import FILE_NAME as SPEC_FILE
-from serving.spec import ModelSpec
+from serving.signature.spec import FILE_NAME as SPEC_FILE
+from serving.signature.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 

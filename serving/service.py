@@ -23,7 +23,7 @@ from serving.manager import ModelManager
 from serving.model import Lease
 from serving.plan import Pending
 from serving.shadow import Comparison
-from serving.spec import Tensors
+from serving.signature.spec import Tensors
 from serving.statistics import model_statistics
 from serving.timeline import Timeline, now_ns
 

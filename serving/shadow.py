@@ -22,7 +22,7 @@ from serving.errors import Cancelled, ServingError
 from serving.model import Model
 from serving.plan import Pending
 from serving.routing import Dealer
-from serving.spec import ModelSpec, Tensors, fill_in
+from serving.signature.spec import ModelSpec, Tensors, fill_in
 from serving.timeline import Timeline, now_ns
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from serving.batcher import Batcher, Guard
 from serving.errors import ServingError
 from serving.metrics import ModelMetrics
 from serving.plan import BatchPolicy, Pending
-from serving.spec import Tensors
+from serving.signature.spec import Tensors
 from serving.timeline import Timeline, now_ns
 
 

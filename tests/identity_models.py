@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from serving import backends, golden
-from serving.spec import ModelSpec, TensorSpec
+from serving.signature.spec import ModelSpec, TensorSpec
 
 SHAPE = (-1, -1)
 

@@ -23,13 +23,13 @@ from export.publish import Version, Written, check_name, check_version, place, s
 from export.sources import own_signature
 from export.sources.own_signature import told_rows
 from serving import backends, findings, golden
-from serving import spec as specification
 from serving.backends.base import Backend, Options
 from serving.errors import StartupError, VerificationFailed
 from serving.findings import Hints
 from serving.layout import laid_out
-from serving.signature import Stated
-from serving.spec import DTYPES, ModelSpec
+from serving.signature import spec as specification
+from serving.signature.spec import DTYPES, ModelSpec
+from serving.signature.stated import Stated
 
 _BY_SUFFIX = {
     ".onnx": "onnx_runtime",

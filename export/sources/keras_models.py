@@ -26,7 +26,7 @@ from export.sources.plain_keras import recognise
 from models.checkpoint import Checkpoint
 from serving import findings
 from serving.findings import Hints
-from serving.spec import DTYPES, ModelSpec, Tensors
+from serving.signature.spec import DTYPES, ModelSpec, Tensors
 
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 

@@ -19,13 +19,13 @@ from export.errors import ExportError
 from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
 from export.sources import plain
 from serving import backends, findings, golden
-from serving import spec as specification
 from serving.backends.base import Options, first_line
 from serving.errors import RepositoryError, VerificationFailed
 from serving.findings import Hints, Run
 from serving.layout import from_file, laid_out, to_file
-from serving.signature import Stated
-from serving.spec import BF16, DTYPES, ModelSpec, Tensors
+from serving.signature import spec as specification
+from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
+from serving.signature.stated import Stated
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 

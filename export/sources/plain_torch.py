@@ -21,7 +21,7 @@ from models.checkpoint import DIRECTIONS, Checkpoint, no_scaling
 from models.config import LSTMConfig
 from models.torch_lstm import TorchLSTM
 from serving import golden
-from serving.signature import Stated
+from serving.signature.stated import Stated
 
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 

@@ -27,7 +27,7 @@ from export.sources.torch_files import WRITERS, Eager
 from models.checkpoint import Checkpoint
 from serving import findings
 from serving.findings import Hints
-from serving.signature import Stated
+from serving.signature.stated import Stated
 
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 

@@ -28,8 +28,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from serving.signature import Stated
-from serving.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.stated import Stated
 
 OUT_OF_MEMORY, DEVICE_LOST = "out_of_memory", "device_lost"
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.signature import Stated
-from serving.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.stated import Stated
 
 FILE_NAME = "model.fake.json"
 TRITON_NAMES = ("fake", "fake")

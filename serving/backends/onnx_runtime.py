@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import background, devices, signature
+from serving import background, devices
 from serving.backends.base import Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.stated import Stated, check
 
 FILE_NAME = "model.onnx"
 TRITON_NAMES = ("onnxruntime", "onnxruntime_onnx")
@@ -65,7 +66,7 @@ def available(device: str) -> None:
         )
 
 
-def stated(artifact: Path) -> tuple[Mapping[str, signature.Stated], Mapping[str, signature.Stated]]:
+def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """What the file says of its inputs and outputs. Raises `RepositoryError` when it cannot be read."""
     available("cpu")
     if not artifact.is_file():
@@ -101,8 +102,8 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Onnx
             "which CUDA or cuDNN library is missing: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
     inputs, outputs = _both_sides(artifact, session)
-    signature.check(artifact, "inputs", spec.inputs, inputs)
-    signature.check(artifact, "outputs", spec.outputs, outputs)
+    check(artifact, "inputs", spec.inputs, inputs)
+    check(artifact, "outputs", spec.outputs, outputs)
     if unknown := [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.datatype == "BF16"]:
         raise RepositoryError(
             f"{artifact}: {', '.join(unknown)} are BF16, which ONNX Runtime does not take from Python: let the file "
@@ -182,14 +183,14 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
         raise BackendUnavailable(f"ONNX Runtime cannot take cuda:{index}: {first_line(error)}") from error
 
 
-def _both_sides(artifact: Path, session: Any) -> tuple[Mapping[str, signature.Stated], Mapping[str, signature.Stated]]:
+def _both_sides(artifact: Path, session: Any) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     try:
         return _stated(session.get_inputs()), _stated(session.get_outputs())
     except UnicodeDecodeError as error:
         raise RepositoryError(f"{artifact} names a tensor in bytes that are no text; the file is damaged") from error
 
 
-def _stated(tensors: Sequence[Any]) -> dict[str, signature.Stated]:
+def _stated(tensors: Sequence[Any]) -> dict[str, Stated]:
     """Names, datatypes and shapes of `tensors` (onnxruntime NodeArg); a symbolic or unknown size is free."""
     return {
         tensor.name: (

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import background, devices, signature
+from serving import background, devices
 from serving.backends.base import OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.spec import BF16, DTYPES, ModelSpec, Tensors
+from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
+from serving.signature.stated import Stated, check
 
 FILE_NAME = "model.savedmodel"
 TRITON_NAMES = ("tensorflow", "tensorflow_savedmodel")
@@ -69,7 +70,7 @@ def available(device: str) -> None:
         )
 
 
-def stated(artifact: Path) -> tuple[Mapping[str, signature.Stated], Mapping[str, signature.Stated]]:
+def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """What `serving_default` says of its inputs and outputs. Raises `RepositoryError` when the folder cannot be read."""
     available("cpu")
     _check_there(artifact)
@@ -105,8 +106,8 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
     tf = _tensorflow()
     meta_graph = _meta_graph(artifact)
     found = meta_graph.signature_def[SIGNATURE]
-    signature.check(artifact, "inputs", spec.inputs, _stated(tf, found.inputs))
-    signature.check(artifact, "outputs", spec.outputs, _stated(tf, found.outputs))
+    check(artifact, "inputs", spec.inputs, _stated(tf, found.inputs))
+    check(artifact, "outputs", spec.outputs, _stated(tf, found.outputs))
     tf.config.experimental.enable_tensor_float_32_execution(options.allow_tf32)  # of the process, not of the session
     graph = tf.Graph()
     index = devices.cuda_index(device)
@@ -218,10 +219,10 @@ def _config(tf: Any, meta_graph: Any, index: int | None, options: Options) -> An
     return config
 
 
-def _stated(tf: Any, tensors: Any) -> dict[str, signature.Stated]:
+def _stated(tf: Any, tensors: Any) -> dict[str, Stated]:
     """Names, datatypes and shapes of a signature's side (a map of TensorInfo)."""
     names = {dtype: name for name, dtype in DTYPES.items()}
-    told: dict[str, signature.Stated] = {}
+    told: dict[str, Stated] = {}
     for name, info in tensors.items():
         dtype = tf.dtypes.as_dtype(info.dtype)
         datatype = "BF16" if dtype == tf.bfloat16 else names.get(np.dtype(dtype.as_numpy_dtype), dtype.name)

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import background, devices, signature
+from serving import background, devices
 from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.spec import BF16, ModelSpec, Tensors, TensorSpec
+from serving.signature.spec import BF16, ModelSpec, Tensors, TensorSpec
+from serving.signature.stated import Stated
 
 FILE_NAME = "model.pt"
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
@@ -50,7 +51,7 @@ def available(device: str) -> None:
         raise BackendUnavailable(f"torch sees {torch.cuda.device_count()} GPUs, so there is no {device} for it")
 
 
-def stated(artifact: Path) -> tuple[Mapping[str, signature.Stated], Mapping[str, signature.Stated]]:
+def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """Always raises `RepositoryError`: a TorchScript file states neither shapes nor datatypes nor names of outputs."""
     raise RepositoryError(
         f"{artifact} states no shapes and no datatypes, so something else must: write them into config.pbtxt beside the "

@@ -18,7 +18,7 @@ from export import canonical, formats
 from models.checkpoint import Weights, expected_shapes, weights_digest
 from models.config import LSTMConfig
 from serving import backends
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 
 HIDDEN = 5
 FEATURES = LSTMConfig(input="features", features=3, layers=2, hidden=HIDDEN, outputs=4)

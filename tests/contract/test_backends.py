@@ -20,7 +20,7 @@ import pytest
 from serving import backends
 from serving.backends.base import Backend, BackendModule, Options
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 from tests.contract import artefacts
 
 CONFIG = artefacts.FEATURES

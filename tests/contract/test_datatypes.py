@@ -13,7 +13,7 @@ import pytest
 from serving import backends, golden
 from serving.backends.base import Options
 from serving.errors import RepositoryError
-from serving.spec import BF16, DTYPES, ModelSpec, TensorSpec
+from serving.signature.spec import BF16, DTYPES, ModelSpec, TensorSpec
 from tests import identity_models
 
 SHAPE = (3, 2)

@@ -20,7 +20,7 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
-from serving.spec import TensorSpec
+from serving.signature.spec import TensorSpec
 from tests import fake_models
 from tests.integration.test_server_life import FAKE, metric, until
 

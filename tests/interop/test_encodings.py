@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from serving.launch import LaunchedServer
-from serving.spec import DTYPES
+from serving.signature.spec import DTYPES
 from tests import identity_models
 from tests.interop.conftest import Trained
 

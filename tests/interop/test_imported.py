@@ -16,7 +16,7 @@ import pytest
 from protos import grpc_service_pb2 as pb
 from serving import backends, golden
 from serving.launch import LaunchedServer
-from serving.spec import DTYPES, ModelSpec
+from serving.signature.spec import DTYPES, ModelSpec
 from tests.interop.conftest import ROOT
 from tests.wire import RawClient
 

@@ -21,7 +21,7 @@ from models.examples import Examples
 from serving import backends, golden
 from serving.backends.base import Options
 from serving.errors import VerificationFailed
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 from tests.unit.export.conftest import LABELS
 
 

@@ -14,7 +14,7 @@ from protos import grpc_service_pb2 as pb
 from serving import codec
 from serving.codec import Limits
 from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere, ServingError
-from serving.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec, Tensors
 from tests.fake_models import FEATURES, STATE, spec
 
 LIMITS = Limits(max_rows=4, max_steps=10)

@@ -11,7 +11,7 @@ from serving import findings
 from serving.errors import RepositoryError
 from serving.findings import Hints, Unclear, find, unproved
 from serving.layout import LaidOutBackend
-from serving.spec import StatePair, Tensors
+from serving.signature.spec import StatePair, Tensors
 
 Shapes = Mapping[str, tuple[int, ...]]
 

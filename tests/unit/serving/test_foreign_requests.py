@@ -15,7 +15,7 @@ from serving import codec, completion, config
 from serving.codec import Limits
 from serving.errors import InvalidInput, ModelConfigError, RepositoryError
 from serving.plan import BatchPolicy, Pending, Take, plan
-from serving.spec import ModelSpec, StatePair, TensorSpec
+from serving.signature.spec import ModelSpec, StatePair, TensorSpec
 from serving.timeline import Timeline
 
 LIMITS = Limits(max_rows=4, max_steps=10)

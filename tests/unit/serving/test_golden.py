@@ -10,7 +10,7 @@ import pytest
 
 from serving import golden
 from serving.errors import VerificationFailed
-from serving.spec import BF16
+from serving.signature.spec import BF16
 from tests import fake_models
 
 

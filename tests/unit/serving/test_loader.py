@@ -15,7 +15,7 @@ from serving.metrics import ModelMetrics
 from serving.placement import Placement
 from serving.ranking import Candidate, Measured
 from serving.repository import Repository
-from serving.spec import Tensors
+from serving.signature.spec import Tensors
 from tests import fake_models, summing
 
 

@@ -18,7 +18,7 @@ from serving.errors import BackendUnavailable
 from serving.measuring import measure
 from serving.ranking import Candidate
 from serving.repository import VersionFolder
-from serving.spec import Tensors
+from serving.signature.spec import Tensors
 from tests import fake_models
 
 FAKE = Candidate("fake", "cpu", 1)

@@ -14,7 +14,7 @@ import pytest
 from serving import golden
 from serving.errors import RepositoryError, VerificationFailed
 from serving.repository import MAX_TEXT_BYTES, Repository
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 from tests import fake_models
 
 

@@ -14,7 +14,7 @@ import pytest
 from serving import loader, shadow
 from serving.errors import ComputeFailed
 from serving.shadow import Comparison, Shadow, ShadowCounts, Yielding, as_taken_by, compare, fits
-from serving.spec import Tensors, TensorSpec
+from serving.signature.spec import Tensors, TensorSpec
 from tests import fake_models
 from tests.gated import GatedBackend
 from tests.unit.serving.test_loader import wanted

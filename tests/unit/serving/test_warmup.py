@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from protos import model_config_pb2 as pb
 from serving import golden, warmup
 from serving.errors import ModelConfigError
-from serving.spec import ModelSpec, Tensors, TensorSpec
+from serving.signature.spec import ModelSpec, Tensors, TensorSpec
 from tests import fake_models
 
 SPEC = fake_models.spec()

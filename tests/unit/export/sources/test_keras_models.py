@@ -15,7 +15,7 @@ from export.__main__ import main
 from serving import backends, golden
 from serving.backends.base import Options
 from serving.layout import laid_out
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 
 # Of Keras itself, whenever it saves or reads a variable beside NumPy 2.
 pytestmark = pytest.mark.filterwarnings(

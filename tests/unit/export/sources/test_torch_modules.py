@@ -13,7 +13,7 @@ from export.__main__ import main
 from serving import backends, golden
 from serving.backends.base import Options
 from serving.layout import laid_out
-from serving.spec import ModelSpec
+from serving.signature.spec import ModelSpec
 from tests.unit.export import user_networks
 
 NETWORKS = "tests.unit.export.user_networks"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import byte_strings
+from serving.signature import byte_strings
 
 
 @given(st.lists(st.binary(max_size=20)))

@@ -1,0 +1,1 @@
+"""Names, datatypes, shapes and axes of a version's tensors."""
