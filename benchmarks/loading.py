@@ -16,9 +16,10 @@ import threading
 import time
 from pathlib import Path
 
-from serving import backends, background
+from serving import backends
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable
+from serving.machine import background
 from serving.repository import VersionFolder
 
 LOADS = 20

@@ -11,8 +11,8 @@ import dataclasses
 from protos import model_config_pb2 as pb
 from serving import backends
 from serving.config import Choices
-from serving.devices import CPU
 from serving.errors import ModelConfigError
+from serving.machine.devices import CPU
 from serving.plan import BatchPolicy
 from serving.repository import LABELS_FILE
 from serving.signature.spec import ModelSpec, TensorSpec

@@ -17,8 +17,8 @@ from google.protobuf.message import Message
 
 from protos import model_config_pb2 as pb
 from serving import backends, routing
-from serving.devices import CPU, cuda_index
 from serving.errors import BackendUnavailable, ModelConfigError
+from serving.machine.devices import CPU, cuda_index
 from serving.plan import BatchPolicy
 from serving.routing import Routes
 from serving.signature.stated import Stated

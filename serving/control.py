@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from serving import background, config, loader, overrides, polling
+from serving import config, loader, overrides, polling
 from serving.config import Choices
 from serving.entries import Entry, Known, in_order
 from serving.errors import (
@@ -25,6 +25,7 @@ from serving.errors import (
     ServingError,
 )
 from serving.loader import Wanted
+from serving.machine import background
 from serving.manager import ModelManager
 from serving.metrics import ModelMetrics
 from serving.model import Model

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from serving import background, loader
+from serving import loader
 from serving.errors import ComputeFailed, NotReady, ServingError, StartupError
+from serving.machine import background
 from serving.model import Lease, Model
 from serving.plan import Pending
 from serving.ranking import Candidate

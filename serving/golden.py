@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import background
 from serving.errors import RepositoryError, VerificationFailed
+from serving.machine import background
 from serving.signature.spec import BF16, ModelSpec, Tensors
 
 FILE_NAME = "golden.npz"

@@ -15,7 +15,6 @@ from pathlib import Path
 from serving import backends, completion, config, findings, golden, placement, warmup
 from serving.backends.base import Backend, first_line
 from serving.batcher import Guard
-from serving.devices import CPU
 from serving.errors import (
     BackendUnavailable,
     MissingFormat,
@@ -25,6 +24,7 @@ from serving.errors import (
     VerificationFailed,
 )
 from serving.layout import laid_out
+from serving.machine.devices import CPU
 from serving.metrics import ModelMetrics
 from serving.model import Model
 from serving.placement import Measure, Order, Placement, order

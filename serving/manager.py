@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from serving import failover, memory
+from serving import failover
 from serving.entries import Entry, Known, because, can_answer, in_order, parse_version
 from serving.errors import (
     BackendUnavailable,
@@ -31,6 +31,7 @@ from serving.errors import (
     UnknownVersion,
     VerificationFailed,
 )
+from serving.machine import memory
 from serving.model import Lease, Model
 from serving.plan import Pending
 from serving.routing import Routes

@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from serving import backends, devices, golden
+from serving import backends, golden
 from serving.backends.base import Options
-from serving.devices import CPU
 from serving.errors import BackendUnavailable, ServingError
 from serving.layout import laid_out
+from serving.machine import devices
+from serving.machine.devices import CPU
 from serving.ranking import Candidate, Measured
 from serving.repository import VersionFolder
 from serving.signature.spec import ModelSpec

@@ -16,8 +16,8 @@ from typing import Literal
 from serving import backends, measuring, ranking
 from serving.backends.base import Options
 from serving.config import Choices
-from serving.devices import CPU
 from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
+from serving.machine.devices import CPU
 from serving.ranking import Candidate, Measured
 from serving.repository import VersionFolder
 

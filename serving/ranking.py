@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from serving import backends
-from serving.devices import CPU
+from serving.machine.devices import CPU
 
 ALIKE = 0.05  # closer to the best than this is noise
 

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import model_config_pb2 as pb
-from serving import background, golden
+from serving import golden
 from serving.backends.base import Backend
 from serving.errors import ModelConfigError
+from serving.machine import background
 from serving.signature import byte_strings
 from serving.signature.spec import ModelSpec, Tensors, TensorSpec, fill_in
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import background, devices
 from serving.backends.base import Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
+from serving.machine import background, devices
 from serving.signature.spec import ModelSpec, Tensors
 from serving.signature.stated import Stated, check
 

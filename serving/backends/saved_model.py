@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving import background, devices
 from serving.backends.base import OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
+from serving.machine import background, devices
 from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
 from serving.signature.stated import Stated, check
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from serving import backends, devices
+from serving import backends
 from serving.backends import onnx_runtime
 from serving.errors import BackendUnavailable
+from serving.machine import devices
 
 EXTRAS = {"onnx_runtime": "onnx", "torchscript": "torch", "saved_model": "tensorflow"}
 REAL = sorted(set(backends.names()) - {"fake"})

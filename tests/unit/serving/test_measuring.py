@@ -163,7 +163,7 @@ def test_devices_that_are_not_here_need_no_process(tmp_path: Path, monkeypatch: 
     def missing(index: int) -> None:
         raise BackendUnavailable(f"there is no cuda:{index}")
 
-    monkeypatch.setattr("serving.devices.require_gpu", missing)
+    monkeypatch.setattr("serving.machine.devices.require_gpu", missing)
     monkeypatch.setattr(measuring, "_ask_child", None)
     asked = [Candidate("fake", "cuda:1", 1), Candidate("fake", "tpu", 1), Candidate("none", "cpu", 1)]
     gpu, unknown, no_backend = measure(version(tmp_path), asked)
@@ -175,7 +175,7 @@ def test_devices_that_are_not_here_need_no_process(tmp_path: Path, monkeypatch: 
 def test_a_device_that_the_backend_cannot_take_is_told_by_its_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.devices.require_gpu", lambda index: None)
+    monkeypatch.setattr("serving.machine.devices.require_gpu", lambda index: None)
     (one,) = measure(version(tmp_path), [Candidate("fake", "cuda:0", 1)])
     assert one.failed == "the fake backend runs on the CPU only; device 'cuda:0' was asked for"
 

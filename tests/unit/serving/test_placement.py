@@ -164,7 +164,7 @@ def test_every_reason_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def missing(package: str, extra: str) -> None:
         raise BackendUnavailable("nothing is installed")
 
-    monkeypatch.setattr("serving.devices.require_package", missing)
+    monkeypatch.setattr("serving.machine.devices.require_package", missing)
     with pytest.raises(BackendUnavailable) as refused:
         order(version(tmp_path, ALL))
     assert str(refused.value).endswith(

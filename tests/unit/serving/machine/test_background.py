@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import background
+from serving.machine import background
 
 
 @pytest.fixture

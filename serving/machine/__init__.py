@@ -1,0 +1,1 @@
+"""The machine: GPUs, the interpreter's lock, memory."""
