@@ -27,7 +27,7 @@ from models.problems import Problem
 from models.scoring import mean_absolute_errors
 from serving import backends
 from serving.launch import LaunchedServer
-from serving.timeline import STAGES
+from serving.telemetry.timeline import STAGES
 
 VOWELS = ("vowels_torch", "vowels_keras")
 WEATHER = ("weather_torch", "weather_keras")

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from serving import backends, logs
+from serving import backends
 from serving.control import EVERY_MODEL, MODES
 from serving.errors import StartupError
 from serving.placement import AUTO, FALLBACKS
+from serving.telemetry import logs
 
 ENVIRONMENT_PREFIX = "LSTM_SERVE_"
 SWITCH = {"true": True, "false": False}  # what the environment may say of a flag that takes no value

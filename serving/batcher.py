@@ -22,10 +22,10 @@ import numpy as np
 
 from serving.backends.base import Backend
 from serving.errors import ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
-from serving.metrics import ModelMetrics
 from serving.plan import BatchPolicy, Pending, Take, plan
 from serving.signature.spec import Tensors
-from serving.timeline import now_ns
+from serving.telemetry.counters import ModelMetrics
+from serving.telemetry.timeline import now_ns
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from serving.entries import Entry
 from serving.manager import LOAD_FAILURES, ModelManager
-from serving.timeline import STAGES
+from serving.telemetry.timeline import STAGES
 
 LABELS = ["model", "version", "backend"]
 

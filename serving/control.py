@@ -27,12 +27,12 @@ from serving.errors import (
 from serving.loader import Wanted
 from serving.machine import background
 from serving.manager import ModelManager
-from serving.metrics import ModelMetrics
 from serving.model import Model
 from serving.placement import Measurements, Placement
 from serving.repository import Repository, VersionFolder
 from serving.routing import Routes
 from serving.shadow import Shadow, ShadowCounts, Yielding, fits
+from serving.telemetry.counters import ModelMetrics
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from typing import Literal
 
 from serving.errors import InvalidRequest
 from serving.failover import Failover
-from serving.metrics import ModelMetrics
 from serving.model import Model
 from serving.overrides import Override
 from serving.routing import CANARY, STABLE, Dealer, Routes
 from serving.shadow import Shadow, ShadowCounts
+from serving.telemetry.counters import ModelMetrics
 
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE", ""]
 

@@ -20,7 +20,7 @@ from serving.machine import background
 from serving.model import Lease, Model
 from serving.plan import Pending
 from serving.ranking import Candidate
-from serving.timeline import now_ns
+from serving.telemetry.timeline import now_ns
 
 log = logging.getLogger(__name__)
 

@@ -25,12 +25,12 @@ from serving.errors import (
 )
 from serving.layout import laid_out
 from serving.machine.devices import CPU
-from serving.metrics import ModelMetrics
 from serving.model import Model
 from serving.placement import Measure, Order, Placement, order
 from serving.ranking import Candidate, Measured, table
 from serving.repository import Repository, VersionFolder
 from serving.signature.spec import ModelSpec
+from serving.telemetry.counters import ModelMetrics
 
 log = logging.getLogger(__name__)
 

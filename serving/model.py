@@ -13,11 +13,11 @@ from protos import model_config_pb2 as pb
 from serving import backends
 from serving.backends.base import Backend
 from serving.batcher import Batcher, Guard
-from serving.metrics import ModelMetrics
 from serving.placement import Order
 from serving.plan import BatchPolicy, Pending
 from serving.ranking import Candidate
 from serving.signature.spec import ModelSpec
+from serving.telemetry.counters import ModelMetrics
 
 if TYPE_CHECKING:
     from serving.shadow import Shadow

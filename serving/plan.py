@@ -12,7 +12,7 @@ from typing import Any
 
 from serving.errors import Cancelled, DeadlineExceeded, ServingError
 from serving.signature.spec import Tensors
-from serving.timeline import Timeline
+from serving.telemetry.timeline import Timeline
 
 BatchKey = tuple[bytes | tuple[int, ...], ...]
 

@@ -25,7 +25,7 @@ from serving.plan import Pending
 from serving.shadow import Comparison
 from serving.signature.spec import Tensors
 from serving.statistics import model_statistics
-from serving.timeline import Timeline, now_ns
+from serving.telemetry.timeline import Timeline, now_ns
 
 log = logging.getLogger(__name__)
 

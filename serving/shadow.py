@@ -23,7 +23,7 @@ from serving.model import Model
 from serving.plan import Pending
 from serving.routing import Dealer
 from serving.signature.spec import ModelSpec, Tensors, fill_in
-from serving.timeline import Timeline, now_ns
+from serving.telemetry.timeline import Timeline, now_ns
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from protos import grpc_service_pb2 as pb
-from serving.metrics import ModelMetrics
 from serving.ranking import Measured
+from serving.telemetry.counters import ModelMetrics
 
 
 def model_statistics(

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from protos import grpc_service_pb2 as pb
-from serving.timeline import now_ns
+from serving.telemetry.timeline import now_ns
 
 # Requests of one stream that are taken in before their answers are read: the rest stays with the client.
 WINDOW = 64

@@ -25,7 +25,7 @@ from serving.health import HealthService
 from serving.security import Certificates, Tokens
 from serving.service import InferenceService, answer_for
 from serving.streams import Streams
-from serving.timeline import now_ns
+from serving.telemetry.timeline import now_ns
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from serving.batcher import Batcher, Guard
 from serving.errors import ServingError
-from serving.metrics import ModelMetrics
 from serving.plan import BatchPolicy, Pending
 from serving.signature.spec import Tensors
-from serving.timeline import Timeline, now_ns
+from serving.telemetry.counters import ModelMetrics
+from serving.telemetry.timeline import Timeline, now_ns
 
 
 class GatedBackend:

@@ -10,7 +10,7 @@ import pytest
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded
 from serving.plan import BatchPolicy
 from serving.signature.spec import Tensors
-from serving.timeline import now_ns
+from serving.telemetry.timeline import now_ns
 from tests.gated import Answer, start
 
 

@@ -22,7 +22,7 @@ from serving.errors import (
 from serving.failover import Failover
 from serving.placement import Order
 from serving.ranking import Candidate
-from serving.timeline import now_ns
+from serving.telemetry.timeline import now_ns
 from tests.gated import Answer
 
 FIRST, SECOND, THIRD = (Candidate(name, "cpu", 1) for name in ("onnx_runtime", "torchscript", "saved_model"))

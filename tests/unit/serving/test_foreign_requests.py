@@ -16,7 +16,7 @@ from serving.codec import Limits
 from serving.errors import InvalidInput, ModelConfigError, RepositoryError
 from serving.plan import BatchPolicy, Pending, Take, plan
 from serving.signature.spec import ModelSpec, StatePair, TensorSpec
-from serving.timeline import Timeline
+from serving.telemetry.timeline import Timeline
 
 LIMITS = Limits(max_rows=4, max_steps=10)
 COMMON: dict[str, Any] = {

@@ -11,11 +11,11 @@ from serving import config, loader
 from serving.backends.fake import FakeBackend
 from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
 from serving.loader import Wanted
-from serving.metrics import ModelMetrics
 from serving.placement import Placement
 from serving.ranking import Candidate, Measured
 from serving.repository import Repository
 from serving.signature.spec import Tensors
+from serving.telemetry.counters import ModelMetrics
 from tests import fake_models, summing
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serving.plan import BatchPolicy, Pending, Take, Wait, plan
-from serving.timeline import Timeline
+from serving.telemetry.timeline import Timeline
 
 MS = 1_000_000
 

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from serving.collector import Collector
 from serving.entries import Entry
 from serving.manager import ModelManager
-from serving.metrics import Histogram, ModelMetrics
 from serving.ranking import Candidate, Measured
 from serving.statistics import model_statistics
-from serving.timeline import STAGES, Timeline
+from serving.telemetry.counters import Histogram, ModelMetrics
+from serving.telemetry.timeline import STAGES, Timeline
 
 
 @pytest.mark.parametrize(("value", "place"), [(0, 0), (9, 0), (10, 0), (11, 1), (20, 1), (21, 2)])

@@ -10,7 +10,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from serving.timeline import STAGES, Timeline
+from serving.telemetry.timeline import STAGES, Timeline
 
 # Upper bounds in nanoseconds: 50 us to 10 s, three to a decade and finer where an LSTM's answers fall.
 DURATION_BOUNDS_NS = tuple(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving import logs
+from serving.telemetry import logs
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Stamps, counts and the log."""
