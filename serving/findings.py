@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.backends.base import first_line
+from serving.backends.rows_first import from_file
 from serving.errors import RepositoryError
 from serving.golden import Sample
-from serving.layout import from_file
 from serving.signature.spec import DTYPES, ModelSpec, StatePair, Tensors, TensorSpec
 from serving.signature.stated import Stated
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from serving import backends, completion, config, findings, golden, placement, warmup
 from serving.backends.base import Backend, first_line
+from serving.backends.rows_first import laid_out
 from serving.batcher import Guard
 from serving.errors import (
     BackendUnavailable,
@@ -23,7 +24,6 @@ from serving.errors import (
     StartupError,
     VerificationFailed,
 )
-from serving.layout import laid_out
 from serving.machine.devices import CPU
 from serving.model import Model
 from serving.placement import Measure, Order, Placement, order

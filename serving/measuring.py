@@ -25,8 +25,8 @@ from typing import IO, Any
 
 from serving import backends, golden
 from serving.backends.base import Options
+from serving.backends.rows_first import laid_out
 from serving.errors import BackendUnavailable, ServingError
-from serving.layout import laid_out
 from serving.machine import devices
 from serving.machine.devices import CPU
 from serving.ranking import Candidate, Measured

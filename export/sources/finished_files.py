@@ -24,9 +24,9 @@ from export.sources import own_signature
 from export.sources.own_signature import told_rows
 from serving import backends, findings, golden
 from serving.backends.base import Backend, Options
+from serving.backends.rows_first import laid_out
 from serving.errors import StartupError, VerificationFailed
 from serving.findings import Hints
-from serving.layout import laid_out
 from serving.signature import spec as specification
 from serving.signature.spec import DTYPES, ModelSpec
 from serving.signature.stated import Stated

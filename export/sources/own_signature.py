@@ -20,9 +20,9 @@ from export.publish import Version, Written, check_name, check_version, place, s
 from export.sources import plain
 from serving import backends, findings, golden
 from serving.backends.base import Options, first_line
+from serving.backends.rows_first import from_file, laid_out, to_file
 from serving.errors import RepositoryError, VerificationFailed
 from serving.findings import Hints, Run
-from serving.layout import from_file, laid_out, to_file
 from serving.signature import spec as specification
 from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
 from serving.signature.stated import Stated

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from serving import findings
+from serving.backends.rows_first import LaidOutBackend
 from serving.errors import RepositoryError
 from serving.findings import Hints, Unclear, find, unproved
-from serving.layout import LaidOutBackend
 from serving.signature.spec import StatePair, Tensors
 
 Shapes = Mapping[str, tuple[int, ...]]

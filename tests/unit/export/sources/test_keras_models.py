@@ -14,7 +14,7 @@ from keras import layers
 from export.__main__ import main
 from serving import backends, golden
 from serving.backends.base import Options
-from serving.layout import laid_out
+from serving.backends.rows_first import laid_out
 from serving.signature.spec import ModelSpec
 
 # Of Keras itself, whenever it saves or reads a variable beside NumPy 2.

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from export.__main__ import main
 from serving import backends, golden
 from serving.backends.base import Options
-from serving.layout import laid_out
+from serving.backends.rows_first import laid_out
 from serving.signature.spec import ModelSpec
 from tests.unit.export import user_networks
 
