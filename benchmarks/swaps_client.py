@@ -28,9 +28,9 @@ import numpy.typing as npt
 from loadtest.calls import CODE_NAMES, OK, UnaryCalls
 from loadtest.endpoint import Endpoint
 from protos import grpc_service_pb2 as pb
-from serving import golden
 from serving.repository import VersionFolder
 from serving.signature.spec import ModelSpec, Tensors
+from serving.verification import golden
 
 TIMEOUT_SECONDS = 60.0
 UNSEEN_STEPS = 32  # random rows have up to so many steps

@@ -19,8 +19,8 @@ from export.trials import Trial
 from models.networks import Network
 from serving import backends
 from serving.backends.base import Backend, Options
-from serving.golden import Sample, check_agreement
 from serving.signature.spec import ModelSpec
+from serving.verification.golden import Sample, check_agreement
 
 NAMES = ("y", "hn", "cn")
 

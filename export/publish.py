@@ -24,9 +24,10 @@ from export.precision import FP32, rounded, store
 from models import networks, scoring
 from models.checkpoint import Checkpoint, weights_digest
 from models.networks import Network
-from serving import backends, golden
+from serving import backends
 from serving.signature import spec as specification
 from serving.signature.spec import ModelSpec
+from serving.verification import golden
 
 LABELS_FILE = "labels.txt"
 TOLERANCE = 1e-5

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from serving import backends, completion, config, findings, golden, placement, warmup
+from serving import backends, completion, config, placement, warmup
 from serving.backends.base import Backend, first_line
 from serving.backends.rows_first import laid_out
 from serving.batcher import Guard
@@ -31,6 +31,7 @@ from serving.ranking import Candidate, Measured, table
 from serving.repository import Repository, VersionFolder
 from serving.signature.spec import ModelSpec
 from serving.telemetry.counters import ModelMetrics
+from serving.verification import golden, inspection
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
     module, artifact = backends.module(candidate.backend), folder.artifact(candidate.backend)
     verified = folder.described
     written = config.stated(choices)
-    spec = folder.spec() if verified else findings.unproved(*(written or module.stated(artifact)))
+    spec = folder.spec() if verified else inspection.unproved(*(written or module.stated(artifact)))
     samples = folder.samples() if verified else []
     labels = bool(wanted.labels)
     # Before anything is loaded, if the version says what it is.
@@ -224,8 +225,8 @@ def _answers(backend: Backend, spec: ModelSpec, probe: golden.Sample | None, all
 def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None]) -> ModelSpec:
     """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
     try:
-        return findings.find(stated, backend.run, findings.Hints(rows=rows)).spec
-    except findings.Unclear as error:
+        return inspection.find(stated, backend.run, inspection.Hints(rows=rows)).spec
+    except inspection.Unclear as error:
         raise RepositoryError(
             f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"
         ) from error

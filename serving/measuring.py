@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from serving import backends, golden
+from serving import backends
 from serving.backends.base import Options
 from serving.backends.rows_first import laid_out
 from serving.errors import BackendUnavailable, ServingError
@@ -32,6 +32,7 @@ from serving.machine.devices import CPU
 from serving.ranking import Candidate, Measured
 from serving.repository import VersionFolder
 from serving.signature.spec import ModelSpec
+from serving.verification import golden
 
 ROWS = (1, 8, 32)
 SILENCE_SECONDS = 60.0

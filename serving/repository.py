@@ -13,10 +13,11 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving import backends, golden
+from serving import backends
 from serving.errors import RepositoryError
 from serving.signature.spec import FILE_NAME as SPEC_FILE
 from serving.signature.spec import ModelSpec
+from serving.verification import golden
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from serving import golden
 from serving.backends.base import Backend
 from serving.errors import Cancelled, ServingError
 from serving.model import Model
@@ -24,6 +23,7 @@ from serving.plan import Pending
 from serving.routing import Dealer
 from serving.signature.spec import ModelSpec, Tensors, fill_in
 from serving.telemetry.timeline import Timeline, now_ns
+from serving.verification import golden
 
 log = logging.getLogger(__name__)
 

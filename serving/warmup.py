@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import model_config_pb2 as pb
-from serving import golden
 from serving.backends.base import Backend
 from serving.errors import ModelConfigError
 from serving.machine import background
 from serving.signature import byte_strings
 from serving.signature.spec import ModelSpec, Tensors, TensorSpec, fill_in
+from serving.verification import golden
 
 RUNS = 2
 FOLDER = "warmup"  # beside the versions, as Triton has it

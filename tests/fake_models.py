@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from serving import golden
 from serving.backends import fake
 from serving.backends.base import Options
 from serving.signature.spec import LengthsSpec, ModelSpec, StatePair, TensorSpec
+from serving.verification import golden
 
 FEATURES = 3
 STATE = (-1, 1, 4)

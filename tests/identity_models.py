@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from serving import backends, golden
+from serving import backends
 from serving.signature.spec import ModelSpec, TensorSpec
+from serving.verification import golden
 
 SHAPE = (-1, -1)
 

@@ -1,7 +1,7 @@
 """Brings a finished file into a model repository: an ONNX file, a TorchScript file or a SavedModel that someone else made.
 
 The file is not changed. What it says of itself is read, what it does not say is given, and both are proved by running it
-(`serving.findings`). One fact that surprises: there is no trained model to compare with, so the golden samples are the file's
+(`serving.verification.inspection`). One fact that surprises: there is no trained model to compare with, so the golden samples are the file's
 own answers. They prove that it computes the same wherever it is served, not that it is right.
 """
 
@@ -22,14 +22,15 @@ from export.errors import ExportError
 from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
 from export.sources import own_signature
 from export.sources.own_signature import told_rows
-from serving import backends, findings, golden
+from serving import backends
 from serving.backends.base import Backend, Options
 from serving.backends.rows_first import laid_out
 from serving.errors import StartupError, VerificationFailed
-from serving.findings import Hints
 from serving.signature import spec as specification
 from serving.signature.spec import DTYPES, ModelSpec
 from serving.signature.stated import Stated
+from serving.verification import golden, inspection
+from serving.verification.inspection import Hints
 
 _BY_SUFFIX = {
     ".onnx": "onnx_runtime",
@@ -102,7 +103,7 @@ def publish_file(
     inputs: Mapping[str, Stated] | None = None,
     outputs: Mapping[str, Stated] | None = None,
     hints: Hints,
-    tolerance: float = findings.TOLERANCE,
+    tolerance: float = inspection.TOLERANCE,
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
@@ -135,7 +136,7 @@ def publish_file(
             shutil.copytree(file, artifact)
         else:
             shutil.copyfile(file, artifact)
-        unproved = findings.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact))
+        unproved = inspection.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact))
         backend = module.load(artifact, unproved, "cpu", Options())
         try:
             with warnings.catch_warnings(), contextlib.ExitStack() as careful:
@@ -182,7 +183,7 @@ def described(spec: ModelSpec) -> str:
     return "\n".join(lines)
 
 
-def _few(found: findings.Findings) -> list[golden.Sample]:
+def _few(found: inspection.Findings) -> list[golden.Sample]:
     """As many samples as may travel with the version, at least one."""
     kept: list[golden.Sample] = []
     elements = 0

@@ -24,9 +24,9 @@ from export.sources import own_signature, plain
 from export.sources.own_signature import Advice, Target
 from export.sources.plain_keras import recognise
 from models.checkpoint import Checkpoint
-from serving import findings
-from serving.findings import Hints
 from serving.signature.spec import DTYPES, ModelSpec, Tensors
+from serving.verification import inspection
+from serving.verification.inspection import Hints
 
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 
@@ -89,7 +89,7 @@ def publish_model(
     network = _Network(model)
     answers = own_signature.first_answers(network.run, network.stated, hints, "the file")
     names = own_signature.names_of_outputs(outputs, len(answers))
-    stated = findings.unproved(
+    stated = inspection.unproved(
         network.stated,
         {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
         _digest(model),

@@ -18,14 +18,15 @@ import numpy.typing as npt
 from export.errors import ExportError
 from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
 from export.sources import plain
-from serving import backends, findings, golden
+from serving import backends
 from serving.backends.base import Options, first_line
 from serving.backends.rows_first import from_file, laid_out, to_file
 from serving.errors import RepositoryError, VerificationFailed
-from serving.findings import Hints, Run
 from serving.signature import spec as specification
 from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
 from serving.signature.stated import Stated
+from serving.verification import golden, inspection
+from serving.verification.inspection import Hints, Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
@@ -48,7 +49,7 @@ class Target:
     repository: Path
     name: str
     version: int | None = None
-    tolerance: float = findings.TOLERANCE
+    tolerance: float = inspection.TOLERANCE
     described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:
@@ -89,7 +90,7 @@ def publish(
     return Version(path, tuple(written)), spec
 
 
-def find(stated: ModelSpec, run: Run, hints: Hints) -> findings.Findings:
+def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
     """`findings.find` of a network or a file that may fail as it likes. Raises what that raises, and `ExportError`."""
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
@@ -101,7 +102,7 @@ def find(stated: ModelSpec, run: Run, hints: Hints) -> findings.Findings:
             raise RuntimeError(_said(error)) from error
 
     try:
-        return findings.find(stated, told, hints)
+        return inspection.find(stated, told, hints)
     except RuntimeError as error:
         raise ExportError(
             f"it runs on some rows and fails when only the values of one have changed: {error}; let it take "
@@ -148,7 +149,7 @@ def first_answers(
             f"the network does not run on what {where} says ({declared}, tried with {_sizes(sent)}): {first_line(error)}; let "
             "it take any size along a free axis (x.shape[0], not a number), or state the one that it takes: --shape NAME:SIZES"
         ) from error
-    if any(golden.disagreement(a, b) > findings.TOLERANCE for a, b in zip(again, answers, strict=True)):
+    if any(golden.disagreement(a, b) > inspection.TOLERANCE for a, b in zip(again, answers, strict=True)):
         raise ExportError(
             "the network answers the same inputs differently the second time: it draws something at random (dropout or noise "
             "while it answers) or keeps something from call to call; take the chance out, and let a state be an input and "

@@ -18,7 +18,7 @@ from export.sources import plain
 from models.checkpoint import DIRECTIONS, Checkpoint, CheckpointError, no_scaling
 from models.config import LSTMConfig
 from models.keras_lstm import KerasLSTM
-from serving import golden
+from serving.verification import golden
 
 _HARMLESS = (
     keras.layers.InputLayer,

@@ -20,8 +20,8 @@ from export.sources import plain
 from models.checkpoint import DIRECTIONS, Checkpoint, no_scaling
 from models.config import LSTMConfig
 from models.torch_lstm import TorchLSTM
-from serving import golden
 from serving.signature.stated import Stated
+from serving.verification import golden
 
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 

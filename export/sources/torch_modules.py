@@ -25,9 +25,9 @@ from export.sources.own_signature import Advice, Target
 from export.sources.plain_torch import recognise
 from export.sources.torch_files import WRITERS, Eager
 from models.checkpoint import Checkpoint
-from serving import findings
-from serving.findings import Hints
 from serving.signature.stated import Stated
+from serving.verification import inspection
+from serving.verification.inspection import Hints
 
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 
@@ -104,7 +104,7 @@ def publish_module(
             f"none: {checkpoint}; it can be had as {' or '.join(WRITERS)}"
         )
     names = own_signature.names_of_outputs(outputs, len(answers))
-    stated = findings.unproved(
+    stated = inspection.unproved(
         inputs,
         {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
         _digest(module),

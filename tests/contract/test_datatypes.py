@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from serving import backends, golden
+from serving import backends
 from serving.backends.base import Options
 from serving.errors import RepositoryError
 from serving.signature.spec import BF16, DTYPES, ModelSpec, TensorSpec
+from serving.verification import golden
 from tests import identity_models
 
 SHAPE = (3, 2)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving import backends, golden
+from serving import backends
 from serving.measuring import ROWS, measure
 from serving.ranking import candidates, ranked
 from serving.repository import VersionFolder
+from serving.verification import golden
 from tests import oracle
 from tests.contract import artefacts
 

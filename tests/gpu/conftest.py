@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from models.config import LSTMConfig
-from serving import backends, golden
+from serving import backends
 from serving.errors import BackendUnavailable
+from serving.verification import golden
 from tests import oracle
 from tests.contract import artefacts
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from models.config import LSTMConfig
-from serving import backends, golden
+from serving import backends
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable
-from serving.golden import TF32_TOLERANCE
+from serving.verification import golden
+from serving.verification.golden import TF32_TOLERANCE
 from tests import oracle
 from tests.contract import artefacts
 from tests.gpu.conftest import DEVICE, write_version

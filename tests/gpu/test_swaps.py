@@ -12,9 +12,10 @@ import pytest
 
 from models.config import LSTMConfig
 from protos import grpc_service_pb2 as pb
-from serving import backends, golden
+from serving import backends
 from serving.errors import BackendUnavailable
 from serving.launch import LaunchedServer
+from serving.verification import golden
 from tests import oracle
 from tests.closed_loop import Ask, ClosedLoop
 from tests.contract import artefacts

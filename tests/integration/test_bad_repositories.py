@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving import golden
 from serving.launch import LaunchedServer
+from serving.verification import golden
 from tests import fake_models
 from tests.integration.test_server_life import FAKE
 from tests.wire import RawClient

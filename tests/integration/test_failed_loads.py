@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving import golden
 from serving.launch import LaunchedServer
+from serving.verification import golden
 from tests import fake_models
 from tests.closed_loop import ClosedLoop
 from tests.integration.test_repository_control import EVERYTHING

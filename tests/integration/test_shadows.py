@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving import golden
 from serving.backends import onnx_runtime
 from serving.backends.base import Options
 from serving.launch import LaunchedServer
+from serving.verification import golden
 from tests import fake_models, summing
 from tests.closed_loop import ClosedLoop
 from tests.fake_models import FEATURES

@@ -11,8 +11,9 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos import grpc_service_pb2 as pb
-from serving import backends, golden
+from serving import backends
 from serving.launch import LaunchedServer
+from serving.verification import golden
 from tests import fake_models, oracle, summing
 from tests.closed_loop import Ask, ClosedLoop
 from tests.contract import artefacts

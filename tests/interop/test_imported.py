@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pytest
 
 from protos import grpc_service_pb2 as pb
-from serving import backends, golden
+from serving import backends
 from serving.launch import LaunchedServer
 from serving.signature.spec import DTYPES, ModelSpec
+from serving.verification import golden
 from tests.interop.conftest import ROOT
 from tests.wire import RawClient
 

@@ -11,8 +11,9 @@ import trustme
 
 from models import networks
 from models.checkpoint import Checkpoint
-from serving import backends, golden
+from serving import backends
 from serving.launch import LaunchedServer
+from serving.verification import golden
 from tests.interop.conftest import MODELS, ROOT, Trained
 
 TOLERANCE = 1e-4

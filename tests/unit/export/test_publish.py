@@ -18,10 +18,11 @@ from models import networks
 from models.checkpoint import Checkpoint, Weights, weights_digest
 from models.config import LSTMConfig
 from models.examples import Examples
-from serving import backends, golden
+from serving import backends
 from serving.backends.base import Options
 from serving.errors import VerificationFailed
 from serving.signature.spec import ModelSpec
+from serving.verification import golden
 from tests.unit.export.conftest import LABELS
 
 

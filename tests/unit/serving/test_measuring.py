@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving import golden, measuring
+from serving import measuring
 from serving.backends.fake import FakeBackend
 from serving.errors import BackendUnavailable
 from serving.measuring import measure
 from serving.ranking import Candidate
 from serving.repository import VersionFolder
 from serving.signature.spec import Tensors
+from serving.verification import golden
 from tests import fake_models
 
 FAKE = Candidate("fake", "cpu", 1)

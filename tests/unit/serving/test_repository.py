@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving import golden
 from serving.errors import RepositoryError, VerificationFailed
 from serving.repository import MAX_TEXT_BYTES, Repository
 from serving.signature.spec import ModelSpec
+from serving.verification import golden
 from tests import fake_models
 
 

@@ -12,9 +12,10 @@ import pytest
 from google.protobuf import text_format
 
 from protos import model_config_pb2 as pb
-from serving import golden, warmup
+from serving import warmup
 from serving.errors import ModelConfigError
 from serving.signature.spec import ModelSpec, Tensors, TensorSpec
+from serving.verification import golden
 from tests import fake_models
 
 SPEC = fake_models.spec()

@@ -12,10 +12,11 @@ import pytest
 from keras import layers
 
 from export.__main__ import main
-from serving import backends, golden
+from serving import backends
 from serving.backends.base import Options
 from serving.backends.rows_first import laid_out
 from serving.signature.spec import ModelSpec
+from serving.verification import golden
 
 # Of Keras itself, whenever it saves or reads a variable beside NumPy 2.
 pytestmark = pytest.mark.filterwarnings(

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from export.__main__ import main
-from serving import backends, golden
+from serving import backends
 from serving.backends.base import Options
 from serving.backends.rows_first import laid_out
 from serving.signature.spec import ModelSpec
+from serving.verification import golden
 from tests.unit.export import user_networks
 
 NETWORKS = "tests.unit.export.user_networks"

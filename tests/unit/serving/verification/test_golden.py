@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving import golden
 from serving.errors import VerificationFailed
 from serving.signature.spec import BF16
+from serving.verification import golden
 from tests import fake_models
 
 

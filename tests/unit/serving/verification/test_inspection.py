@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from serving import findings
 from serving.backends.rows_first import LaidOutBackend
 from serving.errors import RepositoryError
-from serving.findings import Hints, Unclear, find, unproved
 from serving.signature.spec import StatePair, Tensors
+from serving.verification import inspection
+from serving.verification.inspection import Hints, Unclear, find, unproved
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def stated(inputs: Shapes, outputs: Shapes, datatypes: Mapping[str, str] | None = None) -> findings.ModelSpec:
+def stated(inputs: Shapes, outputs: Shapes, datatypes: Mapping[str, str] | None = None) -> inspection.ModelSpec:
     kinds = datatypes or {}
     return unproved(*({n: (kinds.get(n, "FP32"), s) for n, s in side.items()} for side in (inputs, outputs)))
 
 
-def running_sum(steps: int) -> findings.Run:
+def running_sum(steps: int) -> inspection.Run:
     """A recurrent function along the axis of the steps of `x`, from the state `h` `[1, rows, 4]` if there is one."""
 
     def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
@@ -36,7 +36,7 @@ def running_sum(steps: int) -> findings.Run:
     return run
 
 
-def found(spec: findings.ModelSpec, run: findings.Run, **said: object) -> findings.Findings:
+def found(spec: inspection.ModelSpec, run: inspection.Run, **said: object) -> inspection.Findings:
     return find(spec, run, Hints(**said))  # type: ignore[arg-type]
 
 
@@ -213,7 +213,7 @@ def test_an_output_without_rows_belongs_to_nobody() -> None:
     assert result.spec.shown_shape(result.spec.outputs[1]) == (1,)
 
 
-def only(size: int) -> findings.Run:
+def only(size: int) -> inspection.Run:
     def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         if inputs["x"].shape[1] != size:
             raise ValueError(f"I take {size}\nand this is my stack")

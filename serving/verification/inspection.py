@@ -21,9 +21,9 @@ import numpy.typing as npt
 from serving.backends.base import first_line
 from serving.backends.rows_first import from_file
 from serving.errors import RepositoryError
-from serving.golden import Sample
 from serving.signature.spec import DTYPES, ModelSpec, StatePair, Tensors, TensorSpec
 from serving.signature.stated import Stated
+from serving.verification.golden import Sample
 
 Shape = tuple[int, ...]
 Run = Callable[[Tensors, Sequence[str]], Tensors]  # in the file's own layout
