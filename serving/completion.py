@@ -10,10 +10,10 @@ import dataclasses
 
 from protos import model_config_pb2 as pb
 from serving import backends
+from serving.batching.plan import BatchPolicy
 from serving.config import Choices
 from serving.errors import ModelConfigError
 from serving.machine.devices import CPU
-from serving.plan import BatchPolicy
 from serving.repository import LABELS_FILE
 from serving.signature.spec import ModelSpec, TensorSpec
 

@@ -17,9 +17,9 @@ from google.protobuf.message import Message
 
 from protos import model_config_pb2 as pb
 from serving import backends, routing
+from serving.batching.plan import BatchPolicy
 from serving.errors import BackendUnavailable, ModelConfigError
 from serving.machine.devices import CPU, cuda_index
-from serving.plan import BatchPolicy
 from serving.routing import Routes
 from serving.signature.stated import Stated
 

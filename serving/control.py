@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from serving import config, loader, overrides, polling
+from serving.batching.model import Model
 from serving.config import Choices
 from serving.entries import Entry, Known, in_order
 from serving.errors import (
@@ -27,7 +28,6 @@ from serving.errors import (
 from serving.loader import Wanted
 from serving.machine import background
 from serving.manager import ModelManager
-from serving.model import Model
 from serving.placement import Measurements, Placement
 from serving.repository import Repository, VersionFolder
 from serving.routing import Routes

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+from serving.batching.model import Model
 from serving.errors import InvalidRequest
 from serving.failover import Failover
-from serving.model import Model
 from serving.overrides import Override
 from serving.routing import CANARY, STABLE, Dealer, Routes
 from serving.shadow import Shadow, ShadowCounts

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from serving import loader
+from serving.batching.model import Lease, Model
+from serving.batching.plan import Pending
 from serving.errors import ComputeFailed, NotReady, ServingError, StartupError
 from serving.machine import background
-from serving.model import Lease, Model
-from serving.plan import Pending
 from serving.ranking import Candidate
 from serving.telemetry.timeline import now_ns
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from serving import backends, completion, config, placement, warmup
 from serving.backends.base import Backend, first_line
 from serving.backends.rows_first import laid_out
-from serving.batcher import Guard
+from serving.batching.model import Model
+from serving.batching.worker import Guard
 from serving.errors import (
     BackendUnavailable,
     MissingFormat,
@@ -25,7 +26,6 @@ from serving.errors import (
     VerificationFailed,
 )
 from serving.machine.devices import CPU
-from serving.model import Model
 from serving.placement import Measure, Order, Placement, order
 from serving.ranking import Candidate, Measured, table
 from serving.repository import Repository, VersionFolder

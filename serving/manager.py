@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from serving import failover
+from serving.batching.model import Lease, Model
+from serving.batching.plan import Pending
 from serving.entries import Entry, Known, because, can_answer, in_order, parse_version
 from serving.errors import (
     BackendUnavailable,
@@ -32,8 +34,6 @@ from serving.errors import (
     VerificationFailed,
 )
 from serving.machine import memory
-from serving.model import Lease, Model
-from serving.plan import Pending
 from serving.routing import Routes
 from serving.shadow import Shadow, fits
 

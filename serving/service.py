@@ -16,12 +16,12 @@ import grpc
 
 from protos import grpc_service_pb2 as pb
 from serving import codec, errors, overrides
+from serving.batching.model import Lease
+from serving.batching.plan import Pending
 from serving.codec import Limits
 from serving.control import RepositoryControl
 from serving.errors import InvalidRequest, NotImplementedHere, NotReady, ServingError
 from serving.manager import ModelManager
-from serving.model import Lease
-from serving.plan import Pending
 from serving.shadow import Comparison
 from serving.signature.spec import Tensors
 from serving.statistics import model_statistics

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from serving.backends.base import Backend
+from serving.batching.model import Model
+from serving.batching.plan import Pending
 from serving.errors import Cancelled, ServingError
-from serving.model import Model
-from serving.plan import Pending
 from serving.routing import Dealer
 from serving.signature.spec import ModelSpec, Tensors, fill_in
 from serving.telemetry.timeline import Timeline, now_ns

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from serving.batcher import Batcher, Guard
+from serving.batching.plan import BatchPolicy, Pending
+from serving.batching.worker import Batcher, Guard
 from serving.errors import ServingError
-from serving.plan import BatchPolicy, Pending
 from serving.signature.spec import Tensors
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import Timeline, now_ns

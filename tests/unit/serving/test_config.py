@@ -10,8 +10,8 @@ from google.protobuf import text_format
 
 from protos import model_config_pb2 as pb
 from serving import completion, config
+from serving.batching.plan import BatchPolicy
 from serving.errors import ModelConfigError
-from serving.plan import BatchPolicy
 from tests.fake_models import spec
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from serving import loader
+from serving.batching.model import Model
 from serving.control import RepositoryControl
 from serving.entries import Known
 from serving.errors import NotReady
 from serving.loader import Wanted
 from serving.manager import ModelManager
-from serving.model import Model
 from serving.placement import Placement
 from serving.repository import Repository
 from tests import fake_models

@@ -12,9 +12,9 @@ from google.protobuf import text_format
 
 from protos import grpc_service_pb2 as pb
 from serving import codec, completion, config
+from serving.batching.plan import BatchPolicy, Pending, Take, plan
 from serving.codec import Limits
 from serving.errors import InvalidInput, ModelConfigError, RepositoryError
-from serving.plan import BatchPolicy, Pending, Take, plan
 from serving.signature.spec import ModelSpec, StatePair, TensorSpec
 from serving.telemetry.timeline import Timeline
 

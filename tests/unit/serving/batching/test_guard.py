@@ -6,9 +6,9 @@ import queue
 
 import pytest
 
-from serving.batcher import Guard
+from serving.batching.plan import BatchPolicy, Pending
+from serving.batching.worker import Guard
 from serving.errors import Cancelled, ComputeFailed, Overloaded
-from serving.plan import BatchPolicy, Pending
 from tests.gated import Answer, start
 
 

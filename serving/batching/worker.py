@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from serving.backends.base import Backend
+from serving.batching.plan import BatchPolicy, Pending, Take, plan
 from serving.errors import ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
-from serving.plan import BatchPolicy, Pending, Take, plan
 from serving.signature.spec import Tensors
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import now_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serving.plan import BatchPolicy, Pending, Take, Wait, plan
+from serving.batching.plan import BatchPolicy, Pending, Take, Wait, plan
 from serving.telemetry.timeline import Timeline
 
 MS = 1_000_000

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from protos import model_config_pb2 as pb
 from serving import backends
 from serving.backends.base import Backend
-from serving.batcher import Batcher, Guard
+from serving.batching.plan import BatchPolicy, Pending
+from serving.batching.worker import Batcher, Guard
 from serving.placement import Order
-from serving.plan import BatchPolicy, Pending
 from serving.ranking import Candidate
 from serving.signature.spec import ModelSpec
 from serving.telemetry.counters import ModelMetrics

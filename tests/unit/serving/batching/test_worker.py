@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
+from serving.batching.plan import BatchPolicy
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded
-from serving.plan import BatchPolicy
 from serving.signature.spec import Tensors
 from serving.telemetry.timeline import now_ns
 from tests.gated import Answer, start
@@ -229,7 +229,7 @@ def test_a_worker_that_ends_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatc
     def broken(*_: object) -> None:
         raise ArithmeticError("a fault of the server")
 
-    monkeypatch.setattr("serving.batcher.plan", broken)
+    monkeypatch.setattr("serving.batching.worker.plan", broken)
     batcher, backend, _ = start()
     answer = Answer(1)
     batcher.submit(answer.pending)

@@ -1,0 +1,1 @@
+"""What a live version does: its queue, the plan, the workers."""
