@@ -20,7 +20,7 @@ from serving import backends
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable
 from serving.machine import background
-from serving.repository import VersionFolder
+from serving.repository.folders import VersionFolder
 
 LOADS = 20
 WANTED_SECONDS = 0.0002

@@ -25,7 +25,7 @@ from admin.server import Server
 from protos.model_config_pb2 import ModelConfig
 from serving import backends
 from serving.launch import LaunchedServer
-from serving.repository import VersionFolder
+from serving.repository.folders import VersionFolder
 
 MODEL, OTHER = "vowels_torch", "weather_torch"
 CLIENTS = 16

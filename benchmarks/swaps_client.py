@@ -28,7 +28,7 @@ import numpy.typing as npt
 from loadtest.calls import CODE_NAMES, OK, UnaryCalls
 from loadtest.endpoint import Endpoint
 from protos import grpc_service_pb2 as pb
-from serving.repository import VersionFolder
+from serving.repository.folders import VersionFolder
 from serving.signature.spec import ModelSpec, Tensors
 from serving.verification import golden
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from serving import backends
-from serving.control import EVERY_MODEL, MODES
 from serving.errors import StartupError
-from serving.placement import AUTO, FALLBACKS
+from serving.lifecycle.control import EVERY_MODEL, MODES
+from serving.loading.order import AUTO, FALLBACKS
 from serving.telemetry import logs
 
 ENVIRONMENT_PREFIX = "LSTM_SERVE_"

@@ -27,17 +27,19 @@ from prometheus_client import (
     start_http_server,
 )
 
-from serving import backends, config, placement, ranking
-from serving.collector import Collector
-from serving.control import RepositoryControl
+from serving import backends
+from serving.edge.grpc_server import Transport
+from serving.edge.health import HealthService
+from serving.edge.prometheus import Collector
+from serving.edge.tls import Certificates, Tokens
 from serving.errors import RepositoryError, StartupError
-from serving.health import HealthService
-from serving.manager import ModelManager
-from serving.placement import AUTO, Placement, first_available
-from serving.repository import Repository
-from serving.security import Certificates, Tokens
-from serving.service import InferenceService
-from serving.transport import Transport
+from serving.lifecycle.control import RepositoryControl
+from serving.lifecycle.manager import ModelManager
+from serving.loading import order, ranking
+from serving.loading.order import AUTO, Placement, first_available
+from serving.protocol.service import InferenceService
+from serving.repository import model_config
+from serving.repository.folders import Repository
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +104,7 @@ def _may_fall_back_at_load(repository: Repository, fallback: str) -> bool:
     with contextlib.suppress(OSError):
         for name in repository.models():
             with contextlib.suppress(RepositoryError):  # told when the model is loaded
-                if config.parse(repository.config_text(name), name).fallback:
+                if model_config.parse(repository.config_text(name), name).fallback:
                     return True
     return False
 
@@ -244,7 +246,7 @@ def explain(settings: Settings, name: str) -> str:
         raise StartupError(
             f"there is no model '{name}' in {repository.path}; there are {', '.join(repository.models())}"
         )
-    choices = config.parse(repository.config_text(name), name)
+    choices = model_config.parse(repository.config_text(name), name)
     folders = {folder.number: folder for folder in repository.versions(name)}
     told = []
     for number in choices.versions(list(folders)):
@@ -252,7 +254,7 @@ def explain(settings: Settings, name: str) -> str:
             raise StartupError(
                 f"{folders[number].path} has no golden samples: nothing proves that its files compute the same"
             )
-        measured = placement.measured(choices, settings.placement, folders[number])
+        measured = order.measured(choices, settings.placement, folders[number])
         chosen = next((one.candidate for one in measured if not one.failed), None)
         if chosen is None:
             raise StartupError(f"nothing here can serve {name} version {number}\n{ranking.table(measured, None)}")

@@ -1,8 +1,8 @@
 """Brings a finished file into a model repository: an ONNX file, a TorchScript file or a SavedModel that someone else made.
 
 The file is not changed. What it says of itself is read, what it does not say is given, and both are proved by running it
-(`serving.verification.inspection`). One fact that surprises: there is no trained model to compare with, so the golden samples are the file's
-own answers. They prove that it computes the same wherever it is served, not that it is right.
+(`serving.verification.inspection`). There is no trained model to compare with, so the golden samples are the file's own
+answers. They prove that it computes the same wherever it is served, not that it is right.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from serving import backends
 from serving.backends.base import Backend
 from serving.batching.plan import BatchPolicy, Pending
 from serving.batching.worker import Batcher, Guard
-from serving.placement import Order
-from serving.ranking import Candidate
+from serving.loading.order import Order
+from serving.loading.ranking import Candidate
 from serving.signature.spec import ModelSpec
 from serving.telemetry.counters import ModelMetrics
 
 if TYPE_CHECKING:
-    from serving.shadow import Shadow
+    from serving.lifecycle.shadow import Shadow
 
 
 class Model:

@@ -1,7 +1,7 @@
 """Counting, in plain integers, once a batch and under one lock.
 
 An `observe` of `prometheus_client` costs 1.4 us and a request needs six of them, so its registry is told only when somebody
-scrapes (`serving/collector.py`). ModelStatistics reads the very same integers, so the two cannot disagree.
+scrapes (`serving/edge/prometheus.py`). ModelStatistics reads the very same integers, so the two cannot disagree.
 """
 
 from __future__ import annotations

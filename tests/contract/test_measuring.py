@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from serving import backends
-from serving.measuring import ROWS, measure
-from serving.ranking import candidates, ranked
-from serving.repository import VersionFolder
+from serving.loading.measuring import ROWS, measure
+from serving.loading.ranking import candidates, ranked
+from serving.repository.folders import VersionFolder
 from serving.verification import golden
 from tests import oracle
 from tests.contract import artefacts

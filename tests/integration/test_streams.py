@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from protos import grpc_service_pb2 as pb
+from serving.edge.streams import WINDOW
 from serving.launch import LaunchedServer
-from serving.streams import WINDOW
 from tests import fake_models
 from tests.integration.test_server_life import FAKE, metric, until
 from tests.wire import RawClient, request

@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.collector import Collector
-from serving.entries import Entry
-from serving.manager import ModelManager
-from serving.ranking import Candidate, Measured
-from serving.statistics import model_statistics
+from serving.edge.prometheus import Collector
+from serving.lifecycle.manager import ModelManager
+from serving.lifecycle.versions import Entry
+from serving.loading.ranking import Candidate, Measured
+from serving.protocol.statistics import model_statistics
 from serving.telemetry.counters import Histogram, ModelMetrics
 from serving.telemetry.timeline import STAGES, Timeline
 

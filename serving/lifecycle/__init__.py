@@ -1,0 +1,1 @@
+"""Which versions live: control, leases, failover, shadows."""

@@ -1,0 +1,229 @@
+"""A copy of some requests goes to another version or backend; its answers are compared and thrown away.
+
+Nobody waits for a shadow: it has a model, a queue and a worker of its own, drops what it has no room for, and computes when
+nobody waits for the model that it follows (or when a little while has passed, so that it is never starved). One fact that
+surprises: answers are compared on a third thread, because the worker that finishes last would otherwise keep its own
+clients waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from serving.backends.base import Backend
+from serving.batching.model import Model
+from serving.batching.plan import Pending
+from serving.errors import Cancelled, ServingError
+from serving.repository.routes import Dealer
+from serving.signature.spec import ModelSpec, Tensors, fill_in
+from serving.telemetry.timeline import Timeline, now_ns
+from serving.verification import golden
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 64
+PATIENCE_SECONDS = 0.05
+STEP_SECONDS = 0.001
+
+OUTCOMES = ("compared", "failed", "dropped")
+
+
+class ShadowCounts:
+    """What became of the copies, and how far apart the answers were."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.requests = dict.fromkeys(OUTCOMES, 0)
+        self.largest_difference = 0.0
+        self.classes = {True: 0, False: 0}  # rows whose best class is the same, and those whose is not
+
+    def ended(self, outcome: str) -> None:
+        """A copy has ended; `outcome` is one of `OUTCOMES`."""
+        with self.lock:
+            self.requests[outcome] += 1
+
+    def compared(self, difference: float, agreeing: Sequence[bool]) -> None:
+        """Two answers were this far apart, and on these rows of the same class."""
+        with self.lock:
+            self.requests["compared"] += 1
+            self.largest_difference = max(self.largest_difference, difference)
+            for same in agreeing:
+                self.classes[same] += 1
+
+
+class Yielding:
+    """A backend that lets others go first: it computes when `busy` is false, or when it has waited long enough."""
+
+    def __init__(self, backend: Backend, busy: Callable[[], bool]) -> None:
+        self._backend = backend
+        self._busy = busy
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self._busy() and time.monotonic() < until:
+            time.sleep(STEP_SECONDS)
+        return self._backend.run(inputs, outputs)
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+class Shadow:
+    """A model that answers copies of `share` of the requests; `target` is what it is called in metrics.
+
+    `counts` are by the version that was asked, one for each that it follows.
+    """
+
+    def __init__(self, model: Model, share: float, target: str, counts: Mapping[str, ShadowCounts]) -> None:
+        self.model = model
+        self.target = target
+        self.counts = counts
+        self._deal = Dealer(share)
+        self._lock = threading.Lock()  # guards the next one
+        self._waiting: set[Pending] = set()
+        self._finished: queue.SimpleQueue[Comparison | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._compare, name=f"shadow of {model.name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, version: str, inputs: Tensors, rows: int, outputs: Sequence[str], kind: bytes) -> Comparison | None:
+        """Queues a copy of a request to `version`, if it belongs to the share and there is room.
+
+        Called from any thread, never blocks.
+        """
+        if not self._deal():
+            return None
+        counts = self.counts[version]
+        if self.model.load >= MOST_WAITING:
+            counts.ended("dropped")
+            return None
+        taken = as_taken_by(self.model.spec, inputs, rows)
+        if taken is None:
+            counts.ended("dropped")
+            return None
+        comparison = Comparison(self._finished.put, counts)
+        timeline = Timeline(now_ns())
+        timeline.decoded = timeline.received
+
+        def encode(answer: Tensors) -> None:
+            timeline.encoded = now_ns()
+            comparison.shadow_answered(answer)
+
+        def finish(error: ServingError | None) -> None:
+            with self._lock:
+                self._waiting.discard(pending)
+            if error is not None:
+                counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
+                comparison.give_up()
+
+        pending = Pending(taken, rows, outputs, timeline, encode, finish, None, kind)
+        self.model.metrics.entered()
+        with self._lock:
+            self._waiting.add(pending)
+        try:
+            self.model.submit(pending)
+        except ServingError as error:
+            finish(Cancelled(str(error)))
+            return None
+        return comparison
+
+    def close(self, timeout_seconds: float | None = None) -> bool:
+        """Ends the shadow; what it still has to do is dropped. False when what it does now took longer than the time given."""
+        with self._lock:
+            waiting = list(self._waiting)
+        for pending in waiting:
+            self.model.cancel(pending)
+        ended = self.model.close(timeout_seconds)
+        self._finished.put(None)
+        self._thread.join()
+        return ended
+
+    def _compare(self) -> None:
+        while (comparison := self._finished.get()) is not None:
+            try:
+                difference, agreeing = compare(comparison.answer, comparison.copy, self.model.spec)
+            except Exception:
+                log.exception("the answers of a shadow cannot be compared")
+                comparison.counts.ended("failed")
+                continue
+            comparison.counts.compared(difference, agreeing)
+
+
+class Comparison:
+    """One request and its copy; whichever answer comes second hands both on."""
+
+    def __init__(self, done: Callable[[Comparison], None], counts: ShadowCounts) -> None:
+        self.counts = counts
+        self.answer: Tensors = {}
+        self.copy: Tensors = {}
+        self._done = done
+        self._missing = 2
+        self._lock = threading.Lock()
+
+    def answered(self, outputs: Tensors) -> None:
+        """What the client gets."""
+        self.answer = outputs
+        self._one_less()
+
+    def shadow_answered(self, outputs: Tensors) -> None:
+        """What the shadow says."""
+        self.copy = outputs
+        self._one_less()
+
+    def give_up(self) -> None:
+        """One of the two has no answer, so there is nothing to compare."""
+        with self._lock:
+            self._missing = -1
+
+    def _one_less(self) -> None:
+        with self._lock:
+            self._missing -= 1
+            done = self._missing == 0
+        if done:
+            self._done(self)
+
+
+def compare(answer: Tensors, copy: Tensors, spec: ModelSpec) -> tuple[float, list[bool]]:
+    """The largest `|copy - answer| / max(1, |answer|)` over all outputs, and for each row whether the best class is the same."""
+    state = {pair.output for pair in spec.state}
+    alike = [name for name in answer if name not in state or copy[name].shape == answer[name].shape]
+    difference = max((golden.disagreement(copy[name], answer[name]) for name in alike), default=0.0)
+    classes = answer.get(spec.labels_of)
+    if classes is None or classes.ndim != 2:
+        return difference, []
+    same = np.argmax(classes, axis=1) == np.argmax(copy[spec.labels_of], axis=1)
+    return difference, [bool(row) for row in same]
+
+
+def fits(shadow: ModelSpec, model: ModelSpec) -> str:
+    """Why requests to `model` cannot be copied to `shadow`; empty if they can. Recurrent state may have another size."""
+    sides = {
+        "input": (shadow.advertised_inputs, model.advertised_inputs),
+        "output": (shadow.advertised_outputs, model.advertised_outputs),
+    }
+    for side, (theirs, ours) in sides.items():
+        told = [
+            {each.name: f"{each.name} {each.datatype} {list(each.shape)}" for each in some} for some in (theirs, ours)
+        ]
+        if told[0] != told[1]:
+            shown = [", ".join(some.values()) for some in told]
+            return f"it has the {side}s {shown[0]}, and the model that it is to follow has {shown[1]}"
+    return ""
+
+
+def as_taken_by(shadow: ModelSpec, inputs: Tensors, rows: int) -> Tensors | None:
+    """The inputs with a fresh state of the shadow's own size; None for a request that carries state of another size."""
+    sizes = {tensor.name: tensor.shape[1:] for tensor in shadow.inputs}
+    state = [pair.input for pair in shadow.state if not shadow.state_advertised]
+    if all(name in inputs and inputs[name].shape[1:] == sizes[name] for name in state):
+        return inputs
+    if any(inputs[name].any() for name in state if name in inputs):
+        return None
+    taken = {name: array for name, array in inputs.items() if name in sizes and name not in state}
+    fill_in(taken, shadow, rows)
+    return {tensor.name: taken[tensor.name] for tensor in shadow.inputs}

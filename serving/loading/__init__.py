@@ -1,0 +1,1 @@
+"""How one version becomes live: chosen, loaded, proved, measured, warmed up."""

@@ -1,0 +1,234 @@
+"""How fast each way to serve a version is: measured on this machine, with the version's golden samples, not guessed.
+
+Every backend is measured in a process of its own (`python -m serving.loading.measuring`), so that a server which ends up with
+ONNX Runtime never pays for having tried TensorFlow, and a runtime that crashes takes nothing else with it. What does not
+agree with the trained model gets no figures. One fact that surprises: these processes run at a low priority, and where
+every CPU is busy that makes several threads look worse by orders of magnitude, since every call waits for the thread that
+runs last. They would be in the way there, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import selectors
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from serving import backends
+from serving.backends.base import Options
+from serving.backends.rows_first import laid_out
+from serving.errors import BackendUnavailable, ServingError
+from serving.loading.ranking import Candidate, Measured
+from serving.machine import devices
+from serving.machine.devices import CPU
+from serving.repository.folders import VersionFolder
+from serving.signature.spec import ModelSpec
+from serving.verification import golden
+
+ROWS = (1, 8, 32)
+SILENCE_SECONDS = 60.0
+# Three formats on two CPUs that others keep busy: 3 minutes and two formats given up at 19, 50 s and all measured at 10.
+NICE = 10  # at 19 a busy machine starves it until it looks dead
+WARM_CALLS = 2  # TorchScript looks on during the first call and compiles in the second
+# With 30 calls, over in 2 ms, two threads came out as fast as one or half as fast again, by chance; with 300 they do not.
+LEAST_CALLS, MOST_CALLS, CELL_SECONDS = 5, 300, 0.15
+_LAST_WORDS_BYTES = 4096
+
+
+def cpus_here(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """How many CPUs this process may keep busy: those it is bound to, or fewer if its container has a quota of time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        return max(1, min(bound, int(allowed) // int(period)))
+    except (OSError, ValueError):  # no quota
+        return bound
+
+
+def measure(
+    folder: VersionFolder,
+    candidates: Sequence[Candidate],
+    *,
+    rows: Sequence[int] = ROWS,
+    allow_tf32: bool = False,
+    silence_seconds: float = SILENCE_SECONDS,
+) -> list[Measured]:
+    """Measures calls of so many `rows` with each candidate, in their order; one that cannot serve has its sentence instead.
+
+    Takes seconds, most of them to import the runtimes, and minutes where every CPU is busy. A process that says nothing for
+    `silence_seconds` is ended, so there all candidates may have failed. A model without an axis of rows is measured with one
+    row, a model with a fixed number of rows with that one. Raises `ValueError` for a version without spec.json and
+    golden.npz: nothing proves that its files compute the same.
+    """
+    if not folder.described:
+        raise ValueError(f"{folder.path} holds no spec.json and no golden.npz: nothing proves that its files are alike")
+    results: dict[Candidate, Measured] = {}
+    waiting: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        if why := _unavailable(candidate):
+            results[candidate] = Measured(candidate, failed=why)
+        else:
+            waiting.setdefault(candidate.backend, []).append(candidate)
+    for together in waiting.values():
+        request = {
+            "number": folder.number,
+            "path": str(folder.path.absolute()),
+            "candidates": [dataclasses.asdict(candidate) for candidate in together],
+            "rows": list(rows),
+            "allow_tf32": allow_tf32,
+        }
+        answers, ended = _ask_child(request, silence_seconds)
+        for position, candidate in enumerate(together):
+            figures, failed = answers[position] if position < len(answers) else ({}, ended)
+            results[candidate] = Measured(candidate, {int(count): p50 for count, p50 in figures.items()}, failed)
+    return [results[candidate] for candidate in candidates]
+
+
+def _unavailable(candidate: Candidate) -> str:
+    """Why it cannot run here, as far as can be said without importing the runtime; its own process says the rest."""
+    try:
+        if (index := devices.cuda_index(candidate.device)) is None:
+            backends.module(candidate.backend).available(CPU)
+        else:
+            devices.require_gpu(index)
+    except BackendUnavailable as error:
+        return str(error)
+    return ""
+
+
+def _ask_child(request: Mapping[str, Any], silence_seconds: float) -> tuple[list[tuple[dict[str, float], str]], str]:
+    """Figures and failure of the candidates, in their order; how the child ended if these are not all."""
+    # The package that runs here, not a folder of that name where the server was started.
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "serving.loading.measuring"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert child.stdin
+    assert child.stdout
+    assert child.stderr
+    with child:
+        try:
+            with contextlib.suppress(BrokenPipeError), child.stdin:
+                child.stdin.write(json.dumps(request).encode())
+            said, last_words = b"", b""
+            answers: list[tuple[dict[str, float], str]] = []
+            for stream, data in _heard(child.stdout, child.stderr, silence_seconds):
+                if stream is child.stderr:
+                    last_words = (last_words + data)[-_LAST_WORDS_BYTES:]
+                    continue
+                *lines, said = (said + data).split(b"\n")
+                answers += [json.loads(line) for line in lines if line]
+                if len(answers) == len(request["candidates"]):
+                    return answers, ""
+            return answers, _how_it_ended(child.wait(), last_words.decode(errors="replace"))
+        except TimeoutError:
+            return answers, f"its process said nothing for {silence_seconds:g} s while it was measured, and was ended"
+        finally:
+            child.kill()
+
+
+def _heard(answers: IO[bytes], noise: IO[bytes], silence_seconds: float) -> Iterator[tuple[IO[bytes], bytes]]:
+    """What comes from both pipes until both are closed. Raises `TimeoutError` when there is no answer for too long."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(answers, selectors.EVENT_READ)
+        selector.register(noise, selectors.EVENT_READ)
+        until = time.monotonic() + silence_seconds
+        while selector.get_map():
+            ready = selector.select(max(0.0, until - time.monotonic()))
+            if time.monotonic() >= until and all(key.fileobj is not answers for key, _ in ready):
+                raise TimeoutError
+            for key, _ in ready:
+                stream = answers if key.fileobj is answers else noise
+                data = os.read(key.fd, 65536)
+                if stream is answers:
+                    until = time.monotonic() + silence_seconds
+                if not data:
+                    selector.unregister(stream)
+                yield stream, data
+
+
+def _how_it_ended(code: int, said: str) -> str:
+    how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
+    last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
+    return f"its process ended with {how} while it was measured" + "".join(
+        f"; its last words: {line[:300]}" for line in last
+    )
+
+
+def _p50(call: Callable[[], object]) -> float:
+    """The median seconds of a call."""
+    for _ in range(WARM_CALLS):
+        call()
+    taken: list[float] = []
+    until = time.perf_counter() + CELL_SECONDS
+    while len(taken) < LEAST_CALLS or (len(taken) < MOST_CALLS and time.perf_counter() < until):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def _rows(spec: ModelSpec, wanted: Sequence[int]) -> Sequence[int]:
+    """How many rows the model can be asked for, of those wanted."""
+    if not spec.batched:
+        return [1]
+    fixed = {tensor.shape[0] for tensor in spec.inputs if tensor.rows_axis is not None} - {-1}
+    return sorted(fixed)[:1] or wanted
+
+
+def _figures(
+    folder: VersionFolder, candidate: Candidate, rows: Sequence[int], allow_tf32: bool
+) -> Iterator[tuple[int, float]]:
+    """Rows and the median seconds of a call, one number of rows after the other. Raises what the loader would raise."""
+    spec, samples = folder.spec(), folder.samples()
+    options = Options(threads=candidate.threads, allow_tf32=allow_tf32)
+    module = backends.module(candidate.backend)
+    loaded = module.load(folder.artifact(candidate.backend), spec, candidate.device, options)
+    try:
+        backend = laid_out(loaded, spec)
+        allowed = golden.tolerance(spec, tf32=allow_tf32 and candidate.device != CPU)
+        golden.replay(backend.run, spec, samples, allowed, f"{candidate.backend} on {candidate.device}")
+        outputs = [tensor.name for tensor in spec.advertised_outputs]
+        for count in _rows(spec, rows):
+            inputs = golden.with_rows(golden.longest(samples).inputs, count)
+            yield count, _p50(lambda: backend.run(inputs, outputs))  # noqa: B023 - called at once
+    finally:
+        loaded.close()
+
+
+def _main() -> None:
+    """The child: a request on standard input, a line for each candidate on standard output, an empty one between figures."""
+    os.nice(NICE)
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a runtime prints is no answer
+    request = json.load(sys.stdin)
+    folder = VersionFolder(request["number"], Path(request["path"]))
+    for asked in request["candidates"]:
+        figures: dict[int, float] = {}
+        failed = ""
+        try:
+            for count, seconds in _figures(folder, Candidate(**asked), request["rows"], request["allow_tf32"]):
+                figures[count] = seconds
+                out.write("\n")  # a sign of life
+        except ServingError as error:
+            failed = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the other candidates are measured
+            failed = f"{type(error).__name__}: {error}"
+        out.write(json.dumps([{} if failed else figures, failed]) + "\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,1 @@
+"""What the Open Inference Protocol means: requests, answers, one method for each call."""

@@ -1,0 +1,59 @@
+"""ModelStatistics: the protocol's view of the counts that Prometheus shows.
+
+Our stages under the protocol's names: decode is `compute_input`, queue is `queue`, compute is `compute_infer`, encode
+is `compute_output`. Counts are those of all backends that have served the version, so they never fall at a swap. One fact
+that surprises: perf_analyzer finds a model only if `queue.count` has grown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from protos import grpc_service_pb2 as pb
+from serving.loading.ranking import Measured
+from serving.telemetry.counters import ModelMetrics
+
+
+def model_statistics(
+    name: str, version: str, counts: Iterable[ModelMetrics], measured: Iterable[Measured] = ()
+) -> pb.ModelStatistics:
+    """Counts and nanoseconds since this version was first loaded, and what its backend was chosen by.
+
+    The latter is in `response_stats`, one entry for each candidate and number of rows, as Triton's `compute_infer`: 1 call
+    of so many nanoseconds (the median).
+    """
+    total = pb.ModelStatistics(name=name, version=version)
+    batches: dict[int, pb.InferBatchStatistics] = {}
+    for metrics in counts:
+        with metrics.lock:
+            _add(total, batches, metrics)
+    total.batch_stats.extend(batches[rows] for rows in sorted(batches))
+    for one in measured:
+        place = one.candidate
+        for rows, seconds in one.p50_seconds.items():
+            key = f"measured {place.backend} on {place.device}, {place.threads} threads, {rows} rows"
+            total.response_stats[key].compute_infer.count = 1
+            total.response_stats[key].compute_infer.ns = int(seconds * 1e9)
+    return total
+
+
+def _add(total: pb.ModelStatistics, batches: dict[int, pb.InferBatchStatistics], metrics: ModelMetrics) -> None:
+    answered, stats = metrics.requests["success"], total.inference_stats
+    total.last_inference = max(total.last_inference, metrics.last_inference_ms)
+    total.inference_count += metrics.rows_computed
+    total.execution_count += sum(batch.executions for batch in metrics.batches.values())
+    _plus(stats.success, answered, metrics.duration.total)
+    _plus(stats.fail, sum(metrics.requests.values()) - answered, metrics.failed_ns)
+    names = (stats.compute_input, stats.queue, stats.compute_infer, stats.compute_output)
+    for duration, histogram in zip(names, metrics.stages, strict=True):
+        _plus(duration, answered, histogram.total)
+    for rows, batch in metrics.batches.items():
+        shown = batches.setdefault(rows, pb.InferBatchStatistics(batch_size=rows))
+        _plus(shown.compute_input, batch.executions, batch.decode_ns)
+        _plus(shown.compute_infer, batch.executions, batch.compute_ns)
+        _plus(shown.compute_output, batch.executions, batch.encode_ns)
+
+
+def _plus(duration: pb.StatisticDuration, count: int, ns: int) -> None:
+    duration.count += count
+    duration.ns += ns

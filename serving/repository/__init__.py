@@ -1,0 +1,1 @@
+"""What lies on disk, and what the operator wrote there."""

@@ -1,0 +1,133 @@
+"""The configuration in force: what the operator chose, every default filled in, as the ModelConfig RPC shows it.
+
+One fact that surprises: what is shown can be written back. An operator may start from the answer of the RPC, and a swap is that
+answer with another backend in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from protos import model_config_pb2 as pb
+from serving import backends
+from serving.batching.plan import BatchPolicy
+from serving.errors import ModelConfigError
+from serving.machine.devices import CPU
+from serving.repository.folders import LABELS_FILE
+from serving.repository.model_config import Choices
+from serving.signature.spec import ModelSpec, TensorSpec
+
+
+def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, labels: bool) -> pb.ModelConfig:
+    """The configuration in force, every default filled in, as the ModelConfig RPC shows it.
+
+    Raises `ModelConfigError` where the file's inputs or outputs contradict the artefact.
+    """
+    written, policy = choices.written, policy_for(choices, spec)
+    _agree(written, spec)
+    module = backends.module(backend)
+    where = f"config.pbtxt of model '{written.name}'"
+    asked = choices.backend or backend  # not the one that stands in for it
+    if written.default_model_filename not in ("", expected := backends.module(asked).FILE_NAME):
+        raise ModelConfigError(
+            f"{where}: default_model_filename is '{written.default_model_filename}', but {asked} reads {expected}"
+        )
+    for output in written.output:
+        expected = LABELS_FILE if labels and output.name == spec.labels_of else ""
+        if output.label_filename not in ("", expected):
+            raise ModelConfigError(
+                f"{where}: label_filename of output '{output.name}' is '{output.label_filename}'; "
+                + (f"its labels are in {expected}" if expected else "this output has no labels")
+            )
+    config = pb.ModelConfig(
+        name=written.name,
+        backend=module.TRITON_NAMES[0],
+        platform=module.TRITON_NAMES[-1],
+        default_model_filename=module.FILE_NAME,
+        max_batch_size=policy.max_rows if spec.batched else 0,
+        input=[_input(tensor, spec) for tensor in spec.advertised_inputs],
+        output=[
+            pb.ModelOutput(
+                name=t.name,
+                data_type=_data_type(t),
+                dims=_dims(t, spec),
+                label_filename=LABELS_FILE if labels and t.name == spec.labels_of else "",
+            )
+            for t in spec.advertised_outputs
+        ],
+    )
+    config.version_policy.CopyFrom(written.version_policy)
+    if not config.version_policy.WhichOneof("policy_choice"):
+        config.version_policy.latest.num_versions = 1
+    if policy.dynamic:
+        config.dynamic_batching.preferred_batch_size.extend(policy.preferred_rows)
+        config.dynamic_batching.max_queue_delay_microseconds = policy.max_delay_ns // 1000
+        config.dynamic_batching.default_queue_policy.max_queue_size = policy.max_queue
+    name = written.instance_group[0].name if written.instance_group else ""
+    group = config.instance_group.add(
+        name=name or f"{written.name}_0", count=choices.count, kind=pb.ModelInstanceGroup.KIND_CPU
+    )
+    if device != CPU:
+        group.kind = pb.ModelInstanceGroup.KIND_GPU
+        group.gpus.extend(int(each.partition(":")[2]) for each in dict.fromkeys(choices.devices(device)))
+    config.model_warmup.extend(written.model_warmup)
+    for key, parameter in written.parameters.items():
+        config.parameters[key].CopyFrom(parameter)
+    return config
+
+
+def policy_for(choices: Choices, spec: ModelSpec) -> BatchPolicy:
+    """How requests to this model are batched: as the operator chose, and not at all where it takes one row at a time.
+
+    Raises `ModelConfigError` where batching is asked of such a model.
+    """
+    if spec.batched:
+        return choices.policy
+    written = choices.written
+    if written.max_batch_size or written.HasField("dynamic_batching"):
+        raise ModelConfigError(
+            f"config.pbtxt of model '{written.name}': max_batch_size and dynamic_batching ask for batches, but the model "
+            "has no axis of rows: leave both out"
+        )
+    return dataclasses.replace(choices.policy, max_rows=1, dynamic=False)
+
+
+def _dims(tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
+    """The shape without the rows, as the file is written."""
+    shape = spec.shown_shape(tensor)
+    return shape[1:] if spec.batched else shape
+
+
+def _input(tensor: TensorSpec, spec: ModelSpec) -> pb.ModelInput:
+    shown = pb.ModelInput(name=tensor.name, data_type=_data_type(tensor), dims=_dims(tensor, spec))
+    if not tensor.file_shape:
+        shown.reshape.SetInParent()  # clients send one element, the file takes a scalar
+    return shown
+
+
+def _data_type(tensor: TensorSpec) -> str:
+    """The schema's name of the datatype: as the protocol's, but for strings."""
+    return "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
+
+
+def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
+    """Tensors that the file names must be the artefact's own, all of them, with the same type and dims."""
+    sides = (("input", written.input, spec.advertised_inputs), ("output", written.output, spec.advertised_outputs))
+    for side, listed, facts in sides:
+        where = f"config.pbtxt of model '{written.name}': {side}"
+        known = {tensor.name: tensor for tensor in facts}
+        names = [tensor.name for tensor in listed]
+        if listed and sorted(names) != sorted(known):
+            raise ModelConfigError(f"{where}s are {names}; the model's are {sorted(known)}: list all of them or none")
+        for tensor in listed:
+            fact = known[tensor.name]
+            asked = pb.DataType.Name(tensor.data_type)
+            if asked != _data_type(fact):
+                raise ModelConfigError(f"{where} '{tensor.name}' is {asked}; the model's is {_data_type(fact)}")
+            if tuple(tensor.dims) != _dims(fact, spec):
+                raise ModelConfigError(
+                    f"{where} '{tensor.name}' has dims {list(tensor.dims)}; the model's are {list(_dims(fact, spec))} "
+                    "(the rows are left out)"
+                )
+            if side == "input" and tensor.HasField("reshape") and (tensor.reshape.shape or fact.file_shape):
+                raise ModelConfigError(f"{where} '{tensor.name}' has a reshape, which is served for scalars alone")

@@ -1,0 +1,329 @@
+"""What the operator decides about a model: `config.pbtxt`, read with the real ModelConfig schema and checked in full.
+
+A field that this server does not serve is refused by name and an unknown one with its line: nothing in the file is
+ignored. What the file leaves out is completed from the artefact. One fact that surprises: proto3 cannot tell
+`max_batch_size: 0` from its absence, and both mean "complete it", here as in Triton.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from google.protobuf import json_format, text_format
+from google.protobuf.message import Message
+
+from protos import model_config_pb2 as pb
+from serving import backends
+from serving.batching.plan import BatchPolicy
+from serving.errors import BackendUnavailable, ModelConfigError
+from serving.machine.devices import CPU, cuda_index
+from serving.repository import routes
+from serving.repository.routes import Routes
+from serving.signature.stated import Stated
+
+DEFAULT_MAX_ROWS = 64
+DEFAULT_MAX_QUEUE = 1024
+MAX_DELAY_MICROSECONDS = 60_000_000
+MAX_INSTANCES = 64
+THREADS = "intra_op_thread_count"  # as Triton's ONNX Runtime backend calls it
+FALLBACK = "fallback"
+
+# Every field that means something here; the rest of the schema is refused when it is set.
+SERVED_FIELDS = frozenset(
+    {
+        "name",
+        "platform",
+        "backend",
+        "default_model_filename",
+        "max_batch_size",
+        "input.name",
+        "input.data_type",
+        "input.dims",
+        "input.reshape",
+        "output.name",
+        "output.data_type",
+        "output.dims",
+        "output.label_filename",
+        "version_policy.latest.num_versions",
+        "version_policy.all",
+        "version_policy.specific.versions",
+        "dynamic_batching.preferred_batch_size",
+        "dynamic_batching.max_queue_delay_microseconds",
+        "dynamic_batching.default_queue_policy.max_queue_size",
+        "instance_group.name",
+        "instance_group.kind",
+        "instance_group.count",
+        "instance_group.gpus",
+        "model_warmup.name",
+        "model_warmup.batch_size",
+        "model_warmup.inputs",
+        "model_warmup.count",
+        "parameters",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+    """`config.pbtxt`, checked. `backend`, `device` and `threads` are None where the file leaves them to the server's flags.
+
+    `count` instances run on each of `gpus`, or on the one device. `fallback` names backends, with a device or None, in
+    the order in which they take over; None where the file does not say.
+    """
+
+    written: pb.ModelConfig
+    policy: BatchPolicy
+    backend: str | None
+    device: str | None
+    count: int = 1
+    gpus: tuple[int, ...] = ()
+    threads: int | None = None
+    fallback: tuple[tuple[str, str | None], ...] | None = None
+    routes: Routes = dataclasses.field(default_factory=Routes)
+
+    def devices(self, device: str) -> list[str]:
+        """The device of each instance, when `device` was chosen for the model."""
+        on = [f"cuda:{gpu}" for gpu in self.gpus] if self.gpus and device != CPU else [device]
+        return [each for each in on for _ in range(self.count)]
+
+    def for_shadow(self) -> Choices:
+        """The same for a shadow: one instance, each request alone, and who computes it left open."""
+        policy = dataclasses.replace(self.policy, dynamic=False, max_delay_ns=0)
+        return dataclasses.replace(
+            self, policy=policy, backend=None, device=None, count=1, gpus=(), fallback=None, routes=Routes()
+        )
+
+    def versions(self, there: Sequence[int]) -> list[int]:
+        """Which of the versions on disk are to be served, lowest first: those of the policy, and those with a label.
+
+        Raises `ModelConfigError` if a version that is named is missing.
+        """
+        where, labelled = f"config.pbtxt of model '{self.written.name}'", set(self.routes.labels.values())
+        shadow = self.routes.shadow.version if self.routes.shadow else None
+        if missing := sorted((labelled | ({shadow} if shadow else set())) - set(there)):
+            raise ModelConfigError(
+                f"{where}: version_labels or shadow name {missing}; on disk there are {sorted(there)}"
+            )
+        policy = self.written.version_policy
+        choice = policy.WhichOneof("policy_choice")
+        if choice == "all":
+            return sorted(there)
+        if choice != "specific":
+            return sorted({*sorted(there)[-(policy.latest.num_versions or 1) :], *labelled})
+        if missing := sorted(set(policy.specific.versions) - set(there)):
+            raise ModelConfigError(f"{where}: version_policy names {missing}; there are {sorted(there)}")
+        if not policy.specific.versions:
+            raise ModelConfigError(f"{where}: version_policy is specific and names no version")
+        if unserved := sorted(labelled - set(policy.specific.versions)):
+            raise ModelConfigError(f"{where}: version_labels names {unserved}, which version_policy does not serve")
+        return sorted(set(policy.specific.versions))
+
+
+def parse(text: str | None, name: str) -> Choices:
+    """Reads and checks the text of a `config.pbtxt`; None stands for a model without one.
+
+    Raises `ModelConfigError`, naming the field or the line, its value, and what is allowed.
+    """
+    try:
+        written = text_format.Parse(text or "", pb.ModelConfig())
+    except text_format.ParseError as error:
+        raise ModelConfigError(f"config.pbtxt of model '{name}' does not parse: line {error}") from error
+    return check(written, name)
+
+
+def parse_json(text: str, name: str) -> Choices:
+    """The same for the JSON form, as clients send it to replace the file. Raises `ModelConfigError`."""
+    where = f"the configuration sent for model '{name}'"
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ModelConfigError(f"{where} does not parse: it must be a JSON object, a ModelConfig")
+        written = json_format.ParseDict(fields, pb.ModelConfig())
+    except (json_format.ParseError, ValueError, RecursionError) as error:
+        raise ModelConfigError(f"{where} does not parse: {error}") from error
+    return check(written, name, where)
+
+
+def check(written: pb.ModelConfig, name: str, where: str = "") -> Choices:
+    """Checks a configuration in full. Raises `ModelConfigError`."""
+    where = where or f"config.pbtxt of model '{name}'"
+    for field in _fields(written):
+        if field not in SERVED_FIELDS and not any(served.startswith(f"{field}.") for served in SERVED_FIELDS):
+            raise ModelConfigError(f"{where}: the field '{field}' is not served by this server; remove it")
+    if written.name and written.name != name:
+        raise ModelConfigError(f"{where}: name is '{written.name}', but the folder is called '{name}'; they must agree")
+    written.name = name
+    _check_datatypes(written, where)
+    return Choices(
+        written=written,
+        policy=_policy(written, where),
+        backend=_backend(written, where),
+        **_placed(written, where),
+        **_parameters(written, where),
+    )
+
+
+def _check_datatypes(written: pb.ModelConfig, where: str) -> None:
+    """Raises `ModelConfigError` for a number that is no datatype; as proto3 has open enums, the schema takes any."""
+    named = [(f"input '{tensor.name}'", tensor.data_type) for tensor in written.input]
+    named += [(f"output '{tensor.name}'", tensor.data_type) for tensor in written.output]
+    for entry in written.model_warmup:
+        named += [(f"model_warmup '{entry.name}': input '{key}'", each.data_type) for key, each in entry.inputs.items()]
+    for what, value in named:
+        if value not in pb.DataType.values():
+            raise ModelConfigError(f"{where}: {what} has data_type {value}, which is none; write it as TYPE_FP32")
+
+
+def stated(choices: Choices) -> tuple[dict[str, Stated], dict[str, Stated]] | None:
+    """What the file says of the inputs and outputs, the rows in front if it sets `max_batch_size`; None if it says nothing."""
+    written = choices.written
+    if not (written.input and written.output):
+        return None
+    rows = (-1,) if written.max_batch_size else ()
+
+    def side(listed: Iterable[pb.ModelInput] | Iterable[pb.ModelOutput]) -> dict[str, Stated]:
+        return {tensor.name: (_datatype(tensor.data_type), (*rows, *tensor.dims)) for tensor in listed}
+
+    return side(written.input), side(written.output)
+
+
+def rows(choices: Choices) -> dict[str, int | None]:
+    """Where the rows are in the inputs that the file names: in front if it sets `max_batch_size`, else nowhere."""
+    return {tensor.name: 0 if choices.written.max_batch_size else None for tensor in choices.written.input}
+
+
+def _datatype(value: int) -> str:
+    """The protocol's name of a datatype of the schema."""
+    name = pb.DataType.Name(value).removeprefix("TYPE_")
+    return "BYTES" if name == "STRING" else name
+
+
+def _fields(message: Message, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields that are set, down to the leaves; an empty message that is set counts as a leaf."""
+    for descriptor, value in message.ListFields():
+        name = f"{prefix}{descriptor.name}"
+        is_map = descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry
+        if descriptor.message_type is None or is_map:
+            yield name
+            continue
+        for part in value if isinstance(value, Sequence) else [value]:
+            inner = list(_fields(part, f"{name}."))
+            yield from inner or [name]
+
+
+def _policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
+    if written.max_batch_size < 0:
+        raise ModelConfigError(
+            f"{where}: max_batch_size is {written.max_batch_size}; it must be at least 1, or 0 for {DEFAULT_MAX_ROWS}"
+        )
+    max_rows = written.max_batch_size or DEFAULT_MAX_ROWS
+    batching = written.dynamic_batching
+    if batching.max_queue_delay_microseconds > MAX_DELAY_MICROSECONDS:
+        raise ModelConfigError(
+            f"{where}: max_queue_delay_microseconds is {batching.max_queue_delay_microseconds}; "
+            f"at most {MAX_DELAY_MICROSECONDS} (a minute) is allowed"
+        )
+    for rows in batching.preferred_batch_size:
+        if not 1 <= rows <= max_rows:
+            raise ModelConfigError(
+                f"{where}: preferred_batch_size {rows} is not within 1 and max_batch_size {max_rows}"
+            )
+    return BatchPolicy(
+        max_rows=max_rows,
+        max_delay_ns=batching.max_queue_delay_microseconds * 1000,
+        preferred_rows=tuple(sorted(batching.preferred_batch_size)),
+        max_queue=batching.default_queue_policy.max_queue_size or DEFAULT_MAX_QUEUE,
+        dynamic=written.HasField("dynamic_batching") or written.max_batch_size == 0,
+    )
+
+
+def _backend(written: pb.ModelConfig, where: str) -> str | None:
+    chosen = set()
+    for field, value in (("backend", written.backend), ("platform", written.platform)):
+        if not value:
+            continue
+        name = backends.named(value)
+        if name is None:
+            known = ", ".join("/".join((name, *backends.module(name).TRITON_NAMES)) for name in backends.names())
+            raise ModelConfigError(f"{where}: {field} is '{value}', which this server does not have; known are {known}")
+        chosen.add(name)
+    if len(chosen) > 1:
+        raise ModelConfigError(
+            f"{where}: backend '{written.backend}' and platform '{written.platform}' contradict each other"
+        )
+    return chosen.pop() if chosen else None
+
+
+def _placed(written: pb.ModelConfig, where: str) -> dict[str, Any]:
+    """`device`, `count` and `gpus` of the instances."""
+    groups = written.instance_group
+    if not groups:
+        return {"device": None}
+    if len(groups) > 1:
+        raise ModelConfigError(
+            f"{where}: there are {len(groups)} instance groups; one is served, with any count and gpus"
+        )
+    group = groups[0]
+    if group.count < 0 or any(gpu < 0 for gpu in group.gpus):
+        raise ModelConfigError(f"{where}: instance_group has a negative count or GPU")
+    count, gpus = group.count or 1, tuple(dict.fromkeys(group.gpus))
+    if count * max(1, len(gpus)) > MAX_INSTANCES:
+        raise ModelConfigError(
+            f"{where}: instance_group asks for {count * max(1, len(gpus))} instances; at most {MAX_INSTANCES} are served"
+        )
+    if group.kind == pb.ModelInstanceGroup.KIND_CPU:
+        if gpus:
+            raise ModelConfigError(
+                f"{where}: instance_group is KIND_CPU and names GPUs {list(group.gpus)}; drop one of them"
+            )
+        return {"device": CPU, "count": count}
+    if group.kind == pb.ModelInstanceGroup.KIND_GPU or gpus:
+        return {"device": f"cuda:{gpus[0] if gpus else 0}", "count": count, "gpus": gpus}
+    if group.kind == pb.ModelInstanceGroup.KIND_AUTO:
+        return {"device": None, "count": count}
+    kind = "KIND_MODEL" if group.kind == pb.ModelInstanceGroup.KIND_MODEL else group.kind
+    raise ModelConfigError(f"{where}: instance_group kind {kind} is not served; use KIND_AUTO, KIND_CPU or KIND_GPU")
+
+
+def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
+    """`threads`, `fallback` and `routes`, from the free-form parameters. Raises `ModelConfigError` for any other key."""
+    said = {key: parameter.string_value for key, parameter in written.parameters.items()}
+    known = (THREADS, FALLBACK, *routes.KEYS)
+    if unknown := sorted(set(said) - set(known)):
+        raise ModelConfigError(f"{where}: parameters has {unknown[0]!r}; known are {', '.join(known)}")
+    threads = said.get(THREADS, "")
+    if threads and not (threads.isascii() and threads.isdigit() and len(threads) < 9 and int(threads) <= 1024):
+        raise ModelConfigError(
+            f"{where}: {THREADS} is {threads!r}; it must be a whole number, 0 leaves it to the server"
+        )
+    try:
+        chosen = routes.parse(said, backends.named)
+    except ValueError as error:
+        raise ModelConfigError(f"{where}: {error}") from error
+    if chosen.shadow and chosen.shadow.device:
+        _check_device(chosen.shadow.device, f"{where}: shadow")
+    fallback = None
+    if FALLBACK in said:
+        fallback = tuple(_place(entry.strip(), where) for entry in said[FALLBACK].split(",") if entry.strip())
+    return {"threads": int(threads or 0) or None, "fallback": fallback, "routes": chosen}
+
+
+def _place(entry: str, where: str) -> tuple[str, str | None]:
+    """`torchscript@cpu` -> a backend and a device."""
+    backend, _, device = entry.partition("@")
+    name = backends.named(backend)
+    if name is None:
+        raise ModelConfigError(f"{where}: {FALLBACK} names {backend!r}; known are {', '.join(backends.names())}")
+    if device:
+        _check_device(device, f"{where}: {FALLBACK}")
+    return name, device or None
+
+
+def _check_device(device: str, where: str) -> None:
+    try:
+        cuda_index(device)
+    except BackendUnavailable as error:
+        raise ModelConfigError(f"{where}: {error}") from error

@@ -1,0 +1,223 @@
+"""What a shadow's answer is held to, and how little it may cost whoever is shadowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.errors import ComputeFailed
+from serving.lifecycle import shadow
+from serving.lifecycle.shadow import Comparison, Shadow, ShadowCounts, Yielding, as_taken_by, compare, fits
+from serving.loading import loader
+from serving.signature.spec import Tensors, TensorSpec
+from tests import fake_models
+from tests.gated import GatedBackend
+from tests.unit.serving.loading.test_loader import wanted
+
+CLASSES = dataclasses.replace(fake_models.spec(), labels_of="y")
+PLAIN = fake_models.spec()
+
+
+def rows(*values: Sequence[float]) -> Tensors:
+    return {"y": np.array(values, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "copy", "difference", "agreeing"),
+    [
+        (rows([1, 2]), rows([1, 2]), 0, [True]),
+        (rows([1, 2]), rows([2, 1]), 1, [False]),
+        (rows([0, 0.5]), rows([0, 0.25]), 0.25, [True]),  # absolute below 1
+        (rows([0, 8]), rows([0, 10]), 0.25, [True]),  # relative above
+        (rows([0, 1], [4, 0], [3, 3]), rows([0, 1], [0, 4], [3, 3]), 4, [True, False, True]),
+        (rows([0, np.nan]), rows([0, np.nan]), 0, [True]),
+        (rows([0, 1]), rows([0, np.nan]), np.inf, [True]),
+        (rows([0, 1]), {"y": np.zeros((1, 3), np.float32)}, np.inf, None),
+    ],
+)
+def test_how_far_apart_two_answers_are(
+    answer: Tensors, copy: Tensors, difference: float, agreeing: list[bool] | None
+) -> None:
+    found, classes = compare(answer, copy, CLASSES)
+    assert found == difference
+    if agreeing is not None:
+        assert classes == agreeing
+    assert compare(answer, copy, PLAIN) == (difference, []), "without labels there are no classes"
+
+
+def test_every_output_that_was_asked_for_counts() -> None:
+    answer = {"hn": np.zeros((2, 1, 4)), "y": np.zeros((2, 2))}
+    assert compare(answer, answer | {"hn": np.full((2, 1, 4), 0.5)}, CLASSES) == (0.5, [True, True])
+    assert compare({"hn": answer["hn"]}, answer, CLASSES) == (0.0, []), "nobody has asked for the classes"
+    steps = {"y": np.zeros((2, 3, 2))}
+    assert compare(steps, steps, CLASSES) == (0.0, []), "a class for every step is none for the row"
+
+
+@pytest.mark.parametrize("order", [("answered", "shadow_answered"), ("shadow_answered", "answered")], ids=str)
+def test_the_second_answer_hands_both_on(order: Sequence[str]) -> None:
+    done: list[Comparison] = []
+    comparison = Comparison(done.append, ShadowCounts())
+    said = {"answered": rows([1, 2]), "shadow_answered": rows([3, 4])}
+    getattr(comparison, order[0])(said[order[0]])
+    assert done == []
+    getattr(comparison, order[1])(said[order[1]])
+    assert done == [comparison]
+    assert (comparison.answer, comparison.copy) == (said["answered"], said["shadow_answered"])
+
+
+@pytest.mark.parametrize("other", ["answered", "shadow_answered"])
+@pytest.mark.parametrize("first", [True, False])
+def test_one_answer_alone_is_compared_with_nothing(other: str, first: bool) -> None:
+    """Whoever gives up has failed; the other may have answered before, or will."""
+    done: list[Comparison] = []
+    comparison = Comparison(done.append, ShadowCounts())
+    answer = getattr(comparison, other)
+    if first:
+        answer(rows([1, 2]))
+    comparison.give_up()
+    if not first:
+        answer(rows([1, 2]))
+    assert done == []
+
+
+def larger(tensor: TensorSpec) -> TensorSpec:
+    return dataclasses.replace(tensor, shape=(-1, 1, 8)) if tensor.shape == fake_models.STATE else tensor
+
+
+# A candidate with more hidden units, the commonest that there is.
+LARGER_STATE = {side: tuple(map(larger, getattr(PLAIN, side))) for side in ("inputs", "outputs")}
+
+
+@pytest.mark.parametrize(("state", "copied"), [(0.0, True), (0.5, False)])
+def test_a_network_of_another_size_follows_what_carries_no_state(state: float, copied: bool) -> None:
+    inputs = {
+        "x": np.ones((2, 3, fake_models.FEATURES), np.float32),
+        "lengths": np.array([3, 1]),
+        "h0": np.full((2, 1, 4), state, np.float32),
+        "c0": np.zeros((2, 1, 4), np.float32),
+    }
+    taken = as_taken_by(dataclasses.replace(PLAIN, **LARGER_STATE), inputs, 2)  # type: ignore[arg-type]
+    assert (taken is not None) is copied
+    if taken:
+        assert taken["h0"].shape == (2, 1, 8)
+        assert taken["lengths"].tolist() == [3, 1]
+    assert as_taken_by(PLAIN, inputs, 2) is inputs
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"tolerance": 0.01, "weights_sha256": "1" * 64}, ""),
+        ({"inputs": PLAIN.inputs[::-1]}, ""),  # by name
+        (LARGER_STATE, ""),
+        (
+            {"inputs": fake_models.spec(vocabulary=5).inputs},
+            "it has the inputs x INT64 [-1, -1], and the model that it is to",
+        ),
+        ({"outputs": fake_models.spec(per_step=True).outputs}, "it has the outputs y FP32 [-1, -1, 2], and the model"),
+    ],
+)
+def test_who_may_follow_a_model(change: dict[str, Any], why: str) -> None:
+    found = fits(dataclasses.replace(PLAIN, **change), PLAIN)
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
+
+
+@pytest.mark.parametrize("busy", [[False], [True, True, True, False]])
+def test_a_shadow_computes_when_nobody_waits(busy: list[bool]) -> None:
+    backend, asked = GatedBackend(), iter(busy)
+    backend.permits.put(None)
+    answer = Yielding(backend, lambda: next(asked)).run(rows([1, 2]) | {"x": np.ones((1, 2))}, ["y"])
+    assert answer["y"].tolist() == [[2, 2]]
+    assert list(asked) == [], "it did not look until nobody waited"
+
+
+def test_a_shadow_is_not_starved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody waits at every look, and a look takes no time here: it computes when its patience is over."""
+    clock = itertools.count(0.0, shadow.PATIENCE_SECONDS / 10)
+    monkeypatch.setattr(
+        "serving.lifecycle.shadow.time", type("Clock", (), {"monotonic": lambda: next(clock), "sleep": lambda _: 0})
+    )
+    backend = GatedBackend()
+    backend.permits.put(None)
+    looks: list[bool] = []
+
+    def busy() -> bool:
+        looks.append(True)
+        return True
+
+    Yielding(backend, busy).run({"x": np.ones((1, 2))}, ["y"])
+    assert 9 <= len(looks) <= 11
+
+
+@pytest.fixture
+def follower(tmp_path: Path) -> Iterator[tuple[Shadow, GatedBackend]]:
+    """A shadow of everything, whose backend computes when the test lets it."""
+    fake_models.write(tmp_path)
+    gated = GatedBackend()
+
+    class Gate:
+        """The fake backend while it is loaded, and the gate before it afterwards."""
+
+        def __init__(self, backend: Any) -> None:
+            self._backend = backend
+
+        def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+            if inputs["x"].shape[1] == 7:
+                gated.run(inputs, outputs)
+            answer: Tensors = self._backend.run(inputs, outputs)
+            return answer
+
+        def close(self) -> None:
+            gated.close()
+
+    model = loader.load(dataclasses.replace(wanted(tmp_path, "max_batch_size: 1"), wrap=Gate))
+    made = Shadow(model, 1.0, "1/fake", {"1": ShadowCounts(), "2": ShadowCounts()})
+    yield made, gated
+    assert made.close(10)
+
+
+def offer(follower: Shadow) -> Comparison | None:
+    x = np.ones((1, 7, fake_models.FEATURES), np.float32)
+    state = np.zeros((1, 1, 4), np.float32)
+    inputs = {"x": x, "lengths": np.array([7]), "h0": state, "c0": state}
+    return follower.offer("1", inputs, 1, ["y"], b"")
+
+
+def test_what_a_shadow_has_no_room_for_is_dropped(follower: tuple[Shadow, GatedBackend]) -> None:
+    made, backend = follower
+    offered = [offer(made) for _ in range(shadow.MOST_WAITING + 3)]
+    assert [comparison is None for comparison in offered] == [False] * shadow.MOST_WAITING + [True] * 3
+    assert made.counts["1"].requests == {"compared": 0, "failed": 0, "dropped": 3}
+    backend.permits.put(ComputeFailed("no"))
+    for _ in range(shadow.MOST_WAITING - 1):
+        backend.permits.put(None)
+    for comparison in offered[: shadow.MOST_WAITING]:
+        assert comparison
+        comparison.answered({"y": np.full((1, 2), 21, np.float32)})
+    made.model.close()  # answers what is queued
+    made.close()
+    assert made.counts["1"].requests == {"compared": shadow.MOST_WAITING - 1, "failed": 1, "dropped": 3}
+    assert (made.counts["1"].largest_difference, made.counts["1"].classes) == (0.0, {True: 0, False: 0})
+    assert not any(made.counts["2"].requests.values()), "nobody has asked version 2"
+
+
+def test_what_still_waits_is_dropped_when_a_shadow_ends(follower: tuple[Shadow, GatedBackend]) -> None:
+    made, backend = follower
+    for _ in range(10):
+        offer(made)
+    backend.begun.get(timeout=10)
+    assert not made.close(0), "it cannot be interrupted"
+    backend.permits.put(None)
+    assert made.close(10)
+    assert made.counts["1"].requests["dropped"] == 9
+    assert backend.begun.empty(), "what nobody waits for was computed"
+    assert offer(made) is None
+    assert made.counts["1"].requests["dropped"] == 10

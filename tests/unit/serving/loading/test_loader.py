@@ -1,0 +1,151 @@
+"""From a version on disk to a live model: what is verified, warmed up, and left behind when it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.backends.fake import FakeBackend
+from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
+from serving.loading import loader
+from serving.loading.loader import Wanted
+from serving.loading.order import Placement
+from serving.loading.ranking import Candidate, Measured
+from serving.repository import model_config
+from serving.repository.folders import Repository
+from serving.signature.spec import Tensors
+from serving.telemetry.counters import ModelMetrics
+from tests import fake_models, summing
+
+
+def wanted(root: Path, text: str = "", **wishes: Any) -> Wanted:
+    repository = Repository(root)
+    return Wanted(
+        name="fake",
+        folder=repository.versions("fake")[-1],
+        choices=model_config.parse(text or None, "fake"),
+        labels=(),
+        placement=Placement(**{"backend": "fake"} | wishes),
+        metrics=lambda backend: ModelMetrics(),
+        repository=repository,
+    )
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[FakeBackend]:
+    """The backends that were closed."""
+    found: list[FakeBackend] = []
+
+    def close(self: FakeBackend) -> None:
+        found.append(self)
+
+    monkeypatch.setattr(FakeBackend, "close", close)
+    return found
+
+
+def test_a_model_that_fails_its_samples_leaves_nothing_behind(tmp_path: Path, closed: list[FakeBackend]) -> None:
+    fake_models.write(tmp_path, fail_on=1.0)
+    with pytest.raises(VerificationFailed, match=r"asked to fail on 1.0"):
+        loader.load(wanted(tmp_path, "instance_group { count: 2 }"))
+    assert len(closed) == 1
+
+
+def test_every_instance_has_a_backend_of_its_own(tmp_path: Path, closed: list[FakeBackend]) -> None:
+    fake_models.write(tmp_path)
+    model = loader.load(wanted(tmp_path, "instance_group { count: 3 }"))
+    assert (model.instances, model.config.instance_group[0].count) == (3, 3)
+    assert model.close()
+    assert len(set(map(id, closed))) == 3
+
+
+def test_no_size_is_new_to_the_backend_when_the_model_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def run(self: FakeBackend, inputs: Tensors, outputs: list[str], original: Any = FakeBackend.run) -> Tensors:
+        seen.append(len(inputs["x"]))
+        answer: Tensors = original(self, inputs, outputs)
+        return answer
+
+    fake_models.write(tmp_path)
+    monkeypatch.setattr(FakeBackend, "run", run)
+    text = """
+        max_batch_size: 6
+        model_warmup { name: "mine" batch_size: 3 count: 2 inputs { key: "x" value {
+            data_type: TYPE_FP32 dims: [ 5, 3 ] random_data: true } } }
+    """
+    loader.load(wanted(tmp_path, text)).close()
+    assert seen == [2, 1, 1, 2, 2, 4, 4, 6, 6, 3, 3]  # the golden sample; each size twice; what was configured
+
+
+def test_what_cannot_be_warmed_up_is_not_served(tmp_path: Path, closed: list[FakeBackend]) -> None:
+    fake_models.write(tmp_path, fail_on=0.0)
+    text = (
+        'model_warmup { name: "z" inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 5, 3 ] zero_data: true } } }'
+    )
+    with pytest.raises(RepositoryError, match=r"fake fails to compute what it is warmed up with.*asked to fail on 0.0"):
+        loader.load(wanted(tmp_path, text))
+    assert len(closed) == 1
+
+
+def test_a_backend_that_cannot_load_is_replaced_where_that_was_configured(tmp_path: Path) -> None:
+    folder = fake_models.write(tmp_path)
+    (folder / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(RepositoryError, match="cannot be read by ONNX Runtime"):
+        loader.load(wanted(tmp_path, 'backend: "onnxruntime"'))
+    for text, wishes in (
+        ('backend: "onnxruntime"', {"fallback": "always"}),
+        ('backend: "onnxruntime" parameters { key: "fallback" value { string_value: "fake" } }', {}),
+    ):
+        model = loader.load(wanted(tmp_path, text, **wishes))
+        assert (model.backend, model.config.backend) == ("fake", "fake")
+        assert "cannot be read by ONNX Runtime" in model.fell_back
+        model.close()
+
+
+@pytest.mark.parametrize(
+    ("fallback", "text", "after"),
+    [
+        ("none", "", []),
+        ("runtime", "", ["fake"]),
+        ("none", 'parameters { key: "fallback" value { string_value: "fake" } }', ["fake"]),
+        ("runtime", 'parameters { key: "fallback" value { string_value: "onnxruntime" } }', []),
+    ],
+)
+def test_without_fallback_the_second_best_never_takes_over(
+    fallback: str, text: str, after: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where `auto` has found it nearly as good."""
+    figures = [Measured(Candidate(name, "cpu", 1), {1: p50}) for name, p50 in (("onnx_runtime", 1e-5), ("fake", 1e-3))]
+    monkeypatch.setattr("serving.loading.measuring.measure", lambda folder, candidates, **_: figures)
+    summing.write(fake_models.write(tmp_path))
+    model = loader.load(wanted(tmp_path, text, backend="auto", fallback=fallback))
+    assert [candidate.backend for candidate in model.order.all] == ["onnx_runtime", *after]
+    assert model.order.measured == tuple(figures)
+    model.close()
+
+
+def test_a_gpu_that_is_missing_is_refused_or_replaced_as_configured(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    text = "instance_group { kind: KIND_GPU gpus: [ 7 ] }"
+    with pytest.raises(BackendUnavailable, match=r"runs on the CPU only; device 'cuda:7' was asked for"):
+        loader.load(wanted(tmp_path, text))
+    text += ' parameters { key: "fallback" value { string_value: "fake@cpu" } }'
+    model = loader.load(wanted(tmp_path, text))
+    assert (model.device, model.config.instance_group[0].kind) == ("cpu", 2)
+    assert "runs on the CPU only" in model.fell_back
+    model.close()
+    model = loader.load(wanted(tmp_path, "instance_group { kind: KIND_GPU }", fallback="always"))
+    assert model.device == "cpu"
+    model.close()
+
+
+def test_a_format_that_is_missing_is_one_that_cannot_be_loaded(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    text = 'backend: "onnxruntime"'
+    with pytest.raises(RepositoryError, match=r"has no model.onnx; it can be served by fake"):
+        loader.load(wanted(tmp_path, text))
+    model = loader.load(wanted(tmp_path, text, fallback="always"))
+    assert (model.backend, "has no model.onnx" in model.fell_back) == ("fake", True)
+    model.close()
