@@ -2,9 +2,9 @@
 
     lstm-admin --url localhost:8001 swap vowels_torch --backend torchscript
 
-All but `shadow` work with Triton too. One fact that surprises: a swap is nothing of its own on the wire. It is the
-configuration in force, read, changed in one place and sent back with a load; so what the server had completed by itself is
-fixed from then on, until the model is loaded without a configuration.
+All but `shadow` work with Triton too. A swap is nothing of its own on the wire. It is the configuration in force, read,
+changed in one place and sent back with a load; so what the server had completed by itself is fixed from then on, until
+the model is loaded without a configuration.
 """
 
 from __future__ import annotations

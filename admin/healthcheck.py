@@ -1,9 +1,9 @@
 """Asks a server on this machine whether it is ready, for the health check of a container: python -m admin.healthcheck.
 
 Exits with 0 if `grpc.health.v1` says SERVING, else with 1 and the reason. It is configured by the server's own
-LSTM_SERVE_ variables: host, port, token and certificates; flags on the server's command line are unknown to it. One fact
-that surprises: over TLS it trusts the server's own certificate and no other, and takes the name from there. Where
-clients must show a certificate, it shows the server's, so the authority of the clients must have signed that one too.
+LSTM_SERVE_ variables: host, port, token and certificates; flags on the server's command line are unknown to it. Over
+TLS it trusts the server's own certificate and no other, and takes the name from there. Where clients must show a
+certificate, it shows the server's, so the authority of the clients must have signed that one too.
 """
 
 from __future__ import annotations

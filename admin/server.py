@@ -1,8 +1,7 @@
 """A running server as its operator's client sees it: how one gets in, one RPC at a time, and what is said when it fails.
 
-One fact that surprises: the server is greeted before the first RPC. gRPC reports "nobody is there" with the same code as a
-server that refuses to load models (UNAVAILABLE), and only one that has answered before can be told from one that is not
-there.
+The server is greeted before the first RPC. gRPC reports "nobody is there" with the same code as a server that refuses
+to load models (UNAVAILABLE), and only one that has answered before can be told from one that is not there.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 `make compare-frameworks` runs it: Japanese Vowels without dropout and noise, the epochs of the frameworks in turn. Time to
 the first prediction and memory are those of a process that does nothing else.
 
-One fact that surprises: what trained a network does not matter to a server; the format does. So each format is timed once,
-on the weights that PyTorch learnt.
+What trained a network does not matter to a server; the format does. So each format is timed once, on the weights that
+PyTorch learnt.
 """
 
 from __future__ import annotations

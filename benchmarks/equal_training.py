@@ -1,8 +1,8 @@
 """Training that is the same arithmetic in PyTorch and in Keras, so that what remains different is rounding.
 
-One fact that surprises: equal weights, batches and rates are not enough. PyTorch's LSTM has two biases where Keras has one,
-so their sum moves twice as far a step; and Keras adds AdamW's epsilon before the correction of the bias of the moments,
-PyTorch after it. Here PyTorch learns one bias, and epsilon is too small to matter where it stands.
+Equal weights, batches and rates are not enough. PyTorch's LSTM has two biases where Keras has one, so their sum moves
+twice as far a step; and Keras adds AdamW's epsilon before the correction of the bias of the moments, PyTorch after it.
+Here PyTorch learns one bias, and epsilon is too small to matter where it stands.
 """
 
 from __future__ import annotations

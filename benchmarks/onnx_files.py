@@ -6,7 +6,7 @@
 and ONNX Runtime is timed on one thread, the files in turn. The others' networks take `x` and give `y`, as most people write
 them. Ours also take `lengths` and a state; what that costs is found by cutting it off again (`without_extras`).
 
-One fact that surprises: a session runs every node of its file, also those whose outputs nobody has asked for.
+A session runs every node of its file, also those whose outputs nobody has asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The figures of `onnx_files.py` as Markdown, and a verdict on each thing that our files are to keep.
 
-One fact that surprises: the older exporter of torch writes its constants as nodes, which a runtime folds away when it loads
-the file; so nodes are counted with and without them, and the verdict takes the count that is harder for us.
+The older exporter of torch writes its constants as nodes, which a runtime folds away when it loads the file; so nodes
+are counted with and without them, and the verdict takes the count that is harder for us.
 """
 
 from __future__ import annotations

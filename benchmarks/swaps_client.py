@@ -4,8 +4,8 @@
 
 Sends the rows of the version's golden samples, one a request and each with its length and state, until its standard input
 ends; then it writes FILE, with the largest distance of any answer from the trained model's. With UNSEEN it sends so many
-random rows of every length that the samples leave out instead, and compares nothing. One fact that surprises: equal answers
-are kept once and compared at the end, or comparing would cost more than sending and the load would be the client's.
+random rows of every length that the samples leave out instead, and compares nothing. Equal answers are kept once and
+compared at the end, or comparing would cost more than sending and the load would be the client's.
 """
 
 from __future__ import annotations

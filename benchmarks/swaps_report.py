@@ -1,8 +1,7 @@
 """The figures of `swaps.py` as Markdown.
 
-One fact that surprises: a thousandth of a second more is nothing to a swap that takes long and much to one that is short, since
-the p99 of few requests is the latency of a handful. So the requests of all swaps between the same two backends are put
-together.
+A thousandth of a second more is nothing to a swap that takes long and much to one that is short, since the p99 of few
+requests is the latency of a handful. So the requests of all swaps between the same two backends are put together.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The figures of `compare_triton.py` as Markdown: pairs of medians, and the ratio of the servers within a round.
 
-One fact that surprises: a ratio of medians would compare runs that were made minutes apart, in which a shared machine
-may have been twice as fast; so each round has its own ratio, and the median is taken of those.
+A ratio of medians would compare runs that were made minutes apart, in which a shared machine may have been twice as
+fast; so each round has its own ratio, and the median is taken of those.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The real Triton without a container: `tritonserver` and its Python backend, out of the wheel of pytriton.
 
 Triton does not pass PYTHONPATH on to its Python models; what they can import is decided by the `python3` that comes
-first in PATH. One fact that surprises: beside numpy 2 this Python backend answers every request with success and no
-bytes, so whoever measures it must look at the answers.
+first in PATH. Beside numpy 2 this Python backend answers every request with success and no bytes, so whoever measures
+it must look at the answers.
 """
 
 from __future__ import annotations

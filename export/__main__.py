@@ -5,8 +5,8 @@
     lstm-export keras best.keras --format all --name mine
     lstm-export import silero_vad.onnx --shape input:-1,576 --value sr=16000 --name voice
 
-One fact that surprises: a version is tried through the server's own backends before it appears, so an export that
-succeeds has already been served once.
+A version is tried through the server's own backends before it appears, so an export that succeeds has already been
+served once.
 """
 
 from __future__ import annotations

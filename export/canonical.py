@@ -1,7 +1,7 @@
 """The one signature that every exported file has, whatever its format: four inputs, three outputs, none optional.
 
-One graph therefore serves whole sequences and streams alike. One fact that surprises: the batch is axis 0 of the
-recurrent state too; each format transposes it inside, where its own operators want it elsewhere.
+One graph therefore serves whole sequences and streams alike. The batch is axis 0 of the recurrent state too; each
+format transposes it inside, where its own operators want it elsewhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The export formats: each is one file of `export/writers`, `<format>_writer.py`, found by its name; nothing registers itself.
 
-A writer has `BACKEND`, the name of the backend that reads what it writes, and `write`. One fact that surprises: a
-writer imports its framework at the top, so this module imports a writer only when its format is asked for.
+A writer has `BACKEND`, the name of the backend that reads what it writes, and `write`. A writer imports its framework
+at the top, so this module imports a writer only when its format is asked for.
 """
 
 from __future__ import annotations

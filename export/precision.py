@@ -1,8 +1,8 @@
 """Weights that are kept smaller in a file than they are computed with: fp16, or int8 with one scale for each row.
 
 Only matrices are kept smaller; biases and scalings are a small part and stay as they are. Whatever is kept is restored to
-float32 once, when the file is loaded, and everything is computed in float32: rows stay as exact beside each other as ever. One
-fact that surprises: a graph that quantised activations over a batch would not keep that promise, which is why none is offered.
+float32 once, when the file is loaded, and everything is computed in float32: rows stay as exact beside each other as
+ever. A graph that quantised activations over a batch would not keep that promise, which is why none is offered.
 """
 
 from __future__ import annotations

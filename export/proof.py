@@ -1,7 +1,7 @@
 """Proves that a written file computes what the trained model computes, through the backend that will serve it.
 
-One fact that surprises: the reference is the network in the framework that trained it, not the weights run through
-some other implementation of ours; so a mistake in reading the weights is found here as well.
+The reference is the network in the framework that trained it, not the weights run through some other implementation of
+ours; so a mistake in reading the weights is found here as well.
 """
 
 from __future__ import annotations

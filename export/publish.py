@@ -1,7 +1,7 @@
 """One call writes one new, whole, proven version into a model repository, or nothing at all.
 
-One fact that surprises: `rename` refuses a folder that exists and is not empty, on every file system. That alone keeps
-two exports of the same moment apart; no lock file is needed, and none can be left behind.
+`rename` refuses a folder that exists and is not empty, on every file system. That alone keeps two exports of the same
+moment apart; no lock file is needed, and none can be left behind.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an export is tried on: real samples and random rows, of many lengths, with and without state, padded with junk.
 
-One fact that surprises: the padding is part of a trial. Whatever lies behind a row's length, NaN, huge numbers, ids
-that no vocabulary has, must not move one bit of what the trained model answers.
+The padding is part of a trial. Whatever lies behind a row's length, NaN, huge numbers, ids that no vocabulary has, must
+not move one bit of what the trained model answers.
 """
 
 from __future__ import annotations

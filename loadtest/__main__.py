@@ -2,8 +2,8 @@
 
     lstm-loadtest --url localhost:8001 --model vowels_torch --rate 100:1000:100 --html report.html
 
-One fact that surprises: the environment is set before grpcio is imported. Without its listener threads a client needs
-half of the CPU for a request, and what the client does not need it cannot add to the latency.
+The environment is set before grpcio is imported. Without its listener threads a client needs half of the CPU for a
+request, and what the client does not need it cannot add to the latency.
 """
 
 from __future__ import annotations

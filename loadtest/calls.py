@@ -3,8 +3,8 @@
 The public APIs cost the client more CPU than this for each request (`client.cpu_seconds_per_request` in the report shows
 what it costs here), and a client that is busy measures itself. So this one file drives the C core as `grpc`'s own
 synchronous client does, through `grpc._cython.cygrpc`, which promises nothing between versions: grpcio is pinned to a
-range in which it holds. One fact that surprises: an answer is read from the socket only while some thread is in
-`receive`, so one always has to be.
+range in which it holds. An answer is read from the socket only while some thread is in `receive`, so one always has to
+be.
 """
 
 from __future__ import annotations

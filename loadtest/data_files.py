@@ -1,8 +1,8 @@
 """What `--data` reads: arrays from an `.npz` file, or the sequences of a `.ts` file, each of its own length.
 
 A `.ts` file is text, one case a line: `1.5,1.6,1.4:0.2,0.1,0.3:label`, channels separated by colons, steps by commas
-(the format of the UEA & UCR time series classification archive). One fact that surprises: the channel is the outer
-dimension there and the step in a request, so every case is transposed.
+(the format of the UEA & UCR time series classification archive). The channel is the outer dimension there and the step
+in a request, so every case is transposed.
 """
 
 from __future__ import annotations

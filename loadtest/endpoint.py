@@ -1,6 +1,6 @@
 """Where the server is and how one gets in: its address, TLS, and a token.
 
-One fact that surprises: nothing here is read again; a test that is longer than its token lives will see the difference.
+Nothing here is read again; a test that is longer than its token lives will see the difference.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The requests that are sent: made once, as bytes, before anything is measured.
 
-Shapes and datatypes come from the server's ModelMetadata; contents are random or from a file. One fact that surprises:
-random numbers are fine for the speed of an LSTM, whose work does not depend on its input, but random *tokens* must lie
-within the vocabulary, which the protocol does not tell.
+Shapes and datatypes come from the server's ModelMetadata; contents are random or from a file. Random numbers are fine
+for the speed of an LSTM, whose work does not depend on its input, but random *tokens* must lie within the vocabulary,
+which the protocol does not tell.
 """
 
 from __future__ import annotations

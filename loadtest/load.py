@@ -3,7 +3,7 @@
 A closed loop sends the next request when the last is answered, so a server that stalls is not asked anything during its
 stall: the latencies that real users would have seen are omitted, not measured (Gil Tene, "How NOT to Measure Latency":
 coordinated omission). An open loop sends by the clock whatever the server does, and counts from the moment that was
-intended. One fact that surprises: the client can fall behind its own clock too; that is counted apart, never hidden.
+intended. The client can fall behind its own clock too; that is counted apart, never hidden.
 """
 
 from __future__ import annotations

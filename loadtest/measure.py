@@ -1,7 +1,7 @@
 """One run from warm-up to result: starts the loop's threads, watches the clock, reads the server's and its own account.
 
-One fact that surprises: the warm-up and the measured time are one uninterrupted load. Only which requests count changes
-in between, so that the measured time begins with the queues already as full as they will be.
+The warm-up and the measured time are one uninterrupted load. Only which requests count changes in between, so that the
+measured time begins with the queues already as full as they will be.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How a load test shows that it moves: a bar in a terminal, one line for each finished run everywhere.
 
-One fact that surprises: the bar counts seconds, not requests; how many requests there will be is what is being measured.
+The bar counts seconds, not requests; how many requests there will be is what is being measured.
 """
 
 from __future__ import annotations

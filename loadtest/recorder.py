@@ -1,9 +1,9 @@
 """What has been answered so far in one run: latencies, errors by code, and how all that changed over time.
 
 A run is cut into 60 windows with an HdrHistogram each (Gil Tene's; three significant digits from 1 us to an hour), so
-memory does not grow with the number of requests, and the whole is their exact sum. One fact that surprises: a latency
-belongs to the window in which its request was *meant to start*, a completion to the window in which it came; during a
-stall the first shows the pain and the second the standstill.
+memory does not grow with the number of requests, and the whole is their exact sum. A latency belongs to the window in
+which its request was *meant to start*, a completion to the window in which it came; during a stall the first shows the
+pain and the second the standstill.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What one run has found, as plain data, and what has to be said about it.
 
-One fact that surprises: throughput counts the answers that *came* within the measured time, latency the requests that
-were *meant to start* within it. Together they stay true when a server falls behind: the first shows what it manages,
-the second what its users wait.
+Throughput counts the answers that *came* within the measured time, latency the requests that were *meant to start*
+within it. Together they stay true when a server falls behind: the first shows what it manages, the second what its
+users wait.
 """
 
 from __future__ import annotations

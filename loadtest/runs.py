@@ -1,7 +1,7 @@
 """From the command line's options to reports: which runs, in which order, and what is written at the end.
 
-One fact that surprises: reports are written whatever ends the runs early, Ctrl-C and a server that dies included; half a
-measurement that says so is better than none.
+Reports are written whatever ends the runs early, Ctrl-C and a server that dies included; half a measurement that says
+so is better than none.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """When requests are meant to leave: levels of load and the times of arrival within one level.
 
 Arrivals are a function of rate and seed alone, never of the answers: that is what makes a loop open (Schroeder,
-Wierman and Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006). One fact that surprises: constant
-arrivals flatter a server, because real users do not take turns; Poisson arrivals come in bursts and are the default.
+Wierman and Harchol-Balter, "Open Versus Closed: A Cautionary Tale", NSDI 2006). Constant arrivals flatter a server,
+because real users do not take turns; Poisson arrivals come in bursts and are the default.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The highest rate that a server stands: doubling until it fails, then halving the gap.
 
-Every trial is kept, because a search that only shows its answer hides how shaky it was. One fact that surprises: the
-answer is the highest rate *tried* that held, so it is always a rate for which there is a run to look at; and a rate has
-failed only when it failed twice, because a disturbed machine makes a server slower and never faster.
+Every trial is kept, because a search that only shows its answer hides how shaky it was. The answer is the highest rate
+*tried* that held, so it is always a rate for which there is a run to look at; and a rate has failed only when it failed
+twice, because a disturbed machine makes a server slower and never faster.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The hot path over ModelStreamInfer: many requests on a few long streams.
 
 An answer finds its request by the id, which is appended to the ready-made bytes as one more protobuf field instead of
-serialising the request again (protobuf joins concatenated messages). One fact that surprises: gRPC's deadline belongs
-to a whole stream, so a request that is never answered is noticed only when the run ends.
+serialising the request again (protobuf joins concatenated messages). gRPC's deadline belongs to a whole stream, so a
+request that is never answered is noticed only when the run ends.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The server under test as it describes itself: its name, the model's metadata, and its own account of the time.
 
-One fact that surprises: ModelStatistics only counts upwards, so a mean over a run is a difference of two readings, and
-whatever another client asked in between is in it too.
+ModelStatistics only counts upwards, so a mean over a run is a difference of two readings, and whatever another client
+asked in between is in it too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command line of `lstm-train`: one subcommand a problem, each with the function that makes the problem of it.
 
-One fact that surprises: the defaults of the network are read from `models.problems`, so what the help says is what a
-demonstration without options does.
+The defaults of the network are read from `models.problems`, so what the help says is what a demonstration without
+options does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a network must beat to be worth serving: answers that need no learning.
 
-One fact that surprises: each answers in the form of `models.scoring.answers`, so a baseline and a network are judged
-by the same lines of code on the same steps.
+Each answers in the form of `models.scoring.answers`, so a baseline and a network are judged by the same lines of code
+on the same steps.
 """
 
 from __future__ import annotations

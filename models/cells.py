@@ -1,6 +1,6 @@
 """What one cell of a text file may hold when a number belongs there.
 
-One fact that surprises: Python reads `1_000` and `infinity` as numbers; a file that holds them means something else.
+Python reads `1_000` and `infinity` as numbers; a file that holds them means something else.
 """
 
 from __future__ import annotations

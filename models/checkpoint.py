@@ -21,8 +21,8 @@ The four blocks along the first axis are the gates in the order input, forget, c
 (Hochreiter and Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins 2000; no peepholes):
 `i, f, o = sigmoid(...)`, `g = tanh(...)`, `c = f * c + i * g`, `h = o * tanh(c)`.
 
-One fact that surprises: for two directions the head reads `[forward's state after the last true step, backward's state
-after the first step]`, that is, each direction's own last state, the forward one first.
+For two directions the head reads `[forward's state after the last true step, backward's state after the first step]`,
+that is, each direction's own last state, the forward one first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What describes a network: `LSTMConfig`, and nothing that could be guessed from it.
 
-Both frameworks build exactly this network, and every export format writes exactly this network. One fact that
-surprises: there is no pooling over time. A head reads the last true step (of each direction, where that direction
-ends) or, for values per step, the current one. That is what lets a network of one direction be fed in pieces.
+Both frameworks build exactly this network, and every export format writes exactly this network. There is no pooling
+over time. A head reads the last true step (of each direction, where that direction ends) or, for values per step, the
+current one. That is what lets a network of one direction be fed in pieces.
 """
 
 from __future__ import annotations

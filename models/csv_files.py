@@ -1,7 +1,7 @@
 """Reads a series in CSV: a header, then one row a step, oldest first, at equal distances in time.
 
-One fact that surprises: nothing is ever filled in. A missing value or a gap in time is refused by its line, because
-only the owner of the data knows what belongs there, and a network learns whatever is put there instead.
+Nothing is ever filled in. A missing value or a gap in time is refused by its line, because only the owner of the data
+knows what belongs there, and a network learns whatever is put there instead.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From a series to examples of forecasts: windows to learn from, the newest rows to be tested on, never mixed.
 
-The network reads one row a step and says after every row what the target will be. One fact that surprises: the test
-is one long sequence that begins before the test part. Its first rows only warm the state up, as a stream that has
-been running for a while, and are not scored.
+The network reads one row a step and says after every row what the target will be. The test is one long sequence that
+begins before the test part. Its first rows only warm the state up, as a stream that has been running for a while, and
+are not scored.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The canonical inputs of a network as numpy arrays: checked, completed, the same for every framework.
 
-One fact that surprises: an id or a number behind a row's length is never looked at, not even by the checks; it may be
-NaN or out of range. So everything here that judges contents does it under the mask.
+An id or a number behind a row's length is never looked at, not even by the checks; it may be NaN or out of range. So
+everything here that judges contents does it under the mask.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The network of an `LSTMConfig` in Keras (on TensorFlow), and the reader between it and the canonical weights.
 
-One fact that surprises: a Keras LSTM has one bias where the canonical layout has two. Loading adds the two, reading
-leaves the second one 0; so Keras -> canonical -> Keras is exact, and canonical -> Keras -> canonical keeps the sum.
+A Keras LSTM has one bias where the canonical layout has two. Loading adds the two, reading leaves the second one 0; so
+Keras -> canonical -> Keras is exact, and canonical -> Keras -> canonical keeps the sum.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One optimiser step in Keras: loss, gradient, clipping, AdamW (Loshchilov and Hutter 2019).
 
-One fact that surprises: an explicit step compiled by `tf.function` with open shapes is traced once for all lengths,
-where `Model.fit` would trace again for every new one.
+An explicit step compiled by `tf.function` with open shapes is traced once for all lengths, where `Model.fit` would
+trace again for every new one.
 """
 
 from __future__ import annotations

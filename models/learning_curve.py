@@ -1,7 +1,7 @@
 """The picture of a training: loss and score over the epochs.
 
-One fact that surprises: the validation loss may lie *below* the training loss; dropout and noise make the
-training cases harder, and the validation looks at averaged weights without either.
+The validation loss may lie *below* the training loss; dropout and noise make the training cases harder, and the
+validation looks at averaged weights without either.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     network = models.networks.load(checkpoint)
     answer = network.predict({"x": x, "lengths": lengths, "h0": h0, "c0": c0})    # y, hn, cn
 
-One fact that surprises: a framework is imported only when a network of it is asked for, so that exporting a network
-that PyTorch trained needs no TensorFlow, and importing this module needs neither.
+A framework is imported only when a network of it is asked for, so that exporting a network that PyTorch trained needs
+no TensorFlow, and importing this module needs neither.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Problems to learn: data, network and plan of each; the two demonstrations are the user's own paths with data included.
 
-One fact that surprises: the test part is loaded here beside the training part, and yet nothing but
-`models.runs.make`, after the last epoch, ever looks at it.
+The test part is loaded here beside the training part, and yet nothing but `models.runs.make`, after the last epoch,
+ever looks at it.
 """
 
 from __future__ import annotations

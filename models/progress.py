@@ -1,7 +1,7 @@
 """How a training shows that it moves: a bar in a terminal, a line now and then in a log.
 
-One fact that surprises: in a log the bar's carriage returns would pile up into one endless line; so where stderr is
-not a terminal, tqdm is not used at all.
+In a log the bar's carriage returns would pile up into one endless line; so where stderr is not a terminal, tqdm is not
+used at all.
 """
 
 from __future__ import annotations

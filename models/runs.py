@@ -1,7 +1,7 @@
 """A run folder: one training from its first epoch to a checkpoint that can be exported.
 
-One fact that surprises: nothing is written before the training is over, and `training.json` is written last of all.
-An interrupted run therefore leaves what was there before, or a folder that `Checkpoint.load` refuses.
+Nothing is written before the training is over, and `training.json` is written last of all. An interrupted run therefore
+leaves what was there before, or a folder that `Checkpoint.load` refuses.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m models.scores --out runs/scores
 
-One fact that surprises: a run that is already there is not trained again, as long as network, plan, data and baselines
-are still those of the problem; so an interrupted call goes on where it stopped.
+A run that is already there is not trained again, as long as network, plan, data and baselines are still those of the
+problem; so an interrupted call goes on where it stopped.
 """
 
 from __future__ import annotations

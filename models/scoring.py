@@ -1,7 +1,7 @@
 """How answers are judged: one way for a network in training, for the tested network and for what it must beat.
 
-One fact that surprises: a target may be NaN. That step has no answer yet, or lies in the warm-up before the part that
-is judged, and it counts neither in a loss nor in a score.
+A target may be NaN. That step has no answer yet, or lies in the warm-up before the part that is judged, and it counts
+neither in a loss nor in a score.
 """
 
 from __future__ import annotations

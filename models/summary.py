@@ -1,7 +1,7 @@
 """What a finished training says for itself: its scores beside those of answers that need no network.
 
-One fact that surprises: a network that loses against a baseline is no error; it is said in plain words, for then the
-baseline is what should be served.
+A network that loses against a baseline is no error; it is said in plain words, for then the baseline is what should be
+served.
 """
 
 from __future__ import annotations

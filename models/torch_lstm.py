@@ -1,7 +1,7 @@
 """The network of an `LSTMConfig` in PyTorch, and the reader between it and the canonical weights.
 
-One fact that surprises: nothing is transposed or reordered on the way to the canonical layout, because that layout is
-PyTorch's own (gates input, forget, cell, output; [out, in]; two biases). The reader is a table of names.
+Nothing is transposed or reordered on the way to the canonical layout, because that layout is PyTorch's own (gates
+input, forget, cell, output; [out, in]; two biases). The reader is a table of names.
 """
 
 from __future__ import annotations

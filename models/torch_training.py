@@ -1,7 +1,7 @@
 """One optimiser step in PyTorch: loss, gradient, clipping, AdamW (Loshchilov and Hutter 2019).
 
-One fact that surprises: a network this small trains faster on one thread than on two; the threads spend more time
-waiting for each other than computing.
+A network this small trains faster on one thread than on two; the threads spend more time waiting for each other than
+computing.
 """
 
 from __future__ import annotations

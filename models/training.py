@@ -1,9 +1,9 @@
 """The loop that every framework trains in: epochs, validation, averaging, early stopping; plain numpy.
 
 A framework contributes one thing, a `Trainer` that takes one optimiser step (`models.torch_training`,
-`models.keras_training`). One fact that surprises: what is validated, kept and returned is never the network that the
-optimiser moves but the running average of its weights over the epochs (Polyak and Juditsky 1992), which wavers much
-less from epoch to epoch and so lets a small validation part choose well.
+`models.keras_training`). What is validated, kept and returned is never the network that the optimiser moves but the
+running average of its weights over the epochs (Polyak and Juditsky 1992), which wavers much less from epoch to epoch
+and so lets a small validation part choose well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads `.ts` files, the text format of the UEA & UCR time series classification archive, unequal lengths included.
 
 One line is one case: `1.5,1.6,1.4:0.2,0.1,0.3:label`, channels separated by colons, steps by commas (format: Bagnall
-et al. 2018, "The UEA multivariate time series classification archive"). One fact that surprises: the channel is the
-outer dimension in the file, the step in a network, so every case is transposed on the way in.
+et al. 2018, "The UEA multivariate time series classification archive"). The channel is the outer dimension in the file,
+the step in a network, so every case is transposed on the way in.
 """
 
 from __future__ import annotations

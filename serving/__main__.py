@@ -1,7 +1,7 @@
 """`lstm-serve`: the command line, every flag of which is also an environment variable.
 
-One fact that surprises: the environment is read as if its values stood in front of the command line, so a flag always
-wins and a bad value is refused by the same check.
+The environment is read as if its values stood in front of the command line, so a flag always wins and a bad value is
+refused by the same check.
 """
 
 from __future__ import annotations

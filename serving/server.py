@@ -1,8 +1,8 @@
 """Putting the server together, and its life from the first port to the last answer.
 
 Ports are bound before any model is loaded, so that a busy one is found at once and liveness can be asked for while a
-large model loads. One fact that surprises: readiness goes before the port does, so that a load balancer stops sending
-before anything is refused.
+large model loads. Readiness goes before the port does, so that a load balancer stops sending before anything is
+refused.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Clients that ask again as soon as they are answered: the load under which models are exchanged and backends break.
 
-One fact that surprises: every client sends values of its own, so that an answer that was meant for another is a wrong one.
+Every client sends values of its own, so that an answer that was meant for another is a wrong one.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ step before has left, where s(z) = 1 / (1 + exp(-z)) and `*` is element by eleme
     c_t = f_t * c_{t-1} + i_t * g_t
     h_t = o_t * tanh(c_t)
 
-One fact that surprises: a row that is shorter than the batch needs no reversing and no cutting. A step outside the row
-leaves the state as it is, so the backward direction, which meets the padding first, still has its initial state when
-it comes to the row's last true step.
+A row that is shorter than the batch needs no reversing and no cutting. A step outside the row leaves the state as it
+is, so the backward direction, which meets the padding first, still has its initial state when it comes to the row's
+last true step.
 """
 
 from __future__ import annotations

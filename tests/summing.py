@@ -1,8 +1,8 @@
 """The fake backend's function as an ONNX file: a second backend that computes the same, for versions that have two.
 
 Every output is filled with the sum of a row's true steps on top of the first element of its state, as
-`serving.backends.fake` does for the signature of `tests.fake_models`. One fact that surprises: it can be made to differ on
-purpose, by a factor or by setting the second column of `y` apart, for tests of what compares two answers.
+`serving.backends.fake` does for the signature of `tests.fake_models`. It can be made to differ on purpose, by a factor
+or by setting the second column of `y` apart, for tests of what compares two answers.
 """
 
 from __future__ import annotations

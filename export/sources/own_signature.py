@@ -1,7 +1,7 @@
 """A network with a signature of its own: what is found out about it, and files that are held to its own answers.
 
-Shared by `torch_modules` and `keras_models`. One fact that surprises: the axis of the rows and the sizes that may change are
-found on the network itself, before any file is written.
+Shared by `torch_modules` and `keras_models`. The axis of the rows and the sizes that may change are found on the
+network itself, before any file is written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What makes a network a plain stack of LSTM and linear layers, whichever framework it is of; `plain_torch`, `plain_keras`.
 
 Nothing is recognised by its looks alone: a network counts as plain only if the canonical network with its weights gives its
-answers. One fact that surprises: a few random inputs do not show that, since a branch of Python that looks at a sum takes
-the same way for many of them.
+answers. A few random inputs do not show that, since a branch of Python that looks at a sum takes the same way for many
+of them.
 """
 
 from __future__ import annotations

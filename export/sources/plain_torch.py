@@ -1,7 +1,7 @@
 """Whether a PyTorch module is a plain stack of LSTM and linear layers, and if not, why not; see `plain`.
 
-One fact that surprises: a module is tried for that in both orders of axes, since the canonical network has the rows
-first whatever the module has.
+A module is tried for that in both orders of axes, since the canonical network has the rows first whatever the module
+has.
 """
 
 from __future__ import annotations

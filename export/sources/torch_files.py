@@ -1,7 +1,7 @@
 """What torch itself writes of a module: ONNX by its exporter, TorchScript by scripting or, where that fails, by tracing.
 
-One fact that surprises: the exporter that is asked is the older one of torch's two. Its graph is smaller, and a loop or a
-branch that it bakes in is found by the proof of the file.
+The exporter that is asked is the older one of torch's two. Its graph is smaller, and a loop or a branch that it bakes
+in is found by the proof of the file.
 """
 
 from __future__ import annotations

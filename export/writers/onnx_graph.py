@@ -1,6 +1,6 @@
 """An ONNX graph under composition: nodes in order, and the constants that they read (opset 17, IR 8).
 
-One fact that surprises: a constant is known by its name alone. Two nodes that ask for the same integers share one.
+A constant is known by its name alone. Two nodes that ask for the same integers share one.
 """
 
 from __future__ import annotations

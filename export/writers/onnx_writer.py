@@ -1,10 +1,10 @@
 """Writes `model.onnx` node by node: one `LSTM` node a layer and a handful around them (opset 17, IR 8).
 
-No converter is asked, so that the graph stays as small as the network is and reads the same whoever trained it. One
-fact that surprises: nothing here masks the padding on its way in. An `LSTM` node with `sequence_lens` takes nothing
-from the steps behind a row's length and answers exactly 0 there. Only the bias of a head for every step would show
-there. It is looked up for each step in a table of the bias and zeros, or, where that would be a node too many, is the
-weight of one more input of the head, which is 1 within a row's length and 0 behind.
+No converter is asked, so that the graph stays as small as the network is and reads the same whoever trained it. Nothing
+here masks the padding on its way in. An `LSTM` node with `sequence_lens` takes nothing from the steps behind a row's
+length and answers exactly 0 there. Only the bias of a head for every step would show there. It is looked up for each
+step in a table of the bias and zeros, or, where that would be a node too many, is the weight of one more input of the
+head, which is 1 within a row's length and 0 behind.
 
 Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
 """

@@ -1,8 +1,8 @@
 """Writes `model.savedmodel/`: a TensorFlow function with the signature `serving_default`, as TF Serving loads it.
 
-One fact that surprises: a step-by-step loop costs TensorFlow some milliseconds a call; its fused `BlockLSTMV2` runs all
-steps of a layer inside one operator. It knows no lengths and computes on behind the end of a row, so the state of a row
-is picked at its own last step, and nothing that follows a row's end can reach what comes before it.
+A step-by-step loop costs TensorFlow some milliseconds a call; its fused `BlockLSTMV2` runs all steps of a layer inside
+one operator. It knows no lengths and computes on behind the end of a row, so the state of a row is picked at its own
+last step, and nothing that follows a row's end can reach what comes before it.
 
 Source: https://www.tensorflow.org/api_docs/python/tf/raw_ops/BlockLSTMV2
 """

@@ -4,9 +4,9 @@ Scripted, not traced: a trace would keep only the branch that its example took. 
 the interpreter's lock held, so there is little of it: the operators that `nn.LSTM` and `torch.nn.utils.rnn` come down to,
 without their checks, and none of the branches that this network does not take.
 
-One fact that surprises: packing costs more than it saves when no row is shorter than another, so a batch of full rows goes
-round it. (And `torch.jit` reads the annotations of a class as types, so this module does not import `annotations`, which
-would make them text.)
+Packing costs more than it saves when no row is shorter than another, so a batch of full rows goes round it. (And
+`torch.jit` reads the annotations of a class as types, so this module does not import `annotations`, which would make
+them text.)
 """
 
 from collections.abc import Mapping, Sequence

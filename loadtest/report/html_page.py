@@ -1,7 +1,7 @@
 """The report as one page that needs nothing else: plots, table, and what has to be said about the figures.
 
-It holds no script and fetches nothing, so it can be mailed and kept. One fact that surprises: the colours of the runs
-go from blue to red with the load, not through a palette, because the runs are an ordered scale.
+It holds no script and fetches nothing, so it can be mailed and kept. The colours of the runs go from blue to red with
+the load, not through a palette, because the runs are an ordered scale.
 """
 
 from __future__ import annotations

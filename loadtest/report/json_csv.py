@@ -1,7 +1,6 @@
 """The results as JSON and as CSV, for programs and for spreadsheets.
 
-One fact that surprises: in the JSON a figure that does not exist is null, never 0; a run in which nothing was answered
-has no latency.
+In the JSON a figure that does not exist is null, never 0; a run in which nothing was answered has no latency.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Line plots as inline SVG, drawn by hand: nothing is fetched, and a plotting library would be the largest dependency.
 
-Colours are CSS variables of the page, so that a plot follows the reader's light or dark scheme. One fact that surprises:
-latencies stand on a logarithmic axis, because a tail is many times the median and a linear axis would show only the tail.
+Colours are CSS variables of the page, so that a plot follows the reader's light or dark scheme. Latencies stand on a
+logarithmic axis, because a tail is many times the median and a linear axis would show only the tail.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The table that is printed: one line for each run, then what has to be said about them.
 
-One fact that surprises: the server's own means stand beside the client's percentiles on purpose. Where they differ by
-much, the time went into the network, the queues of HTTP/2, or the client.
+The server's own means stand beside the client's percentiles on purpose. Where they differ by much, the time went into
+the network, the queues of HTTP/2, or the client.
 """
 
 from __future__ import annotations

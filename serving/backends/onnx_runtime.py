@@ -2,8 +2,8 @@
 
 Its Python API carries strings as text and knows no bfloat16; a file that takes or gives the latter is refused.
 
-One fact that surprises: an `InferenceSession` asked for CUDA quietly computes on the CPU when the CUDA libraries do
-not load. What it really took is therefore asked for afterwards, and anything less is refused.
+An `InferenceSession` asked for CUDA quietly computes on the CPU when the CUDA libraries do not load. What it really
+took is therefore asked for afterwards, and anything less is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Between our order of axes and a file's own: rows first at every border, wherever the file has them.
 
-Files that `lstm-export checkpoint` wrote have the rows first and go round this. One fact that surprises: an input that
-all rows share comes here once for each row, since that is what travels through batches, and the file gets it once.
+Files that `lstm-export checkpoint` wrote have the rows first and go round this. An input that all rows share comes here
+once for each row, since that is what travels through batches, and the file gets it once.
 """
 
 from __future__ import annotations

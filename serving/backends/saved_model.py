@@ -4,8 +4,8 @@ Measured on two layers of 64 units, 24 steps, 8 features, one thread (microsecon
 eager signature 367, 615, 1243, 2379; a session with the usual executor 393, 473, 1098, 1876; with the single-threaded
 executor 233, 385, 914, 1594. A session also has its own threads, and gives its memory back when it is closed.
 
-One fact that surprises: the single-threaded executor refuses the control flow of TensorFlow 1 (`Enter`, `Switch`) but
-runs the loops of TensorFlow 2; the file is looked at before it is loaded.
+The single-threaded executor refuses the control flow of TensorFlow 1 (`Enter`, `Switch`) but runs the loops of
+TensorFlow 2; the file is looked at before it is loaded.
 """
 
 from __future__ import annotations

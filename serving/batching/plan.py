@@ -1,7 +1,6 @@
 """Which of the waiting requests are computed together: a pure decision over plain data.
 
-One fact that surprises: requests of another shape do not end a batch, they are passed over and stay first in line for the
-next one.
+Requests of another shape do not end a batch, they are passed over and stay first in line for the next one.
 """
 
 from __future__ import annotations

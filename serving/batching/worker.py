@@ -3,8 +3,8 @@
 The worker thread takes from the queue, runs the backend and completes requests; nobody else touches the backend. While
 it computes, the runtime lets go of the interpreter, so the next requests are decoded meanwhile and a batch forms by
 itself: a delay of 0 is the right default. A backend that fails is not believed to be at fault, nor is the request: the
-guard asks it what it is known to answer, and only then hands the requests over to whoever can compute them. One fact that
-surprises: the worker prepares the model too, since runtimes keep what they learn of it with the thread that runs it.
+guard asks it what it is known to answer, and only then hands the requests over to whoever can compute them. The worker
+prepares the model too, since runtimes keep what they learn of it with the thread that runs it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The edge: HTTP/2, plain or in TLS, through the public `grpc.server`. It takes bytes and gives bytes and knows no model.
 
 A handler thread of `grpc.server` must stay until its answer is there, and this is the only file in which anything waits
-for one: replacing the edge means replacing this file. One fact that surprises: without `grpc.so_reuseport: 0` a second
-server binds the same port without an error and takes half of the connections.
+for one: replacing the edge means replacing this file. Without `grpc.so_reuseport: 0` a second server binds the same
+port without an error and takes half of the connections.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`grpc.health.v1` for orchestrators and load balancers: SERVING exactly while ServerReady says so, for every name.
 
-One fact that surprises: sending on a gRPC stream may block for as long as its client pleases, so nothing is ever sent
-while the lock is held. Every watcher has a thread, and ends when the server leaves, since a stream that stays open
-would hold the shutdown up.
+Sending on a gRPC stream may block for as long as its client pleases, so nothing is ever sent while the lock is held.
+Every watcher has a thread, and ends when the server leaves, since a stream that stays open would hold the shutdown up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What Prometheus sees: the counts, turned into metric families whenever somebody scrapes.
 
-One fact that surprises: the counters of a backend that was swapped away stay, at rest, because a counter that disappears
-and comes back smaller looks like a restart.
+The counters of a backend that was swapped away stay, at rest, because a counter that disappears and comes back smaller
+looks like a restart.
 """
 
 from __future__ import annotations

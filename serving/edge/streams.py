@@ -1,8 +1,8 @@
 """ModelStreamInfer over `grpc.server`: many requests on one stream, answered in the order in which they came.
 
 A request that fails is answered inside the stream and the stream goes on, unless the client has asked for gRPC's own
-errors (metadata `triton_grpc_error: true`). One fact that surprises: nothing is parsed to mark an answer as final; in
-protobuf's wire format, joining the bytes of two messages merges them, a map entry included.
+errors (metadata `triton_grpc_error: true`). Nothing is parsed to mark an answer as final; in protobuf's wire format,
+joining the bytes of two messages merges them, a map entry included.
 """
 
 from __future__ import annotations

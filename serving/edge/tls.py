@@ -1,8 +1,8 @@
 """Who may talk to the server: TLS with or without client certificates, and bearer tokens.
 
-Certificates are read again when their files change, so a renewed one is used without a restart. One fact that surprises:
-a changed file that cannot be used is logged and the old certificate stays, since a server that is up must not be taken
-down by a copy that is not finished.
+Certificates are read again when their files change, so a renewed one is used without a restart. A changed file that
+cannot be used is logged and the old certificate stays, since a server that is up must not be taken down by a copy that
+is not finished.
 """
 
 from __future__ import annotations

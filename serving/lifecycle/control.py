@@ -1,7 +1,7 @@
 """Which models are loaded: as the repository has them at start, as it changes, or as clients ask (Triton's three modes).
 
-Everything here runs on loader threads, one load of a model at a time. One fact that surprises: a configuration that a client
-sends replaces `config.pbtxt` as a whole, as in Triton, and what it leaves out is completed from the files.
+Everything here runs on loader threads, one load of a model at a time. A configuration that a client sends replaces
+`config.pbtxt` as a whole, as in Triton, and what it leaves out is completed from the files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """When a backend breaks under load: somebody else answers what it could not, and it is tried again later.
 
 The requests of the broken backend wait here while the next candidate of the model's order is loaded, verified and warmed up;
-then they go there, and nobody's request has failed. One fact that surprises: a backend that is tried again is loaded
-anew and must give its golden samples' answers, since a context that has lost its device never works again.
+then they go there, and nobody's request has failed. A backend that is tried again is loaded anew and must give its
+golden samples' answers, since a context that has lost its device never works again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """What is in memory: every version that is known, its state, and leases on those that can answer.
 
 States and the messages about them follow Triton, since its clients branch on them. A new model is ready before the old
-one drains, and one that cannot be loaded leaves the old one serving. One fact that surprises: a model that failed to load
-at start stays known, with its reason, and keeps the server from being ready: nobody should send traffic to a replica that
-lacks a model. One that fails later, or of which another version answers, does not: a bad update must not take a replica
-away.
+one drains, and one that cannot be loaded leaves the old one serving. A model that failed to load at start stays known,
+with its reason, and keeps the server from being ready: nobody should send traffic to a replica that lacks a model. One
+that fails later, or of which another version answers, does not: a bad update must not take a replica away.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A copy of some requests goes to another version or backend; its answers are compared and thrown away.
 
 Nobody waits for a shadow: it has a model, a queue and a worker of its own, drops what it has no room for, and computes when
-nobody waits for the model that it follows (or when a little while has passed, so that it is never starved). One fact that
-surprises: answers are compared on a third thread, because the worker that finishes last would otherwise keep its own
-clients waiting.
+nobody waits for the model that it follows (or when a little while has passed, so that it is never starved). Answers are
+compared on a third thread, because the worker that finishes last would otherwise keep its own clients waiting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the manager knows of each model and of each of its versions: plain data, and the sentences about it.
 
-Everything here is guarded by the manager's lock. One fact that surprises: counts belong to a version and a backend, not
-to what is loaded, so that no counter falls back to zero when backends are swapped.
+Everything here is guarded by the manager's lock. Counts belong to a version and a backend, not to what is loaded, so
+that no counter falls back to zero when backends are swapped.
 """
 
 from __future__ import annotations

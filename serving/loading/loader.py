@@ -1,7 +1,7 @@
 """From a version on disk to a live model: load it into a backend, replay the golden samples, warm it up.
 
-Runs on a loader thread, never on one that answers requests. One fact that surprises: what is verified is the very
-backend object that will serve, on its device, not a second one like it.
+Runs on a loader thread, never on one that answers requests. What is verified is the very backend object that will
+serve, on its device, not a second one like it.
 """
 
 from __future__ import annotations

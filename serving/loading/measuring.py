@@ -2,9 +2,9 @@
 
 Every backend is measured in a process of its own (`python -m serving.loading.measuring`), so that a server which ends up with
 ONNX Runtime never pays for having tried TensorFlow, and a runtime that crashes takes nothing else with it. What does not
-agree with the trained model gets no figures. One fact that surprises: these processes run at a low priority, and where
-every CPU is busy that makes several threads look worse by orders of magnitude, since every call waits for the thread that
-runs last. They would be in the way there, too.
+agree with the trained model gets no figures. These processes run at a low priority, and where every CPU is busy that
+makes several threads look worse by orders of magnitude, since every call waits for the thread that runs last. They
+would be in the way there, too.
 """
 
 from __future__ import annotations

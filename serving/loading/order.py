@@ -1,8 +1,8 @@
 """Where a version is served, and where it would be served next: the server's wishes, the operator's, and what is there.
 
-One fact that surprises: what takes over at run time need not be allowed to take over at load. A server that was told to use
-a GPU and has none refuses to start on the CPU unless that was configured, but a GPU that is lost under load has its
-requests answered by whatever else the version holds.
+What takes over at run time need not be allowed to take over at load. A server that was told to use a GPU and has none
+refuses to start on the CPU unless that was configured, but a GPU that is lost under load has its requests answered by
+whatever else the version holds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ways to serve a version, and which of them is best by what was measured: decisions only, nothing runs here.
 
-One fact that surprises: the fastest candidate need not win. What is within 5 % of it counts as equal, and then fewer
-threads go first, because the threads of one model are missing to the next.
+The fastest candidate need not win. What is within 5 % of it counts as equal, and then fewer threads go first, because
+the threads of one model are missing to the next.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Requests that are computed before a model is called ready, so that no client pays for a first run.
 
 Runtimes allocate, specialise and compile when they first see a size. The golden samples are run at 1, 2, 4 ... rows up to the
-largest batch, each size twice, and then whatever `model_warmup` in `config.pbtxt` adds. One fact that surprises: twice,
-because TorchScript only watches the first run of a size and compiles in the second.
+largest batch, each size twice, and then whatever `model_warmup` in `config.pbtxt` adds. Twice, because TorchScript only
+watches the first run of a size and compiles in the second.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ a thread beside it that wanted the lock every half millisecond; the longest it w
     200, 120   garbage collection after a model has gone, and during an import: put off, and the frameworks are left out
     5 a turn   whatever computes in Python: 0.5 a turn
 
-One fact that surprises: the collector costs as much long after an import as during it, since each full collection looks at
-every object that a framework has made, some 300,000.
+The collector costs as much long after an import as during it, since each full collection looks at every object that a
+framework has made, some 300,000.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Devices by name, and what must be there before a backend can use one, found without importing a framework.
 
 The driver is asked directly, so that "no driver", "no such GPU" and "a package built for CPUs" are three different
-sentences. One fact that surprises: asking the CUDA driver for its GPUs (`cuInit`) makes no context and takes no GPU
-memory, and it obeys CUDA_VISIBLE_DEVICES.
+sentences. Asking the CUDA driver for its GPUs (`cuInit`) makes no context and takes no GPU memory, and it obeys
+CUDA_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Giving memory back to the system after a model has gone.
 
-One fact that surprises: freeing is not enough. glibc keeps what was freed in the arenas of the threads that had asked for it,
-and after many loads a server would hold several times what it uses.
+Freeing is not enough. glibc keeps what was freed in the arenas of the threads that had asked for it, and after many
+loads a server would hold several times what it uses.
 """
 
 from __future__ import annotations

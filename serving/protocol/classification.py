@@ -1,8 +1,7 @@
 """The classification extension: instead of a tensor, its highest values with their places and names.
 
-After https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md. One fact
-that surprises: everything behind the rows counts as one list, so a class of a tensor with further axes is a place in
-the flattened row.
+After https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md. Everything
+behind the rows counts as one list, so a class of a tensor with further axes is a place in the flattened row.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Between the wire and arrays: what a request holds, checked against the model before anybody waits for it.
 
 Everything that could be wrong with a request is found here, so that a bad one never fails its neighbours' batch. Arrays
-are views of the request's bytes; nothing is copied. The messages follow Triton's, since people search for them. One fact
-that surprises: true lengths and a fresh state are filled in here, so a client needs to send only what is advertised.
+are views of the request's bytes; nothing is copied. The messages follow Triton's, since people search for them. True
+lengths and a fresh state are filled in here, so a client needs to send only what is advertised.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The protocol's methods: each names its steps and does nothing else. Bytes come in, bytes go out; no network here.
 
-`model_infer` answers through its `Call` from whichever thread has the answer; the other methods return theirs. One
-fact that surprises: an unknown *model* is INVALID_ARGUMENT and an unknown *version* is NOT_FOUND, as Triton's clients
-expect.
+`model_infer` answers through its `Call` from whichever thread has the answer; the other methods return theirs. An
+unknown *model* is INVALID_ARGUMENT and an unknown *version* is NOT_FOUND, as Triton's clients expect.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """ModelStatistics: the protocol's view of the counts that Prometheus shows.
 
 Our stages under the protocol's names: decode is `compute_input`, queue is `queue`, compute is `compute_infer`, encode
-is `compute_output`. Counts are those of all backends that have served the version, so they never fall at a swap. One fact
-that surprises: perf_analyzer finds a model only if `queue.count` has grown.
+is `compute_output`. Counts are those of all backends that have served the version, so they never fall at a swap.
+Perf_analyzer finds a model only if `queue.count` has grown.
 """
 
 from __future__ import annotations

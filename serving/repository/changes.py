@@ -1,7 +1,7 @@
 """What to do about a repository that has changed on disk: a pure decision on what was seen, now and before.
 
-One fact that surprises: a change is acted upon when it has been seen twice, so that a folder which is still being copied
-is left alone until it is whole.
+A change is acted upon when it has been seen twice, so that a folder which is still being copied is left alone until it
+is whole.
 """
 
 from __future__ import annotations

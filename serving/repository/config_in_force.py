@@ -1,7 +1,7 @@
 """The configuration in force: what the operator chose, every default filled in, as the ModelConfig RPC shows it.
 
-One fact that surprises: what is shown can be written back. An operator may start from the answer of the RPC, and a swap is that
-answer with another backend in it.
+What is shown can be written back. An operator may start from the answer of the RPC, and a swap is that answer with
+another backend in it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The model repository as it lies on disk: which models and versions are there, and what each version folder holds.
 
-Only reads. What is in memory is the manager's business. One fact that surprises: whatever starts with a dot is not
-there, since that is how a version looks while its exporter is still writing it.
+Only reads. What is in memory is the manager's business. Whatever starts with a dot is not there, since that is how a
+version looks while its exporter is still writing it.
 """
 
 from __future__ import annotations

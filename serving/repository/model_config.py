@@ -1,8 +1,8 @@
 """What the operator decides about a model: `config.pbtxt`, read with the real ModelConfig schema and checked in full.
 
 A field that this server does not serve is refused by name and an unknown one with its line: nothing in the file is
-ignored. What the file leaves out is completed from the artefact. One fact that surprises: proto3 cannot tell
-`max_batch_size: 0` from its absence, and both mean "complete it", here as in Triton.
+ignored. What the file leaves out is completed from the artefact. proto3 cannot tell `max_batch_size: 0` from its
+absence, and both mean "complete it", here as in Triton.
 """
 
 from __future__ import annotations

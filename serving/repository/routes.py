@@ -7,8 +7,8 @@
 
 A label is taken wherever a version is. Requests that name no version go to the one labelled `stable`, if there is one, and with
 `canary_share` so many of them to the one labelled `canary`. The shadow, a version, a backend or both, gets copies of its
-share of the requests, and nobody gets its answers. One fact that surprises: shares are dealt, not drawn; of any hundred
-requests in a row, a share of 0.05 gets five.
+share of the requests, and nobody gets its answers. Shares are dealt, not drawn; of any hundred requests in a row, a
+share of 0.05 gets five.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a client may send along with a load: another configuration, and the files of the model themselves.
 
-Files go into a folder of their own, laid out as a repository with one model, so that everything else is as ever. One fact
-that surprises: as in Triton, files that are sent replace the whole model; nothing of the repository is mixed in.
+Files go into a folder of their own, laid out as a repository with one model, so that everything else is as ever. As in
+Triton, files that are sent replace the whole model; nothing of the repository is mixed in.
 """
 
 from __future__ import annotations

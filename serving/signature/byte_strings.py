@@ -1,7 +1,7 @@
 """BYTES tensors on the wire: every element is its length (4 bytes, little-endian) and then that many bytes.
 
-In memory such a tensor is an object array of `bytes`. One fact that surprises: an element may hold anything, NUL and
-bytes that are no text included, and it comes back as it went in.
+In memory such a tensor is an object array of `bytes`. An element may hold anything, NUL and bytes that are no text
+included, and it comes back as it went in.
 """
 
 from __future__ import annotations

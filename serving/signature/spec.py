@@ -1,7 +1,7 @@
 """What a version is, as its exporter wrote it: `spec.json`, facts that nobody edits.
 
-The operator's choices live in `config.pbtxt` and are read elsewhere. One fact that surprises: axis 0 is the batch
-("rows") of *every* tensor named here, recurrent state included, whatever the backend's own convention is.
+The operator's choices live in `config.pbtxt` and are read elsewhere. Axis 0 is the batch ("rows") of *every* tensor
+named here, recurrent state included, whatever the backend's own convention is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Does an artefact take and give what `spec.json` says? Asked once, at load, of what the file itself states.
 
-One fact that surprises: a file may say less than the specification (a free axis, or nothing at all, as TorchScript
-does about shapes), and that fits; only a contradiction is refused.
+A file may say less than the specification (a free axis, or nothing at all, as TorchScript does about shapes), and that
+fits; only a contradiction is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Golden samples: inputs, and what the trained model itself answered to them, kept beside every version.
 
-The exporter writes them; the server replays them through the very backend that will serve, on every load. One fact
-that surprises: agreement is relative above 1 and absolute below, `|a - b| <= tolerance * max(1, |b|)`, everywhere.
+The exporter writes them; the server replays them through the very backend that will serve, on every load. Agreement is
+relative above 1 and absolute below, `|a - b| <= tolerance * max(1, |b|)`, everywhere.
 """
 
 from __future__ import annotations

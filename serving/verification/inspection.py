@@ -2,8 +2,8 @@
 
 Names and shapes are read from the file; that rows do not touch each other is proved by running it: what happens to one row
 along the axis of the rows must not move the answer of another. Nothing is guessed. Where the file leaves a choice, `Unclear`
-says which, and what to say to settle it. One fact that surprises: a free axis alone proves nothing, since the steps of a
-sequence are free as well; but a step does move the answers of those behind it.
+says which, and what to say to settle it. A free axis alone proves nothing, since the steps of a sequence are free as
+well; but a step does move the answers of those behind it.
 """
 
 from __future__ import annotations

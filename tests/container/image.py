@@ -1,8 +1,8 @@
 """Building the image, on machines with and without a registry: what `run.py` starts with.
 
-Where python:3.11-slim cannot be pulled, the base is made of Debian's own packages. One fact that surprises: how this
-machine reaches its package indexes (mirrors, certificates, passwords) is its own affair. It is mounted while the image
-is built, stays out of it, and is blotted out of whatever is printed.
+Where python:3.11-slim cannot be pulled, the base is made of Debian's own packages. How this machine reaches its package
+indexes (mirrors, certificates, passwords) is its own affair. It is mounted while the image is built, stays out of it,
+and is blotted out of whatever is printed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether something answers what the equations answer: the one check of the matrix, which every planted fault must fail.
 
-One fact that surprises: all questions are cuts of one batch of 64 rows and 256 steps. What a row is answered depends
-on nothing but the row, so the equations are asked once, and a row alone, among six others or in pieces is held to it.
+All questions are cuts of one batch of 64 rows and 256 steps. What a row is answered depends on nothing but the row, so
+the equations are asked once, and a row alone, among six others or in pieces is held to it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Something to load for every backend: the table that a new backend needs one line in.
 
-One fact that surprises: the configurations are the whole cross product of what an `LSTMConfig` can say, three layers
-deep, with a hidden size of 5, so that no two axes have the same length by accident.
+The configurations are the whole cross product of what an `LSTMConfig` can say, three layers deep, with a hidden size of
+5, so that no two axes have the same length by accident.
 """
 
 from __future__ import annotations

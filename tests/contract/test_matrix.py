@@ -2,8 +2,8 @@
 
     pytest tests/contract/test_matrix.py -k torch-onnx-features-2x2-classification
 
-A case is named after its framework, its format, its input, its layers x directions, and its head. One fact that
-surprises: Keras learns here without compiling its step, which would take longer than all the rest of the case.
+A case is named after its framework, its format, its input, its layers x directions, and its head. Keras learns here
+without compiling its step, which would take longer than all the rest of the case.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A fault planted into any writer or reader makes the check of the matrix fail: so its passing means something.
 
 A fault is one replaced piece of a module's text; the changed module is imported beside the true one and asked what the
-matrix asks. One fact that surprises: a piece that the text no longer has, or has twice, fails its case. Whoever
-rewrites a writer or a reader plants its faults anew.
+matrix asks. A piece that the text no longer has, or has twice, fails its case. Whoever rewrites a writer or a reader
+plants its faults anew.
 """
 
 from __future__ import annotations
