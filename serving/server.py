@@ -36,7 +36,7 @@ from serving.errors import RepositoryError, StartupError
 from serving.lifecycle.control import RepositoryControl
 from serving.lifecycle.manager import ModelManager
 from serving.loading import order, ranking
-from serving.loading.order import AUTO, Placement, first_available
+from serving.loading.order import AUTO, ServerDefaults, first_available
 from serving.protocol.service import InferenceService
 from serving.repository import model_config
 from serving.repository.folders import Repository
@@ -77,9 +77,9 @@ class Settings:
     access_log: float = 0.0
 
     @property
-    def placement(self) -> Placement:
+    def placement(self) -> ServerDefaults:
         """Where models are served unless their configuration says so."""
-        return Placement(
+        return ServerDefaults(
             backend=self.backend,
             device=self.device,
             threads=self.threads,
@@ -90,7 +90,7 @@ class Settings:
         )
 
 
-def check_placement(placement: Placement) -> None:
+def check_placement(placement: ServerDefaults) -> None:
     """Raises `BackendUnavailable` with every reason when no backend that may be used can run on the device asked for."""
     names = backends.PREFERENCE if placement.backend == AUTO else (placement.backend,)
     device = "cpu" if placement.device == AUTO else placement.device

@@ -64,7 +64,7 @@ def publish(
 ) -> tuple[Version, ModelSpec]:
     """Writes a version with every format of `writers` (its backend and what writes it), proved against `run`.
 
-    `stated` is of `findings.unproved`; Raises `ExportError`,
+    `stated` is of `inspection.unproved`. Raises `ExportError`,
     `Unclear` when a person has to decide, and `OSError`; the repository holds no part of the version then.
     """
     found = find(stated, run, hints)
@@ -91,7 +91,7 @@ def publish(
 
 
 def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
-    """`findings.find` of a network or a file that may fail as it likes. Raises what that raises, and `ExportError`."""
+    """`inspection.inspect` of a network or a file that may fail as it likes. Raises what that raises, and `ExportError`."""
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
         try:
@@ -102,7 +102,7 @@ def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
             raise RuntimeError(_said(error)) from error
 
     try:
-        return inspection.find(stated, told, hints)
+        return inspection.inspect(stated, told, hints)
     except RuntimeError as error:
         raise ExportError(
             f"it runs on some rows and fails when only the values of one have changed: {error}; let it take "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from serving.lifecycle.manager import LOAD_FAILURES, ModelManager
-from serving.lifecycle.versions import Entry
+from serving.lifecycle.versions import VersionEntry
 from serving.telemetry.timeline import STAGES
 
 LABELS = ["model", "version", "backend"]
@@ -42,7 +42,7 @@ class Collector:
             (((code,), count) for code, count in list(self._refused.items())),
         )
 
-    def _changes(self, entries: Iterable[Entry]) -> Iterator[Metric]:
+    def _changes(self, entries: Iterable[VersionEntry]) -> Iterator[Metric]:
         # A rate sees the first failure only of a counter that was there before.
         loaded = {(e.name, version) for e in entries if e.model for version in (e.version, "")}
         known = [(*each, reason) for each in sorted(loaded) for reason in LOAD_FAILURES]
@@ -87,7 +87,7 @@ class Collector:
             yield from (requests, largest, classes)
 
 
-def _counts(entries: Iterable[Entry]) -> Iterator[Metric]:
+def _counts(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "lstm_serving_requests", "Inference requests, by how they ended.", labels=[*LABELS, "outcome"]
     )
@@ -125,7 +125,7 @@ def _counts(entries: Iterable[Entry]) -> Iterator[Metric]:
     yield from (requests, duration, stage, batch_rows, in_flight, load)
 
 
-def _states(entries: Iterable[Entry]) -> Iterator[Metric]:
+def _states(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
     depth = GaugeMetricFamily("lstm_serving_queue_depth", "Requests that wait for a batch.", labels=LABELS)
     state = GaugeMetricFamily(
         "lstm_serving_model_state", "1 for the state that a version is in.", labels=[*LABELS, "verified", "state"]
@@ -145,7 +145,7 @@ def _states(entries: Iterable[Entry]) -> Iterator[Metric]:
     yield from (depth, state, stood_in)
 
 
-def _measured(entries: Iterable[Entry]) -> Iterator[Metric]:
+def _measured(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
     """What the choice of a backend was made by, where there was one."""
     call = GaugeMetricFamily(
         "lstm_serving_backend_call_seconds",

@@ -24,14 +24,14 @@ from serving.errors import (
 )
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.shadow import Shadow, ShadowCounts, Yielding, fits
-from serving.lifecycle.versions import Entry, Known, in_order
+from serving.lifecycle.versions import VersionEntry, ModelEntry, in_order
 from serving.loading import loader
-from serving.loading.loader import Wanted
-from serving.loading.order import Measurements, Placement
+from serving.loading.loader import LoadRequest
+from serving.loading.order import Measurements, ServerDefaults
 from serving.machine import background
 from serving.repository import changes, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
-from serving.repository.model_config import Choices
+from serving.repository.model_config import OperatorConfig
 from serving.repository.routes import Routes
 from serving.telemetry.counters import ModelMetrics
 
@@ -49,7 +49,7 @@ class RepositoryControl:
         self,
         manager: ModelManager,
         repository: Repository,
-        placement: Placement,
+        placement: ServerDefaults,
         *,
         mode: str = "none",
         failures: int = 3,
@@ -139,7 +139,7 @@ class RepositoryControl:
             acted_on = {name: seen for name, seen in {**acted_on, **changed}.items() if name not in actions.unload}
             before = now
 
-    def index(self) -> list[Entry]:
+    def index(self) -> list[VersionEntry]:
         """What the repository index shows: everything known, and by name alone what has never been loaded."""
         known = self._manager.entries()
         try:
@@ -147,7 +147,7 @@ class RepositoryControl:
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             there = set()
-        unknown = [Entry(name=name) for name in there - {entry.name for entry in known}]
+        unknown = [VersionEntry(name=name) for name in there - {entry.name for entry in known}]
         return in_order([*known, *unknown])
 
     def _look(self) -> changes.Seen:
@@ -176,7 +176,7 @@ class RepositoryControl:
             self._load(known, self._repository, choices, why)
             known.tidy()
 
-    def _load(self, known: Known, repository: Repository, choices: Choices, why: str) -> None:
+    def _load(self, known: ModelEntry, repository: Repository, choices: OperatorConfig, why: str) -> None:
         """Loads what is new of the chosen versions, lets it in, and retires the others.
 
         All of it or nothing, so that what is in force is one configuration; only where nothing served before, whatever can
@@ -207,7 +207,7 @@ class RepositoryControl:
             self._shadow(known, repository, folders, choices)
 
     def _load_new(
-        self, known: Known, repository: Repository, folders: Sequence[VersionFolder], choices: Choices
+        self, known: ModelEntry, repository: Repository, folders: Sequence[VersionFolder], choices: OperatorConfig
     ) -> tuple[list[tuple[Model, object]], dict[str, ServingError]]:
         """Models of the versions that do not serve as they are now, with what each is made from; and what failed, by version."""
         labels = repository.labels(known.name)
@@ -224,7 +224,7 @@ class RepositoryControl:
             if not self._manager.announce(known, version, identity):
                 continue
             try:
-                wanted = Wanted(
+                wanted = LoadRequest(
                     name=known.name,
                     folder=folder,
                     choices=choices,
@@ -240,7 +240,7 @@ class RepositoryControl:
                 failures[version] = self._manager.refuse(known, version, error)
         return loaded, failures
 
-    def _let_in(self, known: Known, loaded: Sequence[tuple[Model, object]], why: str) -> None:
+    def _let_in(self, known: ModelEntry, loaded: Sequence[tuple[Model, object]], why: str) -> None:
         """Installs them, in order. Raises `NotReady`, all that is not in by then closed, if the server leaves."""
         for number, (model, identity) in enumerate(loaded):
             try:
@@ -262,7 +262,7 @@ class RepositoryControl:
         log.info("unloaded", extra={"fields": {"model": name}})
 
     def _shadow(
-        self, known: Known, repository: Repository, folders: Mapping[int, VersionFolder], choices: Choices
+        self, known: ModelEntry, repository: Repository, folders: Mapping[int, VersionFolder], choices: OperatorConfig
     ) -> None:
         """Starts the shadow that the configuration asks for, in place of the one that ran before. It never fails the model."""
         target, followed = choices.routes.shadow, known.followed()
@@ -278,7 +278,7 @@ class RepositoryControl:
         )
         try:
             model = loader.load(
-                Wanted(
+                LoadRequest(
                     name=known.name,
                     folder=folders[number],
                     choices=choices.for_shadow(),

@@ -32,7 +32,7 @@ from serving.errors import (
 )
 from serving.lifecycle import failover
 from serving.lifecycle.shadow import Shadow, fits
-from serving.lifecycle.versions import Entry, Known, because, can_answer, in_order, parse_version
+from serving.lifecycle.versions import VersionEntry, ModelEntry, because, can_answer, in_order, parse_version
 from serving.machine import memory
 from serving.repository.routes import Routes
 
@@ -65,8 +65,8 @@ class ModelManager:
         self._on_change = on_change
         self._reset_seconds = breaker_reset_seconds
         self._lock = threading.Lock()  # guards what follows
-        self._models: dict[str, Known] = {}
-        self._unborn: dict[str, Known] = {}  # being loaded for the first time, and nothing to tell of yet
+        self._models: dict[str, ModelEntry] = {}
+        self._unborn: dict[str, ModelEntry] = {}  # being loaded for the first time, and nothing to tell of yet
         self._retiring: set[Model] = set()
         self._loads = 0
         self._started = False
@@ -121,7 +121,7 @@ class ModelManager:
         """Whether the first load is over and every model that is to be served can answer."""
         return self._started and can_answer(self.entries())
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[VersionEntry]:
         """Everything known, by name and version."""
         with self._lock:
             return in_order(entry for known in self._models.values() for entry in known.entries.values())
@@ -135,10 +135,10 @@ class ModelManager:
     # Exchanging models; on loader threads.
 
     @contextlib.contextmanager
-    def loading(self, name: str) -> Iterator[Known]:
+    def loading(self, name: str) -> Iterator[ModelEntry]:
         """Holds a model while it is loaded or unloaded. Every error becomes its reason, and `LoadFailed` (or stays ours)."""
         with self._lock:
-            known = self._models.get(name) or self._unborn.setdefault(name, Known(name))
+            known = self._models.get(name) or self._unborn.setdefault(name, ModelEntry(name))
             known.holders += 1
             self._loads += 1
         try:
@@ -156,12 +156,12 @@ class ModelManager:
                 self._loads -= 1
             self._on_change()
 
-    def known(self, name: str) -> Known | None:
+    def known(self, name: str) -> ModelEntry | None:
         """What is known of a model."""
         with self._lock:
             return self._models.get(name)
 
-    def announce(self, known: Known, version: str, identity: object) -> bool:
+    def announce(self, known: ModelEntry, version: str, identity: object) -> bool:
         """A version is about to be loaded; False if that very thing serves already."""
         with self._lock:
             self._models[known.name] = known
@@ -176,7 +176,7 @@ class ModelManager:
         self._on_change()
         return True
 
-    def install(self, known: Known, model: Model, why: str, identity: object) -> None:
+    def install(self, known: ModelEntry, model: Model, why: str, identity: object) -> None:
         """The switch: from now on this model answers for its version, and the one that did drains.
 
         `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves; what stands
@@ -216,7 +216,7 @@ class ModelManager:
             self._retire(old)
         self._on_change()
 
-    def refuse(self, known: Known, version: str, error: Exception) -> ServingError:
+    def refuse(self, known: ModelEntry, version: str, error: Exception) -> ServingError:
         """Keeps, logs and counts why something could not be loaded; returns the error for whoever asked for it."""
         if isinstance(error, LoadFailed):
             return error
@@ -245,7 +245,7 @@ class ModelManager:
             return error
         return LoadFailed(f"load failed for model '{known.name}': {f'version {version}: ' if version else ''}{reason}")
 
-    def hold_back(self, known: Known, version: str, failed: Sequence[str]) -> None:
+    def hold_back(self, known: ModelEntry, version: str, failed: Sequence[str]) -> None:
         """Keeps why a version that could be loaded is not let in: the versions `failed` could not."""
         because = f"version {', '.join(failed)} could not be loaded, and an update is made as a whole or not at all"
         with self._lock:
@@ -256,7 +256,7 @@ class ModelManager:
                 entry.state, entry.reason = "UNAVAILABLE", f"not let in: {because}"
         self._on_change()
 
-    def remove(self, known: Known, version: str, *, unloaded: bool) -> None:
+    def remove(self, known: ModelEntry, version: str, *, unloaded: bool) -> None:
         """A version leaves; what it has taken in is answered. If it was `unloaded` it stays known as such."""
         with self._lock:
             entry = known.entries.get(version)
@@ -284,7 +284,7 @@ class ModelManager:
             done()
         self._on_change()
 
-    def follow(self, known: Known, shadow: Shadow | None, followed: list[Model]) -> None:
+    def follow(self, known: ModelEntry, shadow: Shadow | None, followed: list[Model]) -> None:
         """The shadow that gets copies of what these models are asked, instead of the one before, which ends."""
         with self._lock:
             ended, known.shadow = known.shadow, shadow
@@ -300,7 +300,7 @@ class ModelManager:
             known = self._models.get(name)
             return known is not None and any(entry.queue_depth() for entry in known.entries.values())
 
-    def no_shadow(self, known: Known, version: str, followed: list[Model], reason: str) -> None:
+    def no_shadow(self, known: ModelEntry, version: str, followed: list[Model], reason: str) -> None:
         """Keeps and counts why `version` cannot be the shadow of these models; none follows them."""
         self.follow(known, None, [])
         with self._lock:
@@ -308,7 +308,7 @@ class ModelManager:
             for model in followed:
                 known.entry(model.version).reason = reason
 
-    def adopt(self, known: Known, routes: Routes) -> None:
+    def adopt(self, known: ModelEntry, routes: Routes) -> None:
         """From now on requests to this model are routed so."""
         with self._lock:
             known.adopt(routes)

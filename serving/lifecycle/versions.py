@@ -23,7 +23,7 @@ State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE", ""]
 
 
 @dataclasses.dataclass(kw_only=True)
-class Entry:
+class VersionEntry:
     """One version that is known. `version` is empty for a model whose versions could not even be listed.
 
     `identity` is what it was loaded from. A version is `required` when it belongs to the first load; what is loaded later takes
@@ -57,23 +57,23 @@ class Entry:
         return self.model.depth if self.model else 0
 
 
-class Known:
+class ModelEntry:
     """One model that is known. `loading` is held while it is loaded or unloaded, by a loader thread."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.loading = threading.RLock()
         self.holders = 0  # threads that hold it or wait for it
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, VersionEntry] = {}
         self.overrides: list[Override] = []  # files that were sent, and that something here was loaded from
         self.routes = Routes()
         self.shadow: Shadow | None = None
         self.shadow_counts: dict[tuple[str, str], ShadowCounts] = {}  # by version and shadow
         self._canary = Dealer(0)
 
-    def entry(self, version: str) -> Entry:
+    def entry(self, version: str) -> VersionEntry:
         """The entry of a version, made if there is none."""
-        return self.entries.setdefault(version, Entry(name=self.name, version=version))
+        return self.entries.setdefault(version, VersionEntry(name=self.name, version=version))
 
     def counts(self, version: str) -> Callable[[str], ModelMetrics]:
         """The counts of a version by backend; they go on where they were when a backend comes back."""
@@ -123,12 +123,12 @@ class Known:
         return entry.model if entry and entry.state == "READY" else None
 
 
-def in_order(entries: Iterable[Entry]) -> list[Entry]:
+def in_order(entries: Iterable[VersionEntry]) -> list[VersionEntry]:
     """By name and version."""
     return sorted(entries, key=lambda entry: (entry.name, int(entry.version or 0)))
 
 
-def can_answer(entries: Iterable[Entry]) -> bool:
+def can_answer(entries: Iterable[VersionEntry]) -> bool:
     """Whether each model of the first load can answer with one of its versions, and nothing that is to answer has died."""
     entries = list(entries)
     live = {entry.name for entry in entries if entry.model and entry.model.alive}
@@ -136,7 +136,7 @@ def can_answer(entries: Iterable[Entry]) -> bool:
     return not lacking and all(entry.model is None or entry.model.alive for entry in entries)
 
 
-def because(*entries: Entry) -> str:
+def because(*entries: VersionEntry) -> str:
     """The states of versions that cannot answer, and the reasons of those that have one."""
     states = dict.fromkeys(f"{entry.state}{': ' if entry.reason else ''}{entry.reason}" for entry in entries)
     return f" ({'; '.join(states)})" if states else ""

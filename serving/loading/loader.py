@@ -26,7 +26,7 @@ from serving.errors import (
     VerificationFailed,
 )
 from serving.loading import warmup
-from serving.loading.order import Measure, Order, Placement, order, spares
+from serving.loading.order import Measure, Order, ServerDefaults, order, spares
 from serving.loading.ranking import Candidate, Measured, table
 from serving.machine.devices import CPU
 from serving.repository import config_in_force, model_config
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Wanted:
+class LoadRequest:
     """A version that is to be live: where it lies, what the operator has chosen, and whose counts it goes on with.
 
     `metrics` gives the counts of the version in a backend, by the backend's name; `failures` in a row make the backend a
@@ -48,9 +48,9 @@ class Wanted:
 
     name: str
     folder: VersionFolder
-    choices: model_config.Choices
+    choices: model_config.OperatorConfig
     labels: tuple[str, ...]
-    placement: Placement
+    placement: ServerDefaults
     metrics: Callable[[str], ModelMetrics]
     repository: Repository
     measure: Measure | None = None
@@ -58,7 +58,7 @@ class Wanted:
     wrap: Callable[[Backend], Backend] | None = None
 
 
-def load(wanted: Wanted) -> Model:
+def load(wanted: LoadRequest) -> Model:
     """Makes a version live in the best way there is. Raises a `StartupError` of the fitting kind; nothing is left running."""
     if not wanted.folder.described and wanted.placement.require_verified:
         raise VerificationFailed(
@@ -106,7 +106,7 @@ def load(wanted: Wanted) -> Model:
     raise first_error
 
 
-def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | None = None) -> Model:
+def load_in(wanted: LoadRequest, candidate: Candidate, chosen: Order, began: float | None = None) -> Model:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began = time.monotonic() if began is None else began
     folder, choices, wishes = wanted.folder, wanted.choices, wanted.placement
@@ -118,7 +118,7 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
     labels = bool(wanted.labels)
     # Before anything is loaded, if the version says what it is.
     complete = (
-        config_in_force.complete(choices, spec, candidate.backend, candidate.device, labels=labels)
+        config_in_force.config_in_force(choices, spec, candidate.backend, candidate.device, labels=labels)
         if verified
         else None
     )
@@ -137,7 +137,7 @@ def load_in(wanted: Wanted, candidate: Candidate, chosen: Order, began: float | 
             what = f"{wanted.name} version {folder.number} in {candidate.backend} on {device}"
             allowed = golden.tolerance(spec, tf32=wishes.allow_tf32 and device != CPU)
             worst = max(worst, golden.replay(backend.run, spec, samples, allowed, what))
-        complete = complete or config_in_force.complete(
+        complete = complete or config_in_force.config_in_force(
             choices, spec, candidate.backend, candidate.device, labels=labels
         )
         policy = config_in_force.policy_for(choices, spec)
@@ -231,7 +231,7 @@ def _answers(backend: Backend, spec: ModelSpec, probe: golden.Sample | None, all
 def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None]) -> ModelSpec:
     """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
     try:
-        return inspection.find(stated, backend.run, inspection.Hints(rows=rows)).spec
+        return inspection.inspect(stated, backend.run, inspection.Hints(rows=rows)).spec
     except inspection.Unclear as error:
         raise RepositoryError(
             f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"
@@ -244,5 +244,5 @@ def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[st
         ) from error
 
 
-def _fields(wanted: Wanted) -> dict[str, object]:
+def _fields(wanted: LoadRequest) -> dict[str, object]:
     return {"model": wanted.name, "version": wanted.folder.number}

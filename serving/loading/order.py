@@ -20,14 +20,14 @@ from serving.loading import measuring, ranking
 from serving.loading.ranking import Candidate, Measured
 from serving.machine.devices import CPU
 from serving.repository.folders import VersionFolder
-from serving.repository.model_config import Choices
+from serving.repository.model_config import OperatorConfig
 
 AUTO = "auto"
 FALLBACKS = ("none", "runtime", "always")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Placement:
+class ServerDefaults:
     """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; a number of threads, None for auto.
 
     What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
@@ -97,7 +97,9 @@ class Measurements:
             return self._known[key]
 
 
-def order(choices: Choices, placement: Placement, folder: VersionFolder, measure: Measure | None = None) -> Order:
+def order(
+    choices: OperatorConfig, placement: ServerDefaults, folder: VersionFolder, measure: Measure | None = None
+) -> Order:
     """Who serves a version; with `auto` that is measured where there is more than one way, which takes seconds.
 
     Raises `RepositoryError` when the version lacks what was asked for, `BackendUnavailable` with every reason when
@@ -129,7 +131,7 @@ def order(choices: Choices, placement: Placement, folder: VersionFolder, measure
     )
 
 
-def spares(choices: Choices, placement: Placement, folder: VersionFolder) -> tuple[Candidate, ...]:
+def spares(choices: OperatorConfig, placement: ServerDefaults, folder: VersionFolder) -> tuple[Candidate, ...]:
     """What may take over at load where nothing that was asked for can run here; empty if nothing may."""
     threads = _asked(choices, placement)[1] or 1
     if choices.fallback is not None:
@@ -139,7 +141,7 @@ def spares(choices: Choices, placement: Placement, folder: VersionFolder) -> tup
     return _once(Candidate(name, CPU, threads) for name in folder.formats())
 
 
-def measured(choices: Choices, placement: Placement, folder: VersionFolder) -> tuple[Measured, ...]:
+def measured(choices: OperatorConfig, placement: ServerDefaults, folder: VersionFolder) -> tuple[Measured, ...]:
     """Everything that the version could be served with, whatever backend was asked for, best first."""
     devices, threads = _asked(choices, placement)
     every = ranking.candidates(folder.formats(), devices, threads, measuring.cpus_here())
@@ -153,7 +155,7 @@ def first_available(places: Iterable[tuple[str, str]]) -> tuple[str, str]:
     return found[0].backend, found[0].device
 
 
-def _asked(choices: Choices, placement: Placement) -> tuple[tuple[str, ...], int | None]:
+def _asked(choices: OperatorConfig, placement: ServerDefaults) -> tuple[tuple[str, ...], int | None]:
     """The devices to look at, in this order, and the number of threads; None leaves it open."""
     device = choices.device or placement.device
     return ("cuda:0", CPU) if device == AUTO else (device,), choices.threads or placement.threads
@@ -190,7 +192,7 @@ def _possible(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _spare(
-    choices: Choices, placement: Placement, folder: VersionFolder, first: Sequence[Candidate], threads: int
+    choices: OperatorConfig, placement: ServerDefaults, folder: VersionFolder, first: Sequence[Candidate], threads: int
 ) -> tuple[Candidate, ...]:
     """What takes over: what the operator lists, or every other format on the same device and then on the CPU."""
     formats = folder.formats()

@@ -14,11 +14,13 @@ from serving.batching.plan import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.machine.devices import CPU
 from serving.repository.folders import LABELS_FILE
-from serving.repository.model_config import Choices
+from serving.repository.model_config import OperatorConfig
 from serving.signature.spec import ModelSpec, TensorSpec
 
 
-def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, labels: bool) -> pb.ModelConfig:
+def config_in_force(
+    choices: OperatorConfig, spec: ModelSpec, backend: str, device: str, *, labels: bool
+) -> pb.ModelConfig:
     """The configuration in force, every default filled in, as the ModelConfig RPC shows it.
 
     Raises `ModelConfigError` where the file's inputs or outputs contradict the artefact.
@@ -76,7 +78,7 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
     return config
 
 
-def policy_for(choices: Choices, spec: ModelSpec) -> BatchPolicy:
+def policy_for(choices: OperatorConfig, spec: ModelSpec) -> BatchPolicy:
     """How requests to this model are batched: as the operator chose, and not at all where it takes one row at a time.
 
     Raises `ModelConfigError` where batching is asked of such a model.

@@ -106,7 +106,7 @@ def unproved(inputs: Mapping[str, Stated], outputs: Mapping[str, Stated], digest
     )
 
 
-def find(stated: ModelSpec, run: Run, hints: Hints) -> Findings:
+def inspect(stated: ModelSpec, run: Run, hints: Hints) -> Findings:
     """What holds of the file that `stated` (of `unproved`) describes and `run` computes.
 
     Raises `Unclear` where a person has to decide, and `RepositoryError` for a hint that does not fit the file.

@@ -13,10 +13,10 @@ from serving.batching.model import Model
 from serving.errors import NotReady
 from serving.lifecycle.control import RepositoryControl
 from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.versions import Known
+from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
-from serving.loading.loader import Wanted
-from serving.loading.order import Placement
+from serving.loading.loader import LoadRequest
+from serving.loading.order import ServerDefaults
 from serving.repository.folders import Repository
 from tests import fake_models
 
@@ -29,7 +29,7 @@ def manager() -> Iterator[ModelManager]:
 
 
 def control(manager: ModelManager, folder: Path, mode: str) -> RepositoryControl:
-    return RepositoryControl(manager, Repository(folder), Placement(backend="fake"), mode=mode)
+    return RepositoryControl(manager, Repository(folder), ServerDefaults(backend="fake"), mode=mode)
 
 
 def test_what_appears_while_the_server_starts_is_a_change(
@@ -39,7 +39,7 @@ def test_what_appears_while_the_server_starts_is_a_change(
     fake_models.write(tmp_path)
     second = threading.Event()
 
-    def load(wanted: Wanted, original: Any = loader.load) -> Model:
+    def load(wanted: LoadRequest, original: Any = loader.load) -> Model:
         made: Model = original(wanted)
         if wanted.folder.number == 1:
             fake_models.write(tmp_path, version=2)
@@ -72,7 +72,7 @@ def test_a_label_leads_to_a_version_that_can_answer_all_the_time(
     controlled.load("fake")
     answering = []
 
-    def remove(known: Known, version: str, *, unloaded: bool, original: Any = manager.remove) -> None:
+    def remove(known: ModelEntry, version: str, *, unloaded: bool, original: Any = manager.remove) -> None:
         original(known, version, unloaded=unloaded)
         lease = manager.acquire("fake", "canary")
         answering.append(lease.model.version)
@@ -101,7 +101,7 @@ def test_a_load_that_the_end_of_the_server_overtakes_is_no_failure_of_the_model(
 ) -> None:
     fake_models.write(tmp_path)
 
-    def load(wanted: Wanted, original: Any = loader.load) -> Model:
+    def load(wanted: LoadRequest, original: Any = loader.load) -> Model:
         made: Model = original(wanted)
         manager.closing.set()
         return made

@@ -8,7 +8,7 @@ import pytest
 
 from serving.errors import NotReady, UnknownModel
 from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.versions import Known
+from serving.lifecycle.versions import ModelEntry
 
 
 def test_while_models_are_loaded_at_start_unknown_is_not_known_yet() -> None:
@@ -24,7 +24,7 @@ def test_while_models_are_loaded_at_start_unknown_is_not_known_yet() -> None:
 def test_two_first_loads_of_a_model_do_not_overtake_each_other() -> None:
     """Both are given the same thing to fill, one after the other, though nothing is known of the model yet."""
     manager = ModelManager()
-    waiting, got = threading.Event(), list[Known]()
+    waiting, got = threading.Event(), list[ModelEntry]()
 
     def second() -> None:
         waiting.set()

@@ -115,7 +115,7 @@ def test_its_shapes_are_checked_as_the_client_sees_them() -> None:
 
 
 def test_their_configurations() -> None:
-    shared = config_in_force.complete(model_config.parse(None, "m"), SHARED, "onnx_runtime", "cpu", labels=False)
+    shared = config_in_force.config_in_force(model_config.parse(None, "m"), SHARED, "onnx_runtime", "cpu", labels=False)
     assert shared.max_batch_size == 64
     assert [(i.name, list(i.dims), i.HasField("reshape")) for i in shared.input] == [
         ("x", [3], False),
@@ -123,18 +123,18 @@ def test_their_configurations() -> None:
         ("rate", [1], True),
     ]
     assert [(o.name, list(o.dims)) for o in shared.output] == [("y", [1]), ("stateN", [2, 4])]
-    alone = config_in_force.complete(model_config.parse(None, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
+    alone = config_in_force.config_in_force(model_config.parse(None, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
     assert (alone.max_batch_size, alone.HasField("dynamic_batching")) == (0, False)
     assert [list(i.dims) for i in alone.input] == [[-1, 3], [1]]
     for spec, shown in ((SHARED, shared), (ALONE, alone)):
         again = model_config.parse(text_format.MessageToString(shown), "m")
-        assert config_in_force.complete(again, spec, "onnx_runtime", "cpu", labels=False) == shown
+        assert config_in_force.config_in_force(again, spec, "onnx_runtime", "cpu", labels=False) == shown
 
 
 @pytest.mark.parametrize("text", ["max_batch_size: 8", "dynamic_batching {}"])
 def test_batching_a_model_without_rows_is_refused(text: str) -> None:
     with pytest.raises(ModelConfigError, match="the model has no axis of rows: leave both out"):
-        config_in_force.complete(model_config.parse(text, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
+        config_in_force.config_in_force(model_config.parse(text, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
 
 
 @pytest.mark.parametrize(

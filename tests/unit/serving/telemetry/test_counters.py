@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.edge.prometheus import Collector
 from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.versions import Entry
+from serving.lifecycle.versions import VersionEntry
 from serving.loading.ranking import Candidate, Measured
 from serving.protocol.statistics import model_statistics
 from serving.telemetry.counters import Histogram, ModelMetrics
@@ -32,7 +32,7 @@ def test_buckets_are_cumulative() -> None:
     assert histogram.buckets(1e9) == ([("0.001", 1.0), ("0.002", 2.0), ("+Inf", 3.0)], 0.011)
 
 
-def knowing(*entries: Entry) -> ModelManager:
+def knowing(*entries: VersionEntry) -> ModelManager:
     """A manager that knows these."""
     manager = ModelManager()
     manager.entries = lambda: list(entries)  # type: ignore[method-assign]
@@ -78,7 +78,9 @@ def test_prometheus_and_model_statistics_agree() -> None:
         depth=5,
         order=SimpleNamespace(measured=[Measured(Candidate("fake", "cpu", 1), {8: 5e-5})]),
     )
-    entry = Entry(name="m", version="2", state="READY", model=cast(Any, model), counts={"fake": metrics, "old": before})
+    entry = VersionEntry(
+        name="m", version="2", state="READY", model=cast(Any, model), counts={"fake": metrics, "old": before}
+    )
     registry = CollectorRegistry()
     registry.register(Collector(knowing(entry), {"NOT_FOUND": 3}))
     labels = {"model": "m", "version": "2", "backend": "fake"}
@@ -103,7 +105,7 @@ def test_prometheus_and_model_statistics_agree() -> None:
 
 def test_a_version_that_is_not_loaded_shows_its_state_alone() -> None:
     registry = CollectorRegistry()
-    registry.register(Collector(knowing(Entry(name="m", version="1", state="UNAVAILABLE")), {}))
+    registry.register(Collector(knowing(VersionEntry(name="m", version="1", state="UNAVAILABLE")), {}))
     series = [sample for family in registry.collect() for sample in family.samples]
     assert [(s.name, s.labels["state"], s.labels["verified"]) for s in series] == [
         ("lstm_serving_model_state", "UNAVAILABLE", "false")
