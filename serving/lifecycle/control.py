@@ -24,7 +24,7 @@ from serving.errors import (
 )
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.shadow import Shadow, ShadowCounts, Yielding, fits
-from serving.lifecycle.versions import VersionEntry, ModelEntry, in_order
+from serving.lifecycle.versions import ModelEntry, VersionEntry, in_order
 from serving.loading import loader
 from serving.loading.loader import LoadRequest
 from serving.loading.order import Measurements, ServerDefaults

@@ -32,7 +32,7 @@ from serving.errors import (
 )
 from serving.lifecycle import failover
 from serving.lifecycle.shadow import Shadow, fits
-from serving.lifecycle.versions import VersionEntry, ModelEntry, because, can_answer, in_order, parse_version
+from serving.lifecycle.versions import ModelEntry, VersionEntry, because, can_answer, in_order, parse_version
 from serving.machine import memory
 from serving.repository.routes import Routes
 
