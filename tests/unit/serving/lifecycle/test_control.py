@@ -18,7 +18,7 @@ from serving.loading import loader
 from serving.loading.loader import Wanted
 from serving.loading.order import Placement
 from serving.repository.folders import Repository
-from tests import fake_models
+from tests.support import fake_models
 
 
 @pytest.fixture
