@@ -17,11 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import backends
 from serving.errors import StartupError
 from serving.launch import LaunchedServer
-from tests import fake_models, summing
-from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import logged, until
-from tests.integration.test_swaps import real_model
-from tests.wire import RawClient, refusal
+from tests.support import fake_models, real_model, summing
+from tests.support.running import EVERYTHING, logged, until
+from tests.support.wire import RawClient, refusal
 
 FORMATS = ("onnx_runtime", "torchscript")
 GPU = {"instance_group": [{"kind": "KIND_GPU"}]}
@@ -35,7 +33,7 @@ without_gpu = pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="there i
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model `real` in two formats, and `bare`, of which nothing is known but a file."""
     folder = tmp_path_factory.mktemp("repository")
-    real_model(folder, FORMATS)
+    real_model.write(folder, FORMATS)
     summing.write(fake_models.write(folder, "bare"))
     for name in ("spec.json", "golden.npz", "model.fake.json"):
         (folder / "bare" / "1" / name).unlink()
@@ -122,7 +120,7 @@ def test_explain_says_why_there_is_nothing_to_explain(name: str, said: str, repo
 @without_gpu
 @pytest.mark.parametrize("backend", ["onnxruntime", "pytorch", "tensorflow"])
 def test_a_gpu_that_is_not_there_is_refused_and_the_old_one_serves_on(backend: str, tmp_path: Path) -> None:
-    version, *_ = real_model(tmp_path, ("onnx_runtime",))
+    version, *_ = real_model.write(tmp_path, ("onnx_runtime",))
     for name in backends.PREFERENCE[1:]:
         (version / backends.module(name).FILE_NAME).touch()
     flags = ("--backend", "onnx_runtime", "--model-control-mode", "explicit", "--load-model", "real")

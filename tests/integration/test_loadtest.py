@@ -21,8 +21,8 @@ import pytest
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
 from serving.signature.spec import TensorSpec
-from tests import fake_models
-from tests.integration.test_server_life import FAKE, metric, until
+from tests.support import fake_models
+from tests.support.running import FAKE, metric, until
 
 STALL_SECONDS = 1.0
 

@@ -9,7 +9,7 @@ import pytest
 from serving.batching.plan import BatchPolicy, Pending
 from serving.batching.worker import Guard
 from serving.errors import Cancelled, ComputeFailed, Overloaded
-from tests.gated import Answer, start
+from tests.support.gated import Answer, start
 
 
 class Elsewhere:

@@ -11,7 +11,7 @@ from serving.batching.plan import BatchPolicy
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded
 from serving.signature.spec import Tensors
 from serving.telemetry.timeline import now_ns
-from tests.gated import Answer, start
+from tests.support.gated import Answer, start
 
 
 def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_rows() -> None:

@@ -18,7 +18,7 @@ from serving.loading import loader
 from serving.loading.loader import LoadRequest
 from serving.loading.order import ServerDefaults
 from serving.repository.folders import Repository
-from tests import fake_models
+from tests.support import fake_models
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from serving.lifecycle.failover import Failover
 from serving.loading.order import Order
 from serving.loading.ranking import Candidate
 from serving.telemetry.timeline import now_ns
-from tests.gated import Answer
+from tests.support.gated import Answer
 
 FIRST, SECOND, THIRD = (Candidate(name, "cpu", 1) for name in ("onnx_runtime", "torchscript", "saved_model"))
 ORDER = Order(first=(FIRST,), spare=(SECOND, THIRD))

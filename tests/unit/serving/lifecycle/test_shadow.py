@@ -16,9 +16,9 @@ from serving.lifecycle import shadow
 from serving.lifecycle.shadow import Comparison, Shadow, ShadowCounts, Yielding, as_taken_by, compare, fits
 from serving.loading import loader
 from serving.signature.spec import Tensors, TensorSpec
-from tests import fake_models
-from tests.gated import GatedBackend
-from tests.unit.serving.loading.test_loader import wanted
+from tests.support import fake_models
+from tests.support.gated import GatedBackend
+from tests.support.loading import wanted
 
 CLASSES = dataclasses.replace(fake_models.spec(), labels_of="y")
 PLAIN = fake_models.spec()

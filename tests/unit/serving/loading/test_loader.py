@@ -10,27 +10,10 @@ import pytest
 from serving.backends.fake import FakeBackend
 from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
 from serving.loading import loader
-from serving.loading.loader import LoadRequest
-from serving.loading.order import ServerDefaults
 from serving.loading.ranking import Candidate, Measured
-from serving.repository import model_config
-from serving.repository.folders import Repository
 from serving.signature.spec import Tensors
-from serving.telemetry.counters import ModelMetrics
-from tests import fake_models, summing
-
-
-def wanted(root: Path, text: str = "", **wishes: Any) -> LoadRequest:
-    repository = Repository(root)
-    return LoadRequest(
-        name="fake",
-        folder=repository.versions("fake")[-1],
-        choices=model_config.parse(text or None, "fake"),
-        labels=(),
-        placement=ServerDefaults(**{"backend": "fake"} | wishes),
-        metrics=lambda backend: ModelMetrics(),
-        repository=repository,
-    )
+from tests.support import fake_models, summing
+from tests.support.loading import wanted
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from serving.loading.ranking import Candidate
 from serving.repository.folders import VersionFolder
 from serving.signature.spec import Tensors
 from serving.verification import golden
-from tests import fake_models
+from tests.support import fake_models
 
 FAKE = Candidate("fake", "cpu", 1)
 

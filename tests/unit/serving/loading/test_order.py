@@ -16,7 +16,7 @@ from serving.loading.ranking import Candidate, Measured
 from serving.repository import model_config
 from serving.repository.folders import VersionFolder
 from serving.server import check_placement
-from tests import fake_models
+from tests.support import fake_models
 
 FILES = {
     "onnx_runtime": "model.onnx",

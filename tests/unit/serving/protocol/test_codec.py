@@ -15,7 +15,7 @@ from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere, Ser
 from serving.protocol import codec
 from serving.protocol.codec import Limits
 from serving.signature.spec import ModelSpec, Tensors
-from tests.fake_models import FEATURES, STATE, spec
+from tests.support.fake_models import FEATURES, STATE, spec
 
 LIMITS = Limits(max_rows=4, max_steps=10)
 X = np.arange(2 * 5 * FEATURES, dtype=np.float32).reshape(2, 5, FEATURES)

@@ -15,7 +15,7 @@ from serving.errors import RepositoryError, VerificationFailed
 from serving.repository.folders import MAX_TEXT_BYTES, Repository
 from serving.signature.spec import ModelSpec
 from serving.verification import golden
-from tests import fake_models
+from tests.support import fake_models
 
 
 def test_models_and_versions(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from protos import model_config_pb2 as pb
 from serving.batching.plan import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.repository import config_in_force, model_config
-from tests.fake_models import spec
+from tests.support.fake_models import spec
 
 
 def parameters(**values: str) -> str:

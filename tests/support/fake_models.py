@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +73,22 @@ def write(
     if config is not None:
         (repository / name / "config.pbtxt").write_text(config)
     return folder
+
+
+def published(repository: Path, version: int, *faults: object) -> Path:
+    """A version of the model `fake` that appears at once, as an exporter publishes it."""
+    folder = write(repository.parent / "made", version=version)
+    for fault in faults:
+        fault(folder)  # type: ignore[operator]
+    target = repository / "fake" / str(version)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    return folder.rename(target)
+
+
+def parameters(values: Mapping[str, str]) -> str:
+    """The text form, as in `config.pbtxt`."""
+    return "\n".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in values.items()
+    )
