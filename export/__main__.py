@@ -25,7 +25,7 @@ from export.precision import FP32, PRECISIONS
 from models import networks
 from models.checkpoint import Checkpoint, CheckpointError
 from serving.errors import StartupError
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
 
 if TYPE_CHECKING:
     from export.publish import Rounding, Version

@@ -30,7 +30,8 @@ from serving.signature import spec as specification
 from serving.signature.spec import DTYPES, ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
+from serving.verification.rows import TOLERANCE
 
 _BY_SUFFIX = {
     ".onnx": "onnx_runtime",
@@ -103,7 +104,7 @@ def publish_file(
     inputs: Mapping[str, Stated] | None = None,
     outputs: Mapping[str, Stated] | None = None,
     hints: Hints,
-    tolerance: float = inspection.TOLERANCE,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 

@@ -26,7 +26,7 @@ from export.sources.plain_keras import recognise
 from models.checkpoint import Checkpoint
 from serving.signature.spec import DTYPES, ModelSpec, Tensors
 from serving.verification import inspection
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
 
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 

@@ -20,13 +20,16 @@ from export.publish import Version, Written, check_name, check_version, place, s
 from export.sources import plain
 from serving import backends
 from serving.backends.base import Options, first_line
-from serving.backends.rows_first import from_file, laid_out, to_file
+from serving.backends.rows_first import laid_out
 from serving.errors import RepositoryError, VerificationFailed
 from serving.signature import spec as specification
+from serving.signature.axes import from_file, to_file
 from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
-from serving.verification.inspection import Hints, Run
+from serving.verification.hints import Hints
+from serving.verification.rows import TOLERANCE
+from serving.verification.trials import Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
@@ -49,7 +52,7 @@ class Target:
     repository: Path
     name: str
     version: int | None = None
-    tolerance: float = inspection.TOLERANCE
+    tolerance: float = TOLERANCE
     described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:
@@ -149,7 +152,7 @@ def first_answers(
             f"the network does not run on what {where} says ({declared}, tried with {_sizes(sent)}): {first_line(error)}; let "
             "it take any size along a free axis (x.shape[0], not a number), or state the one that it takes: --shape NAME:SIZES"
         ) from error
-    if any(golden.disagreement(a, b) > inspection.TOLERANCE for a, b in zip(again, answers, strict=True)):
+    if any(golden.disagreement(a, b) > TOLERANCE for a, b in zip(again, answers, strict=True)):
         raise ExportError(
             "the network answers the same inputs differently the second time: it draws something at random (dropout or noise "
             "while it answers) or keeps something from call to call; take the chance out, and let a state be an input and "

@@ -27,7 +27,7 @@ from export.sources.torch_files import WRITERS, Eager
 from models.checkpoint import Checkpoint
 from serving.signature.stated import Stated
 from serving.verification import inspection
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
 
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 
