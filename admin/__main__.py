@@ -18,12 +18,14 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from google.protobuf import json_format, text_format
 from prometheus_client.parser import text_string_to_metric_families
 
 from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, content, from_options, one_line
+from commands import access
+from commands.parser import INTERRUPTED, REFUSED, Parser, address, device, seconds, whole_number
+from commands.table import aligned
 from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 METRICS_PORT = 8002
@@ -56,7 +58,8 @@ def index(server: Server, asked: argparse.Namespace) -> str:
         return json.dumps(found, indent=2)
     if not found:
         return "the repository holds no model"
-    return _table(("model", *names[1:]), [[one_line(text) or "-" for text in entry.values()] for entry in found])
+    lines = [[one_line(text) or "-" for text in entry.values()] for entry in found]
+    return "\n".join(aligned([("model", *names[1:]), *lines]))
 
 
 def load(server: Server, asked: argparse.Namespace) -> str:
@@ -93,14 +96,14 @@ def shadow(server: Server, asked: argparse.Namespace) -> str:
             f"{url} says nothing of a shadow of the model '{asked.model}': it has none, or these are the metrics of another "
             "server (--metrics-url URL)"
         )
-    lines = []
+    lines = [["version", "target", "compared", "failed", "dropped", "largest difference", "same class"]]
     for (version, target), figures in sorted(found.items()):
         line = [version, target, *(f"{figures[outcome]:.0f}" for outcome in ("compared", "failed", "dropped"))]
         line.append(f"{figures['difference']:.3g}" if figures["compared"] else "-")
         classes = figures["true"] + figures["false"]
         line.append(f"{100 * figures['true'] / classes:.5g} % of {classes:.0f}" if classes else "-")
         lines.append(line)
-    return _table(("version", "target", "compared", "failed", "dropped", "largest difference", "same class"), lines)
+    return "\n".join(aligned(lines))
 
 
 def swapped(config: ModelConfig, backend: str | None, device: str | None, count: int | None) -> ModelConfig:
@@ -162,39 +165,10 @@ def _samples(url: str, timeout_seconds: float) -> Iterator[tuple[str, Mapping[st
         ) from error
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *lines)
-    )
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def _name(text: str) -> str:
     if text and text.isprintable():
         return text
     raise argparse.ArgumentTypeError(f"{text!a} is not the name of a model")
-
-
-def _address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or "/" in text or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in localhost:8001")
-    return text
-
-
-def _device(text: str) -> str:
-    kind, colon, number = text.partition(":")
-    if text == "cpu" or (kind == "cuda" and colon and number.isascii() and number.isdigit() and len(number) < 9):
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is not a device; use cpu or cuda:N (cuda:0 is the first GPU)")
 
 
 def _web_address(text: str) -> str:
@@ -203,47 +177,27 @@ def _web_address(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is not the address of metrics, as in http://localhost:8002/metrics")
 
 
-def _positive(text: str) -> float:
-    if not 0 < float(text) < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a time in seconds")
-    return float(text)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of instances; use a whole number from 1")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of `lstm-admin`; `run` of what it parses is the function of the command."""
-    made = _Parser(
+    made = Parser(
         prog="lstm-admin",
         description="Asks a running server for its models, and loads, unloads and swaps them, over gRPC.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--url", required=True, type=_address, metavar="HOST:PORT", help="the server's gRPC port")
+    made.add_argument("--url", required=True, type=address, metavar="HOST:PORT", help="the server's gRPC port")
     made.add_argument(
         "--timeout-seconds",
-        type=_positive,
+        type=seconds(0.001),
         default=300.0,
         metavar="S",
         help="for an answer; loading may take long (300)",
     )
-    access = made.add_argument_group("access")
-    access.add_argument("--tls", action="store_true", help="connect with TLS; the system's authorities are trusted")
-    for flag, meaning in (
-        ("--tls-ca", "TLS, trusting this authority instead (PEM)"),
-        ("--tls-cert", "the client's certificate (PEM), for mutual TLS"),
-        ("--tls-key", "its private key (PEM)"),
-        ("--token-file", "send the first token of this file with every call"),
-    ):
-        access.add_argument(flag, type=Path, metavar="FILE", help=meaning)
-    commands = made.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    access.add_flags(made)
+    subcommands = made.add_subparsers(metavar="COMMAND", required=True, title="commands")
 
     def command(run: Callable[[Server, argparse.Namespace], str], meaning: str) -> Callable[..., object]:
-        added = commands.add_parser(run.__name__, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
+        added = subcommands.add_parser(run.__name__, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
         added.set_defaults(run=run)
         if run is not index:
             added.add_argument("model", type=_name, metavar="MODEL", help="its name")
@@ -260,8 +214,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="B",
         help="a backend that the version has a file for: onnx_runtime, torchscript, saved_model",
     )
-    add("--device", type=_device, metavar="cpu|cuda:N", help="where it computes")
-    add("--count", type=_count, metavar="N", help="instances")
+    add("--device", type=device(), metavar="cpu|cuda:N", help="where it computes")
+    add("--count", type=whole_number(1), metavar="N", help="instances")
     add = command(shadow, "show what came of requests that are also sent elsewhere to be compared")
     add("--metrics-url", type=_web_address, metavar="URL", help=f"default http://HOST:{METRICS_PORT}/metrics")
     return made
@@ -277,9 +231,9 @@ def main(command_line: Sequence[str] | None = None) -> int:
         return 0
     except AdminError as error:
         print(f"lstm-admin: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return REFUSED if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from commands import access
 from protos import grpc_service_pb2 as pb
 from protos import model_config_pb2
 
@@ -112,19 +113,12 @@ class Server:
 
 def from_options(options: argparse.Namespace) -> Server:
     """The server that the command line names. Raises `UsageError` for files that cannot be read or do not belong together."""
-    if bool(options.tls_cert) != bool(options.tls_key):
-        raise UsageError("a client certificate needs both --tls-cert and --tls-key")
-    metadata: tuple[tuple[str, str], ...] = ()
-    if options.token_file:
-        tokens = content(options.token_file).decode("ascii", errors="replace").split()
-        if not tokens or not tokens[0].isascii():
-            raise UsageError(f"{options.token_file} holds no token, which is ASCII text without spaces")
-        metadata = (("authorization", f"Bearer {tokens[0]}"),)
-    credentials = None
-    if options.tls or options.tls_ca or options.tls_cert:
-        files = (options.tls_ca, options.tls_key, options.tls_cert)
-        credentials = grpc.ssl_channel_credentials(*(content(path) if path else None for path in files))
-    return Server(options.url, credentials, metadata, options.timeout_seconds)
+    try:
+        given = access.read(options)
+    except access.AccessError as error:
+        raise UsageError(str(error)) from error
+    credentials = grpc.ssl_channel_credentials(*given.tls) if given.tls else None
+    return Server(options.url, credentials, given.metadata, options.timeout_seconds)
 
 
 def content(path: Path) -> bytes:

@@ -17,8 +17,10 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from commands.parser import INTERRUPTED, REFUSED, Parser
+from commands.table import aligned
 from export import formats
 from export.errors import ExportError
 from export.precision import FP32, PRECISIONS
@@ -31,20 +33,13 @@ if TYPE_CHECKING:
     from export.publish import Rounding, Version
     from export.sources.own_signature import Target
 
-REFUSED = 2
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
 TENSOR = "NAME:DTYPE[SIZES]"
-TERMINATED = 143  # and for one that was told to stop
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(REFUSED, f"{self.prog}: {message}; see {self.prog} --help\n")
+TERMINATED = 143  # what a shell reports for a program that was told to stop
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; each kind of source is one subcommand."""
-    root = _Parser(prog="lstm-export", description="Writes a trained network into a model repository.")
+    root = Parser(prog="lstm-export", description="Writes a trained network into a model repository.")
     subcommands = root.add_subparsers(dest="source", metavar="SOURCE", required=True)
     checkpoint = subcommands.add_parser("checkpoint", help="a run folder that lstm-train wrote")
     checkpoint.set_defaults(carry_out=_export_checkpoint)
@@ -284,9 +279,10 @@ def _numbers(scores: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, flo
 
 
 def _print_written(version: Version, repository: Path) -> None:
-    print(f"{'format':<12} {'size':>10} {'largest difference':>20}")
+    lines = [["format", "size", "largest difference"]]
     for written in version.written:
-        print(f"{written.format:<12} {written.size_bytes / 1024:>6.0f} KiB {written.largest_difference:>20.2g}")
+        lines.append([written.format, f"{written.size_bytes / 1024:.0f} KiB", f"{written.largest_difference:.2g}"])
+    print("\n".join(aligned(lines, right=(1, 2))))
     print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {repository}")
 
 

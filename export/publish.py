@@ -25,11 +25,11 @@ from models import networks, scoring
 from models.checkpoint import Checkpoint, weights_digest
 from models.networks import Network
 from serving import backends
+from serving.backends.base import artifact_bytes
 from serving.signature import spec as specification
-from serving.signature.spec import ModelSpec
+from serving.signature.spec import LABELS_FILE, ModelSpec
 from serving.verification import golden
 
-LABELS_FILE = "labels.txt"
 TOLERANCE = 1e-5
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
@@ -109,7 +109,7 @@ def publish(
             artifact = folder / backends.module(writer.BACKEND).FILE_NAME
             writer.write(checkpoint.config, checkpoint.weights, artifact, stored)
             difference = proof.check(form, writer.BACKEND, artifact, spec, proven)
-            written.append(Written(form, size_of(artifact), difference))
+            written.append(Written(form, artifact_bytes(artifact), difference))
         golden.write_samples(folder / golden.FILE_NAME, [case.sample for case in proven if case.trial.golden])
         (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
         path = place(folder, target, version, labels)
@@ -260,9 +260,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def size_of(artifact: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
-    files = [artifact] if artifact.is_file() else [path for path in artifact.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)

@@ -16,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from commands.parser import INTERRUPTED, REFUSED
 from models import networks
 from models.arguments import parser
 from models.config import ConfigError
@@ -26,8 +27,6 @@ from models.problems import Problem
 from models.trainer import TrainingError
 from models.ts_files import TSFormatError
 
-REFUSED = 2
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
 REFUSALS = (CSVError, TSFormatError, ForecastError, ExamplesError, ConfigError, TrainingError)
 
 

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from export.errors import ExportError
-from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
+from export.publish import Version, Written, check_name, check_version, place, work_folder
 from export.sources import own_signature
 from export.sources.own_signature import told_rows
 from serving import backends
-from serving.backends.base import Backend, Options
+from serving.backends.base import Backend, Options, artifact_bytes
 from serving.backends.rows_first import laid_out
 from serving.errors import StartupError, VerificationFailed
 from serving.signature import spec as specification
@@ -152,7 +152,7 @@ def publish_file(
         golden.write_samples(folder / golden.FILE_NAME, samples)
         (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
         path = place(folder, repository / name, version, "")
-        return Version(path, (Written(chosen, size_of(path / module.FILE_NAME), difference),)), spec
+        return Version(path, (Written(chosen, artifact_bytes(path / module.FILE_NAME), difference),)), spec
 
 
 @contextlib.contextmanager

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from export.errors import ExportError
-from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
+from export.publish import Version, Written, check_name, check_version, place, work_folder
 from export.sources import plain
 from serving import backends
-from serving.backends.base import Options, first_line
+from serving.backends.base import Options, artifact_bytes, first_line
 from serving.backends.rows_first import from_file, laid_out, to_file
 from serving.errors import RepositoryError, VerificationFailed
 from serving.signature import spec as specification
@@ -83,7 +83,7 @@ def publish(
                 difference = _proved(form, backend, artifact, spec, tried, advice)
             except ExportError as error:
                 raise ExportError(f"{error}{note and f' ({note})'}") from error
-            written.append(Written(form, size_of(artifact), difference))
+            written.append(Written(form, artifact_bytes(artifact), difference))
         golden.write_samples(folder / golden.FILE_NAME, list(found.samples))
         (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
         path = place(folder, target.repository / target.name, target.version, "")

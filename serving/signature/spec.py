@@ -22,6 +22,7 @@ Tensors = Mapping[str, npt.NDArray[Any]]
 
 FORMAT_VERSION = 1
 FILE_NAME = "spec.json"
+LABELS_FILE = "labels.txt"  # of the model, beside its versions
 LARGEST_TOLERANCE = 0.1
 
 # NumPy has no bfloat16: two bytes that are never mistaken for a whole number.

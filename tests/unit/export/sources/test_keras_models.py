@@ -155,7 +155,7 @@ class Doubled(layers.Layer):  # type: ignore[misc]
                 layers.Lambda(lambda x: x + 1, output_shape=(None, 8)), layers.LSTM(16), layers.Dense(3)
             ),
             "savedmodel",
-            "A Lambda layer is code and is not run",
+            "a Lambda layer is code and is not run",
         ),
         (
             lambda: keras.Sequential(
@@ -233,7 +233,7 @@ def test_weights_alone_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / "m.weights.h5"
     sequential(layers.LSTM(16), layers.Dense(3)).save_weights(path)
     assert main(["keras", str(path), "--format", "all", "--repository", str(tmp_path / "r"), "--name", "m"]) == 2
-    assert "Give a whole model" in capsys.readouterr().err
+    assert "give a whole model" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_or_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
