@@ -10,31 +10,20 @@ the model is loaded without a configuration.
 from __future__ import annotations
 
 import argparse
-import collections
-import http.client
 import json
 import os
 import sys
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from google.protobuf import json_format, text_format
-from prometheus_client.parser import text_string_to_metric_families
-
-from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, content, from_options, one_line
+from admin import shadows
+from admin.configuration import described, read_config, swapped
+from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, from_options, one_line
 from commands import access
 from commands.parser import INTERRUPTED, REFUSED, Parser, address, device, seconds, whole_number
 from commands.table import aligned
-from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 METRICS_PORT = 8002
-# The metrics of shadowed requests, and the label that splits each of them.
-SHADOW_METRICS = {
-    "lstm_serving_shadow_requests_total": "outcome",
-    "lstm_serving_shadow_classes_total": "agree",
-    "lstm_serving_shadow_largest_difference": "",
-}
 _EXAMPLES = """\
 examples:
   lstm-admin --url localhost:8001 index
@@ -84,85 +73,15 @@ def swap(server: Server, asked: argparse.Namespace) -> str:
 
 
 def shadow(server: Server, asked: argparse.Namespace) -> str:
-    """What came of the requests that were also sent elsewhere to be compared; from the server's metrics alone."""
+    """What came of the requests that were also sent elsewhere to be compared; the RPCs of `server` do not tell it."""
     url = asked.metrics_url or f"http://{asked.url.rpartition(':')[0]}:{METRICS_PORT}/metrics"
-    found: dict[tuple[str, str], dict[str, float]] = collections.defaultdict(lambda: collections.defaultdict(float))
-    for name, labels, value in _samples(url, min(GREETING_SECONDS, asked.timeout_seconds)):
-        if name in SHADOW_METRICS and labels.get("model") == asked.model:
-            figure = labels.get(SHADOW_METRICS[name], "difference")
-            found[labels.get("version", ""), labels.get("target", "")][figure] += value
-    if not found:
+    told = shadows.told(shadows.read(url, min(GREETING_SECONDS, asked.timeout_seconds)), asked.model)
+    if not told:
         raise AdminError(
             f"{url} says nothing of a shadow of the model '{asked.model}': it has none, or these are the metrics of another "
             "server (--metrics-url URL)"
         )
-    lines = [["version", "target", "compared", "failed", "dropped", "largest difference", "same class"]]
-    for (version, target), figures in sorted(found.items()):
-        line = [version, target, *(f"{figures[outcome]:.0f}" for outcome in ("compared", "failed", "dropped"))]
-        line.append(f"{figures['difference']:.3g}" if figures["compared"] else "-")
-        classes = figures["true"] + figures["false"]
-        line.append(f"{100 * figures['true'] / classes:.5g} % of {classes:.0f}" if classes else "-")
-        lines.append(line)
-    return "\n".join(aligned(lines))
-
-
-def swapped(config: ModelConfig, backend: str | None, device: str | None, count: int | None) -> ModelConfig:
-    """A copy that asks for another backend, device ("cpu" or "cuda:N") and number of instances; None keeps what is there.
-
-    With the backend goes what else names the old one: the platform and the file. Several groups of instances become one.
-    """
-    changed = ModelConfig()
-    changed.CopyFrom(config)
-    if backend:
-        changed.backend = backend
-        changed.ClearField("platform")
-        changed.ClearField("default_model_filename")
-    if device or count:
-        group = changed.instance_group[0] if changed.instance_group else changed.instance_group.add()
-        del changed.instance_group[1:]
-        if count:
-            group.count = count
-        if device:
-            _, cuda, number = device.partition(":")
-            group.kind = ModelInstanceGroup.KIND_GPU if cuda else ModelInstanceGroup.KIND_CPU
-            group.gpus[:] = [int(number)] if cuda else []
-    return changed
-
-
-def described(config: ModelConfig) -> str:
-    """What computes, in a few words: "onnxruntime on cpu", "2 x pytorch on cuda:0"."""
-    name = config.backend or config.platform
-    groups = []
-    for group in config.instance_group:
-        kind = ModelInstanceGroup.Kind.Name(group.kind).removeprefix("KIND_").lower()
-        places = ", ".join(f"cuda:{gpu}" for gpu in group.gpus) or kind
-        groups.append(f"{group.count} x {name} on {places}" if group.count > 1 else f"{name} on {places}")
-    return " and ".join(groups) or name
-
-
-def read_config(path: Path) -> ModelConfig:
-    """A ModelConfig from JSON, or from its text form if the name ends with .pbtxt. Raises `UsageError`, naming the place."""
-    try:
-        text = content(path).decode()
-        if path.suffix == ".pbtxt":
-            return text_format.Parse(text, ModelConfig())
-        return json_format.Parse(text, ModelConfig())
-    except (UnicodeDecodeError, text_format.ParseError, json_format.ParseError) as error:
-        form = "text form" if path.suffix == ".pbtxt" else "JSON (its text form would have to end with .pbtxt)"
-        raise UsageError(f"{path} is no ModelConfig in {form}: {one_line(str(error))}") from error
-
-
-def _samples(url: str, timeout_seconds: float) -> Iterator[tuple[str, Mapping[str, str], float]]:
-    """Name, labels and value of every sample there. Raises `AdminError` when there are none to read."""
-    try:
-        with urllib.request.urlopen(url, timeout=timeout_seconds) as answer:  # noqa: S310 - the parser lets http(s) pass
-            text = answer.read().decode()
-        for family in text_string_to_metric_families(text):
-            yield from ((sample.name, sample.labels, sample.value) for sample in family.samples)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise AdminError(
-            f"{url} has no metrics to read: {one_line(str(error))}; is that the server's metrics port (--metrics-url URL)?"
-        ) from error
+    return told
 
 
 def _name(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -119,14 +118,6 @@ def from_options(options: argparse.Namespace) -> Server:
         raise UsageError(str(error)) from error
     credentials = grpc.ssl_channel_credentials(*given.tls) if given.tls else None
     return Server(options.url, credentials, given.metadata, options.timeout_seconds)
-
-
-def content(path: Path) -> bytes:
-    """The bytes of a file that the command line names. Raises `UsageError` if they cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def one_line(text: str) -> str:
