@@ -19,10 +19,11 @@ import tensorflow as tf
 
 from export import formats
 from export.errors import ExportError
-from export.publish import Version, publish
+from export.publish import publish
 from export.sources import own_signature, plain
-from export.sources.own_signature import Advice, Target
+from export.sources.own_signature import Advice
 from export.sources.plain_keras import recognise
+from export.versions import Target, Version
 from models.checkpoint import Checkpoint
 from serving.backends.base import trimmed
 from serving.signature.spec import DTYPES, ModelSpec, Tensors

@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from export.errors import ExportError
-from export.publish import Version, Written, check_name, check_version, place, work_folder
 from export.sources import plain
+from export.versions import Target, Version, Written, begun, finish
 from serving import backends
 from serving.backends.base import Options, artifact_bytes, first_line
 from serving.backends.rows_first import from_file, laid_out, to_file
 from serving.errors import RepositoryError, VerificationFailed
-from serving.signature import spec as specification
 from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
@@ -42,23 +41,6 @@ class Advice:
     sizes: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Target:
-    """Where a version goes and what is said of it: `described` says where the network comes from, JSON-ready."""
-
-    repository: Path
-    name: str
-    version: int | None = None
-    tolerance: float = inspection.TOLERANCE
-    described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raises `ExportError` when a version of that name or number cannot be written."""
-        check_name(self.name)
-        if self.version is not None:
-            check_version(self.repository / self.name, self.version)
-
-
 def publish(
     stated: ModelSpec, run: Run, writers: Mapping[str, tuple[str, Write]], hints: Hints, target: Target, advice: Advice
 ) -> tuple[Version, ModelSpec]:
@@ -70,10 +52,7 @@ def publish(
     found = find(stated, run, hints)
     made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
     spec = dataclasses.replace(found.spec, tolerance=target.tolerance, source={**target.described, "export": made})
-    target.repository.mkdir(parents=True, exist_ok=True)
-    with work_folder(target.repository) as work:
-        folder = work / "version"
-        folder.mkdir()
+    with begun(target.repository) as folder:
         written = []
         tried = [*found.samples, *_longer(spec, found.samples[0], run)]
         for form, (backend, write) in writers.items():
@@ -84,9 +63,7 @@ def publish(
             except ExportError as error:
                 raise ExportError(f"{error}{note and f' ({note})'}") from error
             written.append(Written(form, artifact_bytes(artifact), difference))
-        golden.write_samples(folder / golden.FILE_NAME, list(found.samples))
-        (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
-        path = place(folder, target.repository / target.name, target.version, "")
+        path = finish(folder, target.repository / target.name, target.version, spec, found.samples)
     return Version(path, tuple(written)), spec
 
 

@@ -19,17 +19,16 @@ from torch import nn
 
 from export import formats
 from export.errors import ExportError
-from export.publish import Version, publish
+from export.publish import publish
 from export.sources import own_signature, plain
-from export.sources.own_signature import Advice, Target
+from export.sources.own_signature import Advice
 from export.sources.plain_torch import recognise
 from export.sources.torch_files import WRITERS, Eager
+from export.versions import Target, Version
 from models.checkpoint import Checkpoint
 from serving.signature.stated import Stated
 from serving.verification import inspection
 from serving.verification.inspection import Hints
-
-_HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 
 
 def load_module(where: str, weights: Path | None) -> nn.Module:

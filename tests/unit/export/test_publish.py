@@ -165,7 +165,7 @@ def test_a_tolerance_that_nothing_meets_refuses(checkpoint: Checkpoint, tmp_path
 
 @pytest.mark.parametrize("second", [False, True], ids=["first version", "second version"])
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("place", ["export.publish.golden.write_samples", "os.fsync", "pathlib.Path.rename"])
+@pytest.mark.parametrize("place", ["export.versions.golden.write_samples", "os.fsync", "pathlib.Path.rename"])
 def test_a_failure_in_the_middle_leaves_nothing(
     checkpoint: Checkpoint,
     tmp_path: Path,
