@@ -1,10 +1,10 @@
-"""`lstm-admin`: what an operator asks of a running server, by the repository calls of the protocol, said for people.
+"""`lstm-admin`: asks a running server for its models, and loads, unloads and swaps them, by the protocol's own calls.
 
     lstm-admin --url localhost:8001 swap vowels_torch --backend torchscript
 
-All but `shadow` work with Triton too. A swap is nothing of its own on the wire. It is the configuration in force, read,
-changed in one place and sent back with a load; so what the server had completed by itself is fixed from then on, until
-the model is loaded without a configuration.
+All but `shadow` work with Triton too. The protocol has no call for a swap: `swap` reads the configuration in force,
+changes one place in it and loads the model with the result. This also fixes what the server had completed by itself,
+until the model is loaded without a configuration.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def swap(server: Server, asked: argparse.Namespace) -> str:
 
 
 def shadow(server: Server, asked: argparse.Namespace) -> str:
-    """What came of the requests that were also sent elsewhere to be compared; the RPCs of `server` do not tell it."""
+    """Tells what came of requests that the server also sent elsewhere; its metrics know that, its RPCs do not."""
     url = asked.metrics_url or f"http://{asked.url.rpartition(':')[0]}:{METRICS_PORT}/metrics"
     told = shadows.told(shadows.read(url, min(GREETING_SECONDS, asked.timeout_seconds)), asked.model)
     if not told:

@@ -13,7 +13,7 @@ from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 def swapped(config: ModelConfig, backend: str | None, device: str | None, count: int | None) -> ModelConfig:
     """A copy that asks for another backend, device ("cpu" or "cuda:N") and number of instances; None keeps what is there.
 
-    With the backend goes what else names the old one: the platform and the file. Several groups of instances become one.
+    A new backend drops what else names the old one: the platform and the file. Several groups of instances become one.
     """
     changed = ModelConfig()
     changed.CopyFrom(config)

@@ -1,7 +1,7 @@
-"""A running server as its operator's client sees it: how one gets in, one RPC at a time, and what is said when it fails.
+"""A connection to a running server: one RPC at a time, and one sentence when an RPC fails.
 
-The server is greeted before the first RPC. gRPC reports "nobody is there" with the same code as a server that refuses
-to load models (UNAVAILABLE), and only one that has answered before can be told from one that is not there.
+The first RPC is preceded by a greeting, because gRPC says UNAVAILABLE both when nobody is there and when a server
+refuses to load models. A server that has answered the greeting is there.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _CODE = grpc.StatusCode
 
 
 class AdminError(Exception):
-    """It cannot be done; the text is the one sentence that the caller reads (exit code 1)."""
+    """What was asked cannot be done; the text is the one sentence that the caller reads (exit code 1)."""
 
 
 class UsageError(AdminError):
-    """It was asked for in a way that makes no sense (exit code 2)."""
+    """What was asked makes no sense (exit code 2)."""
 
 
 class Server:
-    """The server at HOST:PORT `url`; a context manager that ends the connection, which is made with the first call.
+    """The server at `url` (HOST:PORT). The first call makes the connection, and the end of the `with` block ends it.
 
     `credentials` for TLS, None for a plain connection; `metadata` goes with every call. Every method raises `AdminError`
     when nobody is there, when the answer takes more than `timeout_seconds`, and with the server's words when it refuses.

@@ -1,4 +1,4 @@
-"""What came of requests that were also sent elsewhere to be compared; read from the server's metrics alone."""
+"""What came of requests that the server also sent elsewhere, to compare the answers: read from its metrics, and told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of `lstm-train`: one subcommand a problem, each with the function that makes the problem of it.
+"""The command line of `lstm-train`: a subcommand for each problem, and the function that makes the problem of its options.
 
 The defaults of the network are read from `models.problems`, so what the help says is what a demonstration without
 options does.

@@ -1,6 +1,6 @@
 """Brings a finished file into a model repository: an ONNX file, a TorchScript file or a SavedModel that someone else made.
 
-The file is not changed. What it says of itself is read, what it does not say is given, and both are proved by running it
+The file is copied as it is. It states some of its signature, a person states the rest, and running the file proves both
 (`serving.verification.inspection`). There is no trained model to compare with, so the golden samples are the file's own
 answers. They prove that it computes the same wherever it is served, not that it is right.
 """

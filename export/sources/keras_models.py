@@ -1,7 +1,7 @@
 """Brings a Keras model (Sequential or functional) into a model repository: by our writers if it is a plain LSTM, else by Keras.
 
-Whether it is plain says `plain_keras`. Keras can rebuild a layer of its own from a file, but no layer of the user's,
-whatever it is registered as; such a model comes as a SavedModel that the user has written.
+`plain_keras` decides whether it is plain. Keras rebuilds its own layers from a file, but no layer of the user's, not even
+a registered one. A model with such a layer has to come as a SavedModel that the user writes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A network with a signature of its own: what is found out about it, and files that are held to its own answers.
+"""A network with a signature of its own: finds out about it, writes its files, and holds them to the network's answers.
 
-Shared by `torch_modules` and `keras_models`. The axis of the rows and the sizes that may change are found on the
+`torch_modules` and `keras_models` share this. The axis of the rows and the sizes that may change are found on the
 network itself, before any file is written.
 """
 
@@ -29,7 +29,7 @@ from serving.verification.inspection import Hints, Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
-Write = Callable[[ModelSpec, Path], str]  # says how the file came about where that explains what it does wrong, else ""
+Write = Callable[[ModelSpec, Path], str]  # returns how the file came about, where that explains a wrong answer, else ""
 ROUNDING = 1e-3  # a choice that was baked in shows by more than this
 
 
@@ -46,8 +46,8 @@ def publish(
 ) -> tuple[Version, ModelSpec]:
     """Writes a version with every format of `writers` (its backend and what writes it), proved against `run`.
 
-    `stated` is of `findings.unproved`; Raises `ExportError`,
-    `Unclear` when a person has to decide, and `OSError`; the repository holds no part of the version then.
+    `stated` is what `inspection.unproved` makes of the network. Raises `ExportError`, `Unclear` when a person has to
+    decide, and `OSError`; the repository holds no part of the version then.
     """
     found = find(stated, run, hints)
     made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
@@ -68,7 +68,7 @@ def publish(
 
 
 def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
-    """`findings.find` of a network or a file that may fail as it likes. Raises what that raises, and `ExportError`."""
+    """`inspection.find` for a network or a file that may raise anything. Raises what that raises, and `ExportError`."""
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
         try:
@@ -106,9 +106,10 @@ def first_answers(
     hints: Hints,
     where: str,
 ) -> list[npt.NDArray[Any]]:
-    """What a network answers to ones, 5 along every free axis, so that whatever must be equal is.
+    """What a network answers to inputs full of ones. Every free axis has size 5, so that sizes which must be equal are.
 
-    `where` says what declares the inputs. Raises `ExportError` when it does not run, or answers otherwise the second time.
+    `where` names what declares the inputs. Raises `ExportError` when the network does not run, and when it answers
+    otherwise the second time.
     """
     sent = {}
     for name, (datatype, shape) in inputs.items():
@@ -172,9 +173,9 @@ def _said(error: Exception) -> str:
 
 
 def _longer(spec: ModelSpec, sample: golden.Sample, run: Run) -> list[golden.Sample]:
-    """A sample with `plain.LONG` along every free axis: what a network does for many steps may be another branch.
+    """A sample with `plain.LONG` along every free axis, since a network may take another branch for many steps.
 
-    None where nothing is free, or the network does not take so many.
+    Empty where no axis is free, and where the network does not take so many.
     """
     inputs = {}
     for tensor in spec.inputs:

@@ -1,6 +1,6 @@
-"""Brings any PyTorch module into a model repository: by the writers of this folder if it is a plain LSTM, else by torch.
+"""Brings any PyTorch module into a model repository: by our writers if it is a plain LSTM, else by torch.
 
-Whether it is plain says `plain_torch`. Whoever loads a TorchScript file puts it into evaluation mode, so a module that
+`plain_torch` decides whether it is plain. Whoever loads a TorchScript file puts it into evaluation mode, so a module that
 answers in training mode (batch norm, dropout) would answer otherwise once it is a file.
 """
 
