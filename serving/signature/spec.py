@@ -25,6 +25,7 @@ BatchKey = tuple[bytes | tuple[int, ...], ...]
 
 FORMAT_VERSION = 2  # 1 did not say which axis holds the steps
 FILE_NAME = "spec.json"
+LABELS_FILE = "labels.txt"  # of the model, beside its versions
 LARGEST_TOLERANCE = 0.1
 
 # NumPy has no bfloat16: two bytes that are never mistaken for a whole number.
