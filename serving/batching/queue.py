@@ -31,6 +31,7 @@ class Queue:
         self._changed = clock.condition()  # guards what follows; only workers wait for it
         self._waiting: list[Pending] = []
         self._workers = 0
+        self._broken = 0  # of the workers, those whose backend is
         self._hurrying = False
         self._draining = False
         self._mended = 0
@@ -62,7 +63,7 @@ class Queue:
                 )
             pending.holder = self
             self._waiting.append(pending)
-            self._changed.notify()
+            self._notify()
 
     def look_again(self) -> None:
         """The client of a request that waits here has gone."""
@@ -96,17 +97,18 @@ class Queue:
 
     # From workers.
 
-    def join(self) -> int:
-        """A worker begins to take; returns what `take_all` is to be told."""
+    def join(self) -> None:
+        """A worker begins to take."""
         with self._changed:
             self._workers += 1
-            return self._mended
 
-    def leave(self) -> None:
+    def leave(self, *, broken: bool) -> None:
         """A worker takes no more. After the last one nobody is left waiting: what waits fails, what comes is refused."""
         left: list[Pending] = []
         with self._changed:
             self._workers -= 1
+            self._broken -= broken
+            self._changed.notify_all()
             if not self._workers:
                 self._hurrying = self._draining = True
                 left, self._waiting = self._waiting, []
@@ -127,34 +129,55 @@ class Queue:
                     if isinstance(decision, Take):
                         self._remove([piece.pending for piece in decision.pieces])
                         if self._waiting:
-                            self._changed.notify()  # of the others there may be a batch for another worker
+                            self._notify()  # of the others there may be a batch for another worker
                         break
                     self._changed.wait(self._seconds_until(decision.until_ns))
             self._finish(ends)
         self._tell_idlers()
         return decision.pieces
 
-    def take_all(self, mended: int) -> tuple[list[Pending], int] | None:
-        """For the worker of a broken backend: everything that waits, as soon as there is something.
+    def breaks(self) -> int:
+        """The backend of a worker is broken; it calls `take_all` with the number returned until another one comes back."""
+        with self._changed:
+            self._broken += 1
+            self._changed.notify_all()
+            return self._mended
 
-        `mended` is what `join` or the last call has returned; another number comes back when the backend is to be tried
-        again, and then nothing is taken. None when the queue is drained.
+    def take_all(self, mended: int) -> tuple[list[Pending], int] | None:
+        """For the worker of a broken backend: everything that waits, once no other worker can compute it.
+
+        Another number than `mended` comes back when the backend is to be tried again, and then nothing is taken. None when
+        the queue is drained.
         """
         with self._changed:
             ends = self._remove_hopeless()
-            if not (ends or self._waiting or self._draining or self._mended != mended):
+            something = self._all_broken if self._waiting else self._draining
+            if not (ends or something or self._mended != mended):
                 self._changed.wait(None)
                 ends = self._remove_hopeless()
             taken: list[Pending] = []
-            if self._mended == mended:
+            if self._mended != mended:
+                self._broken -= 1
+                mended = self._mended
+            elif self._all_broken:
                 taken, self._waiting = self._waiting, []
-            over = self._draining and not taken and not self._waiting
-            mended = self._mended
+            over = self._draining and not (taken or self._waiting)
         self._finish(ends)
         self._tell_idlers()
         return None if over else (taken, mended)
 
+    @property
+    def _all_broken(self) -> bool:
+        return self._broken == self._workers
+
     # Inside.
+
+    def _notify(self) -> None:
+        """Wakes one worker, or, where a broken one might be it that has nothing to take, all."""
+        if self._broken:
+            self._changed.notify_all()
+        else:
+            self._changed.notify()
 
     def _remove_hopeless(self) -> list[tuple[Pending, ServingError]]:
         now = self._clock.now_ns()

@@ -50,7 +50,7 @@ class Worker:
         # The thread's own, from here on.
         self._failures = 0  # runs in a row that have failed
         self._broken: tuple[str, Exception] | None = None
-        self._mended = 0
+        self._mended = 0  # how often the queue had been mended when it broke
         self.computing = 0  # requests in the batch that is being computed; others read it
         prepared = _Prepared(clock)
         self._thread = clock.start(lambda: self._live(prepare, prepared), f"worker {name}")
@@ -75,7 +75,7 @@ class Worker:
             finally:
                 prepared.tell(error)
             return
-        self._mended = self._queue.join()
+        self._queue.join()
         prepared.tell(None)
         try:
             while self._work():
@@ -83,7 +83,7 @@ class Worker:
         except Exception:
             log.exception("the worker of %s has ended; it cannot answer any more", self._name)
         finally:
-            self._queue.leave()
+            self._queue.leave(broken=self._broken is not None)
             self._computation.close()
             self._guard = Guard(failures=1)  # it leads back to the model, which would keep itself alive
 
@@ -95,7 +95,7 @@ class Worker:
                 return False
             requests, mended = found
             if mended != self._mended:
-                self._failures, self._broken, self._mended = 0, None, mended
+                self._failures, self._broken, self._mended = 0, None, mended  # as the queue has noted
             elif requests:
                 self._hand_over(requests)
             return True
@@ -126,8 +126,7 @@ class Worker:
             if error is None or self._lost(left, error):
                 return
         if self._guard.hand_over and not self._guard.healthy():
-            self._broken = ("exceptions", error)
-            self._hand_over([piece.pending])
+            self._breaks("exceptions", error, [piece])
             return
         self._failures = 0
         failed = ComputeFailed(f"{self._name} failed to compute: {type(error).__name__}: {error}")
@@ -137,9 +136,13 @@ class Worker:
         """Whether the backend cannot go on after such an error; what is left is handed over then."""
         reason = self._guard.lost(error) if self._guard.hand_over else ""
         if reason:
-            self._broken = (reason, error)
-            self._hand_over([piece.pending for piece in left])
+            self._breaks(reason, error, left)
         return bool(reason)
+
+    def _breaks(self, reason: str, error: Exception, left: Sequence[Piece]) -> None:
+        self._broken = (reason, error)
+        self._mended = self._queue.breaks()
+        self._hand_over([piece.pending for piece in left])
 
     def _hand_over(self, requests: list[Pending]) -> None:
         assert self._broken

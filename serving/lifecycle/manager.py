@@ -40,6 +40,7 @@ from serving.lifecycle.versions import (
     parse_version,
 )  # fmt: skip
 from serving.loading.request import Loaded
+from serving.machine import memory
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,17 @@ Swap = tuple[str, str, str, str, str]  # model, version, from, to, reason
 class ModelManager:
     """Hands out leases and exchanges models; `serving.lifecycle.control` decides which.
 
-    `on_change` is called, from whichever thread made the change, whenever readiness may have changed.
+    `on_change` is called, from whichever thread made the change, whenever readiness may have changed; `give_back` when a
+    model has been closed, for the memory that it has left.
     """
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None, *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[], None] = lambda: None,
+        *,
+        clock: Clock = SYSTEM,
+        give_back: Callable[[], None] = memory.give_back,
+    ) -> None:
         self._on_change = on_change
         self._clock = clock
         self._lock = clock.lock()  # guards what follows
@@ -64,7 +72,7 @@ class ModelManager:
         self._started = False
         self._closed = False  # nothing is closed any more that is installed now
         self._swaps: Counter[Swap] = Counter()
-        self._retirement = Retirement(clock)
+        self._retirement = Retirement(clock, give_back)
         self.failures = LoadFailures(clock)
         self.closing = clock.event()
         self.left_computing = False  # whether a shadow was still busy when everything was closed

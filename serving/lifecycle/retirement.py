@@ -12,10 +12,11 @@ from serving.machine import memory
 class Retirement:
     """Drains and closes models that nobody can lease any more."""
 
-    def __init__(self, clock: Clock = SYSTEM) -> None:
+    def __init__(self, clock: Clock = SYSTEM, give_back: Callable[[], None] = memory.give_back) -> None:
         self._clock = clock
+        self._give_back = give_back  # what is done when one is closed, for the memory that it has left
         self._lock = clock.lock()
-        self._retiring: set[Model] = set()
+        self._retiring: dict[Model, None] = {}  # in the order in which they came
 
     def retire(self, model: Model, then: Callable[[], None] = lambda: None) -> None:
         """Begins to drain a model; `then` is called when it is closed."""
@@ -23,12 +24,12 @@ class Retirement:
         def close() -> None:
             model.close()
             with self._lock:
-                self._retiring.discard(model)
+                self._retiring.pop(model, None)
             then()
-            memory.give_back()
+            self._give_back()
 
         with self._lock:
-            self._retiring.add(model)
+            self._retiring[model] = None
         self._clock.start(close, f"retiring {model.name}")
 
     def models(self) -> list[Model]:

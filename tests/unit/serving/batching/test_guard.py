@@ -10,7 +10,7 @@ from serving.batching.guard import Guard
 from serving.batching.pending import Pending
 from serving.batching.policy import BatchPolicy
 from serving.errors import Cancelled, ComputeFailed, Overloaded
-from tests.support.gated import Answer, start
+from tests.support.gated import Answer, GatedBackend, Line, start
 
 
 class Elsewhere:
@@ -209,3 +209,26 @@ def test_with_nobody_to_hand_over_to_the_request_fails() -> None:
         backend.permits.put(permit)
         assert isinstance(answer.wait(), ComputeFailed) is fails
     assert batcher.drain(10)
+
+
+def test_what_a_healthy_instance_can_compute_is_not_handed_over() -> None:
+    """One of two backends is broken: what it had goes to whoever stands in, what comes is computed by the other one."""
+    elsewhere = Elsewhere(reason="device_lost")
+    broken, healthy = GatedBackend(), GatedBackend()
+    line = Line(broken, healthy, policy=BatchPolicy(dynamic=False), guard=elsewhere.guard())
+    first, second = Answer(1), Answer(2)
+    for answer in (first, second):
+        line.submit(answer.pending)
+    for backend in (broken, healthy):
+        backend.begun.get(timeout=10)
+    broken.permits.put(BROKEN)
+    (handed_over,), _, _ = elsewhere.came.get(timeout=10)
+    assert handed_over in (first.pending, second.pending)
+    healthy.permits.put(None)
+    later = Answer(3)
+    line.submit(later.pending)
+    healthy.permits.put(None)
+    assert later.wait() is None
+    assert line.drain(10)
+    assert elsewhere.came.empty()
+    assert broken.begun.empty(), "a broken backend was asked again"
