@@ -14,7 +14,7 @@ from export.errors import ExportError
 from export.precision import FP32, PRECISIONS
 from serving.signature.spec import DTYPES
 from serving.signature.stated import Stated
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
 
 TENSOR = "NAME:DTYPE[SIZES]"
 _TENSOR = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+)\[(?P<shape>[-0-9, ]*)\]")

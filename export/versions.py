@@ -20,8 +20,9 @@ from typing import Any
 from export.errors import ExportError
 from serving.signature import spec as specification
 from serving.signature.spec import LABELS_FILE, ModelSpec
-from serving.verification import golden, inspection
+from serving.verification import golden
 from serving.verification.golden import Sample
+from serving.verification.rows import TOLERANCE
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
@@ -33,7 +34,7 @@ class Target:
     repository: Path
     name: str
     version: int | None = None
-    tolerance: float = inspection.TOLERANCE
+    tolerance: float = TOLERANCE
     described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:

@@ -267,7 +267,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         asked = parser().parse_args(arguments(sys.argv[1:] if command_line is None else command_line, dict(os.environ)))
         logs.configure(asked.log_format, asked.log_level)
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a busy port is told by us, once
-        from serving.server import Settings, explain, serve
+        from serving.settings import Settings
 
         fields = {name: value for name, value in vars(asked).items() if not name.startswith("log_")}
         explained = fields.pop("explain", None)
@@ -275,8 +275,12 @@ def main(command_line: Sequence[str] | None = None) -> int:
         if fields["load_model"] and asked.model_control_mode != "explicit":
             raise StartupError("--load-model goes with --model-control-mode explicit; otherwise every model is loaded")
         if explained:
+            from serving.explain import explain
+
             print(explain(Settings(**fields), explained))
             return 0
+        from serving.server import serve
+
         return serve(Settings(**fields))
     except StartupError as error:
         print(f"lstm-serve: error: {error}", file=sys.stderr)

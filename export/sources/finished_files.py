@@ -29,7 +29,8 @@ from serving.errors import StartupError, VerificationFailed
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
+from serving.verification.rows import TOLERANCE
 
 _BY_SUFFIX = {
     ".onnx": "onnx_runtime",
@@ -80,7 +81,7 @@ def publish_file(
     inputs: Mapping[str, Stated] | None = None,
     outputs: Mapping[str, Stated] | None = None,
     hints: Hints,
-    tolerance: float = inspection.TOLERANCE,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 

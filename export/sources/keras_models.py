@@ -28,7 +28,7 @@ from models.checkpoint import Checkpoint
 from serving.backends.base import trimmed
 from serving.signature.spec import DTYPES, ModelSpec, Tensors
 from serving.verification import inspection
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
 
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 

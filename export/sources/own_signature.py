@@ -20,12 +20,15 @@ from export.sources import plain
 from export.versions import Target, Version, Written, begun, finish
 from serving import backends
 from serving.backends.base import Options, artifact_bytes, first_line
-from serving.backends.rows_first import from_file, laid_out, to_file
+from serving.backends.rows_first import laid_out
 from serving.errors import RepositoryError, VerificationFailed
+from serving.signature.axes import from_file, to_file
 from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
-from serving.verification.inspection import Hints, Run
+from serving.verification.hints import Hints
+from serving.verification.rows import TOLERANCE
+from serving.verification.trials import Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
@@ -68,7 +71,7 @@ def publish(
 
 
 def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
-    """`inspection.find` for a network or a file that may raise anything. Raises what that raises, and `ExportError`."""
+    """`inspection.inspect` for a network or a file that may raise anything. Raises what that raises, and `ExportError`."""
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
         try:
@@ -79,7 +82,7 @@ def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
             raise RuntimeError(_said(error)) from error
 
     try:
-        return inspection.find(stated, told, hints)
+        return inspection.inspect(stated, told, hints)
     except RuntimeError as error:
         raise ExportError(
             f"it runs on some rows and fails when only the values of one have changed: {error}; let it take "
@@ -127,7 +130,7 @@ def first_answers(
             f"the network does not run on what {where} says ({declared}, tried with {_sizes(sent)}): {first_line(error)}; let "
             "it take any size along a free axis (x.shape[0], not a number), or state the one that it takes: --shape NAME:SIZES"
         ) from error
-    if any(golden.disagreement(a, b) > inspection.TOLERANCE for a, b in zip(again, answers, strict=True)):
+    if any(golden.disagreement(a, b) > TOLERANCE for a, b in zip(again, answers, strict=True)):
         raise ExportError(
             "the network answers the same inputs differently the second time: it draws something at random (dropout or noise "
             "while it answers) or keeps something from call to call; take the chance out, and let a state be an input and "

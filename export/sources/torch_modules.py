@@ -28,7 +28,7 @@ from export.versions import Target, Version
 from models.checkpoint import Checkpoint
 from serving.signature.stated import Stated
 from serving.verification import inspection
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
 
 
 def load_module(where: str, weights: Path | None) -> nn.Module:

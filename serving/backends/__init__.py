@@ -11,11 +11,12 @@ from serving.errors import BackendUnavailable
 
 # The order in which `auto` looks: what answers one row fastest comes first.
 PREFERENCE = ("onnx_runtime", "torchscript", "saved_model")
+NO_BACKENDS = {"base", "rows_first"}  # the contract, and what stands before any of them
 
 
 def names() -> tuple[str, ...]:
     """Every backend of this folder, by file name, in a stable order."""
-    found = {module.name for module in pkgutil.iter_modules(__path__)} - {"base"}
+    found = {module.name for module in pkgutil.iter_modules(__path__)} - NO_BACKENDS
     return (*PREFERENCE, *sorted(found - set(PREFERENCE)))
 
 

@@ -28,6 +28,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from serving.machine.devices import CPU
 from serving.signature.spec import ModelSpec, Tensors
 from serving.signature.stated import Stated
 
@@ -44,6 +45,27 @@ class Options:
 
     threads: int = 1
     allow_tf32: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to serve a version: the backend's name, "cpu" or "cuda:N", and the compute threads within a call."""
+
+    backend: str
+    device: str
+    threads: int
+
+    def __str__(self) -> str:
+        return self.backend if self.device == CPU else f"{self.backend}@{self.device}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The median seconds of a call by its number of rows; or, in `failed`, the sentence that says why there are none."""
+
+    candidate: Candidate
+    p50_seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    failed: str = ""
 
 
 class Backend(Protocol):

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from serving import backends
-from serving.backends.base import Options
+from serving.backends.base import Candidate, Measured, Options
 from serving.backends.rows_first import laid_out
 from serving.errors import BackendUnavailable, ServingError
-from serving.loading.ranking import Candidate, Measured
 from serving.machine import devices
 from serving.machine.devices import CPU
 from serving.repository.folders import VersionFolder

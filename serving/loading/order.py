@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import Literal
 
 from serving import backends
-from serving.backends.base import Options
+from serving.backends.base import Candidate, Measured, Options
 from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
 from serving.loading import measuring, ranking
-from serving.loading.ranking import Candidate, Measured
 from serving.machine.devices import CPU
 from serving.repository.folders import VersionFolder
-from serving.repository.model_config import Choices
+from serving.repository.model_config import OperatorConfig
 
 AUTO = "auto"
 FALLBACKS = ("none", "runtime", "always")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Placement:
+class ServerDefaults:
     """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; a number of threads, None for auto.
 
     What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
@@ -51,23 +50,32 @@ class Placement:
 class Order:
     """Who serves a version: the first of `first` that can, and after it, if its turn comes, the rest and then `spare`.
 
-    With `spare_at_load` the spare ones are taken already where none of the first can load. `measured` is empty where nothing
-    was to choose.
+    With `spare_at_load` the spare ones are taken already where none of the first can load; with `settles` only they take over
+    later, too. `measured` is empty where nothing was to choose. `missing` says why nothing that was asked for can run here, so
+    that the first are already such as take over.
     """
 
     first: tuple[Candidate, ...]
     spare: tuple[Candidate, ...] = ()
     spare_at_load: bool = False
+    settles: bool = False
     measured: tuple[Measured, ...] = ()
+    missing: str = ""
 
     @property
     def all(self) -> tuple[Candidate, ...]:
         """Everyone, best first, each backend and device once."""
         return _once((*self.first, *self.spare))
 
-    def settled(self, candidate: Candidate) -> Order:
-        """What is left when one of the first has been chosen, and only the spare ones may take over from it."""
-        return dataclasses.replace(self, first=(candidate,)) if candidate in self.first else self
+    @property
+    def at_load(self) -> tuple[Candidate, ...]:
+        """Who is tried when the version is loaded."""
+        return self.all if self.spare_at_load else self.first
+
+    def serving(self, candidate: Candidate) -> Order:
+        """Who may take over once `candidate` serves."""
+        settled = self.settles and candidate in self.first
+        return dataclasses.replace(self, first=(candidate,)) if settled else self
 
 
 Measure = Callable[[VersionFolder, Sequence[Candidate]], Sequence[Measured]]
@@ -97,23 +105,53 @@ class Measurements:
             return self._known[key]
 
 
-def order(choices: Choices, placement: Placement, folder: VersionFolder, measure: Measure | None = None) -> Order:
+def order(
+    config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder, measure: Measure | None = None
+) -> Order:
     """Who serves a version; with `auto` that is measured where there is more than one way, which takes seconds.
 
     Raises `RepositoryError` when the version lacks what was asked for, `BackendUnavailable` with every reason when
-    nothing that is there can run here.
+    nothing that is there can run here; unless something else may take over at load.
     """
+    try:
+        return _asked_for(config, defaults, folder, measure)
+    except (BackendUnavailable, MissingFormat) as error:
+        instead = _instead(config, defaults, folder) if may_fall_back(config, defaults) else ()
+        if not instead:
+            raise
+        return Order(first=instead, missing=str(error))
+
+
+def may_fall_back(config: OperatorConfig, defaults: ServerDefaults) -> bool:
+    """Whether something else than what was asked for may serve as soon as the model is loaded."""
+    return defaults.fallback == "always" or config.fallback is not None
+
+
+def check_defaults(defaults: ServerDefaults, configs: Iterable[OperatorConfig]) -> None:
+    """Raises `BackendUnavailable` with every reason when no backend that may be used can run on the device asked for.
+
+    Where any of the models may fall back at load, that is left to its load.
+    """
+    if any(may_fall_back(config, defaults) for config in configs) or defaults.fallback == "always":
+        return
+    names = backends.PREFERENCE if defaults.backend == AUTO else (defaults.backend,)
+    _possible([Candidate(name, CPU if defaults.device == AUTO else defaults.device, 1) for name in names])
+
+
+def _asked_for(
+    config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder, measure: Measure | None
+) -> Order:
     formats = folder.formats()
-    backend = choices.backend or placement.backend
-    devices, threads = _asked(choices, placement)
+    backend = config.backend or defaults.backend
+    devices, threads = _asked(config, defaults)
     _check_there(backend, formats)
     names = formats if backend == AUTO else (backend,)
     measured: tuple[Measured, ...] = ()
     if backend == AUTO and folder.described:
         possible = _possible(ranking.candidates(names, devices, threads, measuring.cpus_here()))
         if len(possible) > 1:
-            figures = (measure or Measurements(allow_tf32=placement.allow_tf32))(folder, possible)
-            measured = tuple(ranking.ranked(figures, placement.optimize_for))
+            figures = (measure or Measurements(allow_tf32=defaults.allow_tf32))(folder, possible)
+            measured = tuple(ranking.ranked(figures, defaults.optimize_for))
             # Where none could be measured, loading them in turn says why, or shows that the machine was merely busy.
             first = tuple(one.candidate for one in measured if not one.failed) or tuple(possible)
         else:
@@ -123,40 +161,35 @@ def order(choices: Choices, placement: Placement, folder: VersionFolder, measure
         first = first[:1] if not folder.described else first  # nothing says that bare files compute the same
     return Order(
         first=first,
-        spare=_spare(choices, placement, folder, first, threads or 1),
-        spare_at_load=placement.fallback == "always" or choices.fallback is not None,
+        spare=_spare(config, defaults, folder, first, threads or 1),
+        spare_at_load=may_fall_back(config, defaults),
+        settles=config.fallback is not None or defaults.fallback == "none",
         measured=measured,
     )
 
 
-def spares(choices: Choices, placement: Placement, folder: VersionFolder) -> tuple[Candidate, ...]:
-    """What may take over at load where nothing that was asked for can run here; empty if nothing may."""
-    threads = _asked(choices, placement)[1] or 1
-    if choices.fallback is not None:
-        return _once(Candidate(name, device or CPU, threads) for name, device in choices.fallback)
-    if placement.fallback != "always" or not folder.described:
+def _instead(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> tuple[Candidate, ...]:
+    """What takes over at load where nothing that was asked for can run here; empty if nothing can."""
+    threads = _asked(config, defaults)[1] or 1
+    if config.fallback is not None:
+        return _once(Candidate(name, device or CPU, threads) for name, device in config.fallback)
+    if not folder.described:
         return ()
     return _once(Candidate(name, CPU, threads) for name in folder.formats())
 
 
-def measured(choices: Choices, placement: Placement, folder: VersionFolder) -> tuple[Measured, ...]:
+def measured(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> tuple[Measured, ...]:
     """Everything that the version could be served with, whatever backend was asked for, best first."""
-    devices, threads = _asked(choices, placement)
+    devices, threads = _asked(config, defaults)
     every = ranking.candidates(folder.formats(), devices, threads, measuring.cpus_here())
-    figures = measuring.measure(folder, every, allow_tf32=placement.allow_tf32)
-    return tuple(ranking.ranked(figures, placement.optimize_for))
+    figures = measuring.measure(folder, every, allow_tf32=defaults.allow_tf32)
+    return tuple(ranking.ranked(figures, defaults.optimize_for))
 
 
-def first_available(places: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    """The first pair of a backend and a device that can run here. Raises `BackendUnavailable` with every reason if none can."""
-    found = _possible([Candidate(backend, device, 1) for backend, device in places])
-    return found[0].backend, found[0].device
-
-
-def _asked(choices: Choices, placement: Placement) -> tuple[tuple[str, ...], int | None]:
+def _asked(config: OperatorConfig, defaults: ServerDefaults) -> tuple[tuple[str, ...], int | None]:
     """The devices to look at, in this order, and the number of threads; None leaves it open."""
-    device = choices.device or placement.device
-    return ("cuda:0", CPU) if device == AUTO else (device,), choices.threads or placement.threads
+    device = config.device or defaults.device
+    return ("cuda:0", CPU) if device == AUTO else (device,), config.threads or defaults.threads
 
 
 def _check_there(backend: str, formats: Sequence[str]) -> None:
@@ -190,15 +223,15 @@ def _possible(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _spare(
-    choices: Choices, placement: Placement, folder: VersionFolder, first: Sequence[Candidate], threads: int
+    config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder, first: Sequence[Candidate], threads: int
 ) -> tuple[Candidate, ...]:
     """What takes over: what the operator lists, or every other format on the same device and then on the CPU."""
     formats = folder.formats()
-    if choices.fallback is not None:
-        for name, _ in choices.fallback:
+    if config.fallback is not None:
+        for name, _ in config.fallback:
             _check_there(name, formats)
-        return _once(Candidate(name, device or first[0].device, threads) for name, device in choices.fallback)
-    if placement.fallback == "none" or not folder.described:
+        return _once(Candidate(name, device or first[0].device, threads) for name, device in config.fallback)
+    if defaults.fallback == "none" or not folder.described:
         return ()
     places = dict.fromkeys((first[0].device, CPU))
     return _once(Candidate(name, device, threads) for device in places for name in formats)

@@ -6,35 +6,14 @@ the threads of one model are missing to the next.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from serving import backends
+from serving.backends.base import Candidate, Measured
 from serving.machine.devices import CPU
 
 ALIKE = 0.05  # closer to the best than this is noise
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A way to serve a version: the backend's name, "cpu" or "cuda:N", and the compute threads within a call."""
-
-    backend: str
-    device: str
-    threads: int
-
-    def __str__(self) -> str:
-        return self.backend if self.device == CPU else f"{self.backend}@{self.device}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """The median seconds of a call by its number of rows; or, in `failed`, the sentence that says why there are none."""
-
-    candidate: Candidate
-    p50_seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    failed: str = ""
 
 
 def candidates(formats: Sequence[str], places: Sequence[str], threads: int | None, cpus: int) -> list[Candidate]:

@@ -10,24 +10,26 @@ import dataclasses
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.batching.plan import BatchPolicy
+from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.machine.devices import CPU
 from serving.repository.folders import LABELS_FILE
-from serving.repository.model_config import Choices
+from serving.repository.model_config import OperatorConfig
 from serving.signature.spec import ModelSpec, TensorSpec
 
 
-def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, labels: bool) -> pb.ModelConfig:
+def config_in_force(
+    chosen: OperatorConfig, spec: ModelSpec, backend: str, device: str, *, labels: bool
+) -> pb.ModelConfig:
     """The configuration in force, every default filled in, as the ModelConfig RPC shows it.
 
     Raises `ModelConfigError` where the file's inputs or outputs contradict the artefact.
     """
-    written, policy = choices.written, policy_for(choices, spec)
+    written, policy = chosen.written, policy_for(chosen, spec)
     _agree(written, spec)
     module = backends.module(backend)
     where = f"config.pbtxt of model '{written.name}'"
-    asked = choices.backend or backend  # not the one that stands in for it
+    asked = chosen.backend or backend  # not the one that stands in for it
     if written.default_model_filename not in ("", expected := backends.module(asked).FILE_NAME):
         raise ModelConfigError(
             f"{where}: default_model_filename is '{written.default_model_filename}', but {asked} reads {expected}"
@@ -65,31 +67,32 @@ def complete(choices: Choices, spec: ModelSpec, backend: str, device: str, *, la
         config.dynamic_batching.default_queue_policy.max_queue_size = policy.max_queue
     name = written.instance_group[0].name if written.instance_group else ""
     group = config.instance_group.add(
-        name=name or f"{written.name}_0", count=choices.count, kind=pb.ModelInstanceGroup.KIND_CPU
+        name=name or f"{written.name}_0", count=chosen.count, kind=pb.ModelInstanceGroup.KIND_CPU
     )
     if device != CPU:
         group.kind = pb.ModelInstanceGroup.KIND_GPU
-        group.gpus.extend(int(each.partition(":")[2]) for each in dict.fromkeys(choices.devices(device)))
+        group.gpus.extend(int(each.partition(":")[2]) for each in dict.fromkeys(chosen.devices(device)))
     config.model_warmup.extend(written.model_warmup)
     for key, parameter in written.parameters.items():
         config.parameters[key].CopyFrom(parameter)
     return config
 
 
-def policy_for(choices: Choices, spec: ModelSpec) -> BatchPolicy:
+def policy_for(chosen: OperatorConfig, spec: ModelSpec, *, alone: bool = False) -> BatchPolicy:
     """How requests to this model are batched: as the operator chose, and not at all where it takes one row at a time.
 
-    Raises `ModelConfigError` where batching is asked of such a model.
+    With `alone` each request is computed by itself, whatever was chosen. Raises `ModelConfigError` where batching is asked of
+    a model without rows.
     """
     if spec.batched:
-        return choices.policy
-    written = choices.written
+        return dataclasses.replace(chosen.policy, dynamic=False, max_delay_ns=0) if alone else chosen.policy
+    written = chosen.written
     if written.max_batch_size or written.HasField("dynamic_batching"):
         raise ModelConfigError(
             f"config.pbtxt of model '{written.name}': max_batch_size and dynamic_batching ask for batches, but the model "
             "has no axis of rows: leave both out"
         )
-    return dataclasses.replace(choices.policy, max_rows=1, dynamic=False)
+    return dataclasses.replace(chosen.policy, max_rows=1, dynamic=False)
 
 
 def _dims(tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ absence, and both mean "complete it", here as in Triton.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from google.protobuf.message import Message
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.batching.plan import BatchPolicy
+from serving.batching.policy import BatchPolicy
 from serving.errors import BackendUnavailable, ModelConfigError
 from serving.machine.devices import CPU, cuda_index
 from serving.repository import routes
@@ -67,7 +68,7 @@ SERVED_FIELDS = frozenset(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Choices:
+class OperatorConfig:
     """`config.pbtxt`, checked. `backend`, `device` and `threads` are None where the file leaves them to the server's flags.
 
     `count` instances run on each of `gpus`, or on the one device. `fallback` names backends, with a device or None, in
@@ -89,12 +90,9 @@ class Choices:
         on = [f"cuda:{gpu}" for gpu in self.gpus] if self.gpus and device != CPU else [device]
         return [each for each in on for _ in range(self.count)]
 
-    def for_shadow(self) -> Choices:
-        """The same for a shadow: one instance, each request alone, and who computes it left open."""
-        policy = dataclasses.replace(self.policy, dynamic=False, max_delay_ns=0)
-        return dataclasses.replace(
-            self, policy=policy, backend=None, device=None, count=1, gpus=(), fallback=None, routes=Routes()
-        )
+    def for_shadow(self) -> OperatorConfig:
+        """The same for a shadow: one instance, and who computes it left open."""
+        return dataclasses.replace(self, backend=None, device=None, count=1, gpus=(), fallback=None, routes=Routes())
 
     def versions(self, there: Sequence[int]) -> list[int]:
         """Which of the versions on disk are to be served, lowest first: those of the policy, and those with a label.
@@ -122,8 +120,9 @@ class Choices:
         return sorted(set(policy.specific.versions))
 
 
-def parse(text: str | None, name: str) -> Choices:
-    """Reads and checks the text of a `config.pbtxt`; None stands for a model without one.
+@functools.lru_cache(maxsize=256)
+def parse(text: str | None, name: str) -> OperatorConfig:
+    """Reads and checks the text of a `config.pbtxt`; None stands for a model without one. The same text is read once.
 
     Raises `ModelConfigError`, naming the field or the line, its value, and what is allowed.
     """
@@ -134,7 +133,7 @@ def parse(text: str | None, name: str) -> Choices:
     return check(written, name)
 
 
-def parse_json(text: str, name: str) -> Choices:
+def parse_json(text: str, name: str) -> OperatorConfig:
     """The same for the JSON form, as clients send it to replace the file. Raises `ModelConfigError`."""
     where = f"the configuration sent for model '{name}'"
     try:
@@ -147,7 +146,7 @@ def parse_json(text: str, name: str) -> Choices:
     return check(written, name, where)
 
 
-def check(written: pb.ModelConfig, name: str, where: str = "") -> Choices:
+def check(written: pb.ModelConfig, name: str, where: str = "") -> OperatorConfig:
     """Checks a configuration in full. Raises `ModelConfigError`."""
     where = where or f"config.pbtxt of model '{name}'"
     for field in _fields(written):
@@ -157,7 +156,7 @@ def check(written: pb.ModelConfig, name: str, where: str = "") -> Choices:
         raise ModelConfigError(f"{where}: name is '{written.name}', but the folder is called '{name}'; they must agree")
     written.name = name
     _check_datatypes(written, where)
-    return Choices(
+    return OperatorConfig(
         written=written,
         policy=_policy(written, where),
         backend=_backend(written, where),
@@ -177,9 +176,9 @@ def _check_datatypes(written: pb.ModelConfig, where: str) -> None:
             raise ModelConfigError(f"{where}: {what} has data_type {value}, which is none; write it as TYPE_FP32")
 
 
-def stated(choices: Choices) -> tuple[dict[str, Stated], dict[str, Stated]] | None:
+def stated(config: OperatorConfig) -> tuple[dict[str, Stated], dict[str, Stated]] | None:
     """What the file says of the inputs and outputs, the rows in front if it sets `max_batch_size`; None if it says nothing."""
-    written = choices.written
+    written = config.written
     if not (written.input and written.output):
         return None
     rows = (-1,) if written.max_batch_size else ()
@@ -190,9 +189,9 @@ def stated(choices: Choices) -> tuple[dict[str, Stated], dict[str, Stated]] | No
     return side(written.input), side(written.output)
 
 
-def rows(choices: Choices) -> dict[str, int | None]:
+def rows(config: OperatorConfig) -> dict[str, int | None]:
     """Where the rows are in the inputs that the file names: in front if it sets `max_batch_size`, else nowhere."""
-    return {tensor.name: 0 if choices.written.max_batch_size else None for tensor in choices.written.input}
+    return {tensor.name: 0 if config.written.max_batch_size else None for tensor in config.written.input}
 
 
 def _datatype(value: int) -> str:

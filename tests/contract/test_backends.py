@@ -21,7 +21,7 @@ from serving import backends
 from serving.backends.base import Backend, BackendModule, Options
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.signature.spec import ModelSpec
-from tests.contract import artefacts
+from tests.support import artefacts
 
 CONFIG = artefacts.FEATURES
 WEIGHTS = artefacts.weights(CONFIG)

@@ -15,7 +15,7 @@ from serving.backends.base import Options
 from serving.errors import RepositoryError
 from serving.signature.spec import BF16, DTYPES, ModelSpec, TensorSpec
 from serving.verification import golden
-from tests import identity_models
+from tests.support import identity_models
 
 SHAPE = (3, 2)
 REFUSED = {("onnx_runtime", "BF16"), ("torchscript", "BYTES")}

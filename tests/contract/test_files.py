@@ -20,8 +20,7 @@ from serving import backends
 from serving.backends.base import Options
 from serving.errors import RepositoryError
 from serving.signature.spec import TensorSpec
-from tests import oracle
-from tests.contract import artefacts
+from tests.support import artefacts, oracle
 
 CONFIG = artefacts.FEATURES
 WEIGHTS = artefacts.weights(CONFIG)

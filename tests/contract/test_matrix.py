@@ -23,8 +23,8 @@ from models.checkpoint import Weights
 from models.config import LSTMConfig
 from models.examples import Examples, batches
 from models.networks import Network
-from tests.contract import agreement, artefacts
-from tests.contract.agreement import EQUATIONS, Question
+from tests.support import agreement, artefacts
+from tests.support.agreement import EQUATIONS, Question
 
 SEED = 11
 PLAN = trainer.Plan(learning_rate=0.05, rows=8, seed=SEED)

@@ -12,8 +12,7 @@ from serving.loading.measuring import ROWS, measure
 from serving.loading.ranking import candidates, ranked
 from serving.repository.folders import VersionFolder
 from serving.verification import golden
-from tests import oracle
-from tests.contract import artefacts
+from tests.support import artefacts, oracle
 
 
 @pytest.mark.parametrize("config", [artefacts.FEATURES, artefacts.TOKENS], ids=artefacts.described)

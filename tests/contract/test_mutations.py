@@ -21,8 +21,8 @@ import models
 from export import formats, writers
 from models import networks
 from models.config import LSTMConfig
-from tests.contract import agreement, artefacts
-from tests.contract.agreement import Disagreement, Question
+from tests.support import agreement, artefacts
+from tests.support.agreement import Disagreement, Question
 
 PER_STEP = LSTMConfig(
     features=3, layers=2, hidden=artefacts.HIDDEN, bidirectional=True, head="values_per_step", outputs=4

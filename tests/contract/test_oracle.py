@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from models.config import LSTMConfig
-from tests import oracle
-from tests.contract import artefacts
+from tests.support import artefacts, oracle
 
 
 def test_one_unit_by_hand() -> None:

@@ -16,7 +16,7 @@ from export.precision import FP16, FP32, INT8_WEIGHTS, rounded, store
 from models.config import LSTMConfig
 from serving import backends
 from serving.backends.base import Options
-from tests.contract import agreement, artefacts
+from tests.support import agreement, artefacts
 
 SMALLER = (FP16, INT8_WEIGHTS)
 WIDE = LSTMConfig(features=8, layers=2, hidden=64, head="values", outputs=1)

@@ -1,4 +1,4 @@
-"""The ONNX file of `tests.summing` computes what the fake backend does, or tests of swaps would prove nothing."""
+"""The ONNX file of `tests.support.summing` computes what the fake backend does, or tests of swaps would prove nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from serving.backends import fake, onnx_runtime
 from serving.backends.base import Options
-from tests import fake_models, summing
+from tests.support import fake_models, summing
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(1, 1), (5, 4)])

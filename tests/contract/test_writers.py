@@ -16,7 +16,7 @@ from models.config import LSTMConfig
 from serving import backends
 from serving.backends.base import Options
 from serving.errors import RepositoryError
-from tests.contract import artefacts
+from tests.support import artefacts
 
 
 @pytest.mark.parametrize("framework", networks.FRAMEWORKS)

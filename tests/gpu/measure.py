@@ -18,7 +18,7 @@ from models.config import LSTMConfig
 from serving import backends
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable
-from tests.contract import artefacts
+from tests.support import artefacts
 
 ROWS = (1, 8, 32, 64, 256)
 STEPS = 24

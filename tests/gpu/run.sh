@@ -21,7 +21,8 @@ if [ $# -gt 0 ]; then
     python=$env/bin/python
 fi
 export TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0
-"$python" -c 'from serving import devices, errors
+"$python" -c 'from serving import errors
+from serving.machine import devices
 try:
     devices.require_gpu(0)
 except errors.BackendUnavailable as error:

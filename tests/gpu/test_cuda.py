@@ -14,9 +14,8 @@ from serving.backends.base import Options
 from serving.errors import BackendUnavailable
 from serving.verification import golden
 from serving.verification.golden import TF32_TOLERANCE
-from tests import oracle
-from tests.contract import artefacts
-from tests.gpu.conftest import DEVICE, write_version
+from tests.support import artefacts, oracle, real_model
+from tests.support.cuda import DEVICE
 
 NAMES = ("y", "hn", "cn")
 WIDE = LSTMConfig(input="features", features=8, layers=2, hidden=256, outputs=4)
@@ -92,10 +91,10 @@ def test_a_server_computes_on_it(name: str, device: str, tmp_path: Path) -> None
     from protos import grpc_service_pb2 as pb
     from protos import model_config_pb2
     from serving.launch import LaunchedServer
-    from tests.wire import RawClient
+    from tests.support.wire import RawClient
 
     config = dataclasses.replace(artefacts.FEATURES, hidden=64)
-    write_version(tmp_path, "lstm", config, (name,))
+    real_model.write(tmp_path, (name,), name="lstm", config=config)
     inputs = artefacts.batch(config, 2, 9)
     request = pb.ModelInferRequest(model_name="lstm")
     for key, array in inputs.items():

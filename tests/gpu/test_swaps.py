@@ -16,11 +16,9 @@ from serving import backends
 from serving.errors import BackendUnavailable
 from serving.launch import LaunchedServer
 from serving.verification import golden
-from tests import oracle
-from tests.closed_loop import Ask, ClosedLoop
-from tests.contract import artefacts
-from tests.gpu.conftest import write_version
-from tests.wire import RawClient
+from tests.support import artefacts, oracle, real_model
+from tests.support.closed_loop import Ask, ClosedLoop
+from tests.support.wire import RawClient
 
 CONFIG = artefacts.FEATURES
 TOLERANCE = 1e-5
@@ -70,7 +68,7 @@ def swap(client: RawClient, backend: str, kind: str) -> None:
 
 def test_between_cpu_and_gpu_while_requests_flow(name: str, tmp_path: Path) -> None:
     pytest.importorskip("grpc_health", reason="the server needs grpcio-health-checking")
-    write_version(tmp_path, "lstm", CONFIG, usable())
+    real_model.write(tmp_path, usable(), name="lstm", config=CONFIG)
     flags = ("--model-control-mode", "explicit", "--load-model", "lstm", "--backend", name)
     with (
         LaunchedServer(tmp_path, *flags) as server,
@@ -88,7 +86,7 @@ def test_what_the_gpu_has_no_memory_for_is_computed_elsewhere(name: str, tmp_pat
     """A batch that the rest of the memory cannot hold: its requests are answered by the next in the list, which is on the CPU."""
     pytest.importorskip("grpc_health", reason="the server needs grpcio-health-checking")
     wide = LSTMConfig(input="features", features=8, layers=2, hidden=64, outputs=2)
-    write_version(tmp_path, "lstm", wide, (name,))
+    real_model.write(tmp_path, (name,), name="lstm", config=wide)
     (tmp_path / "lstm" / "config.pbtxt").write_text(
         f'backend: "{name}" max_batch_size: 4096 instance_group {{ kind: KIND_GPU }}\n'
         f'parameters {{ key: "fallback" value {{ string_value: "{name}@cpu" }} }}'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import fake_models, summing
+from tests.support import fake_models, summing
 
 
 @pytest.fixture

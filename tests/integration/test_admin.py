@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import trustme
 
 from serving.launch import LaunchedServer
-from tests import fake_models, summing
-from tests.integration.test_server_life import FAKE
-
-
-def administer(url: str, *line: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "admin", "--url", url, *map(str, line)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+from tests.support import fake_models, summing
+from tests.support.commands import administer
+from tests.support.running import FAKE
 
 
 @pytest.fixture

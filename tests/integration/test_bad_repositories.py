@@ -13,9 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.launch import LaunchedServer
 from serving.verification import golden
-from tests import fake_models
-from tests.integration.test_server_life import FAKE
-from tests.wire import RawClient
+from tests.support import fake_models
+from tests.support.running import FAKE
+from tests.support.wire import RawClient
 
 
 def _no_spec(folder: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.integration.test_server_life import FAKE, metric, until
-from tests.wire import RawClient, request
+from tests.support import fake_models
+from tests.support.running import FAKE, metric, until
+from tests.support.wire import RawClient, request
 
 CODE = grpc.StatusCode
 

@@ -17,11 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving import backends
 from serving.errors import StartupError
 from serving.launch import LaunchedServer
-from tests import fake_models, summing
-from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import logged, until
-from tests.integration.test_swaps import real_model
-from tests.wire import RawClient, refusal
+from tests.support import fake_models, real_model, summing
+from tests.support.running import EVERYTHING, logged, until
+from tests.support.wire import RawClient, refusal
 
 FORMATS = ("onnx_runtime", "torchscript")
 GPU = {"instance_group": [{"kind": "KIND_GPU"}]}
@@ -35,7 +33,7 @@ without_gpu = pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="there i
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model `real` in two formats, and `bare`, of which nothing is known but a file."""
     folder = tmp_path_factory.mktemp("repository")
-    real_model(folder, FORMATS)
+    real_model.write(folder, FORMATS)
     summing.write(fake_models.write(folder, "bare"))
     for name in ("spec.json", "golden.npz", "model.fake.json"):
         (folder / "bare" / "1" / name).unlink()
@@ -73,12 +71,6 @@ def test_auto_measures_and_tells_what_it_has_chosen(measured: LaunchedServer) ->
         if s.name == "lstm_serving_backend_call_seconds"
     }
     assert len(figures) == 3 * len(rows)
-    with RawClient(measured.address) as client:
-        (statistics,) = client.call("ModelStatistics", name="real").model_stats
-    assert set(statistics.response_stats) == set(figures)
-    for name, shown in statistics.response_stats.items():
-        assert shown.compute_infer.count == 1
-        assert shown.compute_infer.ns == pytest.approx(figures[name].value * 1e9, abs=1)
     for row in rows:
         one_row = figures[f"measured {row[0]} on {row[1]}, {row[2]} threads, 1 rows"].value
         assert float(row[3]) == pytest.approx(one_row * 1e6, rel=0.01), "the table is told in microseconds"
@@ -122,7 +114,7 @@ def test_explain_says_why_there_is_nothing_to_explain(name: str, said: str, repo
 @without_gpu
 @pytest.mark.parametrize("backend", ["onnxruntime", "pytorch", "tensorflow"])
 def test_a_gpu_that_is_not_there_is_refused_and_the_old_one_serves_on(backend: str, tmp_path: Path) -> None:
-    version, *_ = real_model(tmp_path, ("onnx_runtime",))
+    version, *_ = real_model.write(tmp_path, ("onnx_runtime",))
     for name in backends.PREFERENCE[1:]:
         (version / backends.module(name).FILE_NAME).touch()
     flags = ("--backend", "onnx_runtime", "--model-control-mode", "explicit", "--load-model", "real")

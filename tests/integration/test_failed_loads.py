@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.launch import LaunchedServer
 from serving.verification import golden
-from tests import fake_models
-from tests.closed_loop import ClosedLoop
-from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import FAKE, logged, until
-from tests.wire import RawClient, refusal
+from tests.support import fake_models
+from tests.support.closed_loop import ClosedLoop
+from tests.support.fake_models import published
+from tests.support.running import EVERYTHING, POLL, logged, until
+from tests.support.wire import RawClient, refusal
 
-POLL = (*FAKE, "--model-control-mode", "poll", "--repository-poll-secs", "0.05")
 MODES = {"explicit": EVERYTHING, "poll": POLL}
 
 
@@ -54,18 +52,6 @@ FAULTS = {
     _disagreeing: ("version 2 in fake on cpu: y differs from the trained model by", "verification"),
     _without_specification: ("spec.json is missing: the version is incomplete", "repository"),
 }
-
-
-def published(repository: Path, version: int, *faults: object) -> Path:
-    """A version of the model `fake` that appears at once, as an exporter publishes it."""
-    folder = fake_models.write(repository.parent / "made", version=version)
-    for fault in faults:
-        fault(folder)  # type: ignore[operator]
-    target = repository / "fake" / str(version)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.rmtree(target)
-    return folder.rename(target)
 
 
 @pytest.fixture

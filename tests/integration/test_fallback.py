@@ -7,45 +7,15 @@ from pathlib import Path
 
 import grpc
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.launch import LaunchedServer
-from tests import fake_models, summing
-from tests.closed_loop import ClosedLoop
-from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import FAKE, logged, metric, until
-from tests.wire import RawClient, refusal
+from tests.support.breakable import Breakable
+from tests.support.closed_loop import ClosedLoop
+from tests.support.running import EVERYTHING, FAKE, logged, metric, swaps, until
+from tests.support.wire import RawClient, refusal
 
 QUICK = ("--breaker-reset", "0.05")
 BROKEN = {"backend": "fake", "model": "fake", "version": "1"}
-
-
-class Breakable:
-    """A version that the fake backend serves until it is told to break, and ONNX Runtime could serve as well."""
-
-    def __init__(self, repository: Path, *, second: bool = True, config: str | None = None, **behaviour: float) -> None:
-        self.folder = fake_models.write(repository, fail_while="broken", config=config, **behaviour)  # type: ignore[arg-type]
-        if second:
-            summing.write(self.folder)
-
-    def breaks(self, said: str = "") -> None:
-        """From now on; at once, so that nobody reads half of what is said."""
-        written = self.folder / "written"
-        written.write_text(said)
-        written.rename(self.folder / "broken")
-
-    def mends(self) -> None:
-        (self.folder / "broken").unlink()
-
-
-def swaps(server: LaunchedServer) -> dict[tuple[str, str, str], float]:
-    """How often another backend began to answer: from, to and reason."""
-    return {
-        (sample.labels["from"], sample.labels["to"], sample.labels["reason"]): sample.value
-        for family in text_string_to_metric_families(server.metrics())
-        for sample in family.samples
-        if sample.name == "lstm_serving_backend_swaps_total"
-    }
 
 
 def serving_by(client: RawClient) -> str:

@@ -11,10 +11,10 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.fake_models import FEATURES
-from tests.integration.test_server_life import FAKE, metric, until
-from tests.wire import RawClient
+from tests.support import fake_models
+from tests.support.fake_models import FEATURES
+from tests.support.running import FAKE, metric, until
+from tests.support.wire import RawClient
 
 CODE = grpc.StatusCode
 

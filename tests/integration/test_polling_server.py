@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from serving.launch import LaunchedServer
-from tests import fake_models, summing
-from tests.closed_loop import ClosedLoop
-from tests.integration.test_failed_loads import POLL, published
-from tests.integration.test_server_life import logged, metric, until
-from tests.wire import RawClient, refusal
+from tests.support import fake_models, summing
+from tests.support.closed_loop import ClosedLoop
+from tests.support.fake_models import published
+from tests.support.running import POLL, logged, metric, until
+from tests.support.wire import RawClient, refusal
 
 READY = ("READY", "")
 

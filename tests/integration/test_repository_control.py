@@ -13,13 +13,11 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.integration.test_server_life import logged, metric, until
-from tests.wire import RawClient, refusal
+from tests.support import fake_models
+from tests.support.running import EVERYTHING, EXPLICIT, logged, metric, until
+from tests.support.wire import RawClient, refusal
 
 CODE = grpc.StatusCode
-EXPLICIT = ("--backend", "fake", "--model-control-mode", "explicit")
-EVERYTHING = (*EXPLICIT, "--load-model", "*")
 
 
 @pytest.fixture(scope="module")

@@ -10,22 +10,13 @@ import grpc
 import pytest
 
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.integration.test_failed_loads import POLL
-from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import FAKE, until
-from tests.integration.test_streams import open_stream
-from tests.wire import RawClient, refusal, request
+from tests.support import fake_models
+from tests.support.fake_models import parameters
+from tests.support.running import EVERYTHING, FAKE, POLL, until
+from tests.support.wire import RawClient, open_stream, refusal, request
 
 LABELS = {"version_labels": "stable=1,canary=2"}
 CODE = grpc.StatusCode
-
-
-def parameters(values: Mapping[str, str]) -> str:
-    """The text form, as in `config.pbtxt`."""
-    return "\n".join(
-        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in values.items()
-    )
 
 
 def repository(root: Path, values: Mapping[str, str], *versions: int) -> Path:

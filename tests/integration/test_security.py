@@ -19,9 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from protos import grpc_service_pb2 as pb
 from serving.errors import StartupError
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.integration.test_server_life import FAKE, metric
-from tests.wire import SERVICE, request
+from tests.support import fake_models
+from tests.support.running import FAKE, metric
+from tests.support.wire import SERVICE, request
 
 CODE = grpc.StatusCode
 TOKEN, OLDER_TOKEN = "0123456789abcdef", "fedcba9876543210"

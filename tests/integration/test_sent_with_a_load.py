@@ -12,10 +12,9 @@ from google.protobuf import json_format
 
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import until
-from tests.wire import RawClient, refusal
+from tests.support import fake_models
+from tests.support.running import EVERYTHING, until
+from tests.support.wire import RawClient, refusal
 
 CODE = grpc.StatusCode
 

@@ -7,43 +7,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.errors import StartupError
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.wire import RawClient
-
-FAKE = ("--backend", "fake")
-
-
-def metric(server: LaunchedServer, name: str, **labels: str) -> float:
-    """One series of the server's /metrics."""
-    for family in text_string_to_metric_families(server.metrics()):
-        for sample in family.samples:
-            if sample.name == f"lstm_serving_{name}" and labels.items() <= sample.labels.items():
-                return sample.value
-    raise AssertionError(f"/metrics has no {name} with {labels}")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Asks again until it holds; the limit is for a broken server, not for a slow one."""
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit, "it never came true"
-
-
-def logged(server: LaunchedServer, words: str) -> int:
-    """How many records of the log have these words so far; it comes through a pipe, later than answers do."""
-    return len([entry for entry in server.log() if words in entry["message"]])
+from tests.support import fake_models
+from tests.support.running import FAKE, metric, until
+from tests.support.wire import RawClient
 
 
 def test_from_start_to_exit(tmp_path: Path) -> None:

@@ -16,15 +16,13 @@ from serving.backends import onnx_runtime
 from serving.backends.base import Options
 from serving.launch import LaunchedServer
 from serving.verification import golden
-from tests import fake_models, summing
-from tests.closed_loop import ClosedLoop
-from tests.fake_models import FEATURES
-from tests.integration.test_admin import administer
-from tests.integration.test_fallback import Breakable, swaps
-from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_routes import parameters
-from tests.integration.test_server_life import FAKE, logged, until
-from tests.wire import RawClient, refusal
+from tests.support import fake_models, summing
+from tests.support.breakable import Breakable
+from tests.support.closed_loop import ClosedLoop
+from tests.support.commands import administer
+from tests.support.fake_models import FEATURES, parameters
+from tests.support.running import EVERYTHING, FAKE, logged, swaps, until
+from tests.support.wire import RawClient, refusal
 
 FIRST_ALONE = "version_policy { specific { versions: 1 } }\n"
 LOOSE = dataclasses.replace(fake_models.spec(), tolerance=0.05, labels_of="y")

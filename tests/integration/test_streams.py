@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -16,9 +15,9 @@ import pytest
 from protos import grpc_service_pb2 as pb
 from serving.edge.streams import WINDOW
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.integration.test_server_life import FAKE, metric, until
-from tests.wire import RawClient, request
+from tests.support import fake_models
+from tests.support.running import FAKE, metric, until
+from tests.support.wire import RawClient, open_stream, request
 
 CODE = grpc.StatusCode
 
@@ -30,14 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]
     fake_models.write(repository, "slow", delay_seconds=0.2)
     with LaunchedServer(repository, *FAKE) as running:
         yield running
-
-
-def open_stream(client: RawClient, requests: Iterator[pb.ModelInferRequest], **more: Any) -> Any:
-    return client.channel.stream_stream(
-        "/inference.GRPCInferenceService/ModelStreamInfer",
-        lambda message: message.SerializeToString(),
-        pb.ModelStreamInferResponse.FromString,
-    )(requests, **more)
 
 
 def numbered(model: str, number: int) -> pb.ModelInferRequest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,12 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos import grpc_service_pb2 as pb
-from serving import backends
 from serving.launch import LaunchedServer
 from serving.verification import golden
-from tests import fake_models, oracle, summing
-from tests.closed_loop import Ask, ClosedLoop
-from tests.contract import artefacts
-from tests.integration.test_repository_control import EVERYTHING
-from tests.integration.test_server_life import metric, until
-from tests.wire import RawClient
+from tests.support import fake_models, real_model, summing
+from tests.support.closed_loop import Ask, ClosedLoop
+from tests.support.running import EVERYTHING, metric, until
+from tests.support.wire import RawClient
 
 Counts = Mapping[tuple[str, ...], float]
 
@@ -80,23 +77,6 @@ def test_a_model_is_swapped_under_load(tmp_path: Path) -> None:
         assert statistics.inference_stats.queue.count == loop.answered
 
 
-def real_model(
-    repository: Path, formats: Sequence[str] = backends.PREFERENCE
-) -> tuple[Path, dict[str, Any], np.ndarray[Any, Any]]:
-    """A small LSTM for these backends, the rows of a batch, and what the equations say about them."""
-    network = artefacts.FEATURES
-    weights = artefacts.weights(network)
-    version = repository / "real" / "1"
-    version.mkdir(parents=True)
-    for backend in formats:
-        artefacts.make(backend, network, weights, version)
-    (version / "spec.json").write_text(artefacts.spec(network, weights).to_json())
-    inputs = artefacts.batch(network, 6, 9)
-    outputs = {name: array.astype(np.float32) for name, array in oracle.predict(network, weights, inputs).items()}
-    golden.write_samples(version / golden.FILE_NAME, [golden.Sample(inputs, outputs)])
-    return version, inputs, outputs["y"]
-
-
 def asking(inputs: Mapping[str, Any], expected: np.ndarray[Any, Any]) -> Ask:
     """Asks the real model for one row of the batch or for two, and holds it to the equations."""
 
@@ -115,7 +95,7 @@ def asking(inputs: Mapping[str, Any], expected: np.ndarray[Any, Any]) -> Ask:
 
 
 def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path) -> None:
-    _, inputs, expected = real_model(tmp_path)
+    _, inputs, expected = real_model.write(tmp_path)
 
     flags = ("--backend", "onnx_runtime", "--model-control-mode", "explicit", "--load-model", "real")
     with LaunchedServer(tmp_path, *flags) as server, RawClient(server.address) as client:
@@ -144,7 +124,7 @@ def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path
 
 def test_a_real_version_is_sent_in_every_format(tmp_path: Path) -> None:
     """The files are gone when the next ones are there, and every runtime has all that it needs in memory."""
-    version, inputs, expected = real_model(tmp_path / "made")
+    version, inputs, expected = real_model.write(tmp_path / "made")
     repository, temporary = tmp_path / "repository", tmp_path / "temporary"
     for folder in (repository, temporary):
         folder.mkdir()

@@ -5,21 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-MODELS = ("vowels_torch", "vowels_keras")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A repository with both Vowels models in all formats, and the runs that they come from, by the model's name."""
-
-    repository: Path
-    runs: dict[str, Path]
+from tests.support.commands import ROOT
+from tests.support.trained import MODELS, Trained
 
 
 @pytest.fixture(scope="session")

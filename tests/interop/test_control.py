@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.launch import LaunchedServer
-from tests import fake_models, summing
+from tests.support import fake_models, summing
 
 _REFUSED = """
 import sys

@@ -21,9 +21,9 @@ import trustme
 import yaml
 
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.interop.conftest import ROOT
-from tests.wire import RawClient
+from tests.support import fake_models
+from tests.support.commands import ROOT
+from tests.support.wire import RawClient
 
 DEPLOY = ROOT / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/lstm-serving.json").read_text())

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from serving.launch import LaunchedServer
 from serving.signature.spec import DTYPES
-from tests import identity_models
-from tests.interop.conftest import Trained
+from tests.support import identity_models
+from tests.support.trained import Trained
 
 
 def test_what_goes_in_comes_out(client_python: str, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from serving import backends
 from serving.launch import LaunchedServer
 from serving.signature.spec import DTYPES, ModelSpec
 from serving.verification import golden
-from tests.interop.conftest import ROOT
-from tests.wire import RawClient
+from tests.support.commands import ROOT
+from tests.support.wire import RawClient
 
 SILERO = ROOT / ".envs/silero/silero_vad/data"
 STEPS = 100

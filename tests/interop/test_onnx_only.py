@@ -10,8 +10,8 @@ import pytest
 from models.checkpoint import Checkpoint
 from serving.errors import StartupError
 from serving.launch import LaunchedServer
-from tests.interop.conftest import MODELS, Trained
-from tests.wire import RawClient, pb
+from tests.support.trained import MODELS, Trained
+from tests.support.wire import RawClient, pb
 
 
 def test_it_serves_onnx_models(vowels: Trained, onnx_only_python: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from serving import backends
 from serving.launch import LaunchedServer
-from tests.interop.conftest import Trained
-from tests.wire import RawClient
+from tests.support.trained import Trained
+from tests.support.wire import RawClient
 
 REQUESTS = 200
 

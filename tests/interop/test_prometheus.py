@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from serving.launch import LaunchedServer
-from tests import fake_models
-from tests.wire import RawClient
+from tests.support import fake_models
+from tests.support.wire import RawClient
 
 
 def test_promtool_has_no_complaint(promtool: str, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from serving.__main__ import parser
 from serving.launch import LaunchedServer
-from tests.interop.conftest import ROOT, Trained
+from tests.support.commands import ROOT
+from tests.support.trained import Trained
 
 README = (ROOT / "README.md").read_text()
 

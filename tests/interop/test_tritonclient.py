@@ -14,7 +14,8 @@ from models.checkpoint import Checkpoint
 from serving import backends
 from serving.launch import LaunchedServer
 from serving.verification import golden
-from tests.interop.conftest import MODELS, ROOT, Trained
+from tests.support.commands import ROOT
+from tests.support.trained import MODELS, Trained
 
 TOLERANCE = 1e-4
 

@@ -9,7 +9,7 @@ import pytest
 
 from models.checkpoint import Checkpoint
 from models.config import LSTMConfig
-from tests.contract import artefacts
+from tests.support import artefacts
 
 LABELS = ("north", "east", "south", "west")
 

@@ -8,7 +8,7 @@ import pytest
 
 from export.arguments import hints, parser, sizes, tensor
 from export.errors import ExportError
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
 
 IMPORT = ("import", "m.onnx", "--name", "m")
 

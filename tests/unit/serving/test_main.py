@@ -108,5 +108,5 @@ def test_ctrl_c_while_something_is_measured_is_no_fault(monkeypatch: pytest.Monk
     def interrupted(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("serving.server.explain", interrupted)
+    monkeypatch.setattr("serving.explain.explain", interrupted)
     assert command.main(["--model-repository", str(tmp_path), "--explain", "m"]) == 130

@@ -1,4 +1,4 @@
-"""A backend that raises: who is to blame for it, and who answers then. The worker is driven as in `test_batcher`."""
+"""A backend that raises: who is to blame for it, and who answers then. The worker is driven as in `test_worker`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import queue
 
 import pytest
 
-from serving.batching.plan import BatchPolicy, Pending
-from serving.batching.worker import Guard
+from serving.batching.guard import Guard
+from serving.batching.pending import Pending
+from serving.batching.policy import BatchPolicy
 from serving.errors import Cancelled, ComputeFailed, Overloaded
-from tests.gated import Answer, start
+from tests.support.gated import Answer, start
 
 
 class Elsewhere:
@@ -27,8 +28,7 @@ class Elsewhere:
             return self._healthy
 
         def hand_over(requests: list[Pending], reason: str, error: Exception) -> None:
-            if requests:
-                self.came.put((requests, reason, str(error)))
+            self.came.put((requests, reason, str(error)))
 
         return Guard(failures=failures, healthy=healthy, lost=lambda error: self._reason, hand_over=hand_over)
 
@@ -176,7 +176,7 @@ def test_who_waits_for_a_broken_backend_may_still_go() -> None:
     backend.begun.get(timeout=10)
     for answer in (gone, patient):
         batcher.submit(answer.pending)
-    batcher.cancel(gone.pending)
+    gone.pending.cancel()
     backend.permits.put(BROKEN)
     assert elsewhere.got(first)
     assert isinstance(gone.wait(), Cancelled)

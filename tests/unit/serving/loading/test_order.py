@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from serving.backends.base import Candidate, Measured
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.loading import order as order_of_serving
-from serving.loading.order import Order, Placement
-from serving.loading.ranking import Candidate, Measured
+from serving.loading.order import Order, ServerDefaults
 from serving.repository import model_config
 from serving.repository.folders import VersionFolder
-from serving.server import check_placement
-from tests import fake_models
+from tests.support import fake_models
 
 FILES = {
     "onnx_runtime": "model.onnx",
@@ -38,10 +37,10 @@ def version(folder: Path, formats: Sequence[str], *, described: bool = True) -> 
 
 
 def order(
-    folder: VersionFolder, text: str = "", wishes: Placement | None = None, measured: Sequence[Measured] = ()
+    folder: VersionFolder, text: str = "", wishes: ServerDefaults | None = None, measured: Sequence[Measured] = ()
 ) -> Order:
     return order_of_serving.order(
-        model_config.parse(text, "m"), wishes or Placement(), folder, lambda folder, candidates: measured
+        model_config.parse(text, "m"), wishes or ServerDefaults(), folder, lambda folder, candidates: measured
     )
 
 
@@ -52,29 +51,34 @@ def told(candidates: Sequence[Candidate]) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "wishes", "first", "spare"),
     [
-        ('backend: "pytorch"', Placement(), ["torchscriptx1"], ["onnx_runtimex1", "torchscriptx1", "saved_modelx1"]),
+        (
+            'backend: "pytorch"',
+            ServerDefaults(),
+            ["torchscriptx1"],
+            ["onnx_runtimex1", "torchscriptx1", "saved_modelx1"],
+        ),
         (
             "",
-            Placement(backend="saved_model", threads=3),
+            ServerDefaults(backend="saved_model", threads=3),
             ["saved_modelx3"],
             ["onnx_runtimex3", "torchscriptx3", "saved_modelx3"],
         ),
-        ('backend: "onnx_runtime"', Placement(fallback="none"), ["onnx_runtimex1"], []),
+        ('backend: "onnx_runtime"', ServerDefaults(fallback="none"), ["onnx_runtimex1"], []),
         (
             'backend: "onnx_runtime" parameters { key: "fallback" value { string_value: "tensorflow, pytorch@cpu" } }',
-            Placement(),
+            ServerDefaults(),
             ["onnx_runtimex1"],
             ["saved_modelx1", "torchscriptx1"],
         ),
         (
             'backend: "onnx_runtime" parameters { key: "intra_op_thread_count" value { string_value: "2" } }',
-            Placement(threads=4, fallback="none"),
+            ServerDefaults(threads=4, fallback="none"),
             ["onnx_runtimex2"],
             [],
         ),
     ],
 )
-def test_the_order(text: str, wishes: Placement, first: list[str], spare: list[str], tmp_path: Path) -> None:
+def test_the_order(text: str, wishes: ServerDefaults, first: list[str], spare: list[str], tmp_path: Path) -> None:
     made = order(version(tmp_path, ALL), text, wishes)
     assert (told(made.first), told(made.spare)) == (first, spare)
     assert len(set(map(str, made.all))) == len(made.all)  # each backend and device once
@@ -92,10 +96,11 @@ def test_auto_takes_what_was_measured_to_be_best(tmp_path: Path) -> None:
     assert told(made.first) == ["onnx_runtimex1", "torchscriptx2"]
     assert told(made.all) == ["onnx_runtimex1", "torchscriptx2", "saved_modelx1"]
     assert (
-        told(order(folder, wishes=Placement(optimize_for="throughput"), measured=figures).first)[0] == "torchscriptx2"
+        told(order(folder, wishes=ServerDefaults(optimize_for="throughput"), measured=figures).first)[0]
+        == "torchscriptx2"
     )
     none = [dataclasses.replace(one, failed="no word for 60 s") for one in figures]
-    assert told(order(folder, wishes=Placement(threads=1), measured=none).first) == [f"{name}x1" for name in ALL]
+    assert told(order(folder, wishes=ServerDefaults(threads=1), measured=none).first) == [f"{name}x1" for name in ALL]
 
 
 def test_what_was_measured_is_remembered_until_files_of_other_sizes_come(
@@ -122,7 +127,7 @@ def test_what_was_measured_is_remembered_until_files_of_other_sizes_come(
 
 
 def test_one_way_alone_is_not_measured(tmp_path: Path) -> None:
-    made = order(version(tmp_path, ("onnx_runtime",)), wishes=Placement(threads=1))
+    made = order(version(tmp_path, ("onnx_runtime",)), wishes=ServerDefaults(threads=1))
     assert told(made.all) == ["onnx_runtimex1"]
 
 
@@ -135,12 +140,12 @@ def test_bare_files_are_not_taken_for_one_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wishes", "text", "at_load"),
     [
-        (Placement(), "", False),
-        (Placement(fallback="always"), "", True),
-        (Placement(), 'parameters { key: "fallback" value { string_value: "torchscript" } }', True),
+        (ServerDefaults(), "", False),
+        (ServerDefaults(fallback="always"), "", True),
+        (ServerDefaults(), 'parameters { key: "fallback" value { string_value: "torchscript" } }', True),
     ],
 )
-def test_who_takes_over_at_load_is_configured(wishes: Placement, text: str, at_load: bool, tmp_path: Path) -> None:
+def test_who_takes_over_at_load_is_configured(wishes: ServerDefaults, text: str, at_load: bool, tmp_path: Path) -> None:
     wishes = dataclasses.replace(wishes, backend="onnx_runtime")
     assert order(version(tmp_path, ALL), text, wishes).spare_at_load is at_load
 
@@ -160,7 +165,7 @@ def test_a_version_that_lacks_what_was_asked_for(
     backend: str, formats: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RepositoryError, match=message):
-        order(version(tmp_path, formats), wishes=Placement(backend=backend))
+        order(version(tmp_path, formats), wishes=ServerDefaults(backend=backend))
 
 
 def test_every_reason_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +178,9 @@ def test_every_reason_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert str(refused.value).endswith(
         "onnx_runtime on cpu, torchscript on cpu, saved_model on cpu: nothing is installed"
     )
-    for wishes in (Placement(), Placement(device="auto"), Placement(backend="torchscript")):
+    for wishes in (ServerDefaults(), ServerDefaults(device="auto"), ServerDefaults(backend="torchscript")):
         with pytest.raises(BackendUnavailable, match="nothing is installed"):
-            check_placement(wishes)
+            order_of_serving.check_defaults(wishes, [])
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="there is a GPU")  # noqa: PTH110

@@ -16,7 +16,7 @@ from serving.errors import ModelConfigError
 from serving.loading import warmup
 from serving.signature.spec import ModelSpec, Tensors, TensorSpec
 from serving.verification import golden
-from tests import fake_models
+from tests.support import fake_models
 
 SPEC = fake_models.spec()
 TOKENS = fake_models.spec(vocabulary=5)

@@ -15,7 +15,7 @@ from serving.errors import RepositoryError, VerificationFailed
 from serving.repository.folders import MAX_TEXT_BYTES, Repository
 from serving.signature.spec import ModelSpec
 from serving.verification import golden
-from tests import fake_models
+from tests.support import fake_models
 
 
 def test_models_and_versions(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def _json(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
         (lambda _: "[]", "not a usable specification"),
         (
             _json(lambda f: f.update(format_version=99)),
-            "format_version is 99; this server reads 1: export the model again",
+            "format_version is 99; this server reads 1 and 2: export the model again",
         ),
         (_json(lambda f: f.pop("inputs")), "'inputs' is missing"),
         (_json(lambda f: f.update(surprise=1)), "surprise"),

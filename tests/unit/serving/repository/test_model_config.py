@@ -9,10 +9,10 @@ import pytest
 from google.protobuf import text_format
 
 from protos import model_config_pb2 as pb
-from serving.batching.plan import BatchPolicy
+from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.repository import config_in_force, model_config
-from tests.fake_models import spec
+from tests.support.fake_models import spec
 
 
 def parameters(**values: str) -> str:
@@ -25,7 +25,7 @@ def parameters(**values: str) -> str:
 def test_without_a_file_everything_is_completed() -> None:
     choices = model_config.parse(None, "m")
     assert choices.policy == BatchPolicy(max_rows=64, max_queue=1024, dynamic=True)
-    complete = config_in_force.complete(choices, spec(), "onnx_runtime", "cpu", labels=False)
+    complete = config_in_force.config_in_force(choices, spec(), "onnx_runtime", "cpu", labels=False)
     assert complete.name == "m"
     assert (complete.backend, complete.platform) == ("onnxruntime", "onnxruntime_onnx")
     assert complete.max_batch_size == 64
@@ -58,7 +58,7 @@ def test_what_the_operator_chose_is_in_force() -> None:
     assert choices.policy == BatchPolicy(
         max_rows=16, max_delay_ns=250_000, preferred_rows=(4, 8), max_queue=9, dynamic=True
     )
-    complete = config_in_force.complete(choices, spec(), "torchscript", "cuda:1", labels=False)
+    complete = config_in_force.config_in_force(choices, spec(), "torchscript", "cuda:1", labels=False)
     assert complete.version_policy.HasField("all")
     assert list(complete.dynamic_batching.preferred_batch_size) == [4, 8]
     assert (complete.instance_group[0].kind, list(complete.instance_group[0].gpus)) == (
@@ -70,9 +70,11 @@ def test_what_the_operator_chose_is_in_force() -> None:
 def test_what_is_shown_can_be_written_back() -> None:
     """An operator may start from the answer of the ModelConfig RPC."""
     for text in ("", 'instance_group [ { name: "mine" kind: KIND_CPU } ] dynamic_batching { preferred_batch_size: 4 }'):
-        shown = config_in_force.complete(model_config.parse(text, "m"), spec(), "torchscript", "cpu", labels=False)
+        shown = config_in_force.config_in_force(
+            model_config.parse(text, "m"), spec(), "torchscript", "cpu", labels=False
+        )
         again = model_config.parse(text_format.MessageToString(shown), "m")
-        assert config_in_force.complete(again, spec(), "torchscript", "cpu", labels=False) == shown
+        assert config_in_force.config_in_force(again, spec(), "torchscript", "cpu", labels=False) == shown
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_labels_of_versions_that_are_not_there(text: str, message: str) -> None:
 def test_the_devices_of_the_instances(text: str, chosen: str, expected: list[str]) -> None:
     choices = model_config.parse(text, "m")
     assert choices.devices(chosen) == expected
-    shown = config_in_force.complete(choices, spec(), "onnx_runtime", chosen, labels=False)
+    shown = config_in_force.config_in_force(choices, spec(), "onnx_runtime", chosen, labels=False)
     again = model_config.parse(text_format.MessageToString(shown), "m")
     assert sorted(again.devices(again.device or "")) == sorted(expected)
 
@@ -290,4 +292,4 @@ def test_what_is_refused(text: str, message: str) -> None:
 )
 def test_tensors_must_be_the_artefacts_own(text: str, message: str) -> None:
     with pytest.raises(ModelConfigError, match=message):
-        config_in_force.complete(model_config.parse(text, "m"), spec(), "onnx_runtime", "cpu", labels=False)
+        config_in_force.config_in_force(model_config.parse(text, "m"), spec(), "onnx_runtime", "cpu", labels=False)

@@ -11,7 +11,7 @@ import pytest
 from serving.errors import VerificationFailed
 from serving.signature.spec import BF16
 from serving.verification import golden
-from tests import fake_models
+from tests.support import fake_models
 
 
 def test_rows_are_repeated_and_cut_in_every_input_alike() -> None:

@@ -11,7 +11,7 @@ from serving.backends.rows_first import LaidOutBackend
 from serving.errors import RepositoryError
 from serving.signature.spec import StatePair, Tensors
 from serving.verification import inspection
-from serving.verification.inspection import Hints, Unclear, find, unproved
+from serving.verification.inspection import Hints, Unclear, inspect, unproved
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -37,7 +37,7 @@ def running_sum(steps: int) -> inspection.Run:
 
 
 def found(spec: inspection.ModelSpec, run: inspection.Run, **said: object) -> inspection.Findings:
-    return find(spec, run, Hints(**said))  # type: ignore[arg-type]
+    return inspect(spec, run, Hints(**said))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("steps", "rows"), [(1, 0), (0, 1)])

@@ -21,8 +21,7 @@ from models.config import LSTMConfig
 from models.networks import Network
 from serving import backends
 from serving.backends.base import Options
-from tests import oracle
-from tests.contract import artefacts
+from tests.support import artefacts, oracle
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Answer = Callable[[Arrays], Arrays]

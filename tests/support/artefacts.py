@@ -126,7 +126,7 @@ MAKERS: dict[str, Callable[[LSTMConfig, Weights, Path], None]] = {
 
 def make(backend: str, config: LSTMConfig, array: Weights, folder: Path) -> Path:
     """Writes what `backend` reads into `folder`, under the name that it reads."""
-    assert backend in MAKERS, f"backend {backend} is new: give it a line in MAKERS of tests/contract/artefacts.py"
+    assert backend in MAKERS, f"backend {backend} is new: give it a line in MAKERS of tests/support/artefacts.py"
     path = folder / backends.module(backend).FILE_NAME
     MAKERS[backend](config, array, path)
     return path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,9 @@ STATE = (-1, 1, 4)
 
 def spec(*, vocabulary: int = 0, per_step: bool = False) -> ModelSpec:
     """The canonical signature, small."""
-    x = TensorSpec("x", "INT64", (-1, -1)) if vocabulary else TensorSpec("x", "FP32", (-1, -1, FEATURES))
-    y = TensorSpec("y", "FP32", (-1, -1, 2) if per_step else (-1, 2))
+    datatype, shape = ("INT64", (-1, -1)) if vocabulary else ("FP32", (-1, -1, FEATURES))
+    x = TensorSpec("x", datatype, shape, steps_axis=1)
+    y = TensorSpec("y", "FP32", (-1, -1, 2), steps_axis=1) if per_step else TensorSpec("y", "FP32", (-1, 2))
     return ModelSpec(
         inputs=(
             x,
@@ -71,3 +74,22 @@ def write(
     if config is not None:
         (repository / name / "config.pbtxt").write_text(config)
     return folder
+
+
+def published(repository: Path, version: int, *faults: object) -> Path:
+    """A version of the model `fake` that appears at once, as an exporter publishes it."""
+    folder = write(repository.parent / "made", version=version)
+    for fault in faults:
+        fault(folder)  # type: ignore[operator]
+    target = repository / "fake" / str(version)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)
+    return folder.rename(target)
+
+
+def parameters(values: Mapping[str, str]) -> str:
+    """The text form, as in `config.pbtxt`."""
+    return "\n".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in values.items()
+    )

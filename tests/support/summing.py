@@ -1,7 +1,7 @@
 """The fake backend's function as an ONNX file: a second backend that computes the same, for versions that have two.
 
 Every output is filled with the sum of a row's true steps on top of the first element of its state, as
-`serving.backends.fake` does for the signature of `tests.fake_models`. It can be made to differ on purpose, by a factor
+`serving.backends.fake` does for the signature of `tests.support.fake_models`. It can be made to differ on purpose, by a factor
 or by setting the second column of `y` apart, for tests of what compares two answers.
 """
 
@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.backends import onnx_runtime
-from tests.fake_models import FEATURES, STATE
+from tests.support.fake_models import FEATURES, STATE
 
 OPSET, IR_VERSION = 17, 8
 FLOAT, INT64, DOUBLE = TensorProto.FLOAT, TensorProto.INT64, TensorProto.DOUBLE

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import grpc
 
-from tests.fake_models import FEATURES
-from tests.wire import RawClient
+from tests.support.fake_models import FEATURES
+from tests.support.wire import RawClient
 
 # Asks once, as the client of this number, for the n-th time. Raises `grpc.RpcError` or `AssertionError`.
 Ask = Callable[[RawClient, int, int], None]

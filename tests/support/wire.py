@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from protos import grpc_service_pb2 as pb
-from tests.fake_models import FEATURES
+from tests.support.fake_models import FEATURES
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
@@ -86,3 +86,11 @@ def request(model: str, value: float, steps: int) -> pb.ModelInferRequest:
     made = pb.ModelInferRequest(model_name=model, raw_input_contents=[x.tobytes()])
     made.inputs.add(name="x", datatype="FP32", shape=x.shape)
     return made
+
+
+def open_stream(client: RawClient, requests: Iterator[pb.ModelInferRequest], **more: Any) -> Any:
+    return client.channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        lambda message: message.SerializeToString(),
+        pb.ModelStreamInferResponse.FromString,
+    )(requests, **more)

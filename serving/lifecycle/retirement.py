@@ -1,0 +1,37 @@
+"""Models that answer no longer: each drains and is closed on a thread of its own, whatever the others do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serving.batching.model import Model
+from serving.clock import SYSTEM, Clock
+from serving.machine import memory
+
+
+class Retirement:
+    """Drains and closes models that nobody can lease any more."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._lock = clock.lock()
+        self._retiring: set[Model] = set()
+
+    def retire(self, model: Model, then: Callable[[], None] = lambda: None) -> None:
+        """Begins to drain a model; `then` is called when it is closed."""
+
+        def close() -> None:
+            model.close()
+            with self._lock:
+                self._retiring.discard(model)
+            then()
+            memory.give_back()
+
+        with self._lock:
+            self._retiring.add(model)
+        self._clock.start(close, f"retiring {model.name}")
+
+    def models(self) -> list[Model]:
+        """Those that are not closed yet."""
+        with self._lock:
+            return list(self._retiring)
