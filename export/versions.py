@@ -20,9 +20,8 @@ from typing import Any
 from export.errors import ExportError
 from serving.signature import spec as specification
 from serving.signature.spec import LABELS_FILE, ModelSpec
-from serving.verification import golden
+from serving.verification import golden, rows
 from serving.verification.golden import Sample
-from serving.verification.rows import TOLERANCE
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
@@ -34,7 +33,7 @@ class Target:
     repository: Path
     name: str
     version: int | None = None
-    tolerance: float = TOLERANCE
+    tolerance: float = rows.TOLERANCE
     described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:

@@ -14,9 +14,8 @@ from export.errors import ExportError
 from export.sources import own_signature
 from export.sources.own_signature import datatype, example, find, first_answers, names_of_outputs, told_rows
 from serving.signature.spec import Tensors
-from serving.verification import inspection
+from serving.verification import inspection, rows
 from serving.verification.hints import Hints
-from serving.verification.rows import TOLERANCE
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 X = {"x": ("FP32", (-1, -1, 2))}
@@ -121,4 +120,4 @@ def test_a_network_that_fails_on_some_values_is_told_what_to_do() -> None:
 
 
 def test_where_a_choice_is_baked_in_shows_by_more_than_rounding() -> None:
-    assert TOLERANCE < own_signature.ROUNDING
+    assert rows.TOLERANCE < own_signature.ROUNDING
