@@ -46,3 +46,12 @@ def test_sizes_follow_from_the_network(
         ("hn", "FP32", state),
         ("cn", "FP32", state),
     ]
+
+
+@pytest.mark.parametrize(
+    ("head", "axes"), [("classification", {"x": 1}), ("values", {"x": 1}), ("values_per_step", {"x": 1, "y": 1})]
+)
+def test_steps_are_axis_1_of_what_has_them(head: Any, axes: dict[str, int]) -> None:
+    config = LSTMConfig(features=3, hidden=5, head=head, outputs=2)
+    tensors = (*canonical.inputs(config), *canonical.outputs(config))
+    assert {tensor.name: tensor.steps_axis for tensor in tensors if tensor.steps_axis is not None} == axes
