@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
+from serving.backends.base import trimmed
 from serving.clock import SYSTEM, Clock
 from serving.errors import (
     BackendUnavailable,
@@ -39,8 +40,7 @@ def kind_of(error: Exception) -> str:
 
 def in_words(error: Exception) -> str:
     """The reason as it is shown; never empty, and not too long to be sent."""
-    reason = str(error) or type(error).__name__
-    return reason if len(reason) <= MAX_REASON_CHARACTERS else f"{reason[:MAX_REASON_CHARACTERS]}..."
+    return trimmed(str(error) or type(error).__name__, MAX_REASON_CHARACTERS)
 
 
 class LoadFailures:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from serving import backends
-from serving.backends.base import Candidate, Measured, Options
+from serving.backends.base import Candidate, Measured, Options, trimmed
 from serving.backends.rows_first import laid_out
 from serving.errors import BackendUnavailable, ServingError
 from serving.machine import devices
@@ -163,7 +163,7 @@ def _how_it_ended(code: int, said: str) -> str:
     how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
     last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
     return f"its process ended with {how} while it was measured" + "".join(
-        f"; its last words: {line[:300]}" for line in last
+        f"; its last words: {trimmed(line)}" for line in last
     )
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Literal
 
 from serving import backends
-from serving.backends.base import Candidate, Measured, Options
+from serving.backends.base import Candidate, Measured, Options, artifact_bytes
 from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
 from serving.loading import measuring, ranking
-from serving.machine.devices import CPU
+from serving.machine.devices import CPU, cuda
 from serving.repository.folders import VersionFolder
 from serving.repository.model_config import OperatorConfig
 
@@ -94,7 +93,7 @@ class Measurements:
 
     def __call__(self, folder: VersionFolder, candidates: Sequence[Candidate]) -> Sequence[Measured]:
         spec = folder.spec()
-        sizes = tuple((name, _bytes(folder.artifact(name))) for name in folder.formats())
+        sizes = tuple((name, artifact_bytes(folder.artifact(name))) for name in folder.formats())
         key = (tuple(candidates), spec.inputs, spec.outputs, sizes)
         with self._lock:  # measured one after the other, or they would be in each other's way
             if key not in self._known:
@@ -189,7 +188,7 @@ def measured(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFo
 def _asked(config: OperatorConfig, defaults: ServerDefaults) -> tuple[tuple[str, ...], int | None]:
     """The devices to look at, in this order, and the number of threads; None leaves it open."""
     device = config.device or defaults.device
-    return ("cuda:0", CPU) if device == AUTO else (device,), config.threads or defaults.threads
+    return (cuda(0), CPU) if device == AUTO else (device,), config.threads or defaults.threads
 
 
 def _check_there(backend: str, formats: Sequence[str]) -> None:
@@ -243,8 +242,3 @@ def _once(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     for candidate in candidates:
         seen.setdefault((candidate.backend, candidate.device), candidate)
     return tuple(seen.values())
-
-
-def _bytes(artifact: Path) -> int:
-    files = artifact.rglob("*") if artifact.is_dir() else [artifact]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from commands.table import aligned
 from serving import backends
 from serving.backends.base import Candidate, Measured
 from serving.machine.devices import CPU
@@ -70,17 +71,11 @@ def table(measured: Sequence[Measured], chosen: Candidate | None) -> str:
             line += [_microseconds(one.p50_seconds[count]) for count in counts]
             line += [f"{count / one.p50_seconds[count]:.0f}" for count in counts[-1:]]
         lines.append(line)
-    widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(len(head))]
     sentences = ["", *(f"  cannot serve: {one.failed}" if one.failed else "" for one in measured)]
-    return "\n".join(_aligned(line, widths) + sentence for line, sentence in zip(lines, sentences, strict=True))
+    told = aligned(lines, right=range(3, len(head)))
+    return "\n".join(line + sentence for line, sentence in zip(told, sentences, strict=True))
 
 
 def _microseconds(seconds: float) -> str:
     value = seconds * 1e6
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Words to the left, numbers (from the fourth column on) to the right."""
-    columns = enumerate(zip(cells, widths, strict=False))  # a line without figures is shorter
-    return "  ".join(cell.rjust(width) if at > 2 else cell.ljust(width) for at, (cell, width) in columns).rstrip()

@@ -12,10 +12,10 @@ from protos import model_config_pb2 as pb
 from serving import backends
 from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
-from serving.machine.devices import CPU
-from serving.repository.folders import LABELS_FILE
+from serving.machine.devices import CPU, cuda_index
+from serving.repository.datatypes import to_schema
 from serving.repository.model_config import OperatorConfig
-from serving.signature.spec import ModelSpec, TensorSpec
+from serving.signature.spec import LABELS_FILE, ModelSpec, TensorSpec
 
 
 def config_in_force(
@@ -51,7 +51,7 @@ def config_in_force(
         output=[
             pb.ModelOutput(
                 name=t.name,
-                data_type=_data_type(t),
+                data_type=to_schema(t.datatype),
                 dims=_dims(t, spec),
                 label_filename=LABELS_FILE if labels and t.name == spec.labels_of else "",
             )
@@ -71,7 +71,7 @@ def config_in_force(
     )
     if device != CPU:
         group.kind = pb.ModelInstanceGroup.KIND_GPU
-        group.gpus.extend(int(each.partition(":")[2]) for each in dict.fromkeys(chosen.devices(device)))
+        group.gpus.extend(cuda_index(each) or 0 for each in dict.fromkeys(chosen.devices(device)))
     config.model_warmup.extend(written.model_warmup)
     for key, parameter in written.parameters.items():
         config.parameters[key].CopyFrom(parameter)
@@ -102,15 +102,10 @@ def _dims(tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
 
 
 def _input(tensor: TensorSpec, spec: ModelSpec) -> pb.ModelInput:
-    shown = pb.ModelInput(name=tensor.name, data_type=_data_type(tensor), dims=_dims(tensor, spec))
+    shown = pb.ModelInput(name=tensor.name, data_type=to_schema(tensor.datatype), dims=_dims(tensor, spec))
     if not tensor.file_shape:
         shown.reshape.SetInParent()  # clients send one element, the file takes a scalar
     return shown
-
-
-def _data_type(tensor: TensorSpec) -> str:
-    """The schema's name of the datatype: as the protocol's, but for strings."""
-    return "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
 
 
 def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
@@ -125,8 +120,8 @@ def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
         for tensor in listed:
             fact = known[tensor.name]
             asked = pb.DataType.Name(tensor.data_type)
-            if asked != _data_type(fact):
-                raise ModelConfigError(f"{where} '{tensor.name}' is {asked}; the model's is {_data_type(fact)}")
+            if asked != to_schema(fact.datatype):
+                raise ModelConfigError(f"{where} '{tensor.name}' is {asked}; the model's is {to_schema(fact.datatype)}")
             if tuple(tensor.dims) != _dims(fact, spec):
                 raise ModelConfigError(
                     f"{where} '{tensor.name}' has dims {list(tensor.dims)}; the model's are {list(_dims(fact, spec))} "

@@ -20,8 +20,9 @@ from protos import model_config_pb2 as pb
 from serving import backends
 from serving.batching.policy import BatchPolicy
 from serving.errors import BackendUnavailable, ModelConfigError
-from serving.machine.devices import CPU, cuda_index
+from serving.machine.devices import CPU, cuda, cuda_index
 from serving.repository import routes
+from serving.repository.datatypes import from_schema
 from serving.repository.routes import Routes
 from serving.signature.stated import Stated
 
@@ -87,7 +88,7 @@ class OperatorConfig:
 
     def devices(self, device: str) -> list[str]:
         """The device of each instance, when `device` was chosen for the model."""
-        on = [f"cuda:{gpu}" for gpu in self.gpus] if self.gpus and device != CPU else [device]
+        on = [cuda(gpu) for gpu in self.gpus] if self.gpus and device != CPU else [device]
         return [each for each in on for _ in range(self.count)]
 
     def for_shadow(self) -> OperatorConfig:
@@ -184,7 +185,7 @@ def stated(config: OperatorConfig) -> tuple[dict[str, Stated], dict[str, Stated]
     rows = (-1,) if written.max_batch_size else ()
 
     def side(listed: Iterable[pb.ModelInput] | Iterable[pb.ModelOutput]) -> dict[str, Stated]:
-        return {tensor.name: (_datatype(tensor.data_type), (*rows, *tensor.dims)) for tensor in listed}
+        return {tensor.name: (from_schema(tensor.data_type), (*rows, *tensor.dims)) for tensor in listed}
 
     return side(written.input), side(written.output)
 
@@ -192,12 +193,6 @@ def stated(config: OperatorConfig) -> tuple[dict[str, Stated], dict[str, Stated]
 def rows(config: OperatorConfig) -> dict[str, int | None]:
     """Where the rows are in the inputs that the file names: in front if it sets `max_batch_size`, else nowhere."""
     return {tensor.name: 0 if config.written.max_batch_size else None for tensor in config.written.input}
-
-
-def _datatype(value: int) -> str:
-    """The protocol's name of a datatype of the schema."""
-    name = pb.DataType.Name(value).removeprefix("TYPE_")
-    return "BYTES" if name == "STRING" else name
 
 
 def _fields(message: Message, prefix: str = "") -> Iterator[str]:
@@ -280,7 +275,7 @@ def _placed(written: pb.ModelConfig, where: str) -> dict[str, Any]:
             )
         return {"device": CPU, "count": count}
     if group.kind == pb.ModelInstanceGroup.KIND_GPU or gpus:
-        return {"device": f"cuda:{gpus[0] if gpus else 0}", "count": count, "gpus": gpus}
+        return {"device": cuda(gpus[0] if gpus else 0), "count": count, "gpus": gpus}
     if group.kind == pb.ModelInstanceGroup.KIND_AUTO:
         return {"device": None, "count": count}
     kind = "KIND_MODEL" if group.kind == pb.ModelInstanceGroup.KIND_MODEL else group.kind

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from serving.errors import InvalidRequest
-from serving.repository.folders import LABELS_FILE, Repository
+from serving.repository.folders import Repository
+from serving.signature.spec import LABELS_FILE
 
 FILE_PREFIX = "file:"
 # Errors by which a disk says that names are too long, or that a file would lie within a file.
