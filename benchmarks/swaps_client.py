@@ -29,7 +29,8 @@ from loadtest.calls import CODE_NAMES, OK, UnaryCalls
 from loadtest.endpoint import Endpoint
 from protos import grpc_service_pb2 as pb
 from serving.repository.folders import VersionFolder
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 from serving.verification import golden
 
 TIMEOUT_SECONDS = 60.0

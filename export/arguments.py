@@ -12,8 +12,8 @@ from commands.parser import Parser
 from export import formats
 from export.errors import ExportError
 from export.precision import FP32, PRECISIONS
-from serving.signature.spec import DTYPES
 from serving.signature.stated import Stated
+from serving.signature.tensors import DTYPES
 from serving.verification.hints import Hints
 
 TENSOR = "NAME:DTYPE[SIZES]"

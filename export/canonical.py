@@ -7,7 +7,8 @@ format transposes it inside, where its own operators want it elsewhere.
 from __future__ import annotations
 
 from models.config import LSTMConfig
-from serving.signature.spec import LengthsSpec, StatePair, TensorSpec
+from serving.signature.spec import LengthsSpec, StatePair
+from serving.signature.tensors import TensorSpec
 
 LENGTHS = LengthsSpec(input="lengths", of="x")
 STATE = (StatePair(input="h0", output="hn"), StatePair(input="c0", output="cn"))

@@ -17,7 +17,7 @@ from loadtest import data_files
 from loadtest.data_files import Array
 from loadtest.errors import UsageError
 from protos import grpc_service_pb2 as pb
-from serving.signature.spec import DTYPES
+from serving.signature.tensors import DTYPES
 
 DEFAULT_STEPS = 24  # what a free size behind the rows becomes unless it is said
 DATATYPES = (*DTYPES, "BF16", "BYTES")

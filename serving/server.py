@@ -45,7 +45,7 @@ from serving.protocol.metadata import Metadata
 from serving.protocol.methods import methods
 from serving.repository import model_config
 from serving.repository.folders import Repository
-from serving.repository.model_config import OperatorConfig
+from serving.repository.operator_config import OperatorConfig
 from serving.settings import Settings
 from serving.telemetry.ended import Recorder
 

@@ -26,7 +26,8 @@ from export.sources.plain_keras import recognise
 from export.versions import Target, Version
 from models.checkpoint import Checkpoint
 from serving.backends.base import trimmed
-from serving.signature.spec import DTYPES, ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import DTYPES, Tensors
 from serving.verification import inspection
 from serving.verification.hints import Hints
 

@@ -23,8 +23,9 @@ from serving.backends.base import Options, artifact_bytes, first_line
 from serving.backends.rows_first import laid_out
 from serving.errors import RepositoryError, VerificationFailed
 from serving.signature.axes import from_file, to_file
-from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
+from serving.signature.tensors import BF16, DTYPES, Tensors
 from serving.verification import golden, inspection
 from serving.verification.hints import Hints
 from serving.verification.rows import TOLERANCE

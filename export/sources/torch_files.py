@@ -23,7 +23,8 @@ from export.errors import ExportError
 from export.sources import own_signature
 from export.sources.plain_torch import flat
 from serving.backends.base import first_line
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 
 OPSET = 17
 STDOUT = 1

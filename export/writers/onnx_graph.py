@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export import canonical
 from export.precision import Stored
 from models.config import LSTMConfig
-from serving.signature.spec import TensorSpec
+from serving.signature.tensors import TensorSpec
 
 OPSET = 17
 IR_VERSION = 8

@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Protocol
 
 from serving.machine.devices import CPU
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
+from serving.signature.tensors import Tensors
 
 OUT_OF_MEMORY, DEVICE_LOST = "out_of_memory", "device_lost"
 

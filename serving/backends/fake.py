@@ -25,8 +25,9 @@ import numpy as np
 
 from serving.backends.base import Options
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
+from serving.signature.tensors import Tensors
 
 FILE_NAME = "model.fake.json"
 TRITON_NAMES = ("fake", "fake")

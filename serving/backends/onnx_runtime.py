@@ -22,8 +22,9 @@ import numpy.typing as npt
 from serving.backends.base import Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated, check
+from serving.signature.tensors import Tensors
 
 FILE_NAME = "model.onnx"
 TRITON_NAMES = ("onnxruntime", "onnxruntime_onnx")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from serving.backends.base import Backend
 from serving.signature.axes import from_file, to_file
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 
 
 def laid_out(backend: Backend, spec: ModelSpec) -> Backend:

@@ -25,8 +25,9 @@ import numpy.typing as npt
 from serving.backends.base import OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices
-from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated, check
+from serving.signature.tensors import BF16, DTYPES, Tensors
 
 FILE_NAME = "model.savedmodel"
 TRITON_NAMES = ("tensorflow", "tensorflow_savedmodel")

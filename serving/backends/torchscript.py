@@ -18,8 +18,9 @@ import numpy.typing as npt
 from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices
-from serving.signature.spec import BF16, ModelSpec, Tensors, TensorSpec
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
+from serving.signature.tensors import BF16, Tensors, TensorSpec
 
 FILE_NAME = "model.pt"
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")

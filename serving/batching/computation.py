@@ -12,7 +12,8 @@ from serving.backends.base import Backend
 from serving.batching import rows
 from serving.batching.pending import Piece
 from serving.clock import SYSTEM, Clock
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 
 
 class Ready(NamedTuple):

@@ -15,7 +15,8 @@ from serving.batching.policy import BatchPolicy
 from serving.batching.queue import Queue
 from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
 
 

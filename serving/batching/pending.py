@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from serving.errors import Cancelled, DeadlineExceeded, ServingError
-from serving.signature.spec import BatchKey, Tensors
+from serving.signature.tensors import BatchKey, Tensors
 from serving.telemetry.timeline import Timeline
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from serving.batching.pending import Piece
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 
 
 def wanted(pieces: Sequence[Piece]) -> Sequence[str]:

@@ -17,7 +17,7 @@ from serving.batching.pending import Pending, Piece, whole
 from serving.batching.queue import Queue
 from serving.clock import SYSTEM, Clock
 from serving.errors import ComputeFailed, ServingError
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from serving.lifecycle.load_failures import KINDS
 from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.versions import VersionStatus
+from serving.lifecycle.statuses import VersionStatus
 from serving.telemetry.timeline import STAGES
 
 LABELS = ["model", "version", "backend"]

@@ -15,14 +15,15 @@ from serving.clock import SYSTEM, Clock
 from serving.errors import ControlDisabled, InvalidRequest, LoadFailed, NotInRepository, NotReady, ServingError
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.shadows import Shadows
-from serving.lifecycle.versions import ModelEntry, VersionStatus, in_order
+from serving.lifecycle.statuses import VersionStatus, in_order
+from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
 from serving.loading.order import Measurements, ServerDefaults
 from serving.loading.request import Loaded, LoadRequest, OnBroken
 from serving.machine import background
 from serving.repository import changes, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
-from serving.repository.model_config import OperatorConfig
+from serving.repository.operator_config import OperatorConfig
 from serving.repository.routes import Routes
 
 log = logging.getLogger(__name__)

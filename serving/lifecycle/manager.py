@@ -1,9 +1,9 @@
-"""What is in memory: every version that is known, its state, and leases on those that can answer.
+"""Exchanging what is in memory: loads, swaps, unloads, and the end of the server.
 
-States and the messages about them follow Triton, since its clients branch on them. A new model is ready before the old
-one drains, and one that cannot be loaded leaves the old one serving. A model that failed to load at start stays known,
-with its reason, and keeps the server from being ready: nobody should send traffic to a replica that lacks a model. One
-that fails later, or of which another version answers, does not: a bad update must not take a replica away.
+A new model is ready before the old one drains, and one that cannot be loaded leaves the old one serving. A model that
+failed to load at start stays known, with its reason, and keeps the server from being ready: nobody should send traffic
+to a replica that lacks a model. One that fails later, or of which another version answers, does not: a bad update must
+not take a replica away.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from serving.batching.model import Lease, Model
+from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock
 from serving.errors import (
     InvalidRequest,
@@ -22,23 +22,13 @@ from serving.errors import (
     NotInRepository,
     NotReady,
     ServingError,
-    UnknownModel,
-    UnknownVersion,
 )
 from serving.lifecycle import load_failures
-from serving.lifecycle.failover import Failover
+from serving.lifecycle.catalogue import Catalogue
 from serving.lifecycle.load_failures import LoadFailures
 from serving.lifecycle.retirement import Retirement
 from serving.lifecycle.shadow import Shadow
-from serving.lifecycle.versions import (
-    ModelEntry,
-    VersionEntry,
-    VersionStatus,
-    because,
-    can_answer,
-    in_order,
-    parse_version,
-)  # fmt: skip
+from serving.lifecycle.versions import ModelEntry, VersionEntry
 from serving.loading.request import Loaded
 from serving.machine import memory
 
@@ -49,8 +39,8 @@ SHADOW_SECONDS = 0.5  # what a shadow gets to end in when the server leaves; nob
 Swap = tuple[str, str, str, str, str]  # model, version, from, to, reason
 
 
-class ModelManager:
-    """Hands out leases and exchanges models; `serving.lifecycle.control` decides which.
+class ModelManager(Catalogue):
+    """Exchanges models; `serving.lifecycle.control` decides which.
 
     `on_change` is called, from whichever thread made the change, whenever readiness may have changed; `give_back` when a
     model has been closed, for the memory that it has left.
@@ -63,80 +53,16 @@ class ModelManager:
         clock: Clock = SYSTEM,
         give_back: Callable[[], None] = memory.give_back,
     ) -> None:
+        super().__init__(clock)
         self._on_change = on_change
-        self._clock = clock
-        self._lock = clock.lock()  # guards what follows
-        self._models: dict[str, ModelEntry] = {}
         self._unborn: dict[str, ModelEntry] = {}  # being loaded for the first time, and nothing to tell of yet
         self._loads = 0
-        self._started = False
         self._closed = False  # nothing is closed any more that is installed now
         self._swaps: Counter[Swap] = Counter()
         self._retirement = Retirement(clock, give_back)
         self.failures = LoadFailures(clock)
         self.closing = clock.event()
         self.left_computing = False  # whether a shadow was still busy when everything was closed
-
-    # Answering.
-
-    def acquire(self, name: str, version: str = "") -> Lease:
-        """A lease on the version asked for by number or label; if `version` is empty, on the one that the routes give.
-
-        That is the highest that is ready, unless a canary takes its share. Raises `UnknownModel`, `UnknownVersion`,
-        `NotReady`, or `InvalidRequest` for a version that is neither a number nor a label.
-        """
-        try:
-            return self._lease(name, version)
-        except (UnknownModel, UnknownVersion) as error:
-            if self._started:
-                raise
-            raise NotReady(f"Server not ready: models are being loaded. {error}") from error
-
-    def _lease(self, name: str, version: str) -> Lease:
-        with self._lock:
-            model = self._models.get(name)
-            number = parse_version(model.routes.version(version) if model and version else version)
-            if model is None:
-                raise UnknownModel(f"Request for unknown model: '{name}' is not found")
-            entry = model.entries.get(number) if number else model.default()
-            if entry and (lease := entry.lease()):
-                return lease
-            if not number:
-                raise UnknownVersion(
-                    f"Request for unknown model: '{name}' has no available versions{because(*model.entries.values())}"
-                )
-            if entry:
-                raise NotReady(
-                    f"Request for unknown model: '{name}' version {number} is not at ready state{because(entry)}"
-                )
-            unlisted = [model.entries[""]] if "" in model.entries else []
-            raise UnknownVersion(
-                f"Request for unknown model: '{name}' version {number} is not found{because(*unlisted)}"
-            )
-
-    def version_of(self, name: str, version: str) -> str:
-        """The version that a client means: the one behind a label, else what it has said."""
-        model = self.known(name)
-        return model.routes.version(version) if model else version
-
-    def ready(self) -> bool:
-        """Whether the first load is over and every model that is to be served can answer."""
-        return self._started and can_answer(self.entries())
-
-    def entries(self) -> list[VersionStatus]:
-        """Everything known as it is now, by name and version."""
-        with self._lock:
-            return in_order(status for model in self._models.values() for status in model.statuses())
-
-    def shadows(self) -> list[tuple[str, str, Shadow]]:
-        """Every shadow that runs, with the model and the version that it follows."""
-        with self._lock:
-            return [(one.name, one.version, one.shadow) for one in self._versions() if one.loaded and one.shadow]
-
-    def swaps(self) -> dict[Swap, int]:
-        """How often another backend or device began to answer for a version, and why."""
-        with self._lock:
-            return dict(self._swaps)
 
     # Exchanging models; on loader threads.
 
@@ -159,11 +85,6 @@ class ModelManager:
                 if not model.holders:
                     self._unborn.pop(name, None)
             self._on_change()
-
-    def known(self, name: str) -> ModelEntry | None:
-        """What is known of a model."""
-        with self._lock:
-            return self._models.get(name)
 
     def announce(self, model: ModelEntry, version: str, identity: object) -> bool:
         """A version is about to be loaded; False if that very thing serves already."""
@@ -307,23 +228,10 @@ class ModelManager:
         self._started = True
         self._on_change()
 
-    # Standing by broken backends.
-
-    def failover(self, model: Model, made: Callable[[Loaded], Failover]) -> Failover | None:
-        """What stands by the version that `model` answers for, made if there is none; None if it answers no longer."""
+    def swaps(self) -> dict[Swap, int]:
+        """How often another backend or device began to answer for a version, and why."""
         with self._lock:
-            entry = self._entry_of(model)
-            if entry is None or entry.loaded is None:
-                return None
-            if entry.failover is None or entry.failover.ended:
-                entry.failover = made(entry.loaded)
-            return entry.failover
-
-    def identity_of(self, model: Model) -> object:
-        """What the version that `model` answers for was loaded from; None if it answers no longer."""
-        with self._lock:
-            entry = self._entry_of(model)
-            return entry.identity if entry else None
+            return dict(self._swaps)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -378,16 +286,6 @@ class ModelManager:
             models = [*self._models.values(), *self._unborn.values()]
         for model in models:
             model.tidy(everything=True)
-
-    # Inside; the lock is held.
-
-    def _versions(self) -> list[VersionEntry]:
-        return [entry for model in self._models.values() for entry in model.entries.values()]
-
-    def _entry_of(self, model: Model) -> VersionEntry | None:
-        known = self._models.get(model.name)
-        entry = known.entries.get(model.version) if known else None
-        return entry if entry and entry.model is model else None
 
     def _alive(self) -> list[Model]:
         with self._lock:

@@ -16,7 +16,7 @@ from serving.loading import loader
 from serving.loading.order import Measure, ServerDefaults
 from serving.loading.request import LoadRequest
 from serving.repository.folders import Repository, VersionFolder
-from serving.repository.model_config import OperatorConfig
+from serving.repository.operator_config import OperatorConfig
 from serving.repository.routes import Target
 from serving.telemetry.counters import ModelMetrics
 

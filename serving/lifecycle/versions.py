@@ -8,45 +8,22 @@ that no counter falls back to zero when backends are swapped.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
-from serving.backends.base import Measured
 from serving.batching.model import Lease, Model
 from serving.clock import SYSTEM, Clock
 from serving.errors import InvalidRequest
+from serving.lifecycle.comparison import ShadowCounts
 from serving.lifecycle.dealer import Dealer
 from serving.lifecycle.failover import Failover
-from serving.lifecycle.shadow import Shadow, ShadowCounts
+from serving.lifecycle.shadow import Shadow
+from serving.lifecycle.statuses import State, VersionStatus
 from serving.loading.request import Loaded
 from serving.repository.routes import CANARY, STABLE, Routes
 from serving.repository.sent_files import Override
 from serving.telemetry.counters import ModelMetrics
-
-State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE", ""]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VersionStatus:
-    """One version as it was when somebody looked. `version` is empty for a model whose versions could not even be listed.
-
-    `backend` is empty and `verified` False where nothing is loaded; `alive` says whether what is loaded can still answer,
-    and is None then. `broken` names the backends that another one stands in for. `counts` are by backend and go on counting.
-    """
-
-    name: str
-    version: str = ""
-    state: State = ""
-    reason: str = ""
-    backend: str = ""
-    verified: bool = False
-    alive: bool | None = None
-    required: bool = False
-    depth: int = 0
-    broken: tuple[str, ...] = ()
-    counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)
-    measured: Sequence[Measured] = ()
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -207,19 +184,6 @@ class ModelEntry:
     def _ready(self, version: str) -> VersionEntry | None:
         entry = self.entries.get(version)
         return entry if entry and entry.state == "READY" and entry.loaded else None
-
-
-def in_order(statuses: Iterable[VersionStatus]) -> list[VersionStatus]:
-    """By name and version."""
-    return sorted(statuses, key=lambda status: (status.name, int(status.version or 0)))
-
-
-def can_answer(statuses: Iterable[VersionStatus]) -> bool:
-    """Whether each model of the first load can answer with one of its versions, and nothing that is to answer has died."""
-    statuses = list(statuses)
-    live = {status.name for status in statuses if status.alive}
-    lacking = any(status.required and status.name not in live for status in statuses)
-    return not lacking and all(status.alive is not False for status in statuses)
 
 
 def because(*entries: VersionEntry) -> str:

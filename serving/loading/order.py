@@ -18,7 +18,7 @@ from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
 from serving.loading import measuring, ranking
 from serving.machine.devices import CPU, cuda
 from serving.repository.folders import VersionFolder
-from serving.repository.model_config import OperatorConfig
+from serving.repository.operator_config import OperatorConfig
 
 AUTO = "auto"
 FALLBACKS = ("none", "runtime", "always")

@@ -11,7 +11,7 @@ from serving.batching.pending import Pending
 from serving.clock import SYSTEM, Clock
 from serving.loading.order import Measure, Order, ServerDefaults
 from serving.repository.folders import Repository, VersionFolder
-from serving.repository.model_config import OperatorConfig
+from serving.repository.operator_config import OperatorConfig
 from serving.telemetry.counters import ModelMetrics
 
 OnBroken = Callable[[Model, list[Pending], str, Exception], None]

@@ -22,7 +22,8 @@ from serving.errors import ModelConfigError
 from serving.machine import background
 from serving.repository.datatypes import from_schema
 from serving.signature import byte_strings
-from serving.signature.spec import ModelSpec, Tensors, TensorSpec, fill_in
+from serving.signature.spec import ModelSpec, fill_in
+from serving.signature.tensors import Tensors, TensorSpec
 from serving.verification import golden
 
 RUNS = 2

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from serving.errors import InvalidInput, InvalidRequest
 from serving.protocol.elements import bytes_of
 from serving.protocol.request import Parameter
-from serving.signature.spec import ModelSpec, TensorSpec
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import TensorSpec
 
 _SEQUENCE_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
 

@@ -20,7 +20,8 @@ from serving.protocol.checks import Limits
 from serving.protocol.classification import classify
 from serving.protocol.elements import bytes_of, elements
 from serving.protocol.request import InferRequest
-from serving.signature.spec import BatchKey, ModelSpec, Tensors, fill_in
+from serving.signature.spec import ModelSpec, fill_in
+from serving.signature.tensors import BatchKey, Tensors
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from serving.errors import InvalidInput, InvalidRequest
 from serving.protocol.request import InferRequest, InferTensor
 from serving.signature import byte_strings
-from serving.signature.spec import TensorSpec
+from serving.signature.tensors import TensorSpec
 
 # The field of `contents` that holds each datatype; FP16 and BF16 have none and travel raw only.
 _TYPED_FIELDS = {

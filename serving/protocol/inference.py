@@ -13,7 +13,7 @@ from serving.protocol.call import Call
 from serving.protocol.checks import Limits
 from serving.protocol.codes import CODES, Code, answer_for, as_ours, outcome_of
 from serving.protocol.request import InferRequest
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 from serving.telemetry.ended import Ended, Recorder
 from serving.telemetry.timeline import Timeline, now_ns
 

@@ -14,8 +14,9 @@ from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.machine.devices import CPU, cuda_index
 from serving.repository.datatypes import to_schema
-from serving.repository.model_config import OperatorConfig
-from serving.signature.spec import LABELS_FILE, ModelSpec, TensorSpec
+from serving.repository.operator_config import OperatorConfig
+from serving.signature.spec import LABELS_FILE, ModelSpec
+from serving.signature.tensors import TensorSpec
 
 
 def config_in_force(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.signature.spec import TensorSpec
+from serving.signature.tensors import TensorSpec
 
 
 def to_file(array: npt.NDArray[Any], tensor: TensorSpec) -> npt.NDArray[Any]:

@@ -17,67 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.errors import RepositoryError
-
-Tensors = Mapping[str, npt.NDArray[Any]]
-
-# Requests share a batch only if theirs are equal: the bytes of what all rows share, and each input's shape behind the rows.
-BatchKey = tuple[bytes | tuple[int, ...], ...]
+from serving.signature.tensors import DTYPES, Tensors, TensorSpec
 
 FORMAT_VERSION = 2  # 1 did not say which axis holds the steps
 FILE_NAME = "spec.json"
 LABELS_FILE = "labels.txt"  # of the model, beside its versions
 LARGEST_TOLERANCE = 0.1
-
-# NumPy has no bfloat16: two bytes that are never mistaken for a whole number.
-BF16: np.dtype[Any] = np.dtype([("bf16", "<u2")])
-
-# The protocol's datatype names and what they are in memory (little-endian on the wire). BYTES is an object array of
-# `bytes`.
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype("<u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("<i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "BF16": BF16,
-    "BYTES": np.dtype(object),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorSpec:
-    """One named tensor: `datatype` is a key of `DTYPES`; `shape` includes axis 0 (the rows), -1 where the size is free.
-
-    `rows_axis` is where the rows are in the file: 0 unless someone else has exported it, None where the file has no such
-    axis, be it that all rows share the tensor or that the model takes one row at a time. `steps_axis` is the axis of `shape`
-    along which the steps of a sequence lie, as many as in every other tensor that has one; None where there are none, or
-    nobody has proved where.
-    """
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    rows_axis: int | None = 0
-    steps_axis: int | None = None
-
-    @property
-    def file_shape(self) -> tuple[int, ...]:
-        """The shape in the file itself."""
-        rows, *others = self.shape
-        if self.rows_axis is not None:
-            others.insert(self.rows_axis, rows)
-        return tuple(others)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return DTYPES[self.datatype]
 
 
 @dataclasses.dataclass(frozen=True)

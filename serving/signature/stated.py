@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from serving.errors import RepositoryError
-from serving.signature.spec import TensorSpec
+from serving.signature.tensors import TensorSpec
 
-# What a file states about one tensor: a datatype (a key of `serving.signature.spec.DTYPES`) and a shape with -1 where an axis is
+# What a file states about one tensor: a datatype (a key of `signature.tensors.DTYPES`) and a shape with -1 where an axis is
 # free; None where the file does not say.
 Stated = tuple[str | None, tuple[int, ...] | None]
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from serving.errors import RepositoryError, VerificationFailed
 from serving.machine import background
-from serving.signature.spec import BF16, ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import BF16, Tensors
 
 FILE_NAME = "golden.npz"
 MAX_BYTES = 256 * 1024 * 1024

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from serving.errors import RepositoryError
 from serving.signature.axes import from_file
-from serving.signature.spec import DTYPES, ModelSpec, Tensors, TensorSpec
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
+from serving.signature.tensors import DTYPES, Tensors, TensorSpec
 from serving.verification import hints as said
 from serving.verification import steps
 from serving.verification.golden import Sample

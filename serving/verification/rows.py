@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from serving.backends.base import first_line
 from serving.errors import RepositoryError
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 from serving.verification.golden import disagreement
 from serving.verification.hints import Hints, Shape, Unclear
 from serving.verification.trials import KINDS, ROWS, SIZES, Trials

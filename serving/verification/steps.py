@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 from serving.verification.hints import Shape
 from serving.verification.trials import ROWS, SIZES, Trials
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.backends.base import first_line
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 from serving.verification.hints import Shape, Unclear
 
 Run = Callable[[Tensors, Sequence[str]], Tensors]  # in the file's own layout

@@ -13,7 +13,8 @@ import pytest
 from serving import backends
 from serving.backends.base import Options
 from serving.errors import RepositoryError
-from serving.signature.spec import BF16, DTYPES, ModelSpec, TensorSpec
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import BF16, DTYPES, TensorSpec
 from serving.verification import golden
 from tests.support import identity_models
 

@@ -19,7 +19,7 @@ from models.config import LSTMConfig
 from serving import backends
 from serving.backends.base import Options
 from serving.errors import RepositoryError
-from serving.signature.spec import TensorSpec
+from serving.signature.tensors import TensorSpec
 from tests.support import artefacts, oracle
 
 CONFIG = artefacts.FEATURES

@@ -20,7 +20,7 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
-from serving.signature.spec import TensorSpec
+from serving.signature.tensors import TensorSpec
 from tests.support import fake_models
 from tests.support.running import FAKE, metric, until
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from serving.launch import LaunchedServer
-from serving.signature.spec import DTYPES
+from serving.signature.tensors import DTYPES
 from tests.support import identity_models
 from tests.support.trained import Trained
 

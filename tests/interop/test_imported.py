@@ -16,7 +16,8 @@ import pytest
 from protos import grpc_service_pb2 as pb
 from serving import backends
 from serving.launch import LaunchedServer
-from serving.signature.spec import DTYPES, ModelSpec
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import DTYPES
 from serving.verification import golden
 from tests.support.commands import ROOT
 from tests.support.wire import RawClient

@@ -38,7 +38,7 @@ from serving.loading.order import Order, ServerDefaults
 from serving.loading.request import Loaded, LoadRequest
 from serving.repository import model_config
 from serving.repository.folders import Repository, VersionFolder
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import Timeline
 from tests.simulation.virtual import VirtualClock

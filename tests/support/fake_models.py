@@ -11,7 +11,8 @@ import numpy as np
 
 from serving.backends import fake
 from serving.backends.base import Options
-from serving.signature.spec import LengthsSpec, ModelSpec, StatePair, TensorSpec
+from serving.signature.spec import LengthsSpec, ModelSpec, StatePair
+from serving.signature.tensors import TensorSpec
 from serving.verification import golden
 
 FEATURES = 3

@@ -16,7 +16,8 @@ from serving.batching.policy import BatchPolicy
 from serving.batching.queue import Decide, Queue
 from serving.batching.worker import Worker
 from serving.errors import ServingError
-from serving.signature.spec import ModelSpec, Tensors, TensorSpec
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors, TensorSpec
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import Timeline, now_ns
 

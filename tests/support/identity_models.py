@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from serving import backends
-from serving.signature.spec import ModelSpec, TensorSpec
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import TensorSpec
 from serving.verification import golden
 
 SHAPE = (-1, -1)

@@ -13,7 +13,7 @@ import pytest
 from export.errors import ExportError
 from export.sources import own_signature
 from export.sources.own_signature import datatype, example, find, first_answers, names_of_outputs, told_rows
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 from serving.verification import inspection, rows
 from serving.verification.hints import Hints
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from export.errors import ExportError
 from export.sources.torch_files import OPSET, WRITERS, Eager
-from serving.signature.spec import ModelSpec, TensorSpec
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import TensorSpec
 from tests.unit.export import user_networks
 
 

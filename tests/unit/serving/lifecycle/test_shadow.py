@@ -18,9 +18,10 @@ from serving.batching.queue import Queue
 from serving.clock import Clock
 from serving.errors import ComputeFailed
 from serving.lifecycle import shadow
-from serving.lifecycle.shadow import Comparison, Followed, Shadow, ShadowCounts, Yielding, as_taken_by, compare, fits
+from serving.lifecycle.comparison import Comparison, ShadowCounts, compare
+from serving.lifecycle.shadow import Followed, Shadow, Yielding, as_taken_by, fits
 from serving.loading import loader
-from serving.signature.spec import Tensors, TensorSpec
+from serving.signature.tensors import Tensors, TensorSpec
 from serving.telemetry.timeline import Timeline
 from tests.support import fake_models
 from tests.support.gated import Answer, GatedBackend

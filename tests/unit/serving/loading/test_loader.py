@@ -12,7 +12,7 @@ from serving.backends.base import Candidate, Measured
 from serving.backends.fake import FakeBackend
 from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
 from serving.loading import loader
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 from tests.support import fake_models, summing
 from tests.support.loading import wanted
 

@@ -18,7 +18,7 @@ from serving.errors import BackendUnavailable
 from serving.loading import measuring
 from serving.loading.measuring import measure
 from serving.repository.folders import VersionFolder
-from serving.signature.spec import Tensors
+from serving.signature.tensors import Tensors
 from serving.verification import golden
 from tests.support import fake_models
 

@@ -14,7 +14,8 @@ from google.protobuf import text_format
 from protos import model_config_pb2 as pb
 from serving.errors import ModelConfigError
 from serving.loading import warmup
-from serving.signature.spec import ModelSpec, Tensors, TensorSpec
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors, TensorSpec
 from serving.verification import golden
 from tests.support import fake_models
 

@@ -16,7 +16,8 @@ from serving.protocol import codec
 from serving.protocol.checks import Limits
 from serving.protocol.codec import Decoded
 from serving.protocol.request import from_protobuf
-from serving.signature.spec import ModelSpec, Tensors
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 from tests.support.fake_models import FEATURES, STATE, spec
 
 LIMITS = Limits(max_rows=4, max_steps=10)

@@ -19,7 +19,8 @@ from serving.protocol import codec
 from serving.protocol.checks import Limits
 from serving.protocol.request import InferRequest, from_protobuf
 from serving.repository import config_in_force, model_config
-from serving.signature.spec import ModelSpec, StatePair, TensorSpec
+from serving.signature.spec import ModelSpec, StatePair
+from serving.signature.tensors import TensorSpec
 from serving.telemetry.timeline import Timeline
 from tests.support.gated import Answer
 

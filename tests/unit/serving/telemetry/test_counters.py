@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from serving.backends.base import Candidate, Measured
 from serving.edge.prometheus import Collector
 from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.versions import VersionStatus
+from serving.lifecycle.statuses import VersionStatus
 from serving.protocol.statistics import model_statistics
 from serving.telemetry.counters import Histogram, ModelMetrics
 from serving.telemetry.timeline import STAGES, Timeline

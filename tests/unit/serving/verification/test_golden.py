@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serving.errors import VerificationFailed
-from serving.signature.spec import BF16
+from serving.signature.tensors import BF16
 from serving.verification import golden
 from tests.support import fake_models
 

@@ -9,7 +9,8 @@ import pytest
 
 from serving.backends.rows_first import LaidOutBackend
 from serving.errors import RepositoryError
-from serving.signature.spec import StatePair, Tensors
+from serving.signature.spec import StatePair
+from serving.signature.tensors import Tensors
 from serving.verification import inspection
 from serving.verification.inspection import Hints, Unclear, inspect, unproved
 

@@ -1,0 +1,115 @@
+"""What is in memory: every version that is known, and leases on those that can answer.
+
+States and the messages about them follow Triton, since its clients branch on them. This is the part that looks;
+`serving.lifecycle.manager` changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serving.batching.model import Lease, Model
+from serving.clock import SYSTEM, Clock
+from serving.errors import NotReady, UnknownModel, UnknownVersion
+from serving.lifecycle.failover import Failover
+from serving.lifecycle.shadow import Shadow
+from serving.lifecycle.statuses import VersionStatus, can_answer, in_order
+from serving.lifecycle.versions import ModelEntry, VersionEntry, because, parse_version
+from serving.loading.request import Loaded
+
+
+class Catalogue:
+    """Hands out leases, and says what is known. Called from any thread."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._lock = clock.lock()  # guards what follows, entries included
+        self._models: dict[str, ModelEntry] = {}
+        self._started = False  # the first load is over
+
+    def acquire(self, name: str, version: str = "") -> Lease:
+        """A lease on the version asked for by number or label; if `version` is empty, on the one that the routes give.
+
+        That is the highest that is ready, unless a canary takes its share. Raises `UnknownModel`, `UnknownVersion`,
+        `NotReady`, or `InvalidRequest` for a version that is neither a number nor a label.
+        """
+        try:
+            return self._lease(name, version)
+        except (UnknownModel, UnknownVersion) as error:
+            if self._started:
+                raise
+            raise NotReady(f"Server not ready: models are being loaded. {error}") from error
+
+    def _lease(self, name: str, version: str) -> Lease:
+        with self._lock:
+            model = self._models.get(name)
+            number = parse_version(model.routes.version(version) if model and version else version)
+            if model is None:
+                raise UnknownModel(f"Request for unknown model: '{name}' is not found")
+            entry = model.entries.get(number) if number else model.default()
+            if entry and (lease := entry.lease()):
+                return lease
+            if not number:
+                raise UnknownVersion(
+                    f"Request for unknown model: '{name}' has no available versions{because(*model.entries.values())}"
+                )
+            if entry:
+                raise NotReady(
+                    f"Request for unknown model: '{name}' version {number} is not at ready state{because(entry)}"
+                )
+            unlisted = [model.entries[""]] if "" in model.entries else []
+            raise UnknownVersion(
+                f"Request for unknown model: '{name}' version {number} is not found{because(*unlisted)}"
+            )
+
+    def version_of(self, name: str, version: str) -> str:
+        """The version that a client means: the one behind a label, else what it has said."""
+        model = self.known(name)
+        return model.routes.version(version) if model else version
+
+    def ready(self) -> bool:
+        """Whether the first load is over and every model that is to be served can answer."""
+        return self._started and can_answer(self.entries())
+
+    def entries(self) -> list[VersionStatus]:
+        """Everything known as it is now, by name and version."""
+        with self._lock:
+            return in_order(status for model in self._models.values() for status in model.statuses())
+
+    def shadows(self) -> list[tuple[str, str, Shadow]]:
+        """Every shadow that runs, with the model and the version that it follows."""
+        with self._lock:
+            return [(one.name, one.version, one.shadow) for one in self._versions() if one.loaded and one.shadow]
+
+    def known(self, name: str) -> ModelEntry | None:
+        """What is known of a model."""
+        with self._lock:
+            return self._models.get(name)
+
+    # Standing by broken backends.
+
+    def failover(self, model: Model, made: Callable[[Loaded], Failover]) -> Failover | None:
+        """What stands by the version that `model` answers for, made if there is none; None if it answers no longer."""
+        with self._lock:
+            entry = self._entry_of(model)
+            if entry is None or entry.loaded is None:
+                return None
+            if entry.failover is None or entry.failover.ended:
+                entry.failover = made(entry.loaded)
+            return entry.failover
+
+    def identity_of(self, model: Model) -> object:
+        """What the version that `model` answers for was loaded from; None if it answers no longer."""
+        with self._lock:
+            entry = self._entry_of(model)
+            return entry.identity if entry else None
+
+    # Inside; the lock is held.
+
+    def _versions(self) -> list[VersionEntry]:
+        return [entry for model in self._models.values() for entry in model.entries.values()]
+
+    def _entry_of(self, model: Model) -> VersionEntry | None:
+        known = self._models.get(model.name)
+        entry = known.entries.get(model.version) if known else None
+        return entry if entry and entry.model is model else None
