@@ -22,7 +22,7 @@
         ├── BackendUnavailable     a package, a device or a driver is missing
         └── VerificationFailed     the artefact computes something else than the trained model did
 
-A message says what is wrong, why, and what to do, with the offending value and the allowed ones. `serving/protocol/service.py`
+A message says what is wrong, why, and what to do, with the offending value and the allowed ones. `serving/protocol/codes.py`
 holds the one table from these classes to gRPC codes.
 """
 
