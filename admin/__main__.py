@@ -1,38 +1,29 @@
-"""`lstm-admin`: what an operator asks of a running server, by the repository calls of the protocol, said for people.
+"""`lstm-admin`: asks a running server for its models, and loads, unloads and swaps them, by the protocol's own calls.
 
     lstm-admin --url localhost:8001 swap vowels_torch --backend torchscript
 
-All but `shadow` work with Triton too. A swap is nothing of its own on the wire. It is the configuration in force, read,
-changed in one place and sent back with a load; so what the server had completed by itself is fixed from then on, until
-the model is loaded without a configuration.
+All but `shadow` work with Triton too. The protocol has no call for a swap: `swap` reads the configuration in force,
+changes one place in it and loads the model with the result. This also fixes what the server had completed by itself,
+until the model is loaded without a configuration.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
-import http.client
 import json
 import os
 import sys
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from google.protobuf import json_format, text_format
-from prometheus_client.parser import text_string_to_metric_families
-
-from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, content, from_options, one_line
-from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from admin import shadows
+from admin.configuration import described, read_config, swapped
+from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, from_options, one_line
+from commands import access
+from commands.parser import INTERRUPTED, REFUSED, Parser, address, device, seconds, whole_number
+from commands.table import aligned
 
 METRICS_PORT = 8002
-# The metrics of shadowed requests, and the label that splits each of them.
-SHADOW_METRICS = {
-    "lstm_serving_shadow_requests_total": "outcome",
-    "lstm_serving_shadow_classes_total": "agree",
-    "lstm_serving_shadow_largest_difference": "",
-}
 _EXAMPLES = """\
 examples:
   lstm-admin --url localhost:8001 index
@@ -56,7 +47,8 @@ def index(server: Server, asked: argparse.Namespace) -> str:
         return json.dumps(found, indent=2)
     if not found:
         return "the repository holds no model"
-    return _table(("model", *names[1:]), [[one_line(text) or "-" for text in entry.values()] for entry in found])
+    lines = [[one_line(text) or "-" for text in entry.values()] for entry in found]
+    return "\n".join(aligned([("model", *names[1:]), *lines]))
 
 
 def load(server: Server, asked: argparse.Namespace) -> str:
@@ -81,100 +73,15 @@ def swap(server: Server, asked: argparse.Namespace) -> str:
 
 
 def shadow(server: Server, asked: argparse.Namespace) -> str:
-    """What came of the requests that were also sent elsewhere to be compared; from the server's metrics alone."""
+    """Tells what came of requests that the server also sent elsewhere; its metrics know that, its RPCs do not."""
     url = asked.metrics_url or f"http://{asked.url.rpartition(':')[0]}:{METRICS_PORT}/metrics"
-    found: dict[tuple[str, str], dict[str, float]] = collections.defaultdict(lambda: collections.defaultdict(float))
-    for name, labels, value in _samples(url, min(GREETING_SECONDS, asked.timeout_seconds)):
-        if name in SHADOW_METRICS and labels.get("model") == asked.model:
-            figure = labels.get(SHADOW_METRICS[name], "difference")
-            found[labels.get("version", ""), labels.get("target", "")][figure] += value
-    if not found:
+    told = shadows.told(shadows.read(url, min(GREETING_SECONDS, asked.timeout_seconds)), asked.model)
+    if not told:
         raise AdminError(
             f"{url} says nothing of a shadow of the model '{asked.model}': it has none, or these are the metrics of another "
             "server (--metrics-url URL)"
         )
-    lines = []
-    for (version, target), figures in sorted(found.items()):
-        line = [version, target, *(f"{figures[outcome]:.0f}" for outcome in ("compared", "failed", "dropped"))]
-        line.append(f"{figures['difference']:.3g}" if figures["compared"] else "-")
-        classes = figures["true"] + figures["false"]
-        line.append(f"{100 * figures['true'] / classes:.5g} % of {classes:.0f}" if classes else "-")
-        lines.append(line)
-    return _table(("version", "target", "compared", "failed", "dropped", "largest difference", "same class"), lines)
-
-
-def swapped(config: ModelConfig, backend: str | None, device: str | None, count: int | None) -> ModelConfig:
-    """A copy that asks for another backend, device ("cpu" or "cuda:N") and number of instances; None keeps what is there.
-
-    With the backend goes what else names the old one: the platform and the file. Several groups of instances become one.
-    """
-    changed = ModelConfig()
-    changed.CopyFrom(config)
-    if backend:
-        changed.backend = backend
-        changed.ClearField("platform")
-        changed.ClearField("default_model_filename")
-    if device or count:
-        group = changed.instance_group[0] if changed.instance_group else changed.instance_group.add()
-        del changed.instance_group[1:]
-        if count:
-            group.count = count
-        if device:
-            _, cuda, number = device.partition(":")
-            group.kind = ModelInstanceGroup.KIND_GPU if cuda else ModelInstanceGroup.KIND_CPU
-            group.gpus[:] = [int(number)] if cuda else []
-    return changed
-
-
-def described(config: ModelConfig) -> str:
-    """What computes, in a few words: "onnxruntime on cpu", "2 x pytorch on cuda:0"."""
-    name = config.backend or config.platform
-    groups = []
-    for group in config.instance_group:
-        kind = ModelInstanceGroup.Kind.Name(group.kind).removeprefix("KIND_").lower()
-        places = ", ".join(f"cuda:{gpu}" for gpu in group.gpus) or kind
-        groups.append(f"{group.count} x {name} on {places}" if group.count > 1 else f"{name} on {places}")
-    return " and ".join(groups) or name
-
-
-def read_config(path: Path) -> ModelConfig:
-    """A ModelConfig from JSON, or from its text form if the name ends with .pbtxt. Raises `UsageError`, naming the place."""
-    try:
-        text = content(path).decode()
-        if path.suffix == ".pbtxt":
-            return text_format.Parse(text, ModelConfig())
-        return json_format.Parse(text, ModelConfig())
-    except (UnicodeDecodeError, text_format.ParseError, json_format.ParseError) as error:
-        form = "text form" if path.suffix == ".pbtxt" else "JSON (its text form would have to end with .pbtxt)"
-        raise UsageError(f"{path} is no ModelConfig in {form}: {one_line(str(error))}") from error
-
-
-def _samples(url: str, timeout_seconds: float) -> Iterator[tuple[str, Mapping[str, str], float]]:
-    """Name, labels and value of every sample there. Raises `AdminError` when there are none to read."""
-    try:
-        with urllib.request.urlopen(url, timeout=timeout_seconds) as answer:  # noqa: S310 - the parser lets http(s) pass
-            text = answer.read().decode()
-        for family in text_string_to_metric_families(text):
-            yield from ((sample.name, sample.labels, sample.value) for sample in family.samples)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise AdminError(
-            f"{url} has no metrics to read: {one_line(str(error))}; is that the server's metrics port (--metrics-url URL)?"
-        ) from error
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *lines)
-    )
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+    return told
 
 
 def _name(text: str) -> str:
@@ -183,67 +90,33 @@ def _name(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!a} is not the name of a model")
 
 
-def _address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or "/" in text or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in localhost:8001")
-    return text
-
-
-def _device(text: str) -> str:
-    kind, colon, number = text.partition(":")
-    if text == "cpu" or (kind == "cuda" and colon and number.isascii() and number.isdigit() and len(number) < 9):
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is not a device; use cpu or cuda:N (cuda:0 is the first GPU)")
-
-
 def _web_address(text: str) -> str:
     if text.startswith(("http://", "https://")):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not the address of metrics, as in http://localhost:8002/metrics")
 
 
-def _positive(text: str) -> float:
-    if not 0 < float(text) < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a time in seconds")
-    return float(text)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of instances; use a whole number from 1")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of `lstm-admin`; `run` of what it parses is the function of the command."""
-    made = _Parser(
+    made = Parser(
         prog="lstm-admin",
         description="Asks a running server for its models, and loads, unloads and swaps them, over gRPC.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--url", required=True, type=_address, metavar="HOST:PORT", help="the server's gRPC port")
+    made.add_argument("--url", required=True, type=address, metavar="HOST:PORT", help="the server's gRPC port")
     made.add_argument(
         "--timeout-seconds",
-        type=_positive,
+        type=seconds(0.001),
         default=300.0,
         metavar="S",
         help="for an answer; loading may take long (300)",
     )
-    access = made.add_argument_group("access")
-    access.add_argument("--tls", action="store_true", help="connect with TLS; the system's authorities are trusted")
-    for flag, meaning in (
-        ("--tls-ca", "TLS, trusting this authority instead (PEM)"),
-        ("--tls-cert", "the client's certificate (PEM), for mutual TLS"),
-        ("--tls-key", "its private key (PEM)"),
-        ("--token-file", "send the first token of this file with every call"),
-    ):
-        access.add_argument(flag, type=Path, metavar="FILE", help=meaning)
-    commands = made.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    access.add_flags(made)
+    subcommands = made.add_subparsers(metavar="COMMAND", required=True, title="commands")
 
     def command(run: Callable[[Server, argparse.Namespace], str], meaning: str) -> Callable[..., object]:
-        added = commands.add_parser(run.__name__, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
+        added = subcommands.add_parser(run.__name__, help=meaning, description=meaning[0].upper() + meaning[1:] + ".")
         added.set_defaults(run=run)
         if run is not index:
             added.add_argument("model", type=_name, metavar="MODEL", help="its name")
@@ -260,8 +133,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="B",
         help="a backend that the version has a file for: onnx_runtime, torchscript, saved_model",
     )
-    add("--device", type=_device, metavar="cpu|cuda:N", help="where it computes")
-    add("--count", type=_count, metavar="N", help="instances")
+    add("--device", type=device(), metavar="cpu|cuda:N", help="where it computes")
+    add("--count", type=whole_number(1), metavar="N", help="instances")
     add = command(shadow, "show what came of requests that are also sent elsewhere to be compared")
     add("--metrics-url", type=_web_address, metavar="URL", help=f"default http://HOST:{METRICS_PORT}/metrics")
     return made
@@ -277,9 +150,9 @@ def main(command_line: Sequence[str] | None = None) -> int:
         return 0
     except AdminError as error:
         print(f"lstm-admin: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return REFUSED if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -32,9 +32,10 @@ def open_channel(settings: Mapping[str, str]) -> grpc.Channel:
     if "TLS_CERT" not in settings:
         return grpc.insecure_channel(target, options)
     cert, key = Path(settings["TLS_CERT"]), Path(settings["TLS_KEY"])
-    own = (key.read_bytes(), cert.read_bytes()) if "TLS_CLIENT_CA" in settings else (None, None)
+    trusted = cert.read_bytes()
+    own = (key.read_bytes(), trusted) if "TLS_CLIENT_CA" in settings else (None, None)
     options.append(("grpc.ssl_target_name_override", _name_of_server(host, int(port), cert)))
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(cert.read_bytes(), *own), options)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(trusted, *own), options)
 
 
 def metadata(settings: Mapping[str, str]) -> list[tuple[str, str]]:

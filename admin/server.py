@@ -1,20 +1,20 @@
-"""A running server as its operator's client sees it: how one gets in, one RPC at a time, and what is said when it fails.
+"""A connection to a running server: one RPC at a time, and one sentence when an RPC fails.
 
-The server is greeted before the first RPC. gRPC reports "nobody is there" with the same code as a server that refuses
-to load models (UNAVAILABLE), and only one that has answered before can be told from one that is not there.
+The first RPC is preceded by a greeting, because gRPC says UNAVAILABLE both when nobody is there and when a server
+refuses to load models. A server that has answered the greeting is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from commands import access
 from protos import grpc_service_pb2 as pb
 from protos import model_config_pb2
 
@@ -24,15 +24,15 @@ _CODE = grpc.StatusCode
 
 
 class AdminError(Exception):
-    """It cannot be done; the text is the one sentence that the caller reads (exit code 1)."""
+    """What was asked cannot be done; the text is the one sentence that the caller reads (exit code 1)."""
 
 
 class UsageError(AdminError):
-    """It was asked for in a way that makes no sense (exit code 2)."""
+    """What was asked makes no sense (exit code 2)."""
 
 
 class Server:
-    """The server at HOST:PORT `url`; a context manager that ends the connection, which is made with the first call.
+    """The server at `url` (HOST:PORT). The first call makes the connection, and the end of the `with` block ends it.
 
     `credentials` for TLS, None for a plain connection; `metadata` goes with every call. Every method raises `AdminError`
     when nobody is there, when the answer takes more than `timeout_seconds`, and with the server's words when it refuses.
@@ -112,27 +112,12 @@ class Server:
 
 def from_options(options: argparse.Namespace) -> Server:
     """The server that the command line names. Raises `UsageError` for files that cannot be read or do not belong together."""
-    if bool(options.tls_cert) != bool(options.tls_key):
-        raise UsageError("a client certificate needs both --tls-cert and --tls-key")
-    metadata: tuple[tuple[str, str], ...] = ()
-    if options.token_file:
-        tokens = content(options.token_file).decode("ascii", errors="replace").split()
-        if not tokens or not tokens[0].isascii():
-            raise UsageError(f"{options.token_file} holds no token, which is ASCII text without spaces")
-        metadata = (("authorization", f"Bearer {tokens[0]}"),)
-    credentials = None
-    if options.tls or options.tls_ca or options.tls_cert:
-        files = (options.tls_ca, options.tls_key, options.tls_cert)
-        credentials = grpc.ssl_channel_credentials(*(content(path) if path else None for path in files))
-    return Server(options.url, credentials, metadata, options.timeout_seconds)
-
-
-def content(path: Path) -> bytes:
-    """The bytes of a file that the command line names. Raises `UsageError` if they cannot be read."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        given = access.read(options)
+    except access.AccessError as error:
+        raise UsageError(str(error)) from error
+    credentials = grpc.ssl_channel_credentials(*given.tls) if given.tls else None
+    return Server(options.url, credentials, given.metadata, options.timeout_seconds)
 
 
 def one_line(text: str) -> str:

@@ -16,9 +16,9 @@ STATE = (StatePair(input="h0", output="hn"), StatePair(input="c0", output="cn"))
 def inputs(config: LSTMConfig) -> tuple[TensorSpec, ...]:
     """`x`, `lengths`, `h0`, `c0`, in the order of every file."""
     x = (
-        TensorSpec("x", "INT64", (-1, -1))  # [rows, steps]
+        TensorSpec("x", "INT64", (-1, -1), steps_axis=1)  # [rows, steps]
         if config.input == "tokens"
-        else TensorSpec("x", "FP32", (-1, -1, config.features))  # [rows, steps, features]
+        else TensorSpec("x", "FP32", (-1, -1, config.features), steps_axis=1)  # [rows, steps, features]
     )
     return (x, TensorSpec("lengths", "INT64", (-1,)), _state(config, "h0"), _state(config, "c0"))
 
@@ -26,7 +26,11 @@ def inputs(config: LSTMConfig) -> tuple[TensorSpec, ...]:
 def outputs(config: LSTMConfig) -> tuple[TensorSpec, ...]:
     """`y`, `hn`, `cn`, in the order of every file."""
     per_step = config.head == "values_per_step"
-    y = TensorSpec("y", "FP32", (-1, -1, config.outputs) if per_step else (-1, config.outputs))
+    y = (
+        TensorSpec("y", "FP32", (-1, -1, config.outputs), steps_axis=1)  # [rows, steps, outputs]
+        if per_step
+        else TensorSpec("y", "FP32", (-1, config.outputs))
+    )
     return (y, _state(config, "hn"), _state(config, "cn"))
 
 

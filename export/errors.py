@@ -1,4 +1,4 @@
-"""What an export refuses to do on its own account; what a backend or the repository refuses is in `serving.errors`."""
+"""The error of an export that is refused here; those of backends and of the repository are in `serving.errors`."""
 
 from __future__ import annotations
 

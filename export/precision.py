@@ -59,7 +59,7 @@ def _half(name: str, array: npt.NDArray[np.float32]) -> Stored:
 
 
 def _int8(name: str, array: npt.NDArray[np.float32]) -> Stored:
-    """Symmetric: the largest of every row becomes 127 or -127. `name` is not needed, but `_half` and this are one kind."""
+    """Symmetric: the largest of every row becomes 127 or -127. It takes `name` because `_half` does."""
     largest = np.abs(array).max(axis=1, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     return Stored(np.rint(array / scale).clip(-127, 127).astype(np.int8), scale)

@@ -1,69 +1,29 @@
-"""One call writes one new, whole, proven version into a model repository, or nothing at all.
+"""A checkpoint becomes a version in a model repository: written in every format asked for, proven, described.
 
-`rename` refuses a folder that exists and is not empty, on every file system. That alone keeps two exports of the same
-moment apart; no lock file is needed, and none can be left behind.
+What is proven is the network that the files hold. Weights that are kept smaller make it another one than was trained,
+and how far apart the two are is part of the description.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import importlib.metadata
-import os
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from export import canonical, formats, proof, trials
 from export.errors import ExportError
 from export.precision import FP32, rounded, store
+from export.versions import Rounding, Version, Written, begun, check_name, check_version, finish
 from models import networks, scoring
 from models.checkpoint import Checkpoint, weights_digest
 from models.networks import Network
 from serving import backends
-from serving.signature import spec as specification
-from serving.signature.spec import ModelSpec
+from serving.backends.base import artifact_bytes
+from serving.signature.spec import LABELS_FILE, ModelSpec
 from serving.verification import golden
 
-LABELS_FILE = "labels.txt"
 TOLERANCE = 1e-5
-
-_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
-
-
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """One format of a version: the size of its file or folder, and its largest disagreement with the trained model."""
-
-    format: str
-    size_bytes: int
-    largest_difference: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Rounding:
-    """What keeping the weights smaller has changed: the largest `|a - b| / max(1, |b|)` of any answer, and the test scores.
-
-    `scores` has those of the rounded network by the names that the trained one has; it is empty where the run does not hold
-    what they are measured on.
-    """
-
-    precision: str
-    largest_difference: float
-    scores: Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Version:
-    """A version that is in the repository now."""
-
-    path: Path
-    written: tuple[Written, ...]
-    rounding: Rounding | None = None
 
 
 def publish(
@@ -96,10 +56,7 @@ def publish(
     if version is not None:
         check_version(target, version)
     writers = {form: formats.writer(form) for form in chosen}
-    repository.mkdir(parents=True, exist_ok=True)
-    with work_folder(repository) as work:
-        folder = work / "version"
-        folder.mkdir()
+    with begun(repository) as folder:
         network = networks.load(checkpoint)
         proven = proof.ask(network, trials.make(trained))
         rounding = _rounding(trained, network, proven, precision) if stored else None
@@ -109,37 +66,10 @@ def publish(
             artifact = folder / backends.module(writer.BACKEND).FILE_NAME
             writer.write(checkpoint.config, checkpoint.weights, artifact, stored)
             difference = proof.check(form, writer.BACKEND, artifact, spec, proven)
-            written.append(Written(form, size_of(artifact), difference))
-        golden.write_samples(folder / golden.FILE_NAME, [case.sample for case in proven if case.trial.golden])
-        (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
-        path = place(folder, target, version, labels)
+            written.append(Written(form, artifact_bytes(artifact), difference))
+        samples = [case.sample for case in proven if case.trial.golden]
+        path = finish(folder, target, version, spec, samples, labels)
     return Version(path, tuple(written), rounding)
-
-
-def check_name(name: str) -> None:
-    """Raises `ExportError` unless `name` can be a model's name: one component of a path, visible, portable."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
-        raise ExportError(
-            f"the name {name!r} cannot be used: letters, digits, '.', '_' and '-', at most 128, a letter or digit first"
-        )
-
-
-def next_version(target: Path) -> int:
-    """One more than the highest number that anything in a model's folder has; 1 where there is no folder."""
-    if not target.is_dir():
-        return 1
-    numbers = (int(entry.name) for entry in target.iterdir() if entry.name.isascii() and entry.name.isdigit())
-    return max(numbers, default=0) + 1
-
-
-def check_version(target: Path, version: int) -> None:
-    """Raises `ExportError` unless `version` is a number that a version may have and none has yet."""
-    if version < 1:
-        raise ExportError(f"version is {version}; versions are counted from 1")
-    if os.path.lexists(target / str(version)):
-        raise ExportError(
-            f"{target / str(version)} exists, and versions are never overwritten: leave the version out for the next one"
-        )
 
 
 def _rounding(trained: Checkpoint, network: Network, proven: Sequence[proof.Proven], precision: str) -> Rounding:
@@ -197,72 +127,3 @@ def _labels(checkpoint: Checkpoint, target: Path) -> str:
             f"{there} names other classes, and all versions of a model share it: export under another name"
         )
     return text
-
-
-def place(folder: Path, target: Path, version: int | None, labels: str) -> Path:
-    """Makes a finished version durable and moves it to its number. Raises `ExportError` when that has been taken meanwhile.
-
-    The first version of a model appears together with the model's folder and its labels.
-    """
-    _sync_tree(folder)
-    number = version or next_version(target)
-    model = folder.parent / "model"
-    model.mkdir()
-    if labels:
-        (model / LABELS_FILE).write_text(labels, encoding="utf-8")
-        _sync(model / LABELS_FILE)
-    folder = folder.rename(model / str(number))
-    _sync(model)
-    if not _moved(model, target):
-        if labels and not (target / LABELS_FILE).exists():
-            (model / LABELS_FILE).rename(target / LABELS_FILE)
-        while not _moved(folder, target / str(number)):
-            if version is not None:
-                raise ExportError(f"{target / str(number)} was written by another export meanwhile")
-            number += 1
-        _sync(target)
-    _sync(target.parent)
-    return target / str(number)
-
-
-def _moved(folder: Path, target: Path) -> bool:
-    """Renames `folder` to `target`; false when something is there already."""
-    try:
-        folder.rename(target)
-    except OSError as error:
-        if error.errno not in _TAKEN or not target.parent.is_dir():
-            raise
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def work_folder(repository: Path) -> Iterator[Path]:
-    """A hidden folder on the repository's file system, gone afterwards whatever happens inside."""
-    work = Path(tempfile.mkdtemp(prefix=".export-", dir=repository))
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _sync_tree(folder: Path) -> None:
-    """Files first, then the folders that name them, inner ones first."""
-    for parent, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            _sync(Path(parent) / name)
-        _sync(Path(parent))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def size_of(artifact: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
-    files = [artifact] if artifact.is_file() else [path for path in artifact.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a server that is not there is told by us, once
 
+from commands.parser import INTERRUPTED, REFUSED
 from loadtest import command_line
 from loadtest.errors import LoadTestError, UsageError
-
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except LoadTestError as error:
         print(f"lstm-loadtest: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return REFUSED if isinstance(error, UsageError) else 1
     except OSError as error:
         print(f"lstm-loadtest: a report cannot be written: {error}", file=sys.stderr)
         return 1

@@ -26,7 +26,7 @@ OK = 0
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
-# Every connection of ours is one of its own, and messages are as large as they are.
+# No two channels share a connection, and messages may have any size.
 CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", -1),
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class Calls(Protocol):
-    """A connection that carries requests: `send` by one thread at a time, `receive` and `finish` by one only.
+    """A connection that carries requests. One thread at a time calls `send`; a single one calls `receive` and `finish`.
 
     `fatal` is set when going on makes no sense.
     """
@@ -56,7 +56,7 @@ class Calls(Protocol):
         """Raises `ValueError` once `close` was called."""
 
     def receive(self) -> Sequence[Answer] | None:
-        """Waits for the next event: what it has finished, possibly nothing; None for a `wake`."""
+        """Waits for the next event. Returns the answers that it completes, possibly none; None for a `wake`."""
 
     def wake(self) -> None:
         """Makes `receive` return None, once."""
@@ -65,7 +65,7 @@ class Calls(Protocol):
         """After the last answer: ends what is still open."""
 
     def close(self) -> None:
-        """Breaks off what is in flight; blocks until the receiving thread has taken in the end of all that."""
+        """Breaks off what is in flight; blocks until the receiving thread has received the end of every call."""
 
 
 def open_channel(endpoint: Endpoint, timeout_seconds: float) -> cygrpc.Channel:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
+from commands import access
+from commands.parser import Parser, address, number, seconds, whole_number
 from loadtest.errors import UsageError
 from loadtest.schedule import ARRIVALS, parse_levels
+
+LONGEST = 1e6  # of any time that is asked for, in its own unit
 
 _EXAMPLES = """\
 examples:
@@ -27,13 +30,6 @@ measured until then is reported all the same)
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of `lstm-loadtest`."""
     made = Parser(
@@ -43,17 +39,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--url", required=True, type=_address, metavar="HOST:PORT", help="the server's gRPC port")
+    made.add_argument("--url", required=True, type=address, metavar="HOST:PORT", help="the server's gRPC port")
     made.add_argument("--model", required=True, metavar="NAME", help="the model to ask")
     made.add_argument("--model-version", default="", metavar="N", help="its version; the server chooses if left out")
-    access = made.add_argument_group("access")
-    access.add_argument("--tls", action="store_true", help="connect with TLS; the system's authorities are trusted")
-    access.add_argument("--tls-ca", type=Path, metavar="FILE", help="TLS, trusting this authority instead (PEM)")
-    access.add_argument("--tls-cert", type=Path, metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
-    access.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
-    access.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="send the first token of this file with every call"
-    )
+    access.add_flags(made)
     _add_load(made.add_argument_group("load"))
     _add_requests(made.add_argument_group("requests"))
     report = made.add_argument_group("report")
@@ -79,7 +68,7 @@ def _add_load(load: argparse._ArgumentGroup) -> None:
     )
     load.add_argument(
         "--p99-below",
-        type=_positive,
+        type=number(0.001, LONGEST),
         metavar="MS",
         help="open loop: search the highest rate whose p99 stays below; starts at --rate (default 100)",
     )
@@ -87,31 +76,45 @@ def _add_load(load: argparse._ArgumentGroup) -> None:
         "--arrivals", choices=ARRIVALS, default="poisson", help="how an open loop spaces its requests (default poisson)"
     )
     load.add_argument(
-        "--duration", type=_positive, default=10.0, metavar="S", help="seconds measured in each run (default 10)"
+        "--duration",
+        type=seconds(0.001, LONGEST),
+        default=10.0,
+        metavar="S",
+        help="seconds measured in each run (default 10)",
     )
     load.add_argument(
-        "--warm-up", type=_not_negative, default=1.0, metavar="S", help="seconds before that, not measured (default 1)"
+        "--warm-up",
+        type=seconds(0, LONGEST),
+        default=1.0,
+        metavar="S",
+        help="seconds before that, not measured (default 1)",
     )
     load.add_argument(
-        "--timeout", type=_positive, default=10.0, metavar="S", help="deadline of each request, in seconds (default 10)"
+        "--timeout",
+        type=seconds(0.001, LONGEST),
+        default=10.0,
+        metavar="S",
+        help="deadline of each request, in seconds (default 10)",
     )
     load.add_argument(
         "--max-in-flight",
-        type=_count,
+        type=whole_number(1),
         default=10_000,
         metavar="N",
         help="an open loop holds back beyond this, and says so (default 10000)",
     )
     load.add_argument("--streaming", action="store_true", help="over ModelStreamInfer instead of ModelInfer")
-    load.add_argument("--streams", type=_count, metavar="N", help="with --streaming: how many streams (default 1)")
     load.add_argument(
-        "--seed", type=_whole, default=0, metavar="N", help="of arrivals and of random inputs (default 0)"
+        "--streams", type=whole_number(1), metavar="N", help="with --streaming: how many streams (default 1)"
+    )
+    load.add_argument(
+        "--seed", type=whole_number(), default=0, metavar="N", help="of arrivals and of random inputs (default 0)"
     )
 
 
 def _add_requests(requests: argparse._ArgumentGroup) -> None:
     requests.add_argument(
-        "--rows", type=_count, default=1, metavar="N", help="rows (the batch) of each request (default 1)"
+        "--rows", type=whole_number(1), default=1, metavar="N", help="rows (the batch) of each request (default 1)"
     )
     requests.add_argument(
         "--shape",
@@ -122,7 +125,7 @@ def _add_requests(requests: argparse._ArgumentGroup) -> None:
     )
     requests.add_argument(
         "--token-limit",
-        type=_count,
+        type=whole_number(1),
         default=10,
         metavar="N",
         help="random whole numbers are below this; for tokens, at most the vocabulary's size (default 10)",
@@ -152,13 +155,6 @@ def check(options: argparse.Namespace) -> None:
             raise UsageError(f"the folder of {file} does not exist")
 
 
-def _address(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or "/" in text or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, as in localhost:8001")
-    return text
-
-
 def _levels(*, whole: bool) -> Callable[[str], tuple[float, ...]]:
     def levels(text: str) -> tuple[float, ...]:
         try:
@@ -167,30 +163,3 @@ def _levels(*, whole: bool) -> Callable[[str], tuple[float, ...]]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return levels
-
-
-def _positive(text: str) -> float:
-    value = _not_negative(text)
-    if not value:
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is out of range: from 0 to a million")
-    return value
-
-
-def _count(text: str) -> int:
-    value = _whole(text)
-    if not value:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**31 - 1}")
-    return int(text)

@@ -23,7 +23,7 @@ PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 class Latencies:
     """Latencies in nanoseconds: a thin cover of `HdrHistogram` that knows its maximum exactly after a sum too.
 
-    Either recorded to or added to, not both.
+    One is recorded to or added to, never both.
     """
 
     def __init__(self) -> None:

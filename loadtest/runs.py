@@ -38,7 +38,7 @@ def carry_out(options: argparse.Namespace) -> bool:
         else:
             runs.levels()
     results = runs.results
-    conclusion = _tell(found, options.p99_below) if found is not None else ""
+    conclusion = conclusion_of(found, options.p99_below) if found is not None else ""
     print(table.render(results) + (f"\n{conclusion}\n" if conclusion else ""), end="", flush=True)
     if options.json:
         options.json.write_text(json_csv.to_json(results, found), encoding="utf-8")
@@ -150,7 +150,8 @@ class _EndedError(Exception):
     """A search cannot go on."""
 
 
-def _tell(found: dict[str, Any], limit_ms: float) -> str:
+def conclusion_of(found: dict[str, Any], limit_ms: float) -> str:
+    """What a search for the highest rate has found, in words, and every rate that was tried."""
     trials: Sequence[dict[str, Any]] = found["trials"]
     tried = ", ".join(f"{trial['rate']:.4g}/s {'held' if trial['held'] else 'failed'}" for trial in trials)
     if found["rate"] is None:

@@ -4,8 +4,8 @@
     lstm-train csv sales.csv --features price,sold --target sold --time day --horizon 1,7 --framework torch --out RUN
     lstm-train ts GunPoint_TRAIN.ts GunPoint_TEST.ts --framework keras --out RUN
 
-A usage error is one sentence without the usage text, because the sentence already says what is allowed. What is wrong
-in a file is said the same way, by its line.
+A usage error is one sentence without the usage text, because the sentence already says what is allowed. So is an error in
+a file, which is told with its line.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from commands.parser import INTERRUPTED, REFUSED
 from models import networks
 from models.arguments import parser
 from models.config import ConfigError
@@ -26,8 +27,6 @@ from models.problems import Problem
 from models.trainer import TrainingError
 from models.ts_files import TSFormatError
 
-REFUSED = 2
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C has ended
 REFUSALS = (CSVError, TSFormatError, ForecastError, ExamplesError, ConfigError, TrainingError)
 
 

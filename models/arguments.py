@@ -1,4 +1,4 @@
-"""The command line of `lstm-train`: one subcommand a problem, each with the function that makes the problem of it.
+"""The command line of `lstm-train`: a subcommand for each problem, and the function that makes the problem of its options.
 
 The defaults of the network are read from `models.problems`, so what the help says is what a demonstration without
 options does.
@@ -7,24 +7,20 @@ options does.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from commands.parser import Parser, whole_number
 from models import networks, problems
 from models.forecasting import Forecast
 from models.problems import Problem
 from models.trainer import Plan
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line; the parsed options hold `problem`, a function from them to a `models.problems.Problem`."""
-    root = _Parser(prog="lstm-train", description="Trains an LSTM network and writes a run folder for lstm-export.")
+    root = Parser(prog="lstm-train", description="Trains an LSTM network and writes a run folder for lstm-export.")
     subcommands = root.add_subparsers(metavar="PROBLEM", required=True)
     vowels = subcommands.add_parser(
         "vowels",
@@ -60,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--framework", choices=networks.FRAMEWORKS, required=True, help="what to train in")
     command.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder to write")
-    command.add_argument("--seed", type=_count_from(0), default=0, help="same seed, same weights (default 0)")
-    command.add_argument("--epochs", type=_count_from(1), help="at most so many (the default belongs to the problem)")
+    command.add_argument("--seed", type=whole_number(0), default=0, help="same seed, same weights (default 0)")
+    command.add_argument("--epochs", type=whole_number(1), help="at most so many (the default belongs to the problem)")
     command.add_argument("--overwrite", action="store_true", help="replace a finished run in RUN")
 
 
@@ -80,7 +76,7 @@ def _add_csv_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--history",
-        type=_count_from(1),
+        type=whole_number(1),
         default=Forecast.history,
         metavar="ROWS",
         help="rows in a window that is learnt from (default %(default)s)",
@@ -118,7 +114,7 @@ def _add_ts_options(command: argparse.ArgumentParser) -> None:
 def _add_network_options(command: argparse.ArgumentParser, network: Mapping[str, Any], plan: Plan) -> None:
     for name, meaning in (("layers", "LSTM layers"), ("hidden", "units in each layer")):
         command.add_argument(
-            f"--{name}", type=_count_from(1), default=network[name], help=f"{meaning} (default %(default)s)"
+            f"--{name}", type=whole_number(1), default=network[name], help=f"{meaning} (default %(default)s)"
         )
     if "bidirectional" in network:
         command.add_argument("--bidirectional", action="store_true", help="read the sequences from both ends")
@@ -155,15 +151,6 @@ def _ts(options: argparse.Namespace) -> Problem:
     return problems.classification(options.training_file, options.test_file, network, problems.CLASSIFIER_PLAN)
 
 
-def _count_from(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) < 2**32:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {2**32 - 1}")
-        return int(text)
-
-    return count
-
-
 def _number(text: str) -> float:
     try:
         return float(text)
@@ -176,4 +163,4 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _horizons(text: str) -> tuple[int, ...]:
-    return tuple(map(_count_from(1), _names(text)))
+    return tuple(map(whole_number(1), _names(text)))

@@ -1,4 +1,4 @@
-"""What describes a network: `LSTMConfig`, and nothing that could be guessed from it.
+"""`LSTMConfig` describes a network completely, and stores nothing that follows from its other fields.
 
 Both frameworks build exactly this network, and every export format writes exactly this network. There is no pooling
 over time. A head reads the last true step (of each direction, where that direction ends) or, for values per step, the

@@ -1,7 +1,7 @@
 """What is learnt from: sequences with their targets, how they are split, scaled and packed into batches.
 
 Pure functions on numpy arrays, the same for every framework, so that one seed means the same batches in all of them.
-Padding is made here, on the host, and everything downstream must be deaf to it.
+Padding is made here, on the host, and no answer downstream may depend on it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From a series to examples of forecasts: windows to learn from, the newest rows to be tested on, never mixed.
 
 The network reads one row a step and says after every row what the target will be. The test is one long sequence that
-begins before the test part. Its first rows only warm the state up, as a stream that has been running for a while, and
-are not scored.
+begins before the test part. Its first rows are not scored; they only warm the state up, as in a stream that has been
+running for a while.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ForecastError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What is foretold from what: `target`, so many steps ahead as `horizons` say, from `features` of every row so far.
+    """`target` is foretold as many steps ahead as `horizons` say, from the `features` of every row so far.
 
     `day_of_year` adds sine and cosine of each row's day of the year behind the features, and the climatology to the
     baselines. A network learns from windows of `history` rows. `validation` and `test` are shares of all rows: the
@@ -87,7 +87,7 @@ class Forecast:
 class Parts:
     """A series cut for a forecast; `refit` are windows of everything before the test part.
 
-    `answers` of a baseline are as those of a network to `test`.
+    `answers` holds what each baseline answers to `test`, in the form in which a network does.
     """
 
     training: Examples
@@ -109,14 +109,14 @@ def cut(series: Series, forecast: Forecast) -> Parts:
     wanted = _targets(series.columns[forecast.target], forecast.horizons)
 
     def examples(begin: int, first: int, end: int, before: int) -> tuple[Array, Array]:
-        """Rows `begin` to `end` and their targets: those of rows from `first` on, themselves rows before `before`."""
+        """Rows `begin` to `end` and their targets; NaN for rows before `first`, and for targets from row `before` on."""
         rows, targets = np.arange(begin, end), wanted[begin:end].copy()
         targets[rows < first] = np.nan
         targets[rows[:, None] + np.array(forecast.horizons) >= before] = np.nan
         return x[begin:end], targets
 
     def windows(end: int) -> Examples:
-        """Overlapping windows of the rows before `end`, the newest of them as new as can be."""
+        """Overlapping windows of the rows before `end`; the last row of the newest one still has a target there."""
         last = end - min(forecast.horizons) - forecast.history
         starts = sorted({0, *range(last, -1, -max(1, forecast.history // OVERLAP))})
         cases = [examples(start, start, start + forecast.history, end) for start in starts]

@@ -1,8 +1,8 @@
 """The weights that a training starts from: drawn here, in the canonical layout, the same in every framework.
 
-Everything is uniform within 1 / sqrt(units), as PyTorch starts an LSTM; an embedding is normal. Where a network begins
-decides how long it remembers. The defaults of Keras (orthogonal, forget bias 1) remember long from the start, which
-cost a forecast from two years of days 0.06 C next to these.
+Everything is uniform within 1 / sqrt(units), as PyTorch starts an LSTM; an embedding is normal. The first weights decide
+how long a network remembers. With the defaults of Keras (orthogonal, forget bias 1) it remembers long from the start,
+and a forecast learnt from two years of days was worse by 0.06 C.
 """
 
 from __future__ import annotations

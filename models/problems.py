@@ -1,7 +1,6 @@
-"""Problems to learn: data, network and plan of each; the two demonstrations are the user's own paths with data included.
+"""Problems to learn: data, network and plan of each; the two demonstrations go the way of a user's own files.
 
-The test part is loaded here beside the training part, and yet nothing but `models.runs.make`, after the last epoch,
-ever looks at it.
+The test part is loaded here, beside the training part. Only `models.runs.make` looks at it, after the last epoch.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ WEATHER_UNITS = {"precipitation": "mm", "temp_max": "C", "temp_min": "C", "wind"
 class Problem:
     """What is to be learnt (`training`), from where (`data`, JSON-ready), by what (`config`) and how (`plan`).
 
-    Without `validation`, the plan's share of `training` is held out; with `refit`, the last word is learnt from that (see
-    `models.training.train`). `outputs` names what the network says: its classes
-    or its values. `baselines` are answers to `test` that need no network. `samples` are some inputs of the test part.
+    Without `validation`, the plan's share of `training` is held out. With `refit`, the weights that are kept have learnt
+    from that (see `models.training.train`). `outputs` names what the network says: its classes or its values. `baselines`
+    are answers to `test` that need no network. `samples` are some inputs of the test part.
     """
 
     name: str
@@ -70,7 +69,7 @@ class Problem:
 
 
 def vowels() -> Problem:
-    """Who of nine speakers says it: the Japanese vowels of Kudo, Toyama and Shimbo (1999), see `models/data/README.md`.
+    """Tells nine speakers apart by the Japanese vowels of Kudo, Toyama and Shimbo (1999), see `models/data/README.md`.
 
     Network and plan were chosen among some twenty by five-fold cross-validation on the 270 training utterances alone,
     by the mean cross-entropy of the held-out folds (0.12 in PyTorch, 0.11 in Keras; accuracy 0.97 and 0.98),
@@ -94,9 +93,10 @@ def weather() -> Problem:
 
     Network, plan and length of the windows were chosen among some thirty by the squared error on 2014 after learning
     from 2012 and 2013, in both frameworks over three seeds. What mattered most was short windows (30 days rather than
-    64 or 128), a high learning rate and a tight bound on the gradients; wider and deeper networks were worse. That the network in
-    the end learns from all three years was decided a year earlier: learnt from 2012 with 2013 to stop by, one day of
-    2014 is missed by 2.32 C in PyTorch and 2.37 C in Keras; learnt from both years for as long, by 2.15 and 2.16 C.
+    64 or 128), a high learning rate and a tight bound on the gradients; wider and deeper networks were worse. Whether the
+    network should learn from all three years in the end was decided on the year before: a network that learnt from 2012,
+    with 2013 to stop by, missed a day of 2014 by 2.32 C in PyTorch and 2.37 C in Keras; one that learnt from both years
+    for as long missed it by 2.15 and 2.16 C.
 
     2015 chose none of this, but it is not wholly untouched: a first version, which stopped on 2014 and did not learn
     from it, was scored on 2015 with one seed (2.18 and 2.24 C one day ahead), and learning from all years came after that.

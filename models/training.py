@@ -53,11 +53,12 @@ def train(
 ) -> Trained:
     """Trains a network of `config` in `framework` on `examples`, and lets `validation` decide nothing but when to stop.
 
-    Without `validation`, the plan's share of `examples` is held out at random; what is ordered in time must bring its
-    own. With `refit`, a fresh network then learns from those examples for as many epochs as were best, and its weights
-    are returned: so what validated is learnt from in the end. `watch` is called after every epoch but those of the
-    refit. The same seed on the same machine gives the same weights. Raises `TrainingError`, and
-    `models.examples.ExamplesError` when there are too few cases.
+    Without `validation`, the plan's share of `examples` is held out at random; examples that are ordered in time need a
+    validation part of their own. With `refit`, a fresh network then learns from those examples for as many epochs as were
+    best, and its weights are returned; so the network learns from the validation part too in the end.
+
+    `watch` is called after every epoch but those of the refit. The same seed on the same machine gives the same weights.
+    Raises `TrainingError`, and `models.examples.ExamplesError` when there are too few cases.
     """
     rng = np.random.default_rng(plan.seed)
     training = examples

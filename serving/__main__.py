@@ -11,10 +11,10 @@ import importlib.metadata
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from commands.parser import INTERRUPTED, Parser, device, number, seconds, whole_number
 from serving import backends
 from serving.errors import StartupError
 from serving.lifecycle.control import EVERY_MODEL, MODES
@@ -25,67 +25,20 @@ ENVIRONMENT_PREFIX = "LSTM_SERVE_"
 SWITCH = {"true": True, "false": False}  # what the environment may say of a flag that takes no value
 
 
-def _at_least(lowest: int, highest: int | None = None) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < lowest or (highest is not None and value > highest):
-            upper = "" if highest is None else f" and at most {highest}"
-            raise argparse.ArgumentTypeError(f"{value} is out of range: at least {lowest}{upper}")
-        return value
-
-    number.__name__ = "whole number"
-    return number
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a share: 0 logs nothing, 1 logs every request")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{value} is not a time in seconds")
-    return value
-
-
-def _positive_seconds(text: str) -> float:
-    value = _seconds(text)
-    if value < 0.01:
-        raise argparse.ArgumentTypeError(f"{value} is too short: at least 0.01 seconds")
-    return value
-
-
 def _threads(text: str) -> int | None:
-    return None if text == AUTO else _at_least(1, 1024)(text)
-
-
-def _device(text: str) -> str:
-    kind, colon, index = text.partition(":")
-    if text in ("cpu", AUTO) or (kind == "cuda" and colon and index.isascii() and index.isdigit()):
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is not a device; use cpu, cuda:N (cuda:0 is the first GPU) or auto")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+    return None if text == AUTO else whole_number(1, 1024)(text)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `lstm-serve`."""
-    made = _Parser(
+    made = Parser(
         prog="lstm-serve",
         description="Serves the LSTM models of a repository over gRPC (Open Inference Protocol v2), and measures itself.",
         epilog=f"Every flag can be set in the environment too: --grpc-port is {ENVIRONMENT_PREFIX}GRPC_PORT. "
         "Model files are code (TorchScript and SavedModel above all): serve only what you trust.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    port = _at_least(0, 65535)
+    port = whole_number(0, 65535)
     add = made.add_argument
     add("--version", action="version", version=f"lstm-serve {importlib.metadata.version('lstm-serving')}")
     add(
@@ -108,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--device",
-        type=_device,
+        type=device(AUTO),
         default="cpu",
         metavar="cpu|cuda:N|auto",
         help="where it computes, unless a model's config.pbtxt says so; auto takes the first GPU, or the CPU if there is none",
@@ -142,14 +95,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--breaker-failures",
-        type=_at_least(1),
+        type=whole_number(1),
         default=3,
         metavar="N",
         help="failures in a row after which a backend is asked its golden samples, and replaced if it cannot answer them",
     )
     add(
         "--breaker-reset",
-        type=_seconds,
+        type=seconds(),
         default=30.0,
         metavar="S",
         help="how long after its failure a backend is loaded again; it serves again if its golden samples agree",
@@ -181,21 +134,21 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--repository-poll-secs",
-        type=_positive_seconds,
+        type=seconds(0.01),
         default=15.0,
         metavar="S",
         help="in poll mode, how often the repository is looked at; a change is acted upon when it is seen twice",
     )
     add(
         "--max-steps",
-        type=_at_least(1),
+        type=whole_number(1),
         default=4096,
         metavar="N",
         help="longest sequence that a request may hold",
     )
     add(
         "--max-message-bytes",
-        type=_at_least(1024, 2**31 - 1),
+        type=whole_number(1024, 2**31 - 1),
         default=128 * 1024 * 1024,
         metavar="N",
         help="largest request and largest answer",
@@ -218,12 +171,18 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--exit-timeout-seconds",
-        type=_seconds,
+        type=seconds(),
         default=30.0,
         metavar="S",
         help="how long SIGTERM waits for requests in flight",
     )
-    add("--access-log", type=_share, default=0.0, metavar="SHARE", help="share of the requests that are logged, 0 to 1")
+    add(
+        "--access-log",
+        type=number(0, 1, "a share"),
+        default=0.0,
+        metavar="SHARE",
+        help="share of the requests that are logged, 0 to 1",
+    )
     add("--log-format", choices=logs.FORMATS, default="text", help="log lines for people or for machines")
     add("--log-level", choices=logs.LEVELS, default="info", help="the least severe level that is logged")
     return made
@@ -267,7 +226,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         asked = parser().parse_args(arguments(sys.argv[1:] if command_line is None else command_line, dict(os.environ)))
         logs.configure(asked.log_format, asked.log_level)
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a busy port is told by us, once
-        from serving.server import Settings, explain, serve
+        from serving.settings import Settings
 
         fields = {name: value for name, value in vars(asked).items() if not name.startswith("log_")}
         explained = fields.pop("explain", None)
@@ -275,14 +234,18 @@ def main(command_line: Sequence[str] | None = None) -> int:
         if fields["load_model"] and asked.model_control_mode != "explicit":
             raise StartupError("--load-model goes with --model-control-mode explicit; otherwise every model is loaded")
         if explained:
+            from serving.explain import explain
+
             print(explain(Settings(**fields), explained))
             return 0
+        from serving.server import serve
+
         return serve(Settings(**fields))
     except StartupError as error:
         print(f"lstm-serve: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

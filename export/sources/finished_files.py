@@ -1,6 +1,6 @@
 """Brings a finished file into a model repository: an ONNX file, a TorchScript file or a SavedModel that someone else made.
 
-The file is not changed. What it says of itself is read, what it does not say is given, and both are proved by running it
+The file is copied as it is. It states some of its signature, a person states the rest, and running the file proves both
 (`serving.verification.inspection`). There is no trained model to compare with, so the golden samples are the file's own
 answers. They prove that it computes the same wherever it is served, not that it is right.
 """
@@ -19,18 +19,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from export.errors import ExportError
-from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
 from export.sources import own_signature
 from export.sources.own_signature import told_rows
+from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
-from serving.backends.base import Backend, Options
+from serving.backends.base import Backend, Options, artifact_bytes
 from serving.backends.rows_first import laid_out
 from serving.errors import StartupError, VerificationFailed
-from serving.signature import spec as specification
-from serving.signature.spec import DTYPES, ModelSpec
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
+from serving.verification.rows import TOLERANCE
 
 _BY_SUFFIX = {
     ".onnx": "onnx_runtime",
@@ -49,7 +49,6 @@ _REMEDIES = {
     "is not a registered function/op": "export it again with operators of ONNX alone",
     "ValidateOpsetForDomain": "its opset is newer than this ONNX Runtime knows: export it again with opset_version=17",
 }
-_TENSOR = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+)\[(?P<shape>[-0-9, ]*)\]")
 _GOLDEN_ELEMENTS = 1_000_000  # of all samples together; more are left out, the last ones first
 
 
@@ -73,27 +72,6 @@ def backend_of(file: Path) -> str:
     return _BY_SUFFIX[file.suffix]
 
 
-def tensor(text: str) -> tuple[str, Stated]:
-    """Name, datatype and shape of `NAME:DATATYPE[SIZES]`, as in `x:FP32[-1,-1,8]`. Raises `ExportError`."""
-    found = _TENSOR.fullmatch(text.strip())
-    if found is None or found["datatype"] not in DTYPES:
-        raise ExportError(
-            f"{text!r} is no tensor: write NAME:DATATYPE[SIZES], as in x:FP32[-1,-1,8], with one of {', '.join(DTYPES)}"
-        )
-    return found["name"], (found["datatype"], sizes(found["shape"], text))
-
-
-def sizes(text: str, where: str) -> tuple[int, ...]:
-    """Comma-separated sizes, -1 where free. Raises `ExportError`."""
-    try:
-        found = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise ExportError(f"{where!r} holds sizes that are no whole numbers") from error
-    if any(size < 1 and size != -1 for size in found):
-        raise ExportError(f"{where!r} holds a size that is neither positive nor -1 (free)")
-    return found
-
-
 def publish_file(
     file: Path,
     *,
@@ -103,7 +81,7 @@ def publish_file(
     inputs: Mapping[str, Stated] | None = None,
     outputs: Mapping[str, Stated] | None = None,
     hints: Hints,
-    tolerance: float = inspection.TOLERANCE,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
@@ -127,10 +105,7 @@ def publish_file(
         )
     else:
         stated = None
-    repository.mkdir(parents=True, exist_ok=True)
-    with work_folder(repository) as work, _named(file, work):
-        folder = work / "version"
-        folder.mkdir()
+    with begun(repository) as folder, _named(file, folder):
         artifact = folder / module.FILE_NAME
         if file.is_dir():
             shutil.copytree(file, artifact)
@@ -149,19 +124,17 @@ def publish_file(
             difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)
         finally:
             backend.close()
-        golden.write_samples(folder / golden.FILE_NAME, samples)
-        (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
-        path = place(folder, repository / name, version, "")
-        return Version(path, (Written(chosen, size_of(path / module.FILE_NAME), difference),)), spec
+        path = finish(folder, repository / name, version, spec, samples)
+        return Version(path, (Written(chosen, artifact_bytes(path / module.FILE_NAME), difference),)), spec
 
 
 @contextlib.contextmanager
-def _named(file: Path, work: Path) -> Iterator[None]:
+def _named(file: Path, folder: Path) -> Iterator[None]:
     """Errors speak of the file that was given, not of the copy that is tried."""
     try:
         yield
     except StartupError as error:
-        told = re.sub(rf"{re.escape(str(work))}/version/model\.\w+", lambda _: str(file), str(error))
+        told = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
         told += "".join(f"; {remedy}" for said, remedy in _REMEDIES.items() if said in told)
         raise type(error)(told) from error
 

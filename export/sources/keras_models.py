@@ -1,7 +1,7 @@
 """Brings a Keras model (Sequential or functional) into a model repository: by our writers if it is a plain LSTM, else by Keras.
 
-Whether it is plain says `plain_keras`. Keras can rebuild a layer of its own from a file, but no layer of the user's,
-whatever it is registered as; such a model comes as a SavedModel that the user has written.
+`plain_keras` decides whether it is plain. Keras rebuilds its own layers from a file, but no layer of the user's, not even
+a registered one. A model with such a layer has to come as a SavedModel that the user writes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ import tensorflow as tf
 
 from export import formats
 from export.errors import ExportError
-from export.publish import Version, publish
+from export.publish import publish
 from export.sources import own_signature, plain
-from export.sources.own_signature import Advice, Target
+from export.sources.own_signature import Advice
 from export.sources.plain_keras import recognise
+from export.versions import Target, Version
 from models.checkpoint import Checkpoint
+from serving.backends.base import trimmed
 from serving.signature.spec import DTYPES, ModelSpec, Tensors
 from serving.verification import inspection
-from serving.verification.inspection import Hints
+from serving.verification.hints import Hints
 
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 
@@ -39,22 +41,22 @@ def load_model(path: Path) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        reason = next((line for line in lines if line.startswith("Exception encountered:")), lines[0])[:300].rstrip(
-            ". "
-        )
-        raise ExportError(f"{path} cannot be read by Keras: {reason}. {_advice(str(error))}") from error
+        reason = next((line for line in lines if line.startswith("Exception encountered:")), lines[0])
+        raise ExportError(
+            f"{path} cannot be read by Keras: {trimmed(reason.rstrip('. '))}; {_advice(str(error))}"
+        ) from error
 
 
 def _advice(said: str) -> str:
-    """What to do when Keras has said this of a file."""
+    """What to do when Keras has said this of a file, as the end of a sentence."""
     if "Could not locate" in said:
         return (
-            "A layer of your own cannot be rebuilt from the file alone: export the model where its class is known with "
+            "a layer of your own cannot be rebuilt from the file alone: export the model where its class is known with "
             "model.export(FOLDER), then: lstm-export import FOLDER"
         )
     if "ambda" in said:
-        return "A Lambda layer is code and is not run: use operations of Keras or a layer of theirs in its place"
-    return "Give a whole model, as model.save('best.keras') writes it"
+        return "a Lambda layer is code and is not run: use operations of Keras or a layer of theirs in its place"
+    return "give a whole model, as model.save('best.keras') writes it"
 
 
 def publish_model(

@@ -1,6 +1,6 @@
-"""A network with a signature of its own: what is found out about it, and files that are held to its own answers.
+"""A network with a signature of its own: finds out about it, writes its files, and holds them to the network's answers.
 
-Shared by `torch_modules` and `keras_models`. The axis of the rows and the sizes that may change are found on the
+`torch_modules` and `keras_models` share this. The axis of the rows and the sizes that may change are found on the
 network itself, before any file is written.
 """
 
@@ -16,21 +16,23 @@ import numpy as np
 import numpy.typing as npt
 
 from export.errors import ExportError
-from export.publish import Version, Written, check_name, check_version, place, size_of, work_folder
 from export.sources import plain
+from export.versions import Target, Version, Written, begun, finish
 from serving import backends
-from serving.backends.base import Options, first_line
-from serving.backends.rows_first import from_file, laid_out, to_file
+from serving.backends.base import Options, artifact_bytes, first_line
+from serving.backends.rows_first import laid_out
 from serving.errors import RepositoryError, VerificationFailed
-from serving.signature import spec as specification
+from serving.signature.axes import from_file, to_file
 from serving.signature.spec import BF16, DTYPES, ModelSpec, Tensors
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
-from serving.verification.inspection import Hints, Run
+from serving.verification.hints import Hints
+from serving.verification.rows import TOLERANCE
+from serving.verification.trials import Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
-Write = Callable[[ModelSpec, Path], str]  # says how the file came about where that explains what it does wrong, else ""
+Write = Callable[[ModelSpec, Path], str]  # returns how the file came about, where that explains a wrong answer, else ""
 ROUNDING = 1e-3  # a choice that was baked in shows by more than this
 
 
@@ -42,38 +44,18 @@ class Advice:
     sizes: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Target:
-    """Where a version goes and what is said of it: `described` says where the network comes from, JSON-ready."""
-
-    repository: Path
-    name: str
-    version: int | None = None
-    tolerance: float = inspection.TOLERANCE
-    described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raises `ExportError` when a version of that name or number cannot be written."""
-        check_name(self.name)
-        if self.version is not None:
-            check_version(self.repository / self.name, self.version)
-
-
 def publish(
     stated: ModelSpec, run: Run, writers: Mapping[str, tuple[str, Write]], hints: Hints, target: Target, advice: Advice
 ) -> tuple[Version, ModelSpec]:
     """Writes a version with every format of `writers` (its backend and what writes it), proved against `run`.
 
-    `stated` is of `inspection.unproved`. Raises `ExportError`,
-    `Unclear` when a person has to decide, and `OSError`; the repository holds no part of the version then.
+    `stated` is what `inspection.unproved` makes of the network. Raises `ExportError`, `Unclear` when a person has to
+    decide, and `OSError`; the repository holds no part of the version then.
     """
     found = find(stated, run, hints)
     made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
     spec = dataclasses.replace(found.spec, tolerance=target.tolerance, source={**target.described, "export": made})
-    target.repository.mkdir(parents=True, exist_ok=True)
-    with work_folder(target.repository) as work:
-        folder = work / "version"
-        folder.mkdir()
+    with begun(target.repository) as folder:
         written = []
         tried = [*found.samples, *_longer(spec, found.samples[0], run)]
         for form, (backend, write) in writers.items():
@@ -83,15 +65,13 @@ def publish(
                 difference = _proved(form, backend, artifact, spec, tried, advice)
             except ExportError as error:
                 raise ExportError(f"{error}{note and f' ({note})'}") from error
-            written.append(Written(form, size_of(artifact), difference))
-        golden.write_samples(folder / golden.FILE_NAME, list(found.samples))
-        (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
-        path = place(folder, target.repository / target.name, target.version, "")
+            written.append(Written(form, artifact_bytes(artifact), difference))
+        path = finish(folder, target.repository / target.name, target.version, spec, found.samples)
     return Version(path, tuple(written)), spec
 
 
 def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
-    """`inspection.inspect` of a network or a file that may fail as it likes. Raises what that raises, and `ExportError`."""
+    """`inspection.inspect` for a network or a file that may raise anything. Raises what that raises, and `ExportError`."""
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
         try:
@@ -129,9 +109,10 @@ def first_answers(
     hints: Hints,
     where: str,
 ) -> list[npt.NDArray[Any]]:
-    """What a network answers to ones, 5 along every free axis, so that whatever must be equal is.
+    """What a network answers to inputs full of ones. Every free axis has size 5, so that sizes which must be equal are.
 
-    `where` says what declares the inputs. Raises `ExportError` when it does not run, or answers otherwise the second time.
+    `where` names what declares the inputs. Raises `ExportError` when the network does not run, and when it answers
+    otherwise the second time.
     """
     sent = {}
     for name, (datatype, shape) in inputs.items():
@@ -149,7 +130,7 @@ def first_answers(
             f"the network does not run on what {where} says ({declared}, tried with {_sizes(sent)}): {first_line(error)}; let "
             "it take any size along a free axis (x.shape[0], not a number), or state the one that it takes: --shape NAME:SIZES"
         ) from error
-    if any(golden.disagreement(a, b) > inspection.TOLERANCE for a, b in zip(again, answers, strict=True)):
+    if any(golden.disagreement(a, b) > TOLERANCE for a, b in zip(again, answers, strict=True)):
         raise ExportError(
             "the network answers the same inputs differently the second time: it draws something at random (dropout or noise "
             "while it answers) or keeps something from call to call; take the chance out, and let a state be an input and "
@@ -195,9 +176,9 @@ def _said(error: Exception) -> str:
 
 
 def _longer(spec: ModelSpec, sample: golden.Sample, run: Run) -> list[golden.Sample]:
-    """A sample with `plain.LONG` along every free axis: what a network does for many steps may be another branch.
+    """A sample with `plain.LONG` along every free axis, since a network may take another branch for many steps.
 
-    None where nothing is free, or the network does not take so many.
+    Empty where no axis is free, and where the network does not take so many.
     """
     inputs = {}
     for tensor in spec.inputs:

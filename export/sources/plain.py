@@ -1,8 +1,8 @@
-"""What makes a network a plain stack of LSTM and linear layers, whichever framework it is of; `plain_torch`, `plain_keras`.
+"""What makes a network a plain stack of LSTM and linear layers; `plain_torch` and `plain_keras` ask this.
 
-Nothing is recognised by its looks alone: a network counts as plain only if the canonical network with its weights gives its
-answers. A few random inputs do not show that, since a branch of Python that looks at a sum takes the same way for many
-of them.
+No network is recognised by its looks alone. It counts as plain only if the canonical network with the same weights gives
+the same answers. A few random inputs do not show that: a branch of Python that looks at a sum goes one way for many of
+them.
 """
 
 from __future__ import annotations

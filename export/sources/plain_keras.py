@@ -1,7 +1,7 @@
 """Whether a Keras model is a plain stack of LSTM and dense layers, and if not, why not; see `plain`.
 
-A canonical network knows its padding from `lengths`, not from a value that stands for it, so of a recognised model
-`Masking` and `mask_zero` fall away.
+A canonical network knows its padding from `lengths`, not from a value that stands for it, so a recognised model loses
+`Masking` and `mask_zero`.
 """
 
 from __future__ import annotations

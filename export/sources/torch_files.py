@@ -1,7 +1,7 @@
 """What torch itself writes of a module: ONNX by its exporter, TorchScript by scripting or, where that fails, by tracing.
 
-The exporter that is asked is the older one of torch's two. Its graph is smaller, and a loop or a branch that it bakes
-in is found by the proof of the file.
+Torch has two exporters to ONNX; this asks the older one. Its graph is smaller, and where it bakes in a loop or a branch,
+the proof of the file finds that.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _cannot(form: str, error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings, and without the whole graph that torch prints, past Python, of what it cannot write."""
+    """Hides warnings, and the whole graph that torch prints, past Python's own stdout, when it cannot write it."""
     sys.stdout.flush()
     kept = os.dup(STDOUT)
     with warnings.catch_warnings(), Path(os.devnull).open("wb") as nowhere:

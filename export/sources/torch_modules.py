@@ -1,6 +1,6 @@
-"""Brings any PyTorch module into a model repository: by the writers of this folder if it is a plain LSTM, else by torch.
+"""Brings any PyTorch module into a model repository: by our writers if it is a plain LSTM, else by torch.
 
-Whether it is plain says `plain_torch`. Whoever loads a TorchScript file puts it into evaluation mode, so a module that
+`plain_torch` decides whether it is plain. Whoever loads a TorchScript file puts it into evaluation mode, so a module that
 answers in training mode (batch norm, dropout) would answer otherwise once it is a file.
 """
 
@@ -19,17 +19,16 @@ from torch import nn
 
 from export import formats
 from export.errors import ExportError
-from export.publish import Version, publish
+from export.publish import publish
 from export.sources import own_signature, plain
-from export.sources.own_signature import Advice, Target
+from export.sources.own_signature import Advice
 from export.sources.plain_torch import recognise
 from export.sources.torch_files import WRITERS, Eager
+from export.versions import Target, Version
 from models.checkpoint import Checkpoint
 from serving.signature.stated import Stated
 from serving.verification import inspection
-from serving.verification.inspection import Hints
-
-_HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
+from serving.verification.hints import Hints
 
 
 def load_module(where: str, weights: Path | None) -> nn.Module:

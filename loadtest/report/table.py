@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from commands.table import aligned
 from loadtest.result import Result
 from loadtest.target import STAGES
 
@@ -97,14 +98,7 @@ def render(results: Sequence[Result]) -> str:
         return ""
     server = has_server_times(results)
     lines = [headings(server), *(cells(result, server) for result in results)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    last = len(widths) - 1
-    text = [headline(results[0]), ""]
-    for line in lines:
-        padded = [
-            cell if column == last else cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        text.append("  ".join(padded).rstrip())
+    figures = range(1, len(lines[0]) - 1)  # between the load and the errors
+    text = [headline(results[0]), "", *aligned(lines, right=figures)]
     text += ["", *legend(results), *(f"* {note}" for note in notes(results))]
     return "\n".join(text) + "\n"

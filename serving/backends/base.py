@@ -28,6 +28,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from serving.machine.devices import CPU
 from serving.signature.spec import ModelSpec, Tensors
 from serving.signature.stated import Stated
 
@@ -44,6 +45,27 @@ class Options:
 
     threads: int = 1
     allow_tf32: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to serve a version: the backend's name, "cpu" or "cuda:N", and the compute threads within a call."""
+
+    backend: str
+    device: str
+    threads: int
+
+    def __str__(self) -> str:
+        return self.backend if self.device == CPU else f"{self.backend}@{self.device}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The median seconds of a call by its number of rows; or, in `failed`, the sentence that says why there are none."""
+
+    candidate: Candidate
+    p50_seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    failed: str = ""
 
 
 class Backend(Protocol):
@@ -81,7 +103,18 @@ def first_line(error: Exception) -> str:
     """What a runtime says first, headings left out; the rest of its message is its own call stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)
-    return line if len(line) <= 300 else f"{line[:300]}..."
+    return trimmed(line)
+
+
+def trimmed(text: str, most: int = 300) -> str:
+    """At most so many characters of what a runtime says, with dots where the rest is left out."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def artifact_bytes(artifact: Path) -> int:
+    """The size of a file, or of all files in a folder and its subfolders."""
+    files = artifact.rglob("*") if artifact.is_dir() else [artifact]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def cuda_lost(error: Exception) -> str:

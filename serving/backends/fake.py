@@ -16,7 +16,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Fake
 
 
 class FakeBackend:
-    """Sums rows; see the module."""
+    """Sums rows; see the module. `sleep` is handed in by who runs it in virtual time."""
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class FakeBackend:
         fail_on: float | None,
         die_on: float | None = None,
         fail_while: Path | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._spec = spec
         self._delay_seconds = delay_seconds
@@ -90,6 +91,7 @@ class FakeBackend:
         self._fail_on = fail_on
         self._die_on = die_on
         self._fail_while = fail_while
+        self._sleep = sleep
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Every output asked for, filled with each row's sum."""
@@ -98,7 +100,7 @@ class FakeBackend:
         rows = main.shape[0]
         first_elements = main.reshape(rows, -1)[:, 0]
         if self._delay_seconds and (self._delay_on is None or (first_elements == self._delay_on).any()):
-            time.sleep(self._delay_seconds)
+            self._sleep(self._delay_seconds)
         if self._die_on is not None and (first_elements == self._die_on).any():
             os.kill(os.getpid(), signal.SIGKILL)
         if self._fail_while and self._fail_while.exists():

@@ -7,13 +7,10 @@ once for each row, since that is what travels through batches, and the file gets
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from serving.backends.base import Backend
-from serving.signature.spec import ModelSpec, Tensors, TensorSpec
+from serving.signature.axes import from_file, to_file
+from serving.signature.spec import ModelSpec, Tensors
 
 
 def laid_out(backend: Backend, spec: ModelSpec) -> Backend:
@@ -37,17 +34,3 @@ class LaidOutBackend:
 
     def close(self) -> None:
         self._backend.close()
-
-
-def to_file(array: npt.NDArray[Any], tensor: TensorSpec) -> npt.NDArray[Any]:
-    """`[rows, ...]` as the file takes it: the rows moved to their axis, or left out."""
-    if tensor.rows_axis is None:
-        return array[0] if array.ndim > 1 else np.array(array[0])
-    return np.ascontiguousarray(np.moveaxis(array, 0, tensor.rows_axis)) if tensor.rows_axis else array
-
-
-def from_file(array: npt.NDArray[Any], tensor: TensorSpec) -> npt.NDArray[Any]:
-    """The inverse of `to_file`: `[rows, ...]`, which is one row where the file has none."""
-    if tensor.rows_axis is None:
-        return array[np.newaxis]
-    return np.ascontiguousarray(np.moveaxis(array, tensor.rows_axis, 0)) if tensor.rows_axis else array

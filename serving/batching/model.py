@@ -1,38 +1,52 @@
-"""One live version of a model: its backend behind its batchers, its counts, and the leases that keep it alive."""
+"""One live version of a model: its queue, the workers before its backends, its counts, and the leases that keep it alive."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.backends.base import Backend
-from serving.batching.plan import BatchPolicy, Pending
-from serving.batching.worker import Batcher, Guard
-from serving.loading.order import Order
-from serving.loading.ranking import Candidate
-from serving.signature.spec import ModelSpec
+from serving.backends.base import Candidate
+from serving.batching.computation import Computation
+from serving.batching.guard import Guard
+from serving.batching.pending import Pending
+from serving.batching.policy import BatchPolicy
+from serving.batching.queue import Queue
+from serving.batching.worker import Worker
+from serving.clock import SYSTEM, Clock
+from serving.signature.spec import ModelSpec, Tensors
 from serving.telemetry.counters import ModelMetrics
 
-if TYPE_CHECKING:
-    from serving.lifecycle.shadow import Shadow
+
+class Instance(NamedTuple):
+    """What one worker is given: what it computes with, what it does first, and what is done when that fails."""
+
+    computation: Computation
+    prepare: Callable[[], None]
+    guard: Guard
+
+
+class Copy(Protocol):
+    """A copy of a request that somebody else answers; it is told of the answer that the client gets."""
+
+    def answered(self, outputs: Tensors) -> None: ...
+
+    def give_up(self) -> None: ...
+
+
+class Follower(Protocol):
+    """Who gets copies of the requests to a model. `offer` never blocks; None where it takes no copy of this one."""
+
+    def offer(self, version: str, pending: Pending) -> Copy | None: ...
 
 
 class Model:
     """A version that can answer.
 
-    `config` is the configuration in force; `candidate` says what computes, `order` what else could; `verified` whether its
-    golden samples were replayed; `labels` names the classes of `spec.labels_of`; `text_only` whether strings must be
-    UTF-8. Each instance has a worker of its own. `fell_back` says why it is not the first choice that serves, and is empty
-    if it is; `damaged` names the other backends whose files were tried and found wrong, and why. A leased model is never
-    closed: `close` waits for the last lease to be released.
-
-    `on_broken(model, requests, reason, error)` is called from a worker thread for requests that its backend cannot compute.
+    `config` is the configuration in force; `candidate` says what computes; `verified` whether its golden samples were
+    replayed; `labels` names the classes of `spec.labels_of`; `max_rows` is the most that a request may hold; `text_only`
+    whether strings must be UTF-8. A leased model is never closed: `close` waits for the last lease to be released.
     """
 
     def __init__(
@@ -44,10 +58,10 @@ class Model:
         config: pb.ModelConfig,
         labels: Sequence[str],
         candidate: Candidate,
-        order: Order,
         verified: bool,
         metrics: ModelMetrics,
-        wanted: Any,
+        policy: BatchPolicy,
+        clock: Clock = SYSTEM,
     ) -> None:
         self.name = name
         self.version = version
@@ -55,97 +69,79 @@ class Model:
         self.config = config
         self.labels = labels
         self.candidate = candidate
-        self.order = order
         self.backend = candidate.backend
         self.device = candidate.device
+        self.max_rows = policy.max_rows
         self.text_only = backends.module(candidate.backend).TEXT_ONLY
         self.verified = verified
         self.metrics = metrics
-        self.wanted = wanted
-        self.fell_back = ""
-        self.damaged: Mapping[str, str] = {}
-        self.shadow: Shadow | None = None
-        self.on_broken: Callable[[Model, list[Pending], str, Exception], None] | None = None
-        self._instances: list[Batcher] = []
+        self.queue = Queue(self.title, policy, clock)
+        self._clock = clock
+        self._workers: list[Worker] = []
         self._leases = 0
-        self._unleased = threading.Condition()
+        self._unleased = clock.condition()
 
-    def start(
-        self,
-        loaded: Sequence[Backend],
-        policy: BatchPolicy,
-        prepare: Callable[[Backend], None],
-        guard: Callable[[Backend], Guard],
-    ) -> None:
-        """Starts a worker for each backend, which prepares it first. Raises what `prepare` raises; all are closed then."""
-        share = dataclasses.replace(policy, max_queue=-(-policy.max_queue // len(loaded)))
-        name = f"model '{self.name}' version {self.version}"
-        left = list(loaded)
+    @property
+    def title(self) -> str:
+        """How sentences call it."""
+        return f"model '{self.name}' version {self.version}"
+
+    def start(self, instances: Sequence[Instance]) -> None:
+        """Starts a worker for each, which prepares itself first. Raises what that raises; all are closed then."""
+        left = list(instances)
         try:
             while left:
-                backend = left.pop(0)
-                ready = functools.partial(prepare, backend)
-                self._instances.append(Batcher(name, backend, share, self.metrics, guard=guard(backend), prepare=ready))
+                one = left.pop(0)
+                worker = Worker(
+                    self.title, self.queue, one.computation, self.metrics,
+                    guard=one.guard, prepare=one.prepare, clock=self._clock,
+                )  # fmt: skip
+                self._workers.append(worker)
         except BaseException:
-            for batcher in self._instances:
-                batcher.drain()
-            for backend in left:
-                backend.close()
+            self.queue.drain()
+            for worker in self._workers:
+                worker.join()
+            for each in left:
+                each.computation.close()
             raise
 
     @property
     def alive(self) -> bool:
         """Whether its workers can still answer."""
-        return all(batcher.alive for batcher in self._instances)
+        return all(worker.alive for worker in self._workers)
 
     @property
     def depth(self) -> int:
         """Requests that wait for a batch."""
-        return sum(batcher.depth for batcher in self._instances)
+        return self.queue.depth
 
     @property
     def load(self) -> int:
         """Requests that wait or are being computed."""
-        return sum(batcher.load for batcher in self._instances)
+        return self.queue.depth + sum(worker.computing for worker in self._workers)
 
     @property
     def instances(self) -> int:
         """How many workers it has."""
-        return len(self._instances)
-
-    def cancel(self, pending: Pending) -> None:
-        """The client of a request that was submitted has gone."""
-        for batcher in self._instances:
-            batcher.cancel(pending)
+        return len(self._workers)
 
     def submit(self, pending: Pending, *, handed_over: bool = False) -> None:
-        """Queues a request at the instance with the least to do; raises what `Batcher.submit` raises."""
-        instances = self._instances
-        batcher = instances[0]
-        if len(instances) > 1:
-            batcher = min(instances, key=lambda each: (not each.alive, each.load))
-        batcher.submit(pending, handed_over=handed_over)
-
-    def hand_over(self, requests: list[Pending], reason: str, error: Exception) -> None:
-        """What the workers call when the backend is broken."""
-        assert self.on_broken
-        self.on_broken(self, requests, reason, error)
+        """Queues a request; raises what `Queue.offer` raises."""
+        self.queue.offer(pending, handed_over=handed_over)
 
     def mend(self) -> None:
         """Nothing can take over: the backend is tried again with what comes."""
-        for batcher in self._instances:
-            batcher.mend()
+        self.queue.mend()
 
     def hurry(self) -> None:
         """No request waits for company any more."""
-        for batcher in self._instances:
-            batcher.hurry()
+        self.queue.hurry()
 
-    def lease(self) -> Lease:
+    def lease(self, follower: Follower | None = None) -> Lease:
         """Keeps this version alive until the lease is released."""
         with self._unleased:
             self._leases += 1
-        return Lease(self)
+        return Lease(self, follower)
 
     def release(self) -> None:
         """Gives one lease back; called by `Lease` alone."""
@@ -155,29 +151,41 @@ class Model:
                 self._unleased.notify_all()
 
     def close(self, timeout_seconds: float | None = None) -> bool:
-        """Answers what is queued, waits for the last lease, and frees the backend. Nothing may lease it any more.
+        """Answers what is queued, waits for the last lease, and frees the backends. Nothing may lease it any more.
 
-        False when that took longer than the time given; the backend is then left to the end of the process.
+        False when that took longer than the time given; the backends are then left to the end of the process.
         """
-        until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        self.hurry()
+        until = None if timeout_seconds is None else self._clock.now_ns() + int(timeout_seconds * 1e9)
+        self.queue.hurry()
         with self._unleased:
             if not self._unleased.wait_for(lambda: not self._leases, timeout_seconds):
                 return False
-        drained = [
-            batcher.drain(None if until is None else max(0.0, until - time.monotonic())) for batcher in self._instances
-        ]
-        return all(drained)
+        self.queue.drain()
+        ended = [worker.join(self._seconds_left(until)) for worker in self._workers]  # each, whatever the others do
+        return all(ended)
+
+    def _seconds_left(self, until: int | None) -> float | None:
+        return None if until is None else max(0.0, (until - self._clock.now_ns()) / 1e9)
 
 
 class Lease:
-    """The right to use a model; released exactly once, on whichever thread completes the request."""
+    """The right to use a model; released exactly once, on whichever thread completes the request. A context manager, too.
 
-    __slots__ = ("model",)
+    `follower` gets a copy of the request, if there is one.
+    """
 
-    def __init__(self, model: Model) -> None:
+    __slots__ = ("follower", "model")
+
+    def __init__(self, model: Model, follower: Follower | None = None) -> None:
         self.model = model
+        self.follower = follower
 
     def release(self) -> None:
         """The request is done with the model."""
         self.model.release()
+
+    def __enter__(self) -> Model:
+        return self.model
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from serving.lifecycle.manager import LOAD_FAILURES, ModelManager
-from serving.lifecycle.versions import VersionEntry
+from serving.lifecycle.load_failures import KINDS
+from serving.lifecycle.manager import ModelManager
+from serving.lifecycle.versions import VersionStatus
 from serving.telemetry.timeline import STAGES
 
 LABELS = ["model", "version", "backend"]
@@ -42,21 +43,21 @@ class Collector:
             (((code,), count) for code, count in list(self._refused.items())),
         )
 
-    def _changes(self, entries: Iterable[VersionEntry]) -> Iterator[Metric]:
+    def _changes(self, entries: Iterable[VersionStatus]) -> Iterator[Metric]:
         # A rate sees the first failure only of a counter that was there before.
-        loaded = {(e.name, version) for e in entries if e.model for version in (e.version, "")}
-        known = [(*each, reason) for each in sorted(loaded) for reason in LOAD_FAILURES]
+        loaded = {(e.name, version) for e in entries if e.alive is not None for version in (e.version, "")}
+        known = [(*each, reason) for each in sorted(loaded) for reason in KINDS]
         yield _counter(
             "backend_swaps",
             "Times that another backend or device began to answer for a version, and why.",
             ["model", "version", "from", "to", "reason"],
-            list(self._manager.swaps.items()),
+            self._manager.swaps().items(),
         )
         yield _counter(
             "model_load_failures",
             "Loads that failed, and why; what served before serves on.",
             ["model", "version", "reason"],
-            ({**dict.fromkeys(known, 0), **self._manager.load_failures}).items(),
+            {**dict.fromkeys(known, 0), **self._manager.failures.snapshot()}.items(),
         )
 
     def _shadows(self) -> Iterator[Metric]:
@@ -87,7 +88,7 @@ class Collector:
             yield from (requests, largest, classes)
 
 
-def _counts(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
+def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "lstm_serving_requests", "Inference requests, by how they ended.", labels=[*LABELS, "outcome"]
     )
@@ -125,7 +126,7 @@ def _counts(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
     yield from (requests, duration, stage, batch_rows, in_flight, load)
 
 
-def _states(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
+def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     depth = GaugeMetricFamily("lstm_serving_queue_depth", "Requests that wait for a batch.", labels=LABELS)
     state = GaugeMetricFamily(
         "lstm_serving_model_state", "1 for the state that a version is in.", labels=[*LABELS, "verified", "state"]
@@ -136,8 +137,8 @@ def _states(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
     for entry in entries:
         values = [entry.name, entry.version, entry.backend]
         state.add_metric([*values, str(entry.verified).lower(), entry.state], 1)
-        if entry.model:
-            depth.add_metric(values, entry.queue_depth())
+        if entry.alive is not None:
+            depth.add_metric(values, entry.depth)
             if entry.backend not in entry.broken:
                 stood_in.add_metric(values, 0)
         for broken in entry.broken:
@@ -145,7 +146,7 @@ def _states(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
     yield from (depth, state, stood_in)
 
 
-def _measured(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
+def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     """What the choice of a backend was made by, where there was one."""
     call = GaugeMetricFamily(
         "lstm_serving_backend_call_seconds",
@@ -153,7 +154,7 @@ def _measured(entries: Iterable[VersionEntry]) -> Iterator[Metric]:
         labels=[*LABELS, "device", "threads", "rows"],
     )
     for entry in entries:
-        for one in entry.model.order.measured if entry.model else ():
+        for one in entry.measured:
             place = one.candidate
             for rows, seconds in one.p50_seconds.items():
                 values = [entry.name, entry.version, place.backend, place.device, str(place.threads), str(rows)]

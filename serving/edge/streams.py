@@ -1,7 +1,7 @@
-"""ModelStreamInfer over `grpc.server`: many requests on one stream, answered in the order in which they came.
+"""ModelStreamInfer without a transport: many requests on one stream, answered in the order in which they came.
 
 A request that fails is answered inside the stream and the stream goes on, unless the client has asked for gRPC's own
-errors (metadata `triton_grpc_error: true`). Nothing is parsed to mark an answer as final; in protobuf's wire format,
+errors (metadata `triton_grpc_error: true`). Nothing is parsed to mark an answer as final: in protobuf's wire format,
 joining the bytes of two messages merges them, a map entry included.
 """
 
@@ -13,15 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
-import grpc
-from google.protobuf.message import DecodeError
-
 from protos import grpc_service_pb2 as pb
+from serving.protocol.call import Call
+from serving.protocol.codes import Code
+from serving.protocol.request import id_of
 from serving.telemetry.timeline import now_ns
 
 # Requests of one stream that are taken in before their answers are read: the rest stays with the client.
 WINDOW = 64
-MAX_DETAILS_BYTES = 1000  # of an error that ends a stream, which travels in its trailing metadata
 
 _FINAL = pb.ModelInferResponse(
     parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
@@ -29,18 +28,18 @@ _FINAL = pb.ModelInferResponse(
 _INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse, length-delimited
 
 
-class _Aborted(Exception):
-    """The stream is to end with this code and message."""
+class Aborted(Exception):
+    """The stream is to end with this code; `str(error)` is the message."""
 
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore"))
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
 
 class _StreamedCall:
-    """One request of a stream, as `serving.protocol.service.Call` wants it; its answer is a message of the stream."""
+    """One request of a stream, as `serving.protocol.call.Call` wants it; its answer is a message of the stream."""
 
-    def __init__(self, payload: bytes, stream: _Stream) -> None:
+    def __init__(self, payload: bytes, stream: Stream) -> None:
         self.received_ns = now_ns()
         self.deadline_ns = stream.deadline_ns
         self.answer: Future[bytes] = Future()
@@ -48,51 +47,54 @@ class _StreamedCall:
         self._stream = stream
 
     def reply(self, payload: bytes) -> None:
-        self.answer.set_result(_framed(payload + _FINAL))
+        self.answer.set_result(framed(payload + _FINAL))
 
-    def fail(self, code: grpc.StatusCode, message: str) -> None:
+    def fail(self, code: Code, message: str) -> None:
         if self._stream.ends_on_error:
-            self.answer.set_exception(_Aborted(code, message))
+            self.answer.set_exception(Aborted(code, message))
             return
-        failed = pb.ModelInferResponse(id=_request_id(self._payload)).SerializeToString() + _FINAL
-        self.answer.set_result(pb.ModelStreamInferResponse(error_message=message).SerializeToString() + _framed(failed))
+        failed = pb.ModelInferResponse(id=id_of(self._payload)).SerializeToString() + _FINAL
+        self.answer.set_result(pb.ModelStreamInferResponse(error_message=message).SerializeToString() + framed(failed))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         self._stream.on_cancel(action)
 
 
-class _Stream:
-    """One open stream: what its requests share, and its answers in the order of the requests."""
+class Stream:
+    """One open stream: what its requests share, and its answers in the order of the requests.
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        remaining = context.time_remaining()
-        self.deadline_ns = None if remaining is None else now_ns() + int(remaining * 1e9)
-        self.ends_on_error = ("triton_grpc_error", "true") in [tuple(pair) for pair in context.invocation_metadata()]
-        self.calls: queue.SimpleQueue[_StreamedCall | _Aborted | None] = queue.SimpleQueue()
+    One thread reads requests (`take`, `no_more`), another one sends (`answers`); `leave` and `client_left` come from any.
+    """
+
+    def __init__(self, deadline_ns: int | None = None, *, ends_on_error: bool = False) -> None:
+        self.deadline_ns = deadline_ns
+        self.ends_on_error = ends_on_error
+        self._calls: queue.SimpleQueue[_StreamedCall | Aborted | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(WINDOW)
         self._closed = threading.Event()
         self._cancels: deque[Callable[[], None]] = deque(maxlen=WINDOW)  # no more are unanswered
-        if not context.add_callback(self._client_left):
-            self._client_left()
 
-    def read(self, requests: Iterator[bytes], infer: Callable[[bytes, _StreamedCall], None]) -> None:
-        """Takes requests in, as long as there is room for their answers. Runs on the stream's reader thread."""
-        try:
-            for payload in requests:
-                self._room.acquire()
-                if self._closed.is_set():
-                    break
-                call = _StreamedCall(payload, self)
-                self.calls.put(call)
-                infer(payload, call)
-        except grpc.RpcError:
-            pass  # how grpc's iterator says that the client has left
-        finally:
-            self.calls.put(None)
+    def take(self, payload: bytes, infer: Callable[[bytes, Call], None]) -> bool:
+        """Takes a request in as soon as there is room for its answer; False when the stream is closed."""
+        self._room.acquire()
+        if self._closed.is_set():
+            return False
+        call = _StreamedCall(payload, self)
+        self._calls.put(call)
+        infer(payload, call)
+        return True
 
-    def answered(self) -> None:
-        """The client has taken one answer, so there is room for one more request."""
-        self._room.release()
+    def no_more(self) -> None:
+        """The client has sent its last request, or has left."""
+        self._calls.put(None)
+
+    def answers(self) -> Iterator[bytes]:
+        """The messages of the stream, each waited for. Raises `Aborted` where the stream is to end instead."""
+        while (call := self._calls.get()) is not None:
+            if isinstance(call, Aborted):
+                raise call
+            yield call.answer.result()
+            self._room.release()  # the client has taken the answer, so there is room for one more request
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         """Runs `action` when the client leaves."""
@@ -100,53 +102,41 @@ class _Stream:
         if self._closed.is_set():
             action()
 
-    def leave(self) -> None:
-        """The server leaves: what was taken in is answered, then the stream ends."""
-        self._closed.set()
-        self.calls.put(_Aborted(grpc.StatusCode.UNAVAILABLE, "Server exiting"))
-
-    def _client_left(self) -> None:
+    def client_left(self) -> None:
+        """Nobody reads any more: what waits is cancelled."""
         self._closed.set()
         for action in list(self._cancels):
             action()
         self._room.release()
 
+    def leave(self) -> None:
+        """The server leaves: what was taken in is answered, then the stream ends."""
+        self._closed.set()
+        self._calls.put(Aborted(Code.UNAVAILABLE, "Server exiting"))
 
-class Streams:
-    """All open streams of a server. `infer` is called for each request, in the order of its stream."""
 
-    def __init__(self, infer: Callable[[bytes, _StreamedCall], None]) -> None:
-        self._infer = infer
+class OpenStreams:
+    """All open streams of a server."""
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: set[_Stream] = set()
+        self._open: set[Stream] = set()
         self._leaving = False
 
-    def handle(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """The behaviour of the bidirectional method, on a thread of its own for each stream.
-
-        A reader thread takes requests in, at most `WINDOW` ahead of the answers that the client has read. This thread
-        sends the answers, which blocks while the client does not read.
-        """
-        stream = _Stream(context)
+    def add(self, stream: Stream) -> None:
+        """A stream has been opened; it ends at once if the server leaves."""
         with self._lock:
             self._open.add(stream)
             leaving = self._leaving
         if leaving:
             stream.leave()
-        threading.Thread(target=stream.read, args=(requests, self._infer), name="stream reader", daemon=True).start()
-        try:
-            while (call := stream.calls.get()) is not None:
-                try:
-                    yield _message(call)
-                except _Aborted as error:
-                    context.abort(error.code, str(error))
-                stream.answered()
-        finally:
-            with self._lock:
-                self._open.discard(stream)
 
-    def open(self) -> bool:
-        """Whether any stream is open."""
+    def discard(self, stream: Stream) -> None:
+        """A stream has ended."""
+        with self._lock:
+            self._open.discard(stream)
+
+    def __bool__(self) -> bool:
         with self._lock:
             return bool(self._open)
 
@@ -159,14 +149,7 @@ class Streams:
             stream.leave()
 
 
-def _message(call: _StreamedCall | _Aborted) -> bytes:
-    """The next message of a stream, waited for. Raises `_Aborted` where the stream is to end instead."""
-    if isinstance(call, _Aborted):
-        raise call
-    return call.answer.result()
-
-
-def _framed(response: bytes) -> bytes:
+def framed(response: bytes) -> bytes:
     """The bytes of a ModelStreamInferResponse that holds this ModelInferResponse."""
     length, size = bytearray(), len(response)
     while size > 0x7F:
@@ -174,10 +157,3 @@ def _framed(response: bytes) -> bytes:
         size >>= 7
     length.append(size)
     return _INFER_RESPONSE_TAG + bytes(length) + response
-
-
-def _request_id(payload: bytes) -> str:
-    try:
-        return pb.ModelInferRequest.FromString(payload).id
-    except DecodeError:
-        return ""

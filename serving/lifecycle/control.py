@@ -7,33 +7,23 @@ Everything here runs on loader threads, one load of a model at a time. A configu
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from serving.batching.model import Model
-from serving.errors import (
-    ControlDisabled,
-    InvalidRequest,
-    LoadFailed,
-    NotInRepository,
-    NotReady,
-    RepositoryError,
-    ServingError,
-)
+from serving.clock import SYSTEM, Clock
+from serving.errors import ControlDisabled, InvalidRequest, LoadFailed, NotInRepository, NotReady, ServingError
 from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.shadow import Shadow, ShadowCounts, Yielding, fits
-from serving.lifecycle.versions import ModelEntry, VersionEntry, in_order
+from serving.lifecycle.shadows import Shadows
+from serving.lifecycle.versions import ModelEntry, VersionStatus, in_order
 from serving.loading import loader
-from serving.loading.loader import LoadRequest
 from serving.loading.order import Measurements, ServerDefaults
+from serving.loading.request import Loaded, LoadRequest, OnBroken
 from serving.machine import background
 from serving.repository import changes, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.model_config import OperatorConfig
 from serving.repository.routes import Routes
-from serving.telemetry.counters import ModelMetrics
 
 log = logging.getLogger(__name__)
 
@@ -41,25 +31,37 @@ MODES = ("none", "poll", "explicit")
 EVERY_MODEL = "*"
 REQUESTED, CHANGED = "requested", "changed"  # why a backend is swapped, beside what has failed
 
+Load = Callable[[LoadRequest], Loaded]
+
 
 class RepositoryControl:
-    """Loads into `manager` what `repository` holds. `failures` in a row of a backend make it a broken one."""
+    """Loads into `manager` what `repository` holds, by `load`.
+
+    `failures` in a row of a backend make it a broken one, and `on_broken` gets the requests that it cannot compute.
+    """
 
     def __init__(
         self,
         manager: ModelManager,
         repository: Repository,
-        placement: ServerDefaults,
+        defaults: ServerDefaults,
         *,
         mode: str = "none",
         failures: int = 3,
+        on_broken: OnBroken | None = None,
+        clock: Clock = SYSTEM,
+        load: Load = loader.load,
     ) -> None:
         self._manager = manager
         self._repository = repository
-        self._placement = placement
+        self._defaults = defaults
         self._mode = mode
         self._failures = failures
-        self._measure = Measurements(allow_tf32=placement.allow_tf32)
+        self._on_broken = on_broken
+        self._clock = clock
+        self._loader = load
+        self._measure = Measurements(allow_tf32=defaults.allow_tf32)
+        self._shadows = Shadows(manager, defaults, self._measure, clock)
         self._acted_on: changes.Seen = {}
 
     def start(self, names: Sequence[str] = ()) -> None:
@@ -102,17 +104,17 @@ class RepositoryControl:
             with background.work():
                 self._load_from_repository(name, REQUESTED)
             return
-        with background.work(), self._manager.loading(name) as known:
+        with background.work(), self._manager.loading(name) as model:
             try:
                 repository = self._repository
                 if files:
-                    known.overrides.append(override := sent_files.write(name, files))
+                    model.keep(override := sent_files.write(name, files))
                     repository = override.repository
                 else:
                     self._check_there(name)
-                self._load(known, repository, model_config.parse_json(configuration, name), REQUESTED)
+                self._load(model, repository, model_config.parse_json(configuration, name), REQUESTED)
             finally:
-                known.tidy()
+                model.tidy()
 
     def unload(self, name: str) -> None:
         """Stops serving a model; what it has taken in is answered. Raises `ControlDisabled` or `InvalidRequest`."""
@@ -139,7 +141,7 @@ class RepositoryControl:
             acted_on = {name: seen for name, seen in {**acted_on, **changed}.items() if name not in actions.unload}
             before = now
 
-    def index(self) -> list[VersionEntry]:
+    def index(self) -> list[VersionStatus]:
         """What the repository index shows: everything known, and by name alone what has never been loaded."""
         known = self._manager.entries()
         try:
@@ -147,7 +149,7 @@ class RepositoryControl:
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             there = set()
-        unknown = [VersionEntry(name=name) for name in there - {entry.name for entry in known}]
+        unknown = [VersionStatus(name=name) for name in there - {entry.name for entry in known}]
         return in_order([*known, *unknown])
 
     def _look(self) -> changes.Seen:
@@ -170,136 +172,95 @@ class RepositoryControl:
             raise NotInRepository(f"failed to load '{name}', failed to poll from model repository")
 
     def _load_from_repository(self, name: str, why: str) -> None:
-        with self._manager.loading(name) as known:
+        with self._manager.loading(name) as model:
             self._check_there(name)
-            choices = model_config.parse(self._repository.config_text(name), name)
-            self._load(known, self._repository, choices, why)
-            known.tidy()
+            config = model_config.parse(self._repository.config_text(name), name)
+            self._load(model, self._repository, config, why)
+            model.tidy()
 
-    def _load(self, known: ModelEntry, repository: Repository, choices: OperatorConfig, why: str) -> None:
+    def _load(self, model: ModelEntry, repository: Repository, config: OperatorConfig, why: str) -> None:
         """Loads what is new of the chosen versions, lets it in, and retires the others.
 
         All of it or nothing, so that what is in force is one configuration; only where nothing served before, whatever can
         be loaded serves.
         """
-        folders = {folder.number: folder for folder in repository.versions(known.name)}
-        chosen = choices.versions(list(folders))
-        serves = any(entry.model for entry in list(known.entries.values()))
-        loaded, failures = self._load_new(known, repository, [folders[number] for number in chosen], choices)
+        folders = {folder.number: folder for folder in repository.versions(model.name)}
+        chosen = config.versions(list(folders))
+        serves = model.serves
+        loaded, failures = self._load_new(model, repository, [folders[number] for number in chosen], config)
         failed = next(reversed(failures.values()), None)
         if failed and serves:
-            for model, _ in loaded:
-                model.close()
-                self._manager.hold_back(known, model.version, list(failures))
+            for one, _ in loaded:
+                one.model.close()
+                self._manager.hold_back(model, one.model.version, list(failures))
             raise failed
-        self._let_in(known, loaded, why)
+        self._let_in(model, loaded, why)
         if failed:
-            self._manager.adopt(known, choices.routes.unshadowed())
+            model.adopt(config.routes.unshadowed())
             if loaded and isinstance(failed, LoadFailed):
-                let_in = ", ".join(model.version for model, _ in loaded)
+                let_in = ", ".join(one.model.version for one, _ in loaded)
                 raise LoadFailed(f"{failed} (version {let_in} could be loaded, and serves)") from failed
             raise failed
-        changed = bool(loaded) or known.routes != choices.routes
-        self._manager.adopt(known, choices.routes)  # first, so that no label leads to a version that has left
-        for version in sorted(set(known.entries) - {str(number) for number in chosen}):
-            self._manager.remove(known, version, unloaded=False)
+        changed = bool(loaded) or model.routes != config.routes
+        model.adopt(config.routes)  # first, so that no label leads to a version that has left
+        for version in sorted(set(model.versions()) - {str(number) for number in chosen}):
+            self._manager.remove(model, version, unloaded=False)
         if changed:
-            self._shadow(known, repository, folders, choices)
+            self._shadows.start(model, repository, folders, config)
 
     def _load_new(
-        self, known: ModelEntry, repository: Repository, folders: Sequence[VersionFolder], choices: OperatorConfig
-    ) -> tuple[list[tuple[Model, object]], dict[str, ServingError]]:
-        """Models of the versions that do not serve as they are now, with what each is made from; and what failed, by version."""
-        labels = repository.labels(known.name)
-        written = choices.written.SerializeToString(deterministic=True)
-        loaded: list[tuple[Model, object]] = []
+        self, model: ModelEntry, repository: Repository, folders: Sequence[VersionFolder], config: OperatorConfig
+    ) -> tuple[list[tuple[Loaded, object]], dict[str, ServingError]]:
+        """What does not serve as it is now, with what each is made from; and what failed, by version."""
+        labels = repository.labels(model.name)
+        written = config.written.SerializeToString(deterministic=True)
+        loaded: list[tuple[Loaded, object]] = []
         failures: dict[str, ServingError] = {}
         for folder in folders:
             if self._manager.closing.is_set():
-                for model, _ in loaded:
-                    model.close()
+                for one, _ in loaded:
+                    one.model.close()
                 raise NotReady("Server exiting")
             version = str(folder.number)
             identity = (repository.path, folder.fingerprint(), written, labels)
-            if not self._manager.announce(known, version, identity):
+            if not self._manager.announce(model, version, identity):
                 continue
+            request = LoadRequest(
+                name=model.name,
+                folder=folder,
+                config=config,
+                labels=labels,
+                defaults=self._defaults,
+                metrics=model.counts(version),
+                repository=repository,
+                on_broken=self._on_broken,
+                measure=self._measure,
+                failures=self._failures,
+                clock=self._clock,
+            )
             try:
-                wanted = LoadRequest(
-                    name=known.name,
-                    folder=folder,
-                    choices=choices,
-                    labels=labels,
-                    placement=self._placement,
-                    metrics=known.counts(version),
-                    repository=repository,
-                    measure=self._measure,
-                    failures=self._failures,
-                )
-                loaded.append((loader.load(wanted), identity))
+                loaded.append((self._loader(request), identity))
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
-                failures[version] = self._manager.refuse(known, version, error)
+                failures[version] = self._manager.refuse(model, version, error)
         return loaded, failures
 
-    def _let_in(self, known: ModelEntry, loaded: Sequence[tuple[Model, object]], why: str) -> None:
+    def _let_in(self, model: ModelEntry, loaded: Sequence[tuple[Loaded, object]], why: str) -> None:
         """Installs them, in order. Raises `NotReady`, all that is not in by then closed, if the server leaves."""
-        for number, (model, identity) in enumerate(loaded):
+        for number, (one, identity) in enumerate(loaded):
             try:
-                self._manager.install(known, model, why, identity)
+                self._manager.install(model, one, why, identity)
             except NotReady:
                 for left, _ in loaded[number + 1 :]:
-                    left.close()
+                    left.model.close()
                 raise
 
     def _unload(self, name: str) -> None:
         if self._manager.known(name) is None:
             return
-        with self._manager.loading(name) as known:
-            self._manager.follow(known, None, [])
-            self._manager.adopt(known, Routes())
-            for version in list(known.entries):
-                self._manager.remove(known, version, unloaded=True)
-            known.tidy()
+        with self._manager.loading(name) as model:
+            self._shadows.end(model)
+            model.adopt(Routes())
+            for version in model.versions():
+                self._manager.remove(model, version, unloaded=True)
+            model.tidy()
         log.info("unloaded", extra={"fields": {"model": name}})
-
-    def _shadow(
-        self, known: ModelEntry, repository: Repository, folders: Mapping[int, VersionFolder], choices: OperatorConfig
-    ) -> None:
-        """Starts the shadow that the configuration asks for, in place of the one that ran before. It never fails the model."""
-        target, followed = choices.routes.shadow, known.followed()
-        if target is None or not followed:
-            self._manager.follow(known, None, [])
-            return
-        number = target.version or int(followed[0].version)
-        placement = dataclasses.replace(
-            self._placement,
-            backend=target.backend or self._placement.backend,
-            device=target.device or self._placement.device,
-            fallback="none",
-        )
-        try:
-            model = loader.load(
-                LoadRequest(
-                    name=known.name,
-                    folder=folders[number],
-                    choices=choices.for_shadow(),
-                    labels=(),
-                    placement=placement,
-                    metrics=lambda backend: ModelMetrics(),
-                    repository=repository,
-                    measure=self._measure,
-                    wrap=lambda backend: Yielding(backend, lambda: self._manager.waiting(known.name)),
-                )
-            )
-            if misfit := next((why for each in followed if (why := fits(model.spec, each.spec))), ""):
-                model.close()
-                raise RepositoryError(misfit)
-        except Exception as error:  # noqa: BLE001 - a shadow harms nobody
-            log.error("the shadow %s does not run: %s", target, error, extra={"fields": {"model": known.name}})
-            self._manager.no_shadow(known, str(number), followed, f"its shadow {target} does not run: {error}")
-            return
-        name = f"{model.version}/{model.candidate}"
-        counts = {
-            each.version: known.shadow_counts.setdefault((each.version, name), ShadowCounts()) for each in followed
-        }
-        self._manager.follow(known, Shadow(model, choices.routes.shadow_share, name, counts), followed)
-        log.info("shadowed", extra={"fields": {"model": known.name, "by": name, "share": choices.routes.shadow_share}})

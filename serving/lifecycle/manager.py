@@ -9,72 +9,73 @@ that fails later, or of which another version answers, does not: a bad update mu
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from serving.batching.model import Lease, Model
-from serving.batching.plan import Pending
+from serving.clock import SYSTEM, Clock
 from serving.errors import (
-    BackendUnavailable,
     InvalidRequest,
     LoadFailed,
-    ModelConfigError,
     NotInRepository,
     NotReady,
-    RepositoryError,
     ServingError,
     UnknownModel,
     UnknownVersion,
-    VerificationFailed,
 )
-from serving.lifecycle import failover
-from serving.lifecycle.shadow import Shadow, fits
-from serving.lifecycle.versions import ModelEntry, VersionEntry, because, can_answer, in_order, parse_version
+from serving.lifecycle import load_failures
+from serving.lifecycle.failover import Failover
+from serving.lifecycle.load_failures import LoadFailures
+from serving.lifecycle.retirement import Retirement
+from serving.lifecycle.shadow import Shadow
+from serving.lifecycle.versions import (
+    ModelEntry,
+    VersionEntry,
+    VersionStatus,
+    because,
+    can_answer,
+    in_order,
+    parse_version,
+)  # fmt: skip
+from serving.loading.request import Loaded
 from serving.machine import memory
-from serving.repository.routes import Routes
 
 log = logging.getLogger(__name__)
 
-MAX_REASON_CHARACTERS = 2000  # of an error in the index, whose answer would otherwise grow beyond what clients take
 SHADOW_SECONDS = 0.5  # what a shadow gets to end in when the server leaves; nobody waits for its answer
 
-# How a failed load is counted.
-LOAD_FAILURES = ("config", "repository", "backend_unavailable", "verification", "system", "shadow", "internal")
-_KINDS: Mapping[type[Exception], str] = {
-    ModelConfigError: "config",
-    NotInRepository: "repository",
-    RepositoryError: "repository",
-    BackendUnavailable: "backend_unavailable",
-    VerificationFailed: "verification",
-    OSError: "system",
-    MemoryError: "system",
-}
+Swap = tuple[str, str, str, str, str]  # model, version, from, to, reason
 
 
 class ModelManager:
     """Hands out leases and exchanges models; `serving.lifecycle.control` decides which.
 
-    `on_change` is called, from whichever thread made the change, whenever readiness may have changed. A backend that has
-    failed is tried again after `breaker_reset_seconds`.
+    `on_change` is called, from whichever thread made the change, whenever readiness may have changed; `give_back` when a
+    model has been closed, for the memory that it has left.
     """
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None, *, breaker_reset_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[], None] = lambda: None,
+        *,
+        clock: Clock = SYSTEM,
+        give_back: Callable[[], None] = memory.give_back,
+    ) -> None:
         self._on_change = on_change
-        self._reset_seconds = breaker_reset_seconds
-        self._lock = threading.Lock()  # guards what follows
+        self._clock = clock
+        self._lock = clock.lock()  # guards what follows
         self._models: dict[str, ModelEntry] = {}
         self._unborn: dict[str, ModelEntry] = {}  # being loaded for the first time, and nothing to tell of yet
-        self._retiring: set[Model] = set()
         self._loads = 0
         self._started = False
-        self.closing = threading.Event()
         self._closed = False  # nothing is closed any more that is installed now
+        self._swaps: Counter[Swap] = Counter()
+        self._retirement = Retirement(clock, give_back)
+        self.failures = LoadFailures(clock)
+        self.closing = clock.event()
         self.left_computing = False  # whether a shadow was still busy when everything was closed
-        self.swaps: Counter[tuple[str, str, str, str, str]] = Counter()  # model, version, from, to, reason
-        self.load_failures: Counter[tuple[str, str, str]] = Counter()  # model, version, reason
 
     # Answering.
 
@@ -93,44 +94,49 @@ class ModelManager:
 
     def _lease(self, name: str, version: str) -> Lease:
         with self._lock:
-            known = self._models.get(name)
-            number = parse_version(known.routes.version(version) if known else version)
-            if known is None:
+            model = self._models.get(name)
+            number = parse_version(model.routes.version(version) if model and version else version)
+            if model is None:
                 raise UnknownModel(f"Request for unknown model: '{name}' is not found")
-            versions = known.entries
+            entry = model.entries.get(number) if number else model.default()
+            if entry and (lease := entry.lease()):
+                return lease
             if not number:
-                model = known.default()
-                if model is None:
-                    raise UnknownVersion(
-                        f"Request for unknown model: '{name}' has no available versions{because(*versions.values())}"
-                    )
-                return model.lease()
-            entry = versions.get(number)
-            if entry is None:
-                unlisted = [versions[""]] if "" in versions else []
                 raise UnknownVersion(
-                    f"Request for unknown model: '{name}' version {number} is not found{because(*unlisted)}"
+                    f"Request for unknown model: '{name}' has no available versions{because(*model.entries.values())}"
                 )
-            if entry.state != "READY" or entry.model is None:
+            if entry:
                 raise NotReady(
                     f"Request for unknown model: '{name}' version {number} is not at ready state{because(entry)}"
                 )
-            return entry.model.lease()
+            unlisted = [model.entries[""]] if "" in model.entries else []
+            raise UnknownVersion(
+                f"Request for unknown model: '{name}' version {number} is not found{because(*unlisted)}"
+            )
+
+    def version_of(self, name: str, version: str) -> str:
+        """The version that a client means: the one behind a label, else what it has said."""
+        model = self.known(name)
+        return model.routes.version(version) if model else version
 
     def ready(self) -> bool:
         """Whether the first load is over and every model that is to be served can answer."""
         return self._started and can_answer(self.entries())
 
-    def entries(self) -> list[VersionEntry]:
-        """Everything known, by name and version."""
+    def entries(self) -> list[VersionStatus]:
+        """Everything known as it is now, by name and version."""
         with self._lock:
-            return in_order(entry for known in self._models.values() for entry in known.entries.values())
+            return in_order(status for model in self._models.values() for status in model.statuses())
 
     def shadows(self) -> list[tuple[str, str, Shadow]]:
         """Every shadow that runs, with the model and the version that it follows."""
         with self._lock:
-            entries = [entry for known in self._models.values() for entry in known.entries.values()]
-            return [(e.name, e.version, e.model.shadow) for e in entries if e.model and e.model.shadow]
+            return [(one.name, one.version, one.shadow) for one in self._versions() if one.loaded and one.shadow]
+
+    def swaps(self) -> dict[Swap, int]:
+        """How often another backend or device began to answer for a version, and why."""
+        with self._lock:
+            return dict(self._swaps)
 
     # Exchanging models; on loader threads.
 
@@ -138,22 +144,20 @@ class ModelManager:
     def loading(self, name: str) -> Iterator[ModelEntry]:
         """Holds a model while it is loaded or unloaded. Every error becomes its reason, and `LoadFailed` (or stays ours)."""
         with self._lock:
-            known = self._models.get(name) or self._unborn.setdefault(name, ModelEntry(name))
-            known.holders += 1
-            self._loads += 1
+            model = self._models.get(name) or self._unborn.setdefault(name, ModelEntry(name, self._lock, self._clock))
+            model.holders += 1
         try:
-            with known.loading:
-                yield known
+            with self.at_work(), model.loading:
+                yield model
         except (LoadFailed, NotReady, InvalidRequest):
             raise
         except Exception as error:
-            raise self.refuse(known, "", error) from error
+            raise self.refuse(model, "", error) from error
         finally:
             with self._lock:
-                known.holders -= 1
-                if not known.holders:
+                model.holders -= 1
+                if not model.holders:
                     self._unborn.pop(name, None)
-                self._loads -= 1
             self._on_change()
 
     def known(self, name: str) -> ModelEntry | None:
@@ -161,110 +165,107 @@ class ModelManager:
         with self._lock:
             return self._models.get(name)
 
-    def announce(self, known: ModelEntry, version: str, identity: object) -> bool:
+    def announce(self, model: ModelEntry, version: str, identity: object) -> bool:
         """A version is about to be loaded; False if that very thing serves already."""
         with self._lock:
-            self._models[known.name] = known
-            known.entries.pop("", None)  # the failure to read what has now been read
-            entry = known.entry(version)
+            self._models[model.name] = model
+            model.entries.pop("", None)  # the failure to read what has now been read
+            entry = model.entry(version)
             entry.required |= not self._started
-            if entry.state == "READY" and entry.model and entry.identity == identity and not entry.model.fell_back:
-                entry.reason = _remark(entry.model)
+            if entry.state == "READY" and entry.loaded and entry.identity == identity and not entry.loaded.fell_back:
+                entry.reason = entry.loaded.remark
                 return False
-            if entry.model is None:
+            if entry.loaded is None:
                 entry.state, entry.reason = "LOADING", ""
         self._on_change()
         return True
 
-    def install(self, known: ModelEntry, model: Model, why: str, identity: object) -> None:
-        """The switch: from now on this model answers for its version, and the one that did drains.
+    def install(
+        self, model: ModelEntry, loaded: Loaded, why: str, identity: object, *, stands_in: bool = False
+    ) -> None:
+        """The switch: from now on this answers for its version, and what did drains.
 
-        `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves; what stands
-        in for a broken backend is still let in, since requests wait for it that were taken before.
+        `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves; what
+        `stands_in` for a broken backend is still let in then, since requests wait for it that were taken before.
         """
-        model.on_broken = self._on_broken
-        ended = None
+        version, ended = loaded.model.version, None
         with self._lock:
-            entry = known.entry(model.version)
-            stands_in = entry.failover is not None and entry.failover.is_mine()
             leaving = self._closed if stands_in else self.closing.is_set()
             if not leaving:
-                old, entry.model, entry.state, entry.identity = entry.model, model, "READY", identity
-                entry.reason = _remark(model)
+                entry = model.entry(version)
+                old, entry.loaded, entry.state, entry.identity = entry.loaded, loaded, "READY", identity
+                entry.reason = loaded.remark
                 if entry.failover and not stands_in:
                     ended, entry.failover = entry.failover, None
                     ended.stop()
-                model.shadow = (
-                    old.shadow if old and old.shadow and not fits(old.shadow.model.spec, model.spec) else None
-                )
-                if model.damaged:
-                    self.load_failures[known.name, model.version, "repository"] += 1
+                if entry.shadow and not entry.shadow.follow_on(old.model if old else None, loaded.model):
+                    entry.shadow = None
+                if loaded.damaged:
+                    self.failures.count(model.name, version, load_failures.REPOSITORY)
         if leaving:
-            model.close()
+            loaded.model.close()
             raise NotReady("Server exiting")
         if ended:
             ended.leave()
         if old:
-            swapped = (known.name, model.version, str(old.candidate), str(model.candidate), why)
-            if old.candidate != model.candidate:
-                with self._lock:
-                    self.swaps[swapped] += 1
-            log.info(
-                "swapped",
-                extra={"fields": dict(zip(("model", "version", "from", "to", "reason"), swapped, strict=True))},
-            )
-            self._retire(old)
+            self._swapped(old.model, loaded.model, why)
+            self._retirement.retire(old.model)
         self._on_change()
 
-    def refuse(self, known: ModelEntry, version: str, error: Exception) -> ServingError:
+    def _swapped(self, old: Model, new: Model, why: str) -> None:
+        swap = (new.name, new.version, str(old.candidate), str(new.candidate), why)
+        if old.candidate != new.candidate:
+            with self._lock:
+                self._swaps[swap] += 1
+        fields = dict(zip(("model", "version", "from", "to", "reason"), swap, strict=True))
+        log.info("swapped", extra={"fields": fields})
+
+    def refuse(self, model: ModelEntry, version: str, error: Exception) -> ServingError:
         """Keeps, logs and counts why something could not be loaded; returns the error for whoever asked for it."""
         if isinstance(error, LoadFailed):
             return error
-        if isinstance(error, NotInRepository) and self._started and not known.entries:
+        if isinstance(error, NotInRepository) and self._started and not model.versions():
             return error  # a name that a client has made up
-        reason = _in_short(str(error)) or type(error).__name__
-        kind = next((kind for known_kind, kind in _KINDS.items() if isinstance(error, known_kind)), "internal")
-        if kind == "internal":
+        reason, kind = load_failures.in_words(error), load_failures.kind_of(error)
+        if kind == load_failures.INTERNAL:
             log.error("loading failed in a way that was not foreseen", exc_info=error)
         with self._lock:
-            self._models[known.name] = known
-            serving = [entry.version for entry in known.entries.values() if entry.model]
+            self._models[model.name] = model
+            serving = [entry.version for entry in model.entries.values() if entry.loaded]
             # What concerns the whole model is a remark on the versions that serve on.
             for each in serving if serving and not version else [version]:
-                entry = known.entry(each)
-                if entry.model:
-                    entry.reason = f"not replaced: {reason}"
-                else:
-                    entry.state, entry.reason = "UNAVAILABLE", reason
-                    entry.required |= not self._started
-            self.load_failures[known.name, version, kind] += 1
-        fields = {"model": known.name, "version": version or "none", "serving": ",".join(serving) or "none"}
+                self._keep_reason(model.entry(each), reason, f"not replaced: {reason}")
+                model.entry(each).required |= not self._started and not model.entry(each).loaded
+            self.failures.count(model.name, version, kind)
+        fields = {"model": model.name, "version": version or "none", "serving": ",".join(serving) or "none"}
         log.error("not loaded: %s", reason, extra={"fields": fields})
         self._on_change()
         if isinstance(error, NotInRepository):
             return error
-        return LoadFailed(f"load failed for model '{known.name}': {f'version {version}: ' if version else ''}{reason}")
+        return LoadFailed(f"load failed for model '{model.name}': {f'version {version}: ' if version else ''}{reason}")
 
-    def hold_back(self, known: ModelEntry, version: str, failed: Sequence[str]) -> None:
+    def hold_back(self, model: ModelEntry, version: str, failed: Sequence[str]) -> None:
         """Keeps why a version that could be loaded is not let in: the versions `failed` could not."""
-        because = f"version {', '.join(failed)} could not be loaded, and an update is made as a whole or not at all"
+        why = f"version {', '.join(failed)} could not be loaded, and an update is made as a whole or not at all"
         with self._lock:
-            entry = known.entry(version)
-            if entry.model:
-                entry.reason = f"not replaced: {because}"
-            else:
-                entry.state, entry.reason = "UNAVAILABLE", f"not let in: {because}"
+            self._keep_reason(model.entry(version), f"not let in: {why}", f"not replaced: {why}")
         self._on_change()
 
-    def remove(self, known: ModelEntry, version: str, *, unloaded: bool) -> None:
+    def _keep_reason(self, entry: VersionEntry, reason: str, serving_on: str) -> None:
+        if entry.loaded:
+            entry.reason = serving_on
+        else:
+            entry.state, entry.reason = "UNAVAILABLE", reason
+
+    def remove(self, model: ModelEntry, version: str, *, unloaded: bool) -> None:
         """A version leaves; what it has taken in is answered. If it was `unloaded` it stays known as such."""
         with self._lock:
-            entry = known.entries.get(version)
-            if entry is None or (entry.state == "UNLOADING" and entry.model is None):
+            entry = model.entries.get(version)
+            if entry is None or (entry.state == "UNLOADING" and entry.loaded is None):
                 return  # it is leaving already, or has just left
-            model, running = entry.model, entry.failover
+            old, failover = entry.model, entry.failover
             entry.state, entry.reason, entry.required = "UNLOADING", "", False
-            entry.model = entry.identity = entry.failover = None
+            entry.loaded = entry.identity = entry.failover = entry.shadow = None
 
         def done() -> None:
             with self._lock:
@@ -273,50 +274,67 @@ class ModelManager:
                 if unloaded and version:
                     entry.state, entry.reason, entry.counts = "UNAVAILABLE", "unloaded", {}
                 else:
-                    known.entries.pop(version, None)
+                    model.entries.pop(version, None)
 
-        if running:
-            running.stop()
-            running.leave()
-        if model:
-            self._retire(model, done)
+        if failover:
+            failover.stop()
+            failover.leave()
+        if old:
+            self._retirement.retire(old, done)
         else:
             done()
         self._on_change()
 
-    def follow(self, known: ModelEntry, shadow: Shadow | None, followed: list[Model]) -> None:
-        """The shadow that gets copies of what these models are asked, instead of the one before, which ends."""
+    def follow(self, model: ModelEntry, shadow: Shadow | None, reason: str = "") -> None:
+        """The shadow that gets copies of what its models are asked, instead of the one before, which ends.
+
+        A `reason` says why there is none, and stands at the versions that it was to follow.
+        """
         with self._lock:
-            ended, known.shadow = known.shadow, shadow
-            for entry in known.entries.values():
-                if entry.model:
-                    entry.model.shadow = shadow if entry.model in followed else None
+            ended, model.shadow = model.shadow, shadow
+            followed = model.followed()
+            for entry in model.entries.values():
+                entry.shadow = shadow if entry.model in followed and shadow else None
+                if reason and entry.model in followed:
+                    entry.reason = reason
+            if shadow:
+                shadow.follow(followed)
         if ended:
-            threading.Thread(target=ended.close, name=f"end of the shadow of {known.name}", daemon=True).start()
-
-    def waiting(self, name: str) -> bool:
-        """Whether anybody waits for a batch of this model."""
-        with self._lock:
-            known = self._models.get(name)
-            return known is not None and any(entry.queue_depth() for entry in known.entries.values())
-
-    def no_shadow(self, known: ModelEntry, version: str, followed: list[Model], reason: str) -> None:
-        """Keeps and counts why `version` cannot be the shadow of these models; none follows them."""
-        self.follow(known, None, [])
-        with self._lock:
-            self.load_failures[known.name, version, "shadow"] += 1
-            for model in followed:
-                known.entry(model.version).reason = reason
-
-    def adopt(self, known: ModelEntry, routes: Routes) -> None:
-        """From now on requests to this model are routed so."""
-        with self._lock:
-            known.adopt(routes)
+            self._clock.start(functools.partial(_end, ended), f"end of the shadow of {model.name}")
 
     def started(self) -> None:
         """The first load is over."""
         self._started = True
         self._on_change()
+
+    # Standing by broken backends.
+
+    def failover(self, model: Model, made: Callable[[Loaded], Failover]) -> Failover | None:
+        """What stands by the version that `model` answers for, made if there is none; None if it answers no longer."""
+        with self._lock:
+            entry = self._entry_of(model)
+            if entry is None or entry.loaded is None:
+                return None
+            if entry.failover is None or entry.failover.ended:
+                entry.failover = made(entry.loaded)
+            return entry.failover
+
+    def identity_of(self, model: Model) -> object:
+        """What the version that `model` answers for was loaded from; None if it answers no longer."""
+        with self._lock:
+            entry = self._entry_of(model)
+            return entry.identity if entry else None
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Held while something is loaded."""
+        with self._lock:
+            self._loads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loads -= 1
 
     # Leaving.
 
@@ -337,102 +355,44 @@ class ModelManager:
 
     def close(self, timeout_seconds: float) -> bool:
         """Stops handing out leases, waits for those that are out, and frees every backend; False if time was too short."""
-        until = time.monotonic() + timeout_seconds
+        until = self._clock.now_ns() + int(timeout_seconds * 1e9)
         self.closing.set()
         with self._lock:
             self._closed = True
-            knowns = list(self._models.values())
-            entries = [entry for known in knowns for entry in known.entries.values()]
-            failovers = [entry.failover for entry in entries if entry.failover]
-            for entry in entries:
+            failovers = [entry.failover for entry in self._versions() if entry.failover]
+            shadows = [model.shadow for model in self._models.values() if model.shadow]
+            for entry in self._versions():
                 entry.state = "UNLOADING"
-            for each in failovers:
-                each.stop()
-        for each in failovers:
-            each.leave()
-        models = self._alive()
-        closed = [model.close(max(0.0, until - time.monotonic())) for model in models]  # each, whatever the others do
-        for known in knowns:
-            if known.shadow and not known.shadow.close(SHADOW_SECONDS):
-                self.left_computing = True
+        for failover in failovers:
+            failover.stop()
+            failover.leave()
+        models = self._alive()  # each is closed, whatever the others do
+        closed = [model.close(max(0.0, (until - self._clock.now_ns()) / 1e9)) for model in models]
+        ended = [shadow.close(SHADOW_SECONDS) for shadow in shadows]
+        self.left_computing = not all(ended)
         return all(closed)
 
     def discard_files(self) -> None:
         """Removes the files that clients have sent, whoever still reads them; the last thing before the process ends."""
         with self._lock:
-            knowns = [*self._models.values(), *self._unborn.values()]
-        for known in knowns:
-            for override in list(known.overrides):
-                override.discard()
+            models = [*self._models.values(), *self._unborn.values()]
+        for model in models:
+            model.tidy(everything=True)
 
-    # Inside.
+    # Inside; the lock is held.
 
-    def _retire(self, model: Model, then: Callable[[], None] = lambda: None) -> None:
-        """Drains and closes a model that nobody can lease any more, on a thread of its own."""
+    def _versions(self) -> list[VersionEntry]:
+        return [entry for model in self._models.values() for entry in model.entries.values()]
 
-        def close() -> None:
-            model.close()
-            with self._lock:
-                self._retiring.discard(model)
-            then()
-            memory.give_back()
-
-        with self._lock:
-            self._retiring.add(model)
-        threading.Thread(target=close, name=f"retiring {model.name}", daemon=True).start()
-
-    def _on_broken(self, model: Model, requests: list[Pending], reason: str, error: Exception) -> None:
-        """Requests that a broken backend leaves: to whoever stands in for it, now or as soon as there is somebody."""
-
-        def lease() -> Lease:
-            return self.acquire(model.name, model.version)
-
-        with self._lock:
-            known = self._models.get(model.name)
-            entry = known.entries.get(model.version) if known else None
-            if entry and entry.model is model:
-                taken = entry.failover is not None and entry.failover.take(requests, reason, error)
-                if requests and not taken:
-                    entry.failover = failover.Failover(model, self._reset_seconds, self._stand_in, lease, self._at_work)
-                    entry.failover.take(requests, reason, error)
-                return
-        failover.forward(requests, lease)
-
-    @contextlib.contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Held while something is loaded that no call asked for."""
-        with self._lock:
-            self._loads += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._loads -= 1
-
-    def _stand_in(self, model: Model, broken: Model, why: str, note: str) -> bool:
-        """Lets a model answer instead of the one that served; False if that one does not serve any more."""
-        with self.loading(model.name) as known:
-            with self._lock:
-                entry = known.entries.get(model.version)
-                identity = entry.identity if entry and entry.model is broken else None
-            if identity is None:
-                model.close()
-                return False
-            model.fell_back = note
-            self.install(known, model, why, identity)
-            return True
+    def _entry_of(self, model: Model) -> VersionEntry | None:
+        known = self._models.get(model.name)
+        entry = known.entries.get(model.version) if known else None
+        return entry if entry and entry.model is model else None
 
     def _alive(self) -> list[Model]:
         with self._lock:
-            models = [e.model for known in self._models.values() for e in known.entries.values() if e.model]
-            return [*models, *self._retiring]
+            return [*(entry.model for entry in self._versions() if entry.model), *self._retirement.models()]
 
 
-def _in_short(reason: str) -> str:
-    return reason if len(reason) <= MAX_REASON_CHARACTERS else f"{reason[:MAX_REASON_CHARACTERS]}..."
-
-
-def _remark(model: Model) -> str:
-    """What the index says of a version that serves."""
-    wrong = "; ".join(f"{backend} cannot serve it: {why}" for backend, why in model.damaged.items())
-    return model.fell_back or wrong or ("" if model.verified else "not verified: it has no golden samples")
+def _end(shadow: Shadow) -> None:
+    shadow.close()

@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from serving.backends.base import Backend
 from serving.batching.model import Model
-from serving.batching.plan import Pending
+from serving.batching.pending import Pending
+from serving.clock import SYSTEM, Clock
 from serving.errors import Cancelled, ServingError
-from serving.repository.routes import Dealer
+from serving.lifecycle.dealer import Dealer
 from serving.signature.spec import ModelSpec, Tensors, fill_in
 from serving.telemetry.timeline import Timeline, now_ns
 from serving.verification import golden
@@ -27,8 +27,7 @@ from serving.verification import golden
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 64
-PATIENCE_SECONDS = 0.05
-STEP_SECONDS = 0.001
+PATIENCE_NS = 50_000_000
 
 OUTCOMES = ("compared", "failed", "dropped")
 
@@ -56,33 +55,52 @@ class ShadowCounts:
                 self.classes[same] += 1
 
 
-class Yielding:
-    """A backend that lets others go first: it computes when `busy` is false, or when it has waited long enough."""
+class Followed:
+    """The models whose requests a shadow gets copies of; a swap exchanges them."""
 
-    def __init__(self, backend: Backend, busy: Callable[[], bool]) -> None:
+    def __init__(self, *models: Model) -> None:
+        self.models = models
+
+
+class Yielding:
+    """A backend that lets others go first: it computes when nobody waits for the models `followed`, or after a while."""
+
+    def __init__(self, backend: Backend, followed: Followed, clock: Clock = SYSTEM) -> None:
         self._backend = backend
-        self._busy = busy
+        self._followed = followed
+        self._clock = clock
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        until = time.monotonic() + PATIENCE_SECONDS
-        while self._busy() and time.monotonic() < until:
-            time.sleep(STEP_SECONDS)
+        """See `Backend.run`."""
+        until = self._clock.now_ns() + PATIENCE_NS
+        for model in self._followed.models:
+            if (left := until - self._clock.now_ns()) > 0:
+                model.queue.wait_until_idle(left / 1e9)
         return self._backend.run(inputs, outputs)
 
     def close(self) -> None:
+        """See `Backend.close`."""
         self._backend.close()
 
 
 class Shadow:
     """A model that answers copies of `share` of the requests; `target` is what it is called in metrics.
 
-    `counts` are by the version that was asked, one for each that it follows.
+    `counts` are by the version that was asked, one for each that it follows; a `batching.model.Follower`.
     """
 
-    def __init__(self, model: Model, share: float, target: str, counts: Mapping[str, ShadowCounts]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        share: float,
+        target: str,
+        counts: Mapping[str, ShadowCounts],
+        followed: Followed | None = None,
+    ) -> None:
         self.model = model
         self.target = target
         self.counts = counts
+        self._followed = followed or Followed()
         self._deal = Dealer(share)
         self._lock = threading.Lock()  # guards the next one
         self._waiting: set[Pending] = set()
@@ -90,7 +108,18 @@ class Shadow:
         self._thread = threading.Thread(target=self._compare, name=f"shadow of {model.name}", daemon=True)
         self._thread.start()
 
-    def offer(self, version: str, inputs: Tensors, rows: int, outputs: Sequence[str], kind: bytes) -> Comparison | None:
+    def follow(self, models: Sequence[Model]) -> None:
+        """These are the models that it follows."""
+        self._followed.models = tuple(models)
+
+    def follow_on(self, old: Model | None, new: Model) -> bool:
+        """Whether it can follow the model that takes the place of another, and does from now on."""
+        others = [model for model in self._followed.models if model is not old]
+        fitting = not fits(self.model.spec, new.spec)
+        self.follow([*others, new] if fitting else others)
+        return fitting
+
+    def offer(self, version: str, pending: Pending) -> Comparison | None:
         """Queues a copy of a request to `version`, if it belongs to the share and there is room.
 
         Called from any thread, never blocks.
@@ -101,42 +130,36 @@ class Shadow:
         if self.model.load >= MOST_WAITING:
             counts.ended("dropped")
             return None
-        taken = as_taken_by(self.model.spec, inputs, rows)
+        taken = as_taken_by(self.model.spec, pending.inputs, pending.rows)
         if taken is None:
             counts.ended("dropped")
             return None
-        comparison = Comparison(self._finished.put, counts)
+        copy = _Copy(self, Comparison(self._finished.put, counts), counts)
         timeline = Timeline(now_ns())
         timeline.decoded = timeline.received
-
-        def encode(answer: Tensors) -> None:
-            timeline.encoded = now_ns()
-            comparison.shadow_answered(answer)
-
-        def finish(error: ServingError | None) -> None:
-            with self._lock:
-                self._waiting.discard(pending)
-            if error is not None:
-                counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
-                comparison.give_up()
-
-        pending = Pending(taken, rows, outputs, timeline, encode, finish, None, kind)
+        copied = Pending(copy, taken, pending.rows, pending.steps, pending.outputs, pending.key, timeline)
+        copy.pending = copied
         self.model.metrics.entered()
         with self._lock:
-            self._waiting.add(pending)
+            self._waiting.add(copied)
         try:
-            self.model.submit(pending)
+            self.model.submit(copied)
         except ServingError as error:
-            finish(Cancelled(str(error)))
+            copy.finish(Cancelled(str(error)))
             return None
-        return comparison
+        return copy.comparison
+
+    def ended(self, pending: Pending) -> None:
+        """A copy has been answered, or never will be."""
+        with self._lock:
+            self._waiting.discard(pending)
 
     def close(self, timeout_seconds: float | None = None) -> bool:
         """Ends the shadow; what it still has to do is dropped. False when what it does now took longer than the time given."""
         with self._lock:
             waiting = list(self._waiting)
         for pending in waiting:
-            self.model.cancel(pending)
+            pending.cancel()
         ended = self.model.close(timeout_seconds)
         self._finished.put(None)
         self._thread.join()
@@ -151,6 +174,31 @@ class Shadow:
                 comparison.counts.ended("failed")
                 continue
             comparison.counts.compared(difference, agreeing)
+
+
+class _Copy:
+    """Who waits for the answer to a copy: nobody but the comparison; see `batching.pending.Requester`."""
+
+    def __init__(self, shadow: Shadow, comparison: Comparison, counts: ShadowCounts) -> None:
+        self.comparison = comparison
+        self.pending: Pending | None = None
+        self._shadow = shadow
+        self._counts = counts
+
+    def encode(self, outputs: Tensors) -> None:
+        assert self.pending
+        self.pending.timeline.encoded = now_ns()
+        self.comparison.shadow_answered(outputs)
+
+    def finish(self, error: ServingError | None) -> None:
+        assert self.pending
+        self._shadow.ended(self.pending)
+        if error is not None:
+            self._counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
+            self.comparison.give_up()
+
+    def move(self, lease: object) -> None:
+        """A shadow has nobody to hand over to."""
 
 
 class Comparison:

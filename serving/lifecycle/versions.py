@@ -1,30 +1,57 @@
-"""What the manager knows of each model and of each of its versions: plain data, and the sentences about it.
+"""What is known of each model and of each of its versions, and the sentences about it.
 
-Everything here is guarded by the manager's lock. Counts belong to a version and a backend, not to what is loaded, so
+Entries are the manager's own and are guarded by its lock, which every public method of `ModelEntry` takes; what leaves the
+lifecycle is a `VersionStatus`, which never changes. Counts belong to a version and a backend, not to what is loaded, so
 that no counter falls back to zero when backends are swapped.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 
-from serving.batching.model import Model
+from serving.backends.base import Measured
+from serving.batching.model import Lease, Model
+from serving.clock import SYSTEM, Clock
 from serving.errors import InvalidRequest
+from serving.lifecycle.dealer import Dealer
 from serving.lifecycle.failover import Failover
 from serving.lifecycle.shadow import Shadow, ShadowCounts
-from serving.repository.routes import CANARY, STABLE, Dealer, Routes
+from serving.loading.request import Loaded
+from serving.repository.routes import CANARY, STABLE, Routes
 from serving.repository.sent_files import Override
 from serving.telemetry.counters import ModelMetrics
 
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE", ""]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VersionStatus:
+    """One version as it was when somebody looked. `version` is empty for a model whose versions could not even be listed.
+
+    `backend` is empty and `verified` False where nothing is loaded; `alive` says whether what is loaded can still answer,
+    and is None then. `broken` names the backends that another one stands in for. `counts` are by backend and go on counting.
+    """
+
+    name: str
+    version: str = ""
+    state: State = ""
+    reason: str = ""
+    backend: str = ""
+    verified: bool = False
+    alive: bool | None = None
+    required: bool = False
+    depth: int = 0
+    broken: tuple[str, ...] = ()
+    counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)
+    measured: Sequence[Measured] = ()
+
+
 @dataclasses.dataclass(kw_only=True)
 class VersionEntry:
-    """One version that is known. `version` is empty for a model whose versions could not even be listed.
+    """One version that is known; see `VersionStatus`.
 
     `identity` is what it was loaded from. A version is `required` when it belongs to the first load; what is loaded later takes
     nothing away from what serves.
@@ -34,106 +61,165 @@ class VersionEntry:
     version: str = ""
     state: State = ""
     reason: str = ""
-    model: Model | None = None
+    loaded: Loaded | None = None
     identity: object = None
     required: bool = False
     failover: Failover | None = None
+    shadow: Shadow | None = None
     counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)
 
     @property
-    def broken(self) -> list[str]:
-        """The backends that another one stands in for, as people are told of them."""
-        return [str(candidate) for candidate in list(self.failover.broken)] if self.failover else []
+    def model(self) -> Model | None:
+        """What answers, if anything does."""
+        return self.loaded.model if self.loaded else None
 
-    @property
-    def backend(self) -> str:
-        return self.model.backend if self.model else ""
+    def lease(self) -> Lease | None:
+        """A lease on what answers; None while nothing does."""
+        if self.state != "READY" or self.loaded is None:
+            return None
+        return self.loaded.model.lease(self.shadow)
 
-    @property
-    def verified(self) -> bool:
-        return bool(self.model and self.model.verified)
-
-    def queue_depth(self) -> int:
-        return self.model.depth if self.model else 0
+    def status(self) -> VersionStatus:
+        """What it is now."""
+        model = self.model
+        return VersionStatus(
+            name=self.name,
+            version=self.version,
+            state=self.state,
+            reason=self.reason,
+            backend=model.backend if model else "",
+            verified=bool(model and model.verified),
+            alive=model.alive if model else None,
+            required=self.required,
+            depth=model.depth if model else 0,
+            broken=self.failover.broken_backends() if self.failover else (),
+            counts=self.counts,
+            measured=self.loaded.order.measured if self.loaded else (),
+        )
 
 
 class ModelEntry:
-    """One model that is known. `loading` is held while it is loaded or unloaded, by a loader thread."""
+    """One model that is known. `loading` is held while it is loaded or unloaded, by a loader thread; `lock` for a moment."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, lock: AbstractContextManager[Any] | None = None, clock: Clock = SYSTEM) -> None:
         self.name = name
-        self.loading = threading.RLock()
+        self.loading = clock.lock()
+        self.lock = lock or clock.lock()  # guards what follows
         self.holders = 0  # threads that hold it or wait for it
         self.entries: dict[str, VersionEntry] = {}
-        self.overrides: list[Override] = []  # files that were sent, and that something here was loaded from
-        self.routes = Routes()
         self.shadow: Shadow | None = None
-        self.shadow_counts: dict[tuple[str, str], ShadowCounts] = {}  # by version and shadow
+        self._routes = Routes()
         self._canary = Dealer(0)
+        self._overrides: list[Override] = []  # files that were sent, and that something here was loaded from
+        self._shadow_counts: dict[tuple[str, str], ShadowCounts] = {}  # by version and shadow
 
     def entry(self, version: str) -> VersionEntry:
         """The entry of a version, made if there is none."""
-        return self.entries.setdefault(version, VersionEntry(name=self.name, version=version))
+        with self.lock:
+            return self.entries.setdefault(version, VersionEntry(name=self.name, version=version))
+
+    def versions(self) -> list[str]:
+        """The versions that are known."""
+        with self.lock:
+            return list(self.entries)
+
+    @property
+    def serves(self) -> bool:
+        """Whether any version can answer."""
+        with self.lock:
+            return any(entry.loaded for entry in self.entries.values())
 
     def counts(self, version: str) -> Callable[[str], ModelMetrics]:
         """The counts of a version by backend; they go on where they were when a backend comes back."""
-        entry = self.entry(version)
 
         def of(backend: str) -> ModelMetrics:
-            metrics = entry.counts.get(backend) or ModelMetrics()
-            entry.counts = {**entry.counts, backend: metrics}  # never changed in place: scrapes read it
+            with self.lock:
+                entry = self.entry(version)
+                metrics = entry.counts.get(backend) or ModelMetrics()
+                entry.counts = {**entry.counts, backend: metrics}  # never changed in place: a status holds it
             return metrics
 
         return of
 
+    def shadow_counts(self, shadow: str) -> dict[str, ShadowCounts]:
+        """The counts of a shadow for each version that it follows; they go on where they were."""
+        with self.lock:
+            return {
+                model.version: self._shadow_counts.setdefault((model.version, shadow), ShadowCounts())
+                for model in self.followed()
+            }
+
+    @property
+    def routes(self) -> Routes:
+        """How requests are routed."""
+        with self.lock:
+            return self._routes
+
     def adopt(self, routes: Routes) -> None:
         """From now on requests are routed so."""
-        self.routes, self._canary = routes, Dealer(routes.canary_share)
+        with self.lock:
+            self._routes, self._canary = routes, Dealer(routes.canary_share)
 
-    def default(self) -> Model | None:
+    def default(self) -> VersionEntry | None:
         """Who answers a request that names no version: what is labelled stable, but for a canary's share; else the highest."""
-        labels = self.routes.labels
-        if STABLE in labels:
-            label = CANARY if self._canary() else STABLE
-            if model := self._ready(str(labels[label])) or self._ready(str(labels[STABLE])):
-                return model
-        return max(self._all_ready(), key=lambda model: int(model.version), default=None)
+        with self.lock:
+            labels = self._routes.labels
+            if STABLE in labels:
+                label = CANARY if self._canary() else STABLE
+                if entry := self._ready(str(labels[label])) or self._ready(str(labels[STABLE])):
+                    return entry
+            return max(self._all_ready(), key=lambda entry: int(entry.version), default=None)
 
-    def tidy(self) -> None:
-        """Removes the files that nothing was loaded from any more."""
-        used = [entry.model.wanted.repository for entry in list(self.entries.values()) if entry.model]
-        for override in [each for each in self.overrides if not any(each.repository is one for one in used)]:
-            self.overrides.remove(override)
+    def keep(self, override: Override) -> None:
+        """Files that a client has sent, to be removed when nothing was loaded from them any more."""
+        with self.lock:
+            self._overrides.append(override)
+
+    def tidy(self, *, everything: bool = False) -> None:
+        """Removes the files that nothing was loaded from any more, or, at the very end, whoever still reads them."""
+        with self.lock:
+            used = [entry.loaded.request.repository for entry in self.entries.values() if entry.loaded]
+            gone = [one for one in self._overrides if everything or not any(one.repository is each for each in used)]
+            self._overrides = [one for one in self._overrides if one not in gone]
+        for override in gone:
             override.discard()
 
     def followed(self) -> list[Model]:
         """The models whose requests a shadow gets copies of: all but the version that is the shadow itself."""
-        shadow = self.routes.shadow
-        ready = sorted(self._all_ready(), key=lambda model: int(model.version))
-        if shadow is None or shadow.version is None:
-            stable = self._ready(str(self.routes.labels.get(STABLE, "")))
-            return [stable] if stable else ready[-1:]
-        return [model for model in ready if int(model.version) != shadow.version or shadow.backend]
+        with self.lock:
+            shadow = self._routes.shadow
+            ready = sorted(self._all_ready(), key=lambda entry: int(entry.version))
+            if shadow is None or shadow.version is None:
+                stable = self._ready(str(self._routes.labels.get(STABLE, "")))
+                chosen = [stable] if stable else ready[-1:]
+            else:
+                chosen = [entry for entry in ready if int(entry.version) != shadow.version or shadow.backend]
+            return [entry.loaded.model for entry in chosen if entry.loaded]
 
-    def _all_ready(self) -> list[Model]:
-        return [entry.model for entry in list(self.entries.values()) if entry.state == "READY" and entry.model]
+    def statuses(self) -> list[VersionStatus]:
+        """What each version is now."""
+        with self.lock:
+            return [entry.status() for entry in self.entries.values()]
 
-    def _ready(self, version: str) -> Model | None:
+    def _all_ready(self) -> list[VersionEntry]:
+        return [entry for entry in self.entries.values() if entry.state == "READY" and entry.loaded]
+
+    def _ready(self, version: str) -> VersionEntry | None:
         entry = self.entries.get(version)
-        return entry.model if entry and entry.state == "READY" else None
+        return entry if entry and entry.state == "READY" and entry.loaded else None
 
 
-def in_order(entries: Iterable[VersionEntry]) -> list[VersionEntry]:
+def in_order(statuses: Iterable[VersionStatus]) -> list[VersionStatus]:
     """By name and version."""
-    return sorted(entries, key=lambda entry: (entry.name, int(entry.version or 0)))
+    return sorted(statuses, key=lambda status: (status.name, int(status.version or 0)))
 
 
-def can_answer(entries: Iterable[VersionEntry]) -> bool:
+def can_answer(statuses: Iterable[VersionStatus]) -> bool:
     """Whether each model of the first load can answer with one of its versions, and nothing that is to answer has died."""
-    entries = list(entries)
-    live = {entry.name for entry in entries if entry.model and entry.model.alive}
-    lacking = any(entry.required and entry.name not in live for entry in entries)
-    return not lacking and all(entry.model is None or entry.model.alive for entry in entries)
+    statuses = list(statuses)
+    live = {status.name for status in statuses if status.alive}
+    lacking = any(status.required and status.name not in live for status in statuses)
+    return not lacking and all(status.alive is not False for status in statuses)
 
 
 def because(*entries: VersionEntry) -> str:

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from serving import backends
-from serving.backends.base import Options
+from serving.backends.base import Candidate, Measured, Options, trimmed
 from serving.backends.rows_first import laid_out
 from serving.errors import BackendUnavailable, ServingError
-from serving.loading.ranking import Candidate, Measured
 from serving.machine import devices
 from serving.machine.devices import CPU
 from serving.repository.folders import VersionFolder
@@ -164,7 +163,7 @@ def _how_it_ended(code: int, said: str) -> str:
     how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
     last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
     return f"its process ended with {how} while it was measured" + "".join(
-        f"; its last words: {line[:300]}" for line in last
+        f"; its last words: {trimmed(line)}" for line in last
     )
 
 

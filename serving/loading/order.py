@@ -10,15 +10,13 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Literal
 
 from serving import backends
-from serving.backends.base import Options
+from serving.backends.base import Candidate, Measured, Options, artifact_bytes
 from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
 from serving.loading import measuring, ranking
-from serving.loading.ranking import Candidate, Measured
-from serving.machine.devices import CPU
+from serving.machine.devices import CPU, cuda
 from serving.repository.folders import VersionFolder
 from serving.repository.model_config import OperatorConfig
 
@@ -51,23 +49,32 @@ class ServerDefaults:
 class Order:
     """Who serves a version: the first of `first` that can, and after it, if its turn comes, the rest and then `spare`.
 
-    With `spare_at_load` the spare ones are taken already where none of the first can load. `measured` is empty where nothing
-    was to choose.
+    With `spare_at_load` the spare ones are taken already where none of the first can load; with `settles` only they take over
+    later, too. `measured` is empty where nothing was to choose. `missing` says why nothing that was asked for can run here, so
+    that the first are already such as take over.
     """
 
     first: tuple[Candidate, ...]
     spare: tuple[Candidate, ...] = ()
     spare_at_load: bool = False
+    settles: bool = False
     measured: tuple[Measured, ...] = ()
+    missing: str = ""
 
     @property
     def all(self) -> tuple[Candidate, ...]:
         """Everyone, best first, each backend and device once."""
         return _once((*self.first, *self.spare))
 
-    def settled(self, candidate: Candidate) -> Order:
-        """What is left when one of the first has been chosen, and only the spare ones may take over from it."""
-        return dataclasses.replace(self, first=(candidate,)) if candidate in self.first else self
+    @property
+    def at_load(self) -> tuple[Candidate, ...]:
+        """Who is tried when the version is loaded."""
+        return self.all if self.spare_at_load else self.first
+
+    def serving(self, candidate: Candidate) -> Order:
+        """Who may take over once `candidate` serves."""
+        settled = self.settles and candidate in self.first
+        return dataclasses.replace(self, first=(candidate,)) if settled else self
 
 
 Measure = Callable[[VersionFolder, Sequence[Candidate]], Sequence[Measured]]
@@ -86,7 +93,7 @@ class Measurements:
 
     def __call__(self, folder: VersionFolder, candidates: Sequence[Candidate]) -> Sequence[Measured]:
         spec = folder.spec()
-        sizes = tuple((name, _bytes(folder.artifact(name))) for name in folder.formats())
+        sizes = tuple((name, artifact_bytes(folder.artifact(name))) for name in folder.formats())
         key = (tuple(candidates), spec.inputs, spec.outputs, sizes)
         with self._lock:  # measured one after the other, or they would be in each other's way
             if key not in self._known:
@@ -98,24 +105,52 @@ class Measurements:
 
 
 def order(
-    choices: OperatorConfig, placement: ServerDefaults, folder: VersionFolder, measure: Measure | None = None
+    config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder, measure: Measure | None = None
 ) -> Order:
     """Who serves a version; with `auto` that is measured where there is more than one way, which takes seconds.
 
     Raises `RepositoryError` when the version lacks what was asked for, `BackendUnavailable` with every reason when
-    nothing that is there can run here.
+    nothing that is there can run here; unless something else may take over at load.
     """
+    try:
+        return _asked_for(config, defaults, folder, measure)
+    except (BackendUnavailable, MissingFormat) as error:
+        instead = _instead(config, defaults, folder) if may_fall_back(config, defaults) else ()
+        if not instead:
+            raise
+        return Order(first=instead, missing=str(error))
+
+
+def may_fall_back(config: OperatorConfig, defaults: ServerDefaults) -> bool:
+    """Whether something else than what was asked for may serve as soon as the model is loaded."""
+    return defaults.fallback == "always" or config.fallback is not None
+
+
+def check_defaults(defaults: ServerDefaults, configs: Iterable[OperatorConfig]) -> None:
+    """Raises `BackendUnavailable` with every reason when no backend that may be used can run on the device asked for.
+
+    Where any of the models may fall back at load, that is left to its load.
+    """
+    if any(may_fall_back(config, defaults) for config in configs) or defaults.fallback == "always":
+        return
+    names = backends.PREFERENCE if defaults.backend == AUTO else (defaults.backend,)
+    _possible([Candidate(name, CPU if defaults.device == AUTO else defaults.device, 1) for name in names])
+
+
+def _asked_for(
+    config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder, measure: Measure | None
+) -> Order:
     formats = folder.formats()
-    backend = choices.backend or placement.backend
-    devices, threads = _asked(choices, placement)
+    backend = config.backend or defaults.backend
+    devices, threads = _asked(config, defaults)
     _check_there(backend, formats)
     names = formats if backend == AUTO else (backend,)
     measured: tuple[Measured, ...] = ()
     if backend == AUTO and folder.described:
         possible = _possible(ranking.candidates(names, devices, threads, measuring.cpus_here()))
         if len(possible) > 1:
-            figures = (measure or Measurements(allow_tf32=placement.allow_tf32))(folder, possible)
-            measured = tuple(ranking.ranked(figures, placement.optimize_for))
+            figures = (measure or Measurements(allow_tf32=defaults.allow_tf32))(folder, possible)
+            measured = tuple(ranking.ranked(figures, defaults.optimize_for))
             # Where none could be measured, loading them in turn says why, or shows that the machine was merely busy.
             first = tuple(one.candidate for one in measured if not one.failed) or tuple(possible)
         else:
@@ -125,40 +160,35 @@ def order(
         first = first[:1] if not folder.described else first  # nothing says that bare files compute the same
     return Order(
         first=first,
-        spare=_spare(choices, placement, folder, first, threads or 1),
-        spare_at_load=placement.fallback == "always" or choices.fallback is not None,
+        spare=_spare(config, defaults, folder, first, threads or 1),
+        spare_at_load=may_fall_back(config, defaults),
+        settles=config.fallback is not None or defaults.fallback == "none",
         measured=measured,
     )
 
 
-def spares(choices: OperatorConfig, placement: ServerDefaults, folder: VersionFolder) -> tuple[Candidate, ...]:
-    """What may take over at load where nothing that was asked for can run here; empty if nothing may."""
-    threads = _asked(choices, placement)[1] or 1
-    if choices.fallback is not None:
-        return _once(Candidate(name, device or CPU, threads) for name, device in choices.fallback)
-    if placement.fallback != "always" or not folder.described:
+def _instead(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> tuple[Candidate, ...]:
+    """What takes over at load where nothing that was asked for can run here; empty if nothing can."""
+    threads = _asked(config, defaults)[1] or 1
+    if config.fallback is not None:
+        return _once(Candidate(name, device or CPU, threads) for name, device in config.fallback)
+    if not folder.described:
         return ()
     return _once(Candidate(name, CPU, threads) for name in folder.formats())
 
 
-def measured(choices: OperatorConfig, placement: ServerDefaults, folder: VersionFolder) -> tuple[Measured, ...]:
+def measured(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> tuple[Measured, ...]:
     """Everything that the version could be served with, whatever backend was asked for, best first."""
-    devices, threads = _asked(choices, placement)
+    devices, threads = _asked(config, defaults)
     every = ranking.candidates(folder.formats(), devices, threads, measuring.cpus_here())
-    figures = measuring.measure(folder, every, allow_tf32=placement.allow_tf32)
-    return tuple(ranking.ranked(figures, placement.optimize_for))
+    figures = measuring.measure(folder, every, allow_tf32=defaults.allow_tf32)
+    return tuple(ranking.ranked(figures, defaults.optimize_for))
 
 
-def first_available(places: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    """The first pair of a backend and a device that can run here. Raises `BackendUnavailable` with every reason if none can."""
-    found = _possible([Candidate(backend, device, 1) for backend, device in places])
-    return found[0].backend, found[0].device
-
-
-def _asked(choices: OperatorConfig, placement: ServerDefaults) -> tuple[tuple[str, ...], int | None]:
+def _asked(config: OperatorConfig, defaults: ServerDefaults) -> tuple[tuple[str, ...], int | None]:
     """The devices to look at, in this order, and the number of threads; None leaves it open."""
-    device = choices.device or placement.device
-    return ("cuda:0", CPU) if device == AUTO else (device,), choices.threads or placement.threads
+    device = config.device or defaults.device
+    return (cuda(0), CPU) if device == AUTO else (device,), config.threads or defaults.threads
 
 
 def _check_there(backend: str, formats: Sequence[str]) -> None:
@@ -192,15 +222,15 @@ def _possible(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _spare(
-    choices: OperatorConfig, placement: ServerDefaults, folder: VersionFolder, first: Sequence[Candidate], threads: int
+    config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder, first: Sequence[Candidate], threads: int
 ) -> tuple[Candidate, ...]:
     """What takes over: what the operator lists, or every other format on the same device and then on the CPU."""
     formats = folder.formats()
-    if choices.fallback is not None:
-        for name, _ in choices.fallback:
+    if config.fallback is not None:
+        for name, _ in config.fallback:
             _check_there(name, formats)
-        return _once(Candidate(name, device or first[0].device, threads) for name, device in choices.fallback)
-    if placement.fallback == "none" or not folder.described:
+        return _once(Candidate(name, device or first[0].device, threads) for name, device in config.fallback)
+    if defaults.fallback == "none" or not folder.described:
         return ()
     places = dict.fromkeys((first[0].device, CPU))
     return _once(Candidate(name, device, threads) for device in places for name in formats)
@@ -212,8 +242,3 @@ def _once(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     for candidate in candidates:
         seen.setdefault((candidate.backend, candidate.device), candidate)
     return tuple(seen.values())
-
-
-def _bytes(artifact: Path) -> int:
-    files = artifact.rglob("*") if artifact.is_dir() else [artifact]
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -6,35 +6,15 @@ the threads of one model are missing to the next.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
+from commands.table import aligned
 from serving import backends
+from serving.backends.base import Candidate, Measured
 from serving.machine.devices import CPU
 
 ALIKE = 0.05  # closer to the best than this is noise
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A way to serve a version: the backend's name, "cpu" or "cuda:N", and the compute threads within a call."""
-
-    backend: str
-    device: str
-    threads: int
-
-    def __str__(self) -> str:
-        return self.backend if self.device == CPU else f"{self.backend}@{self.device}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """The median seconds of a call by its number of rows; or, in `failed`, the sentence that says why there are none."""
-
-    candidate: Candidate
-    p50_seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    failed: str = ""
 
 
 def candidates(formats: Sequence[str], places: Sequence[str], threads: int | None, cpus: int) -> list[Candidate]:
@@ -91,17 +71,11 @@ def table(measured: Sequence[Measured], chosen: Candidate | None) -> str:
             line += [_microseconds(one.p50_seconds[count]) for count in counts]
             line += [f"{count / one.p50_seconds[count]:.0f}" for count in counts[-1:]]
         lines.append(line)
-    widths = [max(len(line[column]) for line in lines if column < len(line)) for column in range(len(head))]
     sentences = ["", *(f"  cannot serve: {one.failed}" if one.failed else "" for one in measured)]
-    return "\n".join(_aligned(line, widths) + sentence for line, sentence in zip(lines, sentences, strict=True))
+    told = aligned(lines, right=range(3, len(head)))
+    return "\n".join(line + sentence for line, sentence in zip(told, sentences, strict=True))
 
 
 def _microseconds(seconds: float) -> str:
     value = seconds * 1e6
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Words to the left, numbers (from the fourth column on) to the right."""
-    columns = enumerate(zip(cells, widths, strict=False))  # a line without figures is shorter
-    return "  ".join(cell.rjust(width) if at > 2 else cell.ljust(width) for at, (cell, width) in columns).rstrip()

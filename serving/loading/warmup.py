@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from protos import model_config_pb2 as pb
 from serving.backends.base import Backend
 from serving.errors import ModelConfigError
 from serving.machine import background
+from serving.repository.datatypes import from_schema
 from serving.signature import byte_strings
 from serving.signature.spec import ModelSpec, Tensors, TensorSpec, fill_in
 from serving.verification import golden
@@ -28,6 +29,7 @@ RUNS = 2
 FOLDER = "warmup"  # beside the versions, as Triton has it
 MOST_RUNS = 1000
 MOST_BYTES = 256 * 1024 * 1024
+Prepare = Callable[[], None]  # what a worker does first
 MOST_BATCH_BYTES = 2**31  # the largest message that gRPC takes; a batch of short rows is not larger by intention
 
 
@@ -104,7 +106,7 @@ def _array(
     """[rows, *dims]; a file holds one row of it, which all rows get, or all of them."""
     dims = tuple(said.dims)
     shape = spec.shown_shape(tensor)[1:] if spec.batched else spec.shown_shape(tensor)
-    datatype = pb.DataType.Name(said.data_type).removeprefix("TYPE_").replace("STRING", "BYTES")
+    datatype = from_schema(said.data_type)
     if datatype != tensor.datatype:
         raise ModelConfigError(f"{where} is {datatype}; the model's is {tensor.datatype}")
     fits = len(dims) == len(shape) and all(a > 0 and b in (-1, a) for a, b in zip(dims, shape, strict=True))

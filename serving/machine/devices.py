@@ -16,6 +16,11 @@ from serving.errors import BackendUnavailable
 CPU = "cpu"
 
 
+def cuda(index: int) -> str:
+    """How the GPU of that number is called."""
+    return f"cuda:{index}"
+
+
 def cuda_index(device: str) -> int | None:
     """N for "cuda:N", None for "cpu". Raises `BackendUnavailable` for any other text."""
     if device == CPU:
@@ -48,5 +53,5 @@ def require_gpu(index: int) -> None:
             f"cuda:{index} cannot be used: the NVIDIA driver reports error {status}; try nvidia-smi on this machine"
         )
     if index >= count.value:
-        known = ", ".join(f"cuda:{i}" for i in range(count.value)) or "none"
+        known = ", ".join(map(cuda, range(count.value))) or "none"
         raise BackendUnavailable(f"there is no cuda:{index}; the driver's devices are: {known} (CUDA_VISIBLE_DEVICES?)")

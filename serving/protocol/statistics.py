@@ -10,30 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from protos import grpc_service_pb2 as pb
-from serving.loading.ranking import Measured
 from serving.telemetry.counters import ModelMetrics
 
 
-def model_statistics(
-    name: str, version: str, counts: Iterable[ModelMetrics], measured: Iterable[Measured] = ()
-) -> pb.ModelStatistics:
-    """Counts and nanoseconds since this version was first loaded, and what its backend was chosen by.
-
-    The latter is in `response_stats`, one entry for each candidate and number of rows, as Triton's `compute_infer`: 1 call
-    of so many nanoseconds (the median).
-    """
+def model_statistics(name: str, version: str, counts: Iterable[ModelMetrics]) -> pb.ModelStatistics:
+    """Counts and nanoseconds since this version was first loaded."""
     total = pb.ModelStatistics(name=name, version=version)
     batches: dict[int, pb.InferBatchStatistics] = {}
     for metrics in counts:
         with metrics.lock:
             _add(total, batches, metrics)
     total.batch_stats.extend(batches[rows] for rows in sorted(batches))
-    for one in measured:
-        place = one.candidate
-        for rows, seconds in one.p50_seconds.items():
-            key = f"measured {place.backend} on {place.device}, {place.threads} threads, {rows} rows"
-            total.response_stats[key].compute_infer.count = 1
-            total.response_stats[key].compute_infer.ns = int(seconds * 1e9)
     return total
 
 

@@ -10,26 +10,26 @@ import dataclasses
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.batching.plan import BatchPolicy
+from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
-from serving.machine.devices import CPU
-from serving.repository.folders import LABELS_FILE
+from serving.machine.devices import CPU, cuda_index
+from serving.repository.datatypes import to_schema
 from serving.repository.model_config import OperatorConfig
-from serving.signature.spec import ModelSpec, TensorSpec
+from serving.signature.spec import LABELS_FILE, ModelSpec, TensorSpec
 
 
 def config_in_force(
-    choices: OperatorConfig, spec: ModelSpec, backend: str, device: str, *, labels: bool
+    chosen: OperatorConfig, spec: ModelSpec, backend: str, device: str, *, labels: bool
 ) -> pb.ModelConfig:
     """The configuration in force, every default filled in, as the ModelConfig RPC shows it.
 
     Raises `ModelConfigError` where the file's inputs or outputs contradict the artefact.
     """
-    written, policy = choices.written, policy_for(choices, spec)
+    written, policy = chosen.written, policy_for(chosen, spec)
     _agree(written, spec)
     module = backends.module(backend)
     where = f"config.pbtxt of model '{written.name}'"
-    asked = choices.backend or backend  # not the one that stands in for it
+    asked = chosen.backend or backend  # not the one that stands in for it
     if written.default_model_filename not in ("", expected := backends.module(asked).FILE_NAME):
         raise ModelConfigError(
             f"{where}: default_model_filename is '{written.default_model_filename}', but {asked} reads {expected}"
@@ -51,7 +51,7 @@ def config_in_force(
         output=[
             pb.ModelOutput(
                 name=t.name,
-                data_type=_data_type(t),
+                data_type=to_schema(t.datatype),
                 dims=_dims(t, spec),
                 label_filename=LABELS_FILE if labels and t.name == spec.labels_of else "",
             )
@@ -67,31 +67,32 @@ def config_in_force(
         config.dynamic_batching.default_queue_policy.max_queue_size = policy.max_queue
     name = written.instance_group[0].name if written.instance_group else ""
     group = config.instance_group.add(
-        name=name or f"{written.name}_0", count=choices.count, kind=pb.ModelInstanceGroup.KIND_CPU
+        name=name or f"{written.name}_0", count=chosen.count, kind=pb.ModelInstanceGroup.KIND_CPU
     )
     if device != CPU:
         group.kind = pb.ModelInstanceGroup.KIND_GPU
-        group.gpus.extend(int(each.partition(":")[2]) for each in dict.fromkeys(choices.devices(device)))
+        group.gpus.extend(cuda_index(each) or 0 for each in dict.fromkeys(chosen.devices(device)))
     config.model_warmup.extend(written.model_warmup)
     for key, parameter in written.parameters.items():
         config.parameters[key].CopyFrom(parameter)
     return config
 
 
-def policy_for(choices: OperatorConfig, spec: ModelSpec) -> BatchPolicy:
+def policy_for(chosen: OperatorConfig, spec: ModelSpec, *, alone: bool = False) -> BatchPolicy:
     """How requests to this model are batched: as the operator chose, and not at all where it takes one row at a time.
 
-    Raises `ModelConfigError` where batching is asked of such a model.
+    With `alone` each request is computed by itself, whatever was chosen. Raises `ModelConfigError` where batching is asked of
+    a model without rows.
     """
     if spec.batched:
-        return choices.policy
-    written = choices.written
+        return dataclasses.replace(chosen.policy, dynamic=False, max_delay_ns=0) if alone else chosen.policy
+    written = chosen.written
     if written.max_batch_size or written.HasField("dynamic_batching"):
         raise ModelConfigError(
             f"config.pbtxt of model '{written.name}': max_batch_size and dynamic_batching ask for batches, but the model "
             "has no axis of rows: leave both out"
         )
-    return dataclasses.replace(choices.policy, max_rows=1, dynamic=False)
+    return dataclasses.replace(chosen.policy, max_rows=1, dynamic=False)
 
 
 def _dims(tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
@@ -101,15 +102,10 @@ def _dims(tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
 
 
 def _input(tensor: TensorSpec, spec: ModelSpec) -> pb.ModelInput:
-    shown = pb.ModelInput(name=tensor.name, data_type=_data_type(tensor), dims=_dims(tensor, spec))
+    shown = pb.ModelInput(name=tensor.name, data_type=to_schema(tensor.datatype), dims=_dims(tensor, spec))
     if not tensor.file_shape:
         shown.reshape.SetInParent()  # clients send one element, the file takes a scalar
     return shown
-
-
-def _data_type(tensor: TensorSpec) -> str:
-    """The schema's name of the datatype: as the protocol's, but for strings."""
-    return "TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"
 
 
 def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
@@ -124,8 +120,8 @@ def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
         for tensor in listed:
             fact = known[tensor.name]
             asked = pb.DataType.Name(tensor.data_type)
-            if asked != _data_type(fact):
-                raise ModelConfigError(f"{where} '{tensor.name}' is {asked}; the model's is {_data_type(fact)}")
+            if asked != to_schema(fact.datatype):
+                raise ModelConfigError(f"{where} '{tensor.name}' is {asked}; the model's is {to_schema(fact.datatype)}")
             if tuple(tensor.dims) != _dims(fact, spec):
                 raise ModelConfigError(
                     f"{where} '{tensor.name}' has dims {list(tensor.dims)}; the model's are {list(_dims(fact, spec))} "

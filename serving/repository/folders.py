@@ -16,13 +16,12 @@ from pathlib import Path
 from serving import backends
 from serving.errors import RepositoryError
 from serving.signature.spec import FILE_NAME as SPEC_FILE
-from serving.signature.spec import ModelSpec
+from serving.signature.spec import LABELS_FILE, ModelSpec
 from serving.verification import golden
 
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.pbtxt"
-LABELS_FILE = "labels.txt"
 MAX_TEXT_BYTES = 4 * 1024 * 1024
 
 

@@ -8,6 +8,7 @@ absence, and both mean "complete it", here as in Triton.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -17,10 +18,11 @@ from google.protobuf.message import Message
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.batching.plan import BatchPolicy
+from serving.batching.policy import BatchPolicy
 from serving.errors import BackendUnavailable, ModelConfigError
-from serving.machine.devices import CPU, cuda_index
+from serving.machine.devices import CPU, cuda, cuda_index
 from serving.repository import routes
+from serving.repository.datatypes import from_schema
 from serving.repository.routes import Routes
 from serving.signature.stated import Stated
 
@@ -86,15 +88,12 @@ class OperatorConfig:
 
     def devices(self, device: str) -> list[str]:
         """The device of each instance, when `device` was chosen for the model."""
-        on = [f"cuda:{gpu}" for gpu in self.gpus] if self.gpus and device != CPU else [device]
+        on = [cuda(gpu) for gpu in self.gpus] if self.gpus and device != CPU else [device]
         return [each for each in on for _ in range(self.count)]
 
     def for_shadow(self) -> OperatorConfig:
-        """The same for a shadow: one instance, each request alone, and who computes it left open."""
-        policy = dataclasses.replace(self.policy, dynamic=False, max_delay_ns=0)
-        return dataclasses.replace(
-            self, policy=policy, backend=None, device=None, count=1, gpus=(), fallback=None, routes=Routes()
-        )
+        """The same for a shadow: one instance, and who computes it left open."""
+        return dataclasses.replace(self, backend=None, device=None, count=1, gpus=(), fallback=None, routes=Routes())
 
     def versions(self, there: Sequence[int]) -> list[int]:
         """Which of the versions on disk are to be served, lowest first: those of the policy, and those with a label.
@@ -122,8 +121,9 @@ class OperatorConfig:
         return sorted(set(policy.specific.versions))
 
 
+@functools.lru_cache(maxsize=256)
 def parse(text: str | None, name: str) -> OperatorConfig:
-    """Reads and checks the text of a `config.pbtxt`; None stands for a model without one.
+    """Reads and checks the text of a `config.pbtxt`; None stands for a model without one. The same text is read once.
 
     Raises `ModelConfigError`, naming the field or the line, its value, and what is allowed.
     """
@@ -177,28 +177,22 @@ def _check_datatypes(written: pb.ModelConfig, where: str) -> None:
             raise ModelConfigError(f"{where}: {what} has data_type {value}, which is none; write it as TYPE_FP32")
 
 
-def stated(choices: OperatorConfig) -> tuple[dict[str, Stated], dict[str, Stated]] | None:
+def stated(config: OperatorConfig) -> tuple[dict[str, Stated], dict[str, Stated]] | None:
     """What the file says of the inputs and outputs, the rows in front if it sets `max_batch_size`; None if it says nothing."""
-    written = choices.written
+    written = config.written
     if not (written.input and written.output):
         return None
     rows = (-1,) if written.max_batch_size else ()
 
     def side(listed: Iterable[pb.ModelInput] | Iterable[pb.ModelOutput]) -> dict[str, Stated]:
-        return {tensor.name: (_datatype(tensor.data_type), (*rows, *tensor.dims)) for tensor in listed}
+        return {tensor.name: (from_schema(tensor.data_type), (*rows, *tensor.dims)) for tensor in listed}
 
     return side(written.input), side(written.output)
 
 
-def rows(choices: OperatorConfig) -> dict[str, int | None]:
+def rows(config: OperatorConfig) -> dict[str, int | None]:
     """Where the rows are in the inputs that the file names: in front if it sets `max_batch_size`, else nowhere."""
-    return {tensor.name: 0 if choices.written.max_batch_size else None for tensor in choices.written.input}
-
-
-def _datatype(value: int) -> str:
-    """The protocol's name of a datatype of the schema."""
-    name = pb.DataType.Name(value).removeprefix("TYPE_")
-    return "BYTES" if name == "STRING" else name
+    return {tensor.name: 0 if config.written.max_batch_size else None for tensor in config.written.input}
 
 
 def _fields(message: Message, prefix: str = "") -> Iterator[str]:
@@ -281,7 +275,7 @@ def _placed(written: pb.ModelConfig, where: str) -> dict[str, Any]:
             )
         return {"device": CPU, "count": count}
     if group.kind == pb.ModelInstanceGroup.KIND_GPU or gpus:
-        return {"device": f"cuda:{gpus[0] if gpus else 0}", "count": count, "gpus": gpus}
+        return {"device": cuda(gpus[0] if gpus else 0), "count": count, "gpus": gpus}
     if group.kind == pb.ModelInstanceGroup.KIND_AUTO:
         return {"device": None, "count": count}
     kind = "KIND_MODEL" if group.kind == pb.ModelInstanceGroup.KIND_MODEL else group.kind

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import threading
 from collections.abc import Callable, Mapping
 
 STABLE, CANARY = "stable", "canary"
@@ -115,22 +114,3 @@ def _share(parameters: Mapping[str, str], key: str) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f"{key} is {text!r}; it must be a number from 0 to 1")
     return share
-
-
-class Dealer:
-    """Says of every request whether it belongs to a share, evenly: of N in a row, N times the share do."""
-
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._owed = 0.0
-        self._lock = threading.Lock()
-
-    def __call__(self) -> bool:
-        if not self._share:
-            return False
-        with self._lock:
-            self._owed += self._share
-            if self._owed < 1 - 1e-9:
-                return False
-            self._owed -= 1
-            return True

@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from protos import grpc_service_pb2 as pb
 from serving.errors import InvalidRequest
-from serving.repository.folders import LABELS_FILE, Repository
+from serving.repository.folders import Repository
+from serving.signature.spec import LABELS_FILE
 
 FILE_PREFIX = "file:"
 # Errors by which a disk says that names are too long, or that a file would lie within a file.
@@ -31,26 +31,6 @@ class Override:
     def discard(self) -> None:
         """Removes the files; the backends that were made of them are closed."""
         shutil.rmtree(self.repository.path, ignore_errors=True)
-
-
-def parameters(sent: Mapping[str, pb.ModelRepositoryParameter]) -> tuple[str | None, dict[str, bytes]]:
-    """The configuration, None if there is none, and the files by their paths. Raises `InvalidRequest`."""
-    config, files = None, {}
-    for name, parameter in sent.items():
-        kind = parameter.WhichOneof("parameter_choice")
-        if name == "config":
-            if kind != "string_param":
-                raise InvalidRequest("invalid value type for load parameter 'config', expected string_param.")
-            config = parameter.string_param
-        elif name.startswith(FILE_PREFIX):
-            if kind != "bytes_param":
-                raise InvalidRequest(f"invalid value type for load parameter '{name[:200]}', expected bytes_param.")
-            files[name.removeprefix(FILE_PREFIX)] = parameter.bytes_param
-        else:
-            raise InvalidRequest(f"unrecognized load parameter '{name[:200]}'; known are config and file:VERSION/PATH")
-    if files and config is None:
-        raise InvalidRequest("load parameter 'config' must be sent along with files: they replace the whole model")
-    return config, files
 
 
 def write(name: str, files: Mapping[str, bytes]) -> Override:

@@ -20,8 +20,12 @@ from serving.errors import RepositoryError
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
-FORMAT_VERSION = 1
+# Requests share a batch only if theirs are equal: the bytes of what all rows share, and each input's shape behind the rows.
+BatchKey = tuple[bytes | tuple[int, ...], ...]
+
+FORMAT_VERSION = 2  # 1 did not say which axis holds the steps
 FILE_NAME = "spec.json"
+LABELS_FILE = "labels.txt"  # of the model, beside its versions
 LARGEST_TOLERANCE = 0.1
 
 # NumPy has no bfloat16: two bytes that are never mistaken for a whole number.
@@ -52,13 +56,16 @@ class TensorSpec:
     """One named tensor: `datatype` is a key of `DTYPES`; `shape` includes axis 0 (the rows), -1 where the size is free.
 
     `rows_axis` is where the rows are in the file: 0 unless someone else has exported it, None where the file has no such
-    axis, be it that all rows share the tensor or that the model takes one row at a time.
+    axis, be it that all rows share the tensor or that the model takes one row at a time. `steps_axis` is the axis of `shape`
+    along which the steps of a sequence lie, as many as in every other tensor that has one; None where there are none, or
+    nobody has proved where.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     rows_axis: int | None = 0
+    steps_axis: int | None = None
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -83,7 +90,7 @@ class StatePair:
 
 @dataclasses.dataclass(frozen=True)
 class LengthsSpec:
-    """`input` (INT64 `[rows]`) holds how many steps of each row of tensor `of` are true; the steps are axis 1 of it."""
+    """`input` (INT64 `[rows]`) holds how many steps of each row of tensor `of` are true, along its axis of steps."""
 
     input: str
     of: str
@@ -138,6 +145,7 @@ class ModelSpec:
                         f"{tensor.name} has its rows on axis {tensor.rows_axis}, but {len(tensor.shape)} axes"
                     )
         self._check_rows()
+        self._check_steps()
         inputs, outputs = {t.name for t in self.inputs}, {t.name for t in self.outputs}
         for pair in self.state:
             if pair.input not in inputs or pair.output not in outputs:
@@ -162,6 +170,40 @@ class ModelSpec:
             raise RepositoryError(f"outputs {lone} have no axis of rows, so nobody knows which row they belong to")
         if self.batched and not any(tensor.rows_axis is not None for tensor in self.inputs):
             raise RepositoryError("no input has an axis of rows")
+
+    def _check_steps(self) -> None:
+        for tensor in (*self.inputs, *self.outputs):
+            axis = tensor.steps_axis
+            if axis is not None and not (0 < axis < len(tensor.shape) and tensor.shape[axis] == -1):
+                raise RepositoryError(
+                    f"{tensor.name} has its steps on axis {axis} of {list(tensor.shape)}; it must be a free one behind the rows"
+                )
+        if self.lengths and (of := self.inputs_by_name.get(self.lengths.of)) and of.steps_axis is None:
+            raise RepositoryError(f"lengths count the steps of {of.name}, which has no axis of steps")
+
+    @functools.cached_property
+    def inputs_by_name(self) -> Mapping[str, TensorSpec]:
+        """The inputs, as requests look them up."""
+        return {tensor.name: tensor for tensor in self.inputs}
+
+    @functools.cached_property
+    def outputs_by_name(self) -> Mapping[str, TensorSpec]:
+        """The outputs, as requests look them up."""
+        return {tensor.name: tensor for tensor in self.outputs}
+
+    @functools.cached_property
+    def state_inputs(self) -> tuple[str, ...]:
+        """The inputs that hold recurrent state."""
+        return tuple(pair.input for pair in self.state)
+
+    @functools.cached_property
+    def _steps_input(self) -> TensorSpec | None:
+        return next((tensor for tensor in self.inputs if tensor.steps_axis is not None), None)
+
+    def steps(self, inputs: Tensors) -> int:
+        """How many steps a request has, padding included; 1 where the model has no axis of steps."""
+        tensor = self._steps_input
+        return 1 if tensor is None else inputs[tensor.name].shape[tensor.steps_axis or 0]
 
     @functools.cached_property
     def shared(self) -> frozenset[str]:
@@ -201,14 +243,16 @@ class ModelSpec:
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
             version = fields.pop("format_version")
-            if version != FORMAT_VERSION:
+            if version not in (1, FORMAT_VERSION):
                 raise RepositoryError(
-                    f"format_version is {version!r}; this server reads {FORMAT_VERSION}: export the model again"
+                    f"format_version is {version!r}; this server reads 1 and {FORMAT_VERSION}: export the model again"
                 )
             fields["inputs"] = _tensors(fields["inputs"])
             fields["outputs"] = _tensors(fields["outputs"])
             fields["lengths"] = LengthsSpec(**fields["lengths"]) if fields["lengths"] else None
             fields["state"] = tuple(StatePair(**pair) for pair in fields["state"])
+            if version == 1:
+                _add_steps_axes(fields)
             return cls(**fields)
         except FileNotFoundError as error:
             raise RepositoryError(f"{path} is missing: the version is incomplete; export it again") from error
@@ -222,16 +266,35 @@ def fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> 
         if tensor.name in inputs:
             continue
         if spec.lengths and tensor.name == spec.lengths.input:
-            inputs[tensor.name] = np.full(rows, inputs[spec.lengths.of].shape[1], tensor.dtype)
+            inputs[tensor.name] = np.full(rows, spec.steps(inputs), tensor.dtype)
         else:
             inputs[tensor.name] = np.zeros((rows, *tensor.shape[1:]), tensor.dtype)
 
 
 def _tensors(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(e["name"], e["datatype"], tuple(int(size) for size in e["shape"]), e.get("rows_axis", 0))
+        TensorSpec(
+            e["name"],
+            e["datatype"],
+            tuple(int(size) for size in e["shape"]),
+            e.get("rows_axis", 0),
+            e.get("steps_axis"),
+        )
         for e in entries
     )
+
+
+def _add_steps_axes(fields: dict[str, Any]) -> None:
+    """What format 1 left unsaid: a model with `lengths` has its steps on axis 1, wherever that is free; others do not say."""
+    if not fields["lengths"]:
+        return
+    state = {pair.output for pair in fields["state"]}
+
+    def with_steps(tensor: TensorSpec, *, has: bool) -> TensorSpec:
+        return dataclasses.replace(tensor, steps_axis=1) if has and tensor.shape[1:2] == (-1,) else tensor
+
+    fields["inputs"] = tuple(with_steps(one, has=one.name == fields["lengths"].of) for one in fields["inputs"])
+    fields["outputs"] = tuple(with_steps(one, has=one.name not in state) for one in fields["outputs"])
 
 
 def _reason(error: Exception) -> str:

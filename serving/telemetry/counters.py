@@ -20,7 +20,8 @@ DURATION_BOUNDS_NS = tuple(
 )  # fmt: skip
 ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-OUTCOMES = ("success", "invalid", "rejected", "expired", "cancelled", "failed")
+SUCCESS = "success"
+OUTCOMES = (SUCCESS, "invalid", "rejected", "expired", "cancelled", "failed")
 
 
 class Histogram:
@@ -97,7 +98,7 @@ class ModelMetrics:
         spans = [timeline.stages() for timeline in timelines]
         with self.lock:
             self.in_flight -= len(timelines)
-            self.requests["success"] += len(timelines)
+            self.requests[SUCCESS] += len(timelines)
             self.rows_computed += rows
             self.last_inference_ms = wall_ms
             self.batch_rows.observe(rows)

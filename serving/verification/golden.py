@@ -27,10 +27,11 @@ MAX_BYTES = 256 * 1024 * 1024
 TF32_TOLERANCE = 1e-2
 
 
-def disagreement(got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+def disagreement(got: npt.NDArray[Any], expected: npt.NDArray[Any], beside: float | None = None) -> float:
     """The largest `|got - expected| / max(1, |expected|)`; infinite where shapes differ or one of them is not a number.
 
-    The one measure of agreement between a backend and the trained model, used while exporting and while loading.
+    The one measure of agreement, used while exporting, while loading and for files of others. With `beside` a difference
+    is measured against that magnitude instead; beside 0 every difference is infinite.
     """
     if got.shape != expected.shape:
         return float("inf")
@@ -39,8 +40,8 @@ def disagreement(got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     if got.dtype.kind == "O" or expected.dtype.kind == "O":  # strings agree or they do not
         return 0.0 if np.array_equal(got, expected) else float("inf")
     a, b = (_numbers(array).astype(np.float64) for array in (got, expected))
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(a - b) / np.maximum(1.0, np.abs(b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        difference = np.abs(a - b) / (np.maximum(1.0, np.abs(b)) if beside is None else beside)
     difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
     return float(np.nan_to_num(difference, nan=np.inf).max())
 

@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]
         config="max_batch_size: 1 dynamic_batching { default_queue_policy { max_queue_size: 1 } }",
     )
     spec = fake_models.spec()
-    vowels = dataclasses.replace(spec, inputs=(TensorSpec("x", "FP32", (-1, -1, 12)), *spec.inputs[1:]))
+    vowels = dataclasses.replace(spec, inputs=(TensorSpec("x", "FP32", (-1, -1, 12), steps_axis=1), *spec.inputs[1:]))
     fake_models.write(repository, "vowels", model_spec=vowels)
     with LaunchedServer(repository, *FAKE) as running:
         yield running

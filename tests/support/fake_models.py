@@ -20,8 +20,9 @@ STATE = (-1, 1, 4)
 
 def spec(*, vocabulary: int = 0, per_step: bool = False) -> ModelSpec:
     """The canonical signature, small."""
-    x = TensorSpec("x", "INT64", (-1, -1)) if vocabulary else TensorSpec("x", "FP32", (-1, -1, FEATURES))
-    y = TensorSpec("y", "FP32", (-1, -1, 2) if per_step else (-1, 2))
+    datatype, shape = ("INT64", (-1, -1)) if vocabulary else ("FP32", (-1, -1, FEATURES))
+    x = TensorSpec("x", datatype, shape, steps_axis=1)
+    y = TensorSpec("y", "FP32", (-1, -1, 2), steps_axis=1) if per_step else TensorSpec("y", "FP32", (-1, 2))
     return ModelSpec(
         inputs=(
             x,

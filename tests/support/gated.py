@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from serving.batching.plan import BatchPolicy, Pending
-from serving.batching.worker import Batcher, Guard
+from serving.batching.computation import Stateless
+from serving.batching.guard import Guard
+from serving.batching.pending import Pending
+from serving.batching.plan import plan
+from serving.batching.policy import BatchPolicy
+from serving.batching.queue import Decide, Queue
+from serving.batching.worker import Worker
 from serving.errors import ServingError
-from serving.signature.spec import Tensors
+from serving.signature.spec import ModelSpec, Tensors, TensorSpec
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import Timeline, now_ns
+
+# `x` [rows, steps] in, `y` and `z` of the same shape out.
+SPEC = ModelSpec(
+    inputs=(TensorSpec("x", "FP32", (-1, -1), steps_axis=1),),
+    outputs=tuple(TensorSpec(name, "FP32", (-1, -1), steps_axis=1) for name in ("y", "z")),
+    lengths=None,
+    state=(),
+    streamable=False,
+    tolerance=1e-5,
+    weights_sha256="",
+)
 
 
 class GatedBackend:
@@ -35,27 +51,90 @@ class GatedBackend:
 
 
 class Answer:
-    """What came of one request."""
+    """One request, and what came of it; a `Requester`. With `fails` its answer cannot be encoded."""
 
     def __init__(
-        self, value: float, rows: int = 1, steps: int = 2, deadline_ns: int | None = None, output: str = "y"
+        self,
+        value: float,
+        rows: int = 1,
+        steps: int = 2,
+        deadline_ns: int | None = None,
+        output: str = "y",
+        fails: Exception | None = None,
+        decoded_ns: int | None = None,
     ) -> None:
         timeline = Timeline(now_ns())
-        timeline.decoded = now_ns()
+        timeline.decoded = now_ns() if decoded_ns is None else decoded_ns
         self.outputs: Tensors = {}
+        self.moved_to: list[object] = []
+        self._fails = fails
         self._ended: queue.SimpleQueue[ServingError | None] = queue.SimpleQueue()
         x = np.full((rows, steps), value, np.float32)
-        self.pending = Pending({"x": x}, rows, [output], timeline, self._encode, self._ended.put, deadline_ns)
+        self.pending = Pending(self, {"x": x}, rows, steps, [output], (b"", x.shape[1:]), timeline, deadline_ns)
 
-    def _encode(self, outputs: Tensors) -> None:
+    def encode(self, outputs: Tensors) -> None:
+        if self._fails:
+            raise self._fails
         self.outputs = outputs
         self.pending.timeline.encoded = now_ns()
+
+    def finish(self, error: ServingError | None) -> None:
+        self._ended.put(error)
+
+    def move(self, lease: object) -> None:
+        self.moved_to.append(lease)
 
     def wait(self) -> ServingError | None:
         return self._ended.get(timeout=10)
 
+    def wait_for_deadline(self) -> None:
+        """Returns when the request's deadline has passed."""
+        left_ns = (self.pending.deadline_ns or 0) - now_ns()
+        threading.Event().wait(max(0, left_ns) / 1e9 + 0.001)
 
-def start(policy: BatchPolicy | None = None, guard: Guard | None = None) -> tuple[Batcher, GatedBackend, ModelMetrics]:
-    """A worker before such a backend, and its counts."""
-    backend, metrics = GatedBackend(), ModelMetrics()
-    return Batcher("model 'm' version 1", backend, policy or BatchPolicy(), metrics, guard=guard), backend, metrics
+
+class Line:
+    """A queue and the workers before it, one for each backend; the calls of `serving.batching.model.Model`."""
+
+    def __init__(
+        self,
+        *backends: GatedBackend,
+        policy: BatchPolicy | None = None,
+        guard: Guard | None = None,
+        decide: Decide = plan,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        name = "model 'm' version 1"
+        self.metrics = ModelMetrics()
+        self.queue = Queue(name, policy or BatchPolicy(), decide=decide)
+        self.workers = [
+            Worker(name, self.queue, Stateless(backend, SPEC), self.metrics, guard=guard, prepare=prepare)
+            for backend in backends
+        ]
+        self.submit, self.hurry, self.mend = self.queue.offer, self.queue.hurry, self.queue.mend
+
+    @property
+    def depth(self) -> int:
+        return self.queue.depth
+
+    @property
+    def load(self) -> int:
+        return self.queue.depth + sum(worker.computing for worker in self.workers)
+
+    @property
+    def alive(self) -> bool:
+        return all(worker.alive for worker in self.workers)
+
+    def drain(self, timeout_seconds: float | None = None) -> bool:
+        self.queue.drain()
+        ended = [worker.join(timeout_seconds) for worker in self.workers]
+        return all(ended)
+
+
+def start(
+    policy: BatchPolicy | None = None, guard: Guard | None = None, decide: Decide = plan
+) -> tuple[Line, GatedBackend, ModelMetrics]:
+    """One worker before such a backend, and its counts."""
+    backend = GatedBackend()
+    line = Line(backend, policy=policy, guard=guard, decide=decide)
+    return line, backend, line.metrics

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from serving.loading.loader import LoadRequest
 from serving.loading.order import ServerDefaults
+from serving.loading.request import LoadRequest
 from serving.repository import model_config
 from serving.repository.folders import Repository
 from serving.telemetry.counters import ModelMetrics
@@ -17,9 +17,9 @@ def wanted(root: Path, text: str = "", **wishes: Any) -> LoadRequest:
     return LoadRequest(
         name="fake",
         folder=repository.versions("fake")[-1],
-        choices=model_config.parse(text or None, "fake"),
+        config=model_config.parse(text or None, "fake"),
         labels=(),
-        placement=ServerDefaults(**{"backend": "fake"} | wishes),
+        defaults=ServerDefaults(**{"backend": "fake"} | wishes),
         metrics=lambda backend: ModelMetrics(),
         repository=repository,
     )

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from export import formats
 from export.__main__ import main
-from export.errors import ExportError
 
 
 def command(run: Path, *more: str) -> list[str]:
@@ -78,19 +76,6 @@ def test_a_repository_that_is_a_file_is_refused(run: Path, capsys: pytest.Captur
     (run.parent / "repository").touch()
     assert main(command(run, "--format", "onnx")) == 2
     assert "repository" in capsys.readouterr().err
-
-
-def test_formats_are_listed_once_each_in_the_order_asked() -> None:
-    assert formats.parse("torchscript,onnx,torchscript") == ("torchscript", "onnx")
-    assert formats.parse("all") == formats.names() == ("onnx", "savedmodel", "torchscript")
-    assert formats.parse("torchscript,all") == ("torchscript", "onnx", "savedmodel")
-
-
-def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    monkeypatch.delitem(sys.modules, "export.writers.savedmodel_writer", raising=False)
-    with pytest.raises(ExportError, match=r"format savedmodel needs the package tensorflow: .*\[tensorflow\]"):
-        formats.writer("savedmodel")
 
 
 def test_onnx_alone_loads_no_tensorflow_and_says_nothing_else(run: Path) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from models import __main__ as cli
 from models import networks, runs
 from models.checkpoint import Checkpoint, CheckpointError
-from models.progress import Progress
-from models.training import Epoch
 
 
 def run(*arguments: object) -> int:
@@ -144,24 +140,3 @@ def test_a_missing_framework_names_the_extra(
     monkeypatch.setattr(runs, "train", missing)
     assert run("vowels", "--framework", "keras", "--out", tmp_path) == 1
     assert "tensorflow is missing; pip install 'lstm-serving[train,tensorflow]'" in capsys.readouterr().err
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize("stream", [io.StringIO(), _Terminal()])
-def test_progress_suits_its_stream(stream: io.StringIO) -> None:
-    with Progress("vowels", 30, stream) as progress:
-        for number in range(1, 13):
-            progress(Epoch(number, 0.5 / number, 0.25, np.float64(0.75)))
-    text = stream.getvalue()
-    if stream.isatty():
-        assert "12/12" in text
-        assert "score=0.750" in text
-    else:
-        assert [line.split(",")[0] for line in text.splitlines()] == [
-            "vowels: epoch 1 of at most 30",
-            "vowels: epoch 10 of at most 30",
-        ]

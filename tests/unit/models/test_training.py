@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -193,21 +192,6 @@ def test_a_diverged_training_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(training_module, "start", lambda *_: Diverging())
     with pytest.raises(TrainingError, match="the loss of epoch 1 is nan; try a lower learning rate"):
         train("torch", *mean_of_all_steps(), QUICK)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"epochs": 0}, "epochs is 0; it must be positive"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"noise": -0.1}, r"noise is -0\.1; it must not be negative"),
-        ({"averaging": 1.0}, r"averaging is 1\.0"),
-        ({"validation": 0.0}, r"validation is 0\.0"),
-    ],
-)
-def test_plans_out_of_range_are_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(TrainingError, match=message):
-        Plan(**fields)
 
 
 def test_noise_on_tokens_is_refused() -> None:

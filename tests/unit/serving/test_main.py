@@ -87,14 +87,14 @@ def test_a_variable_that_is_no_flag() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["--grpc-port", "70000"], "70000 is out of range: at least 0 and at most 65535"),
-        (["--grpc-port", "x"], "invalid whole number value: 'x'"),
+        (["--grpc-port", "70000"], "'70000' is not a whole number from 0 to 65535"),
+        (["--grpc-port", "x"], "'x' is not a whole number from 0 to 65535"),
         (["--backend", "tensorrt"], "invalid choice: 'tensorrt'"),
         (["--device", "gpu"], "'gpu' is not a device; use cpu, cuda:N"),
         (["--device", "cuda:"], "'cuda:' is not a device"),
-        (["--max-steps", "0"], "0 is out of range"),
-        (["--access-log", "2"], "2.0 is not a share"),
-        (["--threads", "0"], "0 is out of range"),
+        (["--max-steps", "0"], "'0' is not a whole number from 1 to"),
+        (["--access-log", "2"], "'2' is not a share from 0 to 1"),
+        (["--threads", "0"], "'0' is not a whole number from 1 to"),
     ],
 )
 def test_wrong_values_are_refused(line: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,5 +108,5 @@ def test_ctrl_c_while_something_is_measured_is_no_fault(monkeypatch: pytest.Monk
     def interrupted(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("serving.server.explain", interrupted)
+    monkeypatch.setattr("serving.explain.explain", interrupted)
     assert command.main(["--model-repository", str(tmp_path), "--explain", "m"]) == 130

@@ -1,4 +1,4 @@
-"""A backend that raises: who is to blame for it, and who answers then. The worker is driven as in `test_batcher`."""
+"""A backend that raises: who is to blame for it, and who answers then. The worker is driven as in `test_worker`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import queue
 
 import pytest
 
-from serving.batching.plan import BatchPolicy, Pending
-from serving.batching.worker import Guard
+from serving.batching.guard import Guard
+from serving.batching.pending import Pending
+from serving.batching.policy import BatchPolicy
 from serving.errors import Cancelled, ComputeFailed, Overloaded
-from tests.support.gated import Answer, start
+from tests.support.gated import Answer, GatedBackend, Line, start
 
 
 class Elsewhere:
@@ -27,8 +28,7 @@ class Elsewhere:
             return self._healthy
 
         def hand_over(requests: list[Pending], reason: str, error: Exception) -> None:
-            if requests:
-                self.came.put((requests, reason, str(error)))
+            self.came.put((requests, reason, str(error)))
 
         return Guard(failures=failures, healthy=healthy, lost=lambda error: self._reason, hand_over=hand_over)
 
@@ -176,7 +176,7 @@ def test_who_waits_for_a_broken_backend_may_still_go() -> None:
     backend.begun.get(timeout=10)
     for answer in (gone, patient):
         batcher.submit(answer.pending)
-    batcher.cancel(gone.pending)
+    gone.pending.cancel()
     backend.permits.put(BROKEN)
     assert elsewhere.got(first)
     assert isinstance(gone.wait(), Cancelled)
@@ -209,3 +209,26 @@ def test_with_nobody_to_hand_over_to_the_request_fails() -> None:
         backend.permits.put(permit)
         assert isinstance(answer.wait(), ComputeFailed) is fails
     assert batcher.drain(10)
+
+
+def test_what_a_healthy_instance_can_compute_is_not_handed_over() -> None:
+    """One of two backends is broken: what it had goes to whoever stands in, what comes is computed by the other one."""
+    elsewhere = Elsewhere(reason="device_lost")
+    broken, healthy = GatedBackend(), GatedBackend()
+    line = Line(broken, healthy, policy=BatchPolicy(dynamic=False), guard=elsewhere.guard())
+    first, second = Answer(1), Answer(2)
+    for answer in (first, second):
+        line.submit(answer.pending)
+    for backend in (broken, healthy):
+        backend.begun.get(timeout=10)
+    broken.permits.put(BROKEN)
+    (handed_over,), _, _ = elsewhere.came.get(timeout=10)
+    assert handed_over in (first.pending, second.pending)
+    healthy.permits.put(None)
+    later = Answer(3)
+    line.submit(later.pending)
+    healthy.permits.put(None)
+    assert later.wait() is None
+    assert line.drain(10)
+    assert elsewhere.came.empty()
+    assert broken.begun.empty(), "a broken backend was asked again"

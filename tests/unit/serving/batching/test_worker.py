@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from serving.batching.plan import BatchPolicy
+from serving.batching.pending import Pending
+from serving.batching.plan import Take, Wait
+from serving.batching.policy import BatchPolicy
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded
-from serving.signature.spec import Tensors
 from serving.telemetry.timeline import now_ns
 from tests.support.gated import Answer, start
 
@@ -41,16 +43,8 @@ def test_an_answer_that_cannot_be_sent_fails_alone() -> None:
     first = Answer(1)
     batcher.submit(first.pending)
     backend.begun.get(timeout=10)
-    good, refused, broken = Answer(2), Answer(3), Answer(4)
-
-    def fail_with(answer: Answer, error: Exception) -> None:
-        def encode(outputs: Tensors) -> None:
-            raise error
-
-        answer.pending.encode = encode
-
-    fail_with(refused, InvalidInput("too large to order"))
-    fail_with(broken, ZeroDivisionError("why"))
+    good = Answer(2)
+    refused, broken = Answer(3, fails=InvalidInput("too large to order")), Answer(4, fails=ZeroDivisionError("why"))
     for other in (good, refused, broken):
         batcher.submit(other.pending)
     for _ in range(2):
@@ -121,9 +115,8 @@ def test_who_has_gone_or_waited_too_long_is_not_computed() -> None:
     gone, late, patient = Answer(2), Answer(3, deadline_ns=now_ns() + 1_000_000), Answer(4)
     for answer in (gone, late, patient):
         batcher.submit(answer.pending)
-    batcher.cancel(gone.pending)
-    while now_ns() < (late.pending.deadline_ns or 0):
-        pass
+    gone.pending.cancel()
+    late.wait_for_deadline()
     backend.permits.put(None)
     assert isinstance(gone.wait(), Cancelled)
     assert isinstance(late.wait(), DeadlineExceeded)
@@ -141,9 +134,8 @@ def test_who_goes_because_the_deadline_has_passed_has_waited_too_long() -> None:
     backend.begun.get(timeout=10)
     late = Answer(2, deadline_ns=now_ns() + 1_000_000)
     batcher.submit(late.pending)
-    while now_ns() < (late.pending.deadline_ns or 0):
-        pass
-    batcher.cancel(late.pending)
+    late.wait_for_deadline()
+    late.pending.cancel()
     backend.permits.put(None)
     assert isinstance(late.wait(), DeadlineExceeded)
     batcher.drain()
@@ -180,7 +172,7 @@ def test_draining_ends_when_the_last_who_waited_has_gone() -> None:
     batcher.submit(running.pending)
     backend.begun.get(timeout=10)
     batcher.submit(gone.pending)
-    batcher.cancel(gone.pending)
+    gone.pending.cancel()
     assert not batcher.drain(0)
     backend.permits.put(None)
     assert running.wait() is None
@@ -193,7 +185,7 @@ def test_who_goes_while_a_batch_waits_for_company_is_let_go_at_once() -> None:
     gone, late = Answer(1), Answer(2, deadline_ns=now_ns() + 5_000_000)
     for answer in (gone, late):
         batcher.submit(answer.pending)
-    batcher.cancel(gone.pending)
+    gone.pending.cancel()
     assert isinstance(gone.wait(), Cancelled)
     assert isinstance(late.wait(), DeadlineExceeded)
     assert batcher.depth == 0
@@ -223,14 +215,15 @@ def test_draining_gives_up_when_its_time_is_over() -> None:
     assert batcher.drain(10)
 
 
-def test_a_worker_that_ends_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ends_leaves_nobody_waiting() -> None:
     """No known request does this; it is what stands between a fault of ours and a client that waits for ever."""
 
-    def broken(*_: object) -> None:
-        raise ArithmeticError("a fault of the server")
+    def broken(waiting: Sequence[Pending], *_: object) -> Take | Wait:
+        if waiting:
+            raise ArithmeticError("a fault of the server")
+        return Wait(None)
 
-    monkeypatch.setattr("serving.batching.worker.plan", broken)
-    batcher, backend, _ = start()
+    batcher, backend, _ = start(decide=broken)
     answer = Answer(1)
     batcher.submit(answer.pending)
     assert isinstance(answer.wait(), ComputeFailed)

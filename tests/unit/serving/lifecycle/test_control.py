@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from serving.batching.model import Model
 from serving.errors import NotReady
-from serving.lifecycle.control import RepositoryControl
+from serving.lifecycle.control import Load, RepositoryControl
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
-from serving.loading.loader import LoadRequest
 from serving.loading.order import ServerDefaults
+from serving.loading.request import Loaded, LoadRequest
 from serving.repository.folders import Repository
 from tests.support import fake_models
 
@@ -28,27 +27,24 @@ def manager() -> Iterator[ModelManager]:
     assert made.close(10)
 
 
-def control(manager: ModelManager, folder: Path, mode: str) -> RepositoryControl:
-    return RepositoryControl(manager, Repository(folder), ServerDefaults(backend="fake"), mode=mode)
+def control(manager: ModelManager, folder: Path, mode: str, load: Load = loader.load) -> RepositoryControl:
+    return RepositoryControl(manager, Repository(folder), ServerDefaults(backend="fake"), mode=mode, load=load)
 
 
-def test_what_appears_while_the_server_starts_is_a_change(
-    tmp_path: Path, manager: ModelManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_appears_while_the_server_starts_is_a_change(tmp_path: Path, manager: ModelManager) -> None:
     """Loading may take minutes, and the first look for changes comes after it."""
     fake_models.write(tmp_path)
     second = threading.Event()
 
-    def load(wanted: LoadRequest, original: Any = loader.load) -> Model:
-        made: Model = original(wanted)
-        if wanted.folder.number == 1:
+    def load(request: LoadRequest) -> Loaded:
+        made = loader.load(request)
+        if request.folder.number == 1:
             fake_models.write(tmp_path, version=2)
         else:
             second.set()
         return made
 
-    monkeypatch.setattr(loader, "load", load)
-    following = control(manager, tmp_path, "poll")
+    following = control(manager, tmp_path, "poll", load)
     following.start()
     thread = threading.Thread(target=following.poll, args=(0.01,))
     thread.start()
@@ -97,16 +93,15 @@ def test_what_is_to_be_loaded_at_start_and_is_not_there_is_a_failure(
 
 
 def test_a_load_that_the_end_of_the_server_overtakes_is_no_failure_of_the_model(
-    tmp_path: Path, manager: ModelManager, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, manager: ModelManager
 ) -> None:
     fake_models.write(tmp_path)
 
-    def load(wanted: LoadRequest, original: Any = loader.load) -> Model:
-        made: Model = original(wanted)
+    def load(request: LoadRequest) -> Loaded:
+        made = loader.load(request)
         manager.closing.set()
         return made
 
-    monkeypatch.setattr(loader, "load", load)
     with pytest.raises(NotReady, match="Server exiting"):
-        control(manager, tmp_path, "explicit").load("fake")
-    assert not manager.load_failures
+        control(manager, tmp_path, "explicit", load).load("fake")
+    assert not manager.failures.snapshot()

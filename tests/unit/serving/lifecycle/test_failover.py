@@ -5,10 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from serving.backends.base import Candidate
+from serving.batching.model import Model
+from serving.batching.pending import Pending
 from serving.errors import (
     Cancelled,
     ComputeFailed,
@@ -18,10 +21,9 @@ from serving.errors import (
     ServingError,
     UnknownVersion,
 )
-from serving.lifecycle import failover
 from serving.lifecycle.failover import Failover
 from serving.loading.order import Order
-from serving.loading.ranking import Candidate
+from serving.loading.request import Loaded, LoadRequest
 from serving.telemetry.timeline import now_ns
 from tests.support.gated import Answer
 
@@ -33,18 +35,22 @@ LOST = RuntimeError("lost")
 class Named:
     """As much of a model as the failover sees: it answers every request at once."""
 
-    name, version, wanted, order = "m", "1", None, ORDER
+    name, version, title = "m", "1", "model 'm' version 1"
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
         self.mended = queue.SimpleQueue[bool]()
 
-    def submit(self, pending: Any, *, handed_over: bool) -> None:
+    def submit(self, pending: Pending, *, handed_over: bool) -> None:
         assert handed_over
-        pending.finish(None)
+        pending.requester.finish(None)
 
     def mend(self) -> None:
         self.mended.put(True)
+
+
+def loaded(candidate: Candidate) -> Loaded:
+    return Loaded(model=cast(Model, Named(candidate)), request=cast(LoadRequest, None), order=ORDER)
 
 
 class Stage:
@@ -53,35 +59,39 @@ class Stage:
     def __init__(self, reset_seconds: float) -> None:
         self.loadable: set[Candidate] = set()
         self.tried = queue.SimpleQueue[Candidate]()
-        self.serving: Any = Named(FIRST)
+        self.serving = loaded(FIRST)
         self.took_over = queue.SimpleQueue[tuple[Candidate, str]]()
         self.still_there = True
         self.gone: ServingError | None = None
         self.may_load = threading.Event()
         self.may_load.set()
         self.surprise: Exception | None = None
-        self.failover = Failover(self.serving, reset_seconds, self._stand_in, self._lease)
+        self.failover = Failover(self.serving, reset_seconds, self._stand_in, self._lease, load_in=self.load_in)
 
-    def load_in(self, wanted: object, candidate: Candidate, order: Order) -> Any:
+    def load_in(self, request: object, candidate: Candidate, order: Order) -> Loaded:
         self.tried.put(candidate)
         assert self.may_load.wait(10)
         if self.surprise:
             raise self.surprise
         if candidate not in self.loadable:
             raise RepositoryError("it cannot be loaded")
-        return Named(candidate)
+        return loaded(candidate)
 
-    def _stand_in(self, new: Any, old: Any, why: str, note: str) -> bool:
+    def _stand_in(self, new: Loaded, old: Loaded, why: str) -> bool:
         assert old is self.serving
         if self.still_there:
             self.serving = new
-            self.took_over.put((new.candidate, why))
+            self.took_over.put((new.model.candidate, why))
         return self.still_there
+
+    @property
+    def mended(self) -> bool:
+        return bool(cast(Named, self.serving.model).mended.get(timeout=10))
 
     def _lease(self) -> Any:
         if self.gone:
             raise self.gone
-        return type("Held", (), {"model": self.serving})
+        return type("Held", (), {"model": self.serving.model})
 
     def breaks(self, reason: str = "device_lost") -> list[Answer]:
         """Two requests that could not be computed by what serves."""
@@ -94,13 +104,12 @@ MakeStage = Callable[..., Stage]
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeStage]:
+def stage() -> Iterator[MakeStage]:
     stages: list[Stage] = []
 
     def made(loadable: Sequence[Candidate], reset_seconds: float = 3600) -> Stage:
         stages.append(one := Stage(reset_seconds))
         one.loadable = set(loadable)
-        monkeypatch.setattr(failover.loader, "load_in", one.load_in)
         return one
 
     yield made
@@ -124,7 +133,7 @@ def test_the_next_that_can_be_loaded_stands_in(
     assert [one.tried.get(timeout=10) for _ in tried] == tried
     assert one.tried.empty()
     assert one.took_over.get(timeout=10) == (serves, "device_lost")
-    assert list(one.failover.broken) == [FIRST, *tried[:-1]]
+    assert one.failover.broken_backends() == tuple(map(str, [FIRST, *tried[:-1]]))
 
 
 def test_the_first_is_tried_again_before_anybody_fails(stage: MakeStage) -> None:
@@ -144,7 +153,7 @@ def test_when_nobody_can_the_requests_fail_and_the_backend_is_mended(stage: Make
     for error in outcomes(one.breaks()):
         assert isinstance(error, ComputeFailed)
         assert str(error) == "model 'm' version 1 failed to compute, and nothing else can: RuntimeError: lost"
-    assert one.serving.mended.get(timeout=10)
+    assert one.mended
     assert one.took_over.empty()
 
 
@@ -154,7 +163,7 @@ def test_what_stands_in_and_breaks_alone_does_not_make_the_first_forgotten(stage
     assert one.took_over.get(timeout=10) == (SECOND, "device_lost")
     one.loadable = set()
     assert all(isinstance(error, ComputeFailed) for error in outcomes(one.breaks()))
-    assert one.serving.mended.get(timeout=10)
+    assert one.mended
     one.loadable = {FIRST}
     assert one.took_over.get(timeout=10) == (FIRST, "recovered")
 
@@ -166,8 +175,8 @@ def test_it_is_tried_again_until_it_serves(stage: MakeStage) -> None:
     assert [one.tried.get(timeout=10) for _ in range(3)] == [FIRST] * 3
     one.loadable = {FIRST}
     assert [one.took_over.get(timeout=10) for _ in range(2)] == [(SECOND, "device_lost"), (FIRST, "recovered")]
-    one.failover._thread.join(10)
-    assert one.failover.broken == {}
+    assert one.failover.join(10)
+    assert one.failover.broken_backends() == ()
     assert not one.failover.take([], "exceptions", LOST), "it has nothing to do any more"
 
 
@@ -183,7 +192,7 @@ def test_requests_go_to_whatever_serves_when_the_version_was_loaded_anew(
             assert str(error) == f"its backend has failed, and {gone}"
         else:
             assert error is None
-    one.failover._thread.join(10)
+    assert one.failover.join(10)
     assert not one.failover.take([], "exceptions", LOST)
 
 
@@ -192,7 +201,7 @@ def test_nobody_waits_for_a_load_that_is_not_needed_any_more(stage: MakeStage) -
     one.may_load.clear()
     answers = one.breaks()
     assert one.tried.get(timeout=10) == SECOND
-    one.serving, one.still_there = Named(THIRD), False
+    one.serving, one.still_there = loaded(THIRD), False
     one.failover.stop()
     one.failover.leave()
     assert outcomes(answers) == [None, None]
@@ -205,10 +214,8 @@ def test_whose_client_goes_while_a_stand_in_is_loaded_is_let_go_at_once(stage: M
     gone, late, patient = Answer(1), Answer(2, deadline_ns=now_ns() + 1_000_000), Answer(3)
     assert one.failover.take([gone.pending, late.pending, patient.pending], "device_lost", LOST)
     assert one.tried.get(timeout=10) == SECOND
-    gone.pending.cancelled = True
-    while now_ns() < (late.pending.deadline_ns or 0):
-        pass
-    assert one.failover.take([], "device_lost", LOST)
+    late.wait_for_deadline()
+    gone.pending.cancel()
     assert isinstance(gone.wait(), Cancelled)
     assert isinstance(late.wait(), DeadlineExceeded)
     one.may_load.set()

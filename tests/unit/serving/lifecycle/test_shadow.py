@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from serving.batching.model import Model
+from serving.batching.pending import Pending
+from serving.batching.policy import BatchPolicy
+from serving.batching.queue import Queue
+from serving.clock import Clock
 from serving.errors import ComputeFailed
 from serving.lifecycle import shadow
-from serving.lifecycle.shadow import Comparison, Shadow, ShadowCounts, Yielding, as_taken_by, compare, fits
+from serving.lifecycle.shadow import Comparison, Followed, Shadow, ShadowCounts, Yielding, as_taken_by, compare, fits
 from serving.loading import loader
 from serving.signature.spec import Tensors, TensorSpec
+from serving.telemetry.timeline import Timeline
 from tests.support import fake_models
-from tests.support.gated import GatedBackend
+from tests.support.gated import Answer, GatedBackend
 from tests.support.loading import wanted
 
 CLASSES = dataclasses.replace(fake_models.spec(), labels_of="y")
@@ -130,31 +136,47 @@ def test_who_may_follow_a_model(change: dict[str, Any], why: str) -> None:
     assert bool(found) == bool(why)
 
 
-@pytest.mark.parametrize("busy", [[False], [True, True, True, False]])
-def test_a_shadow_computes_when_nobody_waits(busy: list[bool]) -> None:
-    backend, asked = GatedBackend(), iter(busy)
+class Followee:
+    """As much of a model as a shadow waits for: its queue."""
+
+    def __init__(self, *queued: Answer) -> None:
+        self.queue = Queue("model 'm' version 1", BatchPolicy())
+        for answer in queued:
+            self.queue.offer(answer.pending)
+
+
+def yielding(backend: GatedBackend, *models: Followee, clock: Clock | None = None) -> Yielding:
+    return Yielding(backend, Followed(*cast(list[Model], models)), clock or Clock())
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_shadow_computes_when_nobody_waits(waiting: int) -> None:
+    """However long its patience: it is told when the last who waits is taken."""
+    backend, model = GatedBackend(), Followee(*[Answer(1)] * waiting)
     backend.permits.put(None)
-    answer = Yielding(backend, lambda: next(asked)).run(rows([1, 2]) | {"x": np.ones((1, 2))}, ["y"])
-    assert answer["y"].tolist() == [[2, 2]]
-    assert list(asked) == [], "it did not look until nobody waited"
+    one = yielding(backend, model, clock=Frozen())
+    computing = threading.Thread(target=one.run, args=({"x": np.ones((1, 2))}, ["y"]))
+    computing.start()
+    if waiting:
+        assert backend.begun.empty()
+        model.queue.take()
+    computing.join(10)
+    assert backend.begun.get(timeout=10) == (1, ("y",))
 
 
-def test_a_shadow_is_not_starved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody waits at every look, and a look takes no time here: it computes when its patience is over."""
-    clock = itertools.count(0.0, shadow.PATIENCE_SECONDS / 10)
-    monkeypatch.setattr(
-        "serving.lifecycle.shadow.time", type("Clock", (), {"monotonic": lambda: next(clock), "sleep": lambda _: 0})
-    )
+class Frozen(Clock):
+    """Time stands still, so no patience ever ends by this clock."""
+
+    def now_ns(self) -> int:
+        return 0
+
+
+def test_a_shadow_is_not_starved() -> None:
+    """Somebody waits all the time: it computes when its patience is over."""
     backend = GatedBackend()
     backend.permits.put(None)
-    looks: list[bool] = []
-
-    def busy() -> bool:
-        looks.append(True)
-        return True
-
-    Yielding(backend, busy).run({"x": np.ones((1, 2))}, ["y"])
-    assert 9 <= len(looks) <= 11
+    yielding(backend, Followee(Answer(1))).run({"x": np.ones((1, 2))}, ["y"])
+    assert backend.begun.get(timeout=10) == (1, ("y",))
 
 
 @pytest.fixture
@@ -178,7 +200,7 @@ def follower(tmp_path: Path) -> Iterator[tuple[Shadow, GatedBackend]]:
         def close(self) -> None:
             gated.close()
 
-    model = loader.load(dataclasses.replace(wanted(tmp_path, "max_batch_size: 1"), wrap=Gate))
+    model = loader.load(dataclasses.replace(wanted(tmp_path, "max_batch_size: 1"), wrap=Gate)).model
     made = Shadow(model, 1.0, "1/fake", {"1": ShadowCounts(), "2": ShadowCounts()})
     yield made, gated
     assert made.close(10)
@@ -188,7 +210,7 @@ def offer(follower: Shadow) -> Comparison | None:
     x = np.ones((1, 7, fake_models.FEATURES), np.float32)
     state = np.zeros((1, 1, 4), np.float32)
     inputs = {"x": x, "lengths": np.array([7]), "h0": state, "c0": state}
-    return follower.offer("1", inputs, 1, ["y"], b"")
+    return follower.offer("1", Pending(Answer(0), inputs, 1, 7, ["y"], (b"",), Timeline(0)))
 
 
 def test_what_a_shadow_has_no_room_for_is_dropped(follower: tuple[Shadow, GatedBackend]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serving.backends.base import Candidate, Measured
 from serving.backends.fake import FakeBackend
 from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
 from serving.loading import loader
-from serving.loading.ranking import Candidate, Measured
 from serving.signature.spec import Tensors
 from tests.support import fake_models, summing
 from tests.support.loading import wanted
@@ -37,7 +38,7 @@ def test_a_model_that_fails_its_samples_leaves_nothing_behind(tmp_path: Path, cl
 
 def test_every_instance_has_a_backend_of_its_own(tmp_path: Path, closed: list[FakeBackend]) -> None:
     fake_models.write(tmp_path)
-    model = loader.load(wanted(tmp_path, "instance_group { count: 3 }"))
+    model = loader.load(wanted(tmp_path, "instance_group { count: 3 }")).model
     assert (model.instances, model.config.instance_group[0].count) == (3, 3)
     assert model.close()
     assert len(set(map(id, closed))) == 3
@@ -58,7 +59,7 @@ def test_no_size_is_new_to_the_backend_when_the_model_is_ready(tmp_path: Path, m
         model_warmup { name: "mine" batch_size: 3 count: 2 inputs { key: "x" value {
             data_type: TYPE_FP32 dims: [ 5, 3 ] random_data: true } } }
     """
-    loader.load(wanted(tmp_path, text)).close()
+    loader.load(wanted(tmp_path, text)).model.close()
     assert seen == [2, 1, 1, 2, 2, 4, 4, 6, 6, 3, 3]  # the golden sample; each size twice; what was configured
 
 
@@ -81,10 +82,10 @@ def test_a_backend_that_cannot_load_is_replaced_where_that_was_configured(tmp_pa
         ('backend: "onnxruntime"', {"fallback": "always"}),
         ('backend: "onnxruntime" parameters { key: "fallback" value { string_value: "fake" } }', {}),
     ):
-        model = loader.load(wanted(tmp_path, text, **wishes))
-        assert (model.backend, model.config.backend) == ("fake", "fake")
-        assert "cannot be read by ONNX Runtime" in model.fell_back
-        model.close()
+        loaded = loader.load(wanted(tmp_path, text, **wishes))
+        assert (loaded.model.backend, loaded.model.config.backend) == ("fake", "fake")
+        assert "cannot be read by ONNX Runtime" in loaded.fell_back
+        loaded.model.close()
 
 
 @pytest.mark.parametrize(
@@ -97,16 +98,16 @@ def test_a_backend_that_cannot_load_is_replaced_where_that_was_configured(tmp_pa
     ],
 )
 def test_without_fallback_the_second_best_never_takes_over(
-    fallback: str, text: str, after: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fallback: str, text: str, after: list[str], tmp_path: Path
 ) -> None:
     """Not even where `auto` has found it nearly as good."""
     figures = [Measured(Candidate(name, "cpu", 1), {1: p50}) for name, p50 in (("onnx_runtime", 1e-5), ("fake", 1e-3))]
-    monkeypatch.setattr("serving.loading.measuring.measure", lambda folder, candidates, **_: figures)
     summing.write(fake_models.write(tmp_path))
-    model = loader.load(wanted(tmp_path, text, backend="auto", fallback=fallback))
-    assert [candidate.backend for candidate in model.order.all] == ["onnx_runtime", *after]
-    assert model.order.measured == tuple(figures)
-    model.close()
+    asked = wanted(tmp_path, text, backend="auto", fallback=fallback)
+    loaded = loader.load(dataclasses.replace(asked, measure=lambda folder, candidates: figures))
+    assert [candidate.backend for candidate in loaded.order.all] == ["onnx_runtime", *after]
+    assert loaded.order.measured == tuple(figures)
+    loaded.model.close()
 
 
 def test_a_gpu_that_is_missing_is_refused_or_replaced_as_configured(tmp_path: Path) -> None:
@@ -115,11 +116,11 @@ def test_a_gpu_that_is_missing_is_refused_or_replaced_as_configured(tmp_path: Pa
     with pytest.raises(BackendUnavailable, match=r"runs on the CPU only; device 'cuda:7' was asked for"):
         loader.load(wanted(tmp_path, text))
     text += ' parameters { key: "fallback" value { string_value: "fake@cpu" } }'
-    model = loader.load(wanted(tmp_path, text))
-    assert (model.device, model.config.instance_group[0].kind) == ("cpu", 2)
-    assert "runs on the CPU only" in model.fell_back
-    model.close()
-    model = loader.load(wanted(tmp_path, "instance_group { kind: KIND_GPU }", fallback="always"))
+    loaded = loader.load(wanted(tmp_path, text))
+    assert (loaded.model.device, loaded.model.config.instance_group[0].kind) == ("cpu", 2)
+    assert "runs on the CPU only" in loaded.fell_back
+    loaded.model.close()
+    model = loader.load(wanted(tmp_path, "instance_group { kind: KIND_GPU }", fallback="always")).model
     assert model.device == "cpu"
     model.close()
 
@@ -129,6 +130,6 @@ def test_a_format_that_is_missing_is_one_that_cannot_be_loaded(tmp_path: Path) -
     text = 'backend: "onnxruntime"'
     with pytest.raises(RepositoryError, match=r"has no model.onnx; it can be served by fake"):
         loader.load(wanted(tmp_path, text))
-    model = loader.load(wanted(tmp_path, text, fallback="always"))
-    assert (model.backend, "has no model.onnx" in model.fell_back) == ("fake", True)
-    model.close()
+    loaded = loader.load(wanted(tmp_path, text, fallback="always"))
+    assert (loaded.model.backend, "has no model.onnx" in loaded.fell_back) == ("fake", True)
+    loaded.model.close()

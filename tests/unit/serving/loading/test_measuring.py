@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.backends.base import Candidate
 from serving.backends.fake import FakeBackend
 from serving.errors import BackendUnavailable
 from serving.loading import measuring
 from serving.loading.measuring import measure
-from serving.loading.ranking import Candidate
 from serving.repository.folders import VersionFolder
 from serving.signature.spec import Tensors
 from serving.verification import golden

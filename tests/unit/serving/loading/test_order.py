@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from serving.backends.base import Candidate, Measured
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.loading import order as order_of_serving
 from serving.loading.order import Order, ServerDefaults
-from serving.loading.ranking import Candidate, Measured
 from serving.repository import model_config
 from serving.repository.folders import VersionFolder
-from serving.server import check_placement
 from tests.support import fake_models
 
 FILES = {
@@ -181,7 +180,7 @@ def test_every_reason_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     for wishes in (ServerDefaults(), ServerDefaults(device="auto"), ServerDefaults(backend="torchscript")):
         with pytest.raises(BackendUnavailable, match="nothing is installed"):
-            check_placement(wishes)
+            order_of_serving.check_defaults(wishes, [])
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="there is a GPU")  # noqa: PTH110

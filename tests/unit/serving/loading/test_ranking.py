@@ -6,7 +6,8 @@ from typing import Literal
 
 import pytest
 
-from serving.loading.ranking import Candidate, Measured, candidates, ranked, table
+from serving.backends.base import Candidate, Measured
+from serving.loading.ranking import candidates, ranked, table
 
 ONNX, TORCH, TF = "onnx_runtime", "torchscript", "saved_model"
 

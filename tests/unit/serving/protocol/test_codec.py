@@ -13,7 +13,9 @@ import pytest
 from protos import grpc_service_pb2 as pb
 from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere, ServingError
 from serving.protocol import codec
-from serving.protocol.codec import Limits
+from serving.protocol.checks import Limits
+from serving.protocol.codec import Decoded
+from serving.protocol.request import from_protobuf
 from serving.signature.spec import ModelSpec, Tensors
 from tests.support.fake_models import FEATURES, STATE, spec
 
@@ -31,8 +33,12 @@ def request(**inputs: npt.NDArray[Any]) -> pb.ModelInferRequest:
     return made
 
 
+def decode(asked: pb.ModelInferRequest, model: ModelSpec, limits: Limits = LIMITS) -> Decoded:
+    return codec.decode(from_protobuf(asked.SerializeToString()), model, limits)
+
+
 def test_what_a_client_leaves_out_is_filled_in() -> None:
-    decoded = codec.decode(request(x=X), spec(), LIMITS)
+    decoded = decode(request(x=X), spec())
     assert list(decoded.inputs) == ["x", "lengths", "h0", "c0"]
     assert (decoded.rows, list(decoded.outputs)) == (2, ["y"])
     np.testing.assert_array_equal(decoded.inputs["x"], X)
@@ -42,14 +48,14 @@ def test_what_a_client_leaves_out_is_filled_in() -> None:
 
 def test_what_a_client_sends_is_taken() -> None:
     h0 = np.ones((2, *STATE[1:]), np.float32)
-    decoded = codec.decode(request(h0=h0, lengths=np.array([5, 1]), c0=h0, x=X), spec(), LIMITS)
+    decoded = decode(request(h0=h0, lengths=np.array([5, 1]), c0=h0, x=X), spec())
     assert list(decoded.inputs) == ["x", "lengths", "h0", "c0"]
     np.testing.assert_array_equal(decoded.inputs["lengths"], [5, 1])
     np.testing.assert_array_equal(decoded.inputs["h0"], h0)
 
 
 def test_arrays_are_views_of_the_request() -> None:
-    x = codec.decode(request(x=X), spec(), LIMITS).inputs["x"]
+    x = decode(request(x=X), spec()).inputs["x"]
     assert not x.flags.owndata
     assert not x.flags.writeable
 
@@ -58,18 +64,18 @@ def test_typed_contents_give_the_same_arrays() -> None:
     typed = pb.ModelInferRequest(model_name="m")
     tensor = typed.inputs.add(name="x", datatype="FP32", shape=X.shape)
     tensor.contents.fp32_contents.extend(X.ravel().tolist())
-    np.testing.assert_array_equal(codec.decode(typed, spec(), LIMITS).inputs["x"], X)
+    np.testing.assert_array_equal(decode(typed, spec()).inputs["x"], X)
 
 
 def test_nan_and_infinity_pass() -> None:
     x = X.copy()
     x[0, 0] = [np.nan, np.inf, -np.inf]
-    np.testing.assert_array_equal(codec.decode(request(x=x), spec(), LIMITS).inputs["x"], x)
+    np.testing.assert_array_equal(decode(request(x=x), spec()).inputs["x"], x)
 
 
 def test_tokens_behind_the_length_may_be_anything() -> None:
     tokens = np.array([[0, 4, 99, -7]])
-    decoded = codec.decode(request(x=tokens, lengths=np.array([2])), spec(vocabulary=5), LIMITS)
+    decoded = decode(request(x=tokens, lengths=np.array([2])), spec(vocabulary=5))
     np.testing.assert_array_equal(decoded.inputs["x"], tokens)
 
 
@@ -77,7 +83,7 @@ def test_outputs_come_in_the_order_asked() -> None:
     asked = request(x=X)
     for name in ("cn", "y"):
         asked.outputs.add(name=name)
-    assert list(codec.decode(asked, spec(), LIMITS).outputs) == ["cn", "y"]
+    assert list(decode(asked, spec()).outputs) == ["cn", "y"]
 
 
 def test_the_answer_holds_raw_contents_in_order() -> None:
@@ -92,7 +98,9 @@ def test_the_answer_holds_raw_contents_in_order() -> None:
 
 
 def encoded(model: ModelSpec, outputs: Tensors, classes: Mapping[str, int] | None = None) -> pb.ModelInferResponse:
-    payload = codec.encode(request(x=X), "3", model, outputs, classes or {}, ("left", "right"))
+    payload = codec.encode(
+        from_protobuf(request(x=X).SerializeToString()), "3", model, outputs, classes or {}, ("left", "right")
+    )
     return pb.ModelInferResponse.FromString(payload)
 
 
@@ -113,7 +121,7 @@ def test_classes_are_read_from_the_outputs_that_want_them() -> None:
     asked = request(x=X)
     asked.outputs.add(name="hn")
     asked.outputs.add(name="y").parameters["classification"].CopyFrom(pb.InferParameter(int64_param=2))
-    decoded = codec.decode(asked, spec(), LIMITS)
+    decoded = decode(asked, spec())
     assert (list(decoded.outputs), decoded.classes) == (["hn", "y"], {"y": 2})
 
 
@@ -202,7 +210,7 @@ def test_bad_requests(
     change: Callable[[pb.ModelInferRequest], object], error: type[ServingError], message: str
 ) -> None:
     with pytest.raises(error, match=message) as raised:
-        codec.decode(changed(change), spec(), LIMITS)
+        decode(changed(change), spec())
     assert type(raised.value) is error
     assert len(str(raised.value)) < 500
 
@@ -226,13 +234,13 @@ def test_bad_requests(
 )
 def test_inputs_that_do_not_fit_each_other(inputs: dict[str, npt.NDArray[Any]], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        codec.decode(request(**inputs), spec(), LIMITS)
+        decode(request(**inputs), spec())
 
 
 @pytest.mark.parametrize("token", [5, -1])
 def test_tokens_outside_the_vocabulary(token: int) -> None:
     with pytest.raises(InvalidInput, match=f"token {token}, which is outside its vocabulary of 5: ids are 0 to 4"):
-        codec.decode(request(x=np.array([[0, token, 1]])), spec(vocabulary=5), LIMITS)
+        decode(request(x=np.array([[0, token, 1]])), spec(vocabulary=5))
 
 
 def test_parameters_of_the_clients_own_are_let_through() -> None:
@@ -240,9 +248,9 @@ def test_parameters_of_the_clients_own_are_let_through() -> None:
     for name, value in (("priority", {"uint64_param": 3}), ("timeout", {"int64_param": 10}),
                         ("triton_enable_empty_final_response", {"bool_param": True})):  # fmt: skip
         asked.parameters[name].CopyFrom(pb.InferParameter(**value))
-    assert codec.decode(asked, spec(), LIMITS).rows == 2
+    assert decode(asked, spec()).rows == 2
 
 
 def test_bytes_that_are_no_message() -> None:
     with pytest.raises(InvalidRequest, match="not a ModelInferRequest"):
-        codec.parse(b"\xff\xff\xff")
+        from_protobuf(b"\xff\xff\xff")

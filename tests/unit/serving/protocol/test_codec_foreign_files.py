@@ -11,13 +11,17 @@ import pytest
 from google.protobuf import text_format
 
 from protos import grpc_service_pb2 as pb
-from serving.batching.plan import BatchPolicy, Pending, Take, plan
+from serving.batching.pending import Pending, whole
+from serving.batching.plan import Take, plan
+from serving.batching.policy import BatchPolicy
 from serving.errors import InvalidInput, ModelConfigError, RepositoryError
 from serving.protocol import codec
-from serving.protocol.codec import Limits
+from serving.protocol.checks import Limits
+from serving.protocol.request import InferRequest, from_protobuf
 from serving.repository import config_in_force, model_config
 from serving.signature.spec import ModelSpec, StatePair, TensorSpec
 from serving.telemetry.timeline import Timeline
+from tests.support.gated import Answer
 
 LIMITS = Limits(max_rows=4, max_steps=10)
 COMMON: dict[str, Any] = {
@@ -46,12 +50,12 @@ ALONE = ModelSpec(
 )
 
 
-def request(**inputs: npt.NDArray[Any]) -> pb.ModelInferRequest:
+def request(**inputs: npt.NDArray[Any]) -> InferRequest:
     made = pb.ModelInferRequest(model_name="m")
     for name, array in inputs.items():
         made.inputs.add(name=name, datatype={"f": "FP32", "i": "INT64"}[array.dtype.kind], shape=array.shape)
         made.raw_input_contents.append(array.tobytes())
-    return made
+    return from_protobuf(made.SerializeToString())
 
 
 def rows(count: int, rate: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
@@ -62,7 +66,7 @@ def rows(count: int, rate: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
 def test_a_shared_value_may_come_once_or_for_every_row(shape: tuple[int, ...]) -> None:
     decoded = codec.decode(request(**rows(2, np.full(shape, 16000))), SHARED, LIMITS)
     assert decoded.inputs["rate"].tolist() == [16000, 16000]
-    assert decoded.shared == np.int64(16000).tobytes()
+    assert decoded.key[0] == np.int64(16000).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -81,9 +85,10 @@ def test_shared_values_that_are_none(rate: npt.NDArray[Any], message: str) -> No
 def test_requests_that_differ_in_what_rows_share_are_never_batched() -> None:
     def pending(rate: int) -> Pending:
         decoded = codec.decode(request(**rows(1, np.array([rate]))), SHARED, LIMITS)
-        return Pending(decoded.inputs, 1, ["y"], Timeline(0), lambda _: None, lambda _: None, kind=decoded.shared)
+        return Pending(Answer(0), decoded.inputs, 1, decoded.steps, ["y"], decoded.key, Timeline(0))
 
-    assert plan([pending(8000), pending(16000), pending(8000)], BatchPolicy(), 0) == Take([0, 2])
+    first, other, second = (pending(rate) for rate in (8000, 16000, 8000))
+    assert plan([first, other, second], BatchPolicy(), 0) == Take([whole(first), whole(second)])
 
 
 def test_the_state_is_made_of_ordinary_tensors() -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 
-import grpc
 import pytest
 
 from serving import errors
-from serving.protocol.service import CODES, OUTCOMES, answer_for
+from serving.protocol.codes import CODES, OUTCOMES, Code, answer_for
 
 TREE = [error for _, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, errors.ServingError)]
 
@@ -30,18 +29,18 @@ def test_every_error_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (errors.UnknownModel("a"), grpc.StatusCode.INVALID_ARGUMENT),
-        (errors.UnknownVersion("a"), grpc.StatusCode.NOT_FOUND),
-        (errors.Overloaded("a"), grpc.StatusCode.UNAVAILABLE),
-        (errors.DeadlineExceeded("a"), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (errors.UnknownModel("a"), Code.INVALID_ARGUMENT),
+        (errors.UnknownVersion("a"), Code.NOT_FOUND),
+        (errors.Overloaded("a"), Code.UNAVAILABLE),
+        (errors.DeadlineExceeded("a"), Code.DEADLINE_EXCEEDED),
     ],
 )
-def test_the_codes_that_clients_branch_on(error: errors.ServingError, code: grpc.StatusCode) -> None:
+def test_the_codes_that_clients_branch_on(error: errors.ServingError, code: Code) -> None:
     assert answer_for(error) == (code, "a")
 
 
 def test_a_fault_of_the_server_is_internal_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     code, message = answer_for(ZeroDivisionError("division by zero"))
-    assert code is grpc.StatusCode.INTERNAL
+    assert code is Code.INTERNAL
     assert "ZeroDivisionError: division by zero" in message
     assert "division by zero" in caplog.text

@@ -138,7 +138,7 @@ def _json(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
         (lambda _: "[]", "not a usable specification"),
         (
             _json(lambda f: f.update(format_version=99)),
-            "format_version is 99; this server reads 1: export the model again",
+            "format_version is 99; this server reads 1 and 2: export the model again",
         ),
         (_json(lambda f: f.pop("inputs")), "'inputs' is missing"),
         (_json(lambda f: f.update(surprise=1)), "surprise"),

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import text_format
 
 from protos import model_config_pb2 as pb
-from serving.batching.plan import BatchPolicy
+from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.repository import config_in_force, model_config
 from tests.support.fake_models import spec

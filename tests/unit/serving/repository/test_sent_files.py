@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from protos import grpc_service_pb2 as pb
 from serving.errors import InvalidRequest
 from serving.repository import sent_files
-
-TEXT = pb.ModelRepositoryParameter(string_param="{}")
-CONTENT = pb.ModelRepositoryParameter(bytes_param=b"x")
 
 
 @pytest.fixture(autouse=True)
@@ -21,36 +16,6 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where they are written to."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("sent", "config", "files"),
-    [
-        ({}, None, {}),
-        ({"config": TEXT}, "{}", {}),
-        ({"config": TEXT, "file:1/a": CONTENT, "file:2/b/c": CONTENT}, "{}", {"1/a": b"x", "2/b/c": b"x"}),
-        ({"config": TEXT, "file:": CONTENT}, "{}", {"": b"x"}),  # refused when it is to be written
-    ],
-)
-def test_parameters(sent: Mapping[str, pb.ModelRepositoryParameter], config: str | None, files: object) -> None:
-    assert sent_files.parameters(sent) == (config, files)
-
-
-@pytest.mark.parametrize(
-    ("sent", "message"),
-    [
-        ({"colour": TEXT}, "unrecognized load parameter 'colour'; known are config and file:VERSION/PATH"),
-        ({"FILE:1/a": CONTENT}, "unrecognized load parameter 'FILE:1/a'"),
-        ({"config": CONTENT}, "invalid value type for load parameter 'config', expected string_param"),
-        ({"config": pb.ModelRepositoryParameter(bool_param=True)}, "expected string_param"),
-        ({"config": TEXT, "file:1/a": TEXT}, "load parameter 'file:1/a', expected bytes_param"),
-        ({"config": TEXT, "file:1/a": pb.ModelRepositoryParameter(int64_param=1)}, "expected bytes_param"),
-        ({"file:1/a": CONTENT}, "'config' must be sent along with files"),
-    ],
-)
-def test_parameters_that_are_refused(sent: Mapping[str, pb.ModelRepositoryParameter], message: str) -> None:
-    with pytest.raises(InvalidRequest, match=message):
-        sent_files.parameters(sent)
 
 
 @pytest.mark.parametrize(

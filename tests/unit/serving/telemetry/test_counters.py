@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serving.backends.base import Candidate, Measured
 from serving.edge.prometheus import Collector
 from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.versions import VersionEntry
-from serving.loading.ranking import Candidate, Measured
+from serving.lifecycle.versions import VersionStatus
 from serving.protocol.statistics import model_statistics
 from serving.telemetry.counters import Histogram, ModelMetrics
 from serving.telemetry.timeline import STAGES, Timeline
@@ -32,7 +29,7 @@ def test_buckets_are_cumulative() -> None:
     assert histogram.buckets(1e9) == ([("0.001", 1.0), ("0.002", 2.0), ("+Inf", 3.0)], 0.011)
 
 
-def knowing(*entries: VersionEntry) -> ModelManager:
+def knowing(*entries: VersionStatus) -> ModelManager:
     """A manager that knows these."""
     manager = ModelManager()
     manager.entries = lambda: list(entries)  # type: ignore[method-assign]
@@ -64,22 +61,21 @@ def test_prometheus_and_model_statistics_agree() -> None:
     assert [(duration.count, duration.ns) for duration in by_stage] == [(2, 20), (2, 40), (2, 120), (2, 17)]
     assert [(b.batch_size, b.compute_infer.count, b.compute_infer.ns) for b in statistics.batch_stats] == [(3, 1, 60)]
 
-    both = model_statistics("m", "2", [before, metrics], [Measured(Candidate("fake", "cpu", 1), {8: 5e-5})])
+    both = model_statistics("m", "2", [before, metrics])
     assert (both.inference_count, both.inference_stats.success.count) == (3 + 5, 2 + 1)
     assert both.last_inference == 1_700_000_000_000
     assert [(b.batch_size, b.compute_infer.count) for b in both.batch_stats] == [(3, 1), (5, 1)]
-    (key,) = both.response_stats
-    assert key == "measured fake on cpu, 1 threads, 8 rows"
-    assert both.response_stats[key].compute_infer.ns == 50_000
 
-    model = SimpleNamespace(
+    entry = VersionStatus(
+        name="m",
+        version="2",
+        state="READY",
         backend="fake",
         verified=True,
+        alive=True,
         depth=5,
-        order=SimpleNamespace(measured=[Measured(Candidate("fake", "cpu", 1), {8: 5e-5})]),
-    )
-    entry = VersionEntry(
-        name="m", version="2", state="READY", model=cast(Any, model), counts={"fake": metrics, "old": before}
+        counts={"fake": metrics, "old": before},
+        measured=[Measured(Candidate("fake", "cpu", 1), {8: 5e-5})],
     )
     registry = CollectorRegistry()
     registry.register(Collector(knowing(entry), {"NOT_FOUND": 3}))
@@ -105,7 +101,7 @@ def test_prometheus_and_model_statistics_agree() -> None:
 
 def test_a_version_that_is_not_loaded_shows_its_state_alone() -> None:
     registry = CollectorRegistry()
-    registry.register(Collector(knowing(VersionEntry(name="m", version="1", state="UNAVAILABLE")), {}))
+    registry.register(Collector(knowing(VersionStatus(name="m", version="1", state="UNAVAILABLE")), {}))
     series = [sample for family in registry.collect() for sample in family.samples]
     assert [(s.name, s.labels["state"], s.labels["verified"]) for s in series] == [
         ("lstm_serving_model_state", "UNAVAILABLE", "false")

@@ -113,27 +113,6 @@ def test_a_network_that_loses_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
         assert "the network is no better than" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("problem", ["weather", "vowels"])
-def test_the_demonstrations_are_the_users_own_path(problem: str) -> None:
-    data = Path(problems.__file__).parent / "data"
-    commands = {
-        "weather": f"csv {data}/seattle-weather.csv --features precipitation,temp_max,temp_min,wind --day-of-year "
-        "--target temp_max --time date --horizon 1,3 --validation-share 0.25 --test-share 0.25",
-        "vowels": f"ts {data}/JapaneseVowels_TRAIN.ts {data}/JapaneseVowels_TEST.ts",
-    }
-    made = []
-    for command in (problem, commands[problem]):
-        options = parser().parse_args([*shlex.split(command), "--framework", "torch", "--out", "x"])
-        made.append(cli.problem_of(options))
-    (demonstration, own) = made
-    assert (demonstration.config, demonstration.plan) == (own.config, own.plan)
-    for part in ("training", "validation", "refit", "test"):
-        one, other = getattr(demonstration, part), getattr(own, part)
-        assert (one is None) == (other is None)
-        if one is not None:
-            np.testing.assert_array_equal(np.concatenate(list(one.sequences)), np.concatenate(list(other.sequences)))
-
-
 def _edit(name: str, find: str, replacement: str) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         path = folder / name
@@ -177,13 +156,10 @@ def _nothing(_: Path) -> None:
             CSV.replace("level,inflow", "level,level"),
             "features are 'level,level'; at least one, each of them",
         ),
-        (_nothing, CSV.replace("1,2", "1,x"), "argument --horizon: 'x' is not a whole number from 1"),
-        (_nothing, CSV.replace("1,2", "0"), "argument --horizon: '0' is not a whole number from 1"),
         (_nothing, CSV.replace("1,2", "1,1"), "horizons are '1,1'"),
         (_nothing, CSV + " --day-of-year", "{folder}/tank.csv: the times are numbers (0 ...); the day of year needs"),
         (_nothing, CSV.replace("history 8", "history 200"), "{folder}/tank.csv: the training part has 112 of 160 rows"),
         (_nothing, CSV + " --test-share 0.9", "leave nothing to learn from; together they must be below 1"),
-        (_nothing, CSV + " --test-share half", "argument --test-share: 'half' is not a number"),
         (_nothing, CSV + " --test-share 1.5", "the test share is 1.5; it must be between 0 and 1"),
         (_nothing, CSV + " --dropout 1", "dropout is 1.0; it must be in [0, 1)"),
         (_nothing, CSV + " --noise -1", "noise is -1.0; it must not be negative"),
@@ -208,7 +184,6 @@ def _nothing(_: Path) -> None:
             "{folder}/beat_TEST.ts: has 2 channels; {folder}/beat_TRAIN.ts has 1",
         ),
         (_nothing, TS + " --validation-share 1", "validation is 1.0; it must be between 0 and 1"),
-        (_nothing, TS + " --hidden 0", "argument --hidden: '0' is not a whole number from 1"),
         (_nothing, TS.replace("TRAIN", "TRIAN"), "cannot read {folder}/beat_TRIAN.ts: No such file or directory"),
     ],
 )

@@ -1,0 +1,166 @@
+"""The command line of `lstm-export`: what may be given, and the texts among it in the form in which they are used."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from commands.parser import Parser
+from export import formats
+from export.errors import ExportError
+from export.precision import FP32, PRECISIONS
+from serving.signature.spec import DTYPES
+from serving.signature.stated import Stated
+from serving.verification.hints import Hints
+
+TENSOR = "NAME:DTYPE[SIZES]"
+_TENSOR = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+)\[(?P<shape>[-0-9, ]*)\]")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; each kind of source is one subcommand, and its name is the option `source`."""
+    root = Parser(prog="lstm-export", description="Writes a trained network into a model repository.")
+    subcommands = root.add_subparsers(dest="source", metavar="SOURCE", required=True)
+    checkpoint = subcommands.add_parser("checkpoint", help="a run folder that lstm-train wrote")
+    checkpoint.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    _add_format(checkpoint)
+    checkpoint.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=FP32,
+        help="how the weights are kept in the file; they are restored when it is loaded, and computed with in float32",
+    )
+    _add_target(checkpoint)
+    _add_module(subcommands.add_parser("module", help="any torch.nn.Module and its state dict"))
+    _add_keras(subcommands.add_parser("keras", help="a .keras file"))
+    _add_import(
+        subcommands.add_parser("import", help="a finished .onnx, TorchScript or SavedModel that someone else made")
+    )
+    return root
+
+
+def _add_module(source: argparse.ArgumentParser) -> None:
+    source.add_argument(
+        "factory", metavar="MODULE:FACTORY", help="called without arguments, returns the torch.nn.Module"
+    )
+    source.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="its state dict, .safetensors or .pt; without it, what FACTORY gives",
+    )
+    add = functools.partial(source.add_argument, action="append", default=[])
+    add("--input", metavar=TENSOR, required=True, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
+    _add_network(source)
+
+
+def _add_keras(source: argparse.ArgumentParser) -> None:
+    source.add_argument("file", type=Path, metavar="FILE.keras", help="what model.save wrote")
+    _add_network(source)
+
+
+def _add_network(source: argparse.ArgumentParser) -> None:
+    """What `module` and `keras` have in common."""
+    source.add_argument(
+        "--output",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="the name of an output, in order (default: y, y1, ...)",
+    )
+    _add_format(source)
+    _add_target(source)
+    _add_hints(source)
+
+
+def _add_format(source: argparse.ArgumentParser) -> None:
+    known = ", ".join((*formats.names(), formats.ALL))
+    source.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
+
+
+def _add_import(source: argparse.ArgumentParser) -> None:
+    source.add_argument("file", type=Path, metavar="FILE", help="an .onnx or .pt file, or a SavedModel folder")
+    add = functools.partial(source.add_argument, action="append", default=[])
+    add("--input", metavar=TENSOR, help="an input of a TorchScript file, in order: x:FP32[-1,-1,8], -1 where free")
+    add("--output", metavar=TENSOR, help="an output of a TorchScript file, in order")
+    _add_target(source)
+    _add_hints(source)
+
+
+def _add_hints(source: argparse.ArgumentParser) -> None:
+    group = source.add_argument_group("where a choice is left")
+    add = functools.partial(group.add_argument, action="append", default=[])
+    add("--shape", metavar="NAME:SIZES", help="sizes that an input must have although they seem free: x:-1,576")
+    add("--value", metavar="NAME=NUMBER", help="what an input holds wherever the model is tried: sr=16000")
+    add("--rows", metavar="NAME=AXIS", help="the axis of the rows of an input, or none")
+    add("--state", metavar="INPUT=OUTPUT", help="an output that is the next value of an input; none: there is none")
+
+
+def _add_target(source: argparse.ArgumentParser) -> None:
+    source.add_argument(
+        "--repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="the model repository (default %(default)s)",
+    )
+    source.add_argument("--name", required=True, help="the model's name, a folder of the repository")
+    source.add_argument("--version", type=int, metavar="N", help="the version's number (default: the next one)")
+    source.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        metavar="T",
+        help="refuse a file whose answers differ from the model's by more, as |a - b| / max(1, |b|) (default %(default)g)",
+    )
+
+
+def tensor(text: str) -> tuple[str, Stated]:
+    """Name, datatype and shape of `NAME:DATATYPE[SIZES]`, as in `x:FP32[-1,-1,8]`. Raises `ExportError`."""
+    found = _TENSOR.fullmatch(text.strip())
+    if found is None or found["datatype"] not in DTYPES:
+        raise ExportError(
+            f"{text!r} is no tensor: write NAME:DATATYPE[SIZES], as in x:FP32[-1,-1,8], with one of {', '.join(DTYPES)}"
+        )
+    return found["name"], (found["datatype"], sizes(found["shape"], text))
+
+
+def sizes(text: str, where: str) -> tuple[int, ...]:
+    """Comma-separated sizes, -1 where free. Raises `ExportError`."""
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ExportError(f"{where!r} holds sizes that are no whole numbers") from error
+    if any(size < 1 and size != -1 for size in found):
+        raise ExportError(f"{where!r} holds a size that is neither positive nor -1 (free)")
+    return found
+
+
+def hints(options: argparse.Namespace) -> Hints:
+    """What a person says of the inputs where a choice is left. Raises `ExportError`."""
+    return Hints(
+        shapes={name: sizes(text, name) for name, text in _pairs(options.shape, ":", "--shape")},
+        values={name: _number(text, "--value") for name, text in _pairs(options.value, "=", "--value")},
+        rows={
+            name: None if text == "none" else int(_number(text, "--rows"))
+            for name, text in _pairs(options.rows, "=", "--rows")
+        },
+        state={} if options.state == ["none"] else dict(_pairs(options.state, "=", "--state")) or None,
+    )
+
+
+def _pairs(texts: Sequence[str], between: str, flag: str) -> list[tuple[str, str]]:
+    for text in texts:
+        if between not in text:
+            raise ExportError(f"{flag} {text!r} lacks the {between!r} between a name and what is said of it")
+    return [(name, rest) for name, _, rest in (text.partition(between) for text in texts)]
+
+
+def _number(text: str, flag: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ExportError(f"{flag}: {text!r} is no number") from error

@@ -1,0 +1,172 @@
+"""A version of a model: what it may be called, what is known of it, and how it appears whole in a repository or not at all.
+
+`rename` refuses a folder that exists and is not empty, on every file system. That alone keeps two exports of the same
+moment apart; no lock file is needed, and none can be left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from export.errors import ExportError
+from serving.signature import spec as specification
+from serving.signature.spec import LABELS_FILE, ModelSpec
+from serving.verification import golden, rows
+from serving.verification.golden import Sample
+
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a version goes and what is said of it: `described` says where the network comes from, JSON-ready."""
+
+    repository: Path
+    name: str
+    version: int | None = None
+    tolerance: float = rows.TOLERANCE
+    described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises `ExportError` when a version of that name or number cannot be written."""
+        check_name(self.name)
+        if self.version is not None:
+            check_version(self.repository / self.name, self.version)
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One format of a version: the size of its file or folder, and its largest disagreement with the trained model."""
+
+    format: str
+    size_bytes: int
+    largest_difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounding:
+    """What keeping the weights smaller has changed: the largest `|a - b| / max(1, |b|)` of any answer, and the test scores.
+
+    `scores` has those of the rounded network by the names that the trained one has; it is empty where the run does not hold
+    what they are measured on.
+    """
+
+    precision: str
+    largest_difference: float
+    scores: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A version that is in the repository now."""
+
+    path: Path
+    written: tuple[Written, ...]
+    rounding: Rounding | None = None
+
+
+def check_name(name: str) -> None:
+    """Raises `ExportError` unless `name` can be a model's name: one component of a path, visible, portable."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+        raise ExportError(
+            f"the name {name!r} cannot be used: letters, digits, '.', '_' and '-', at most 128, a letter or digit first"
+        )
+
+
+def next_version(target: Path) -> int:
+    """One more than the highest number that anything in a model's folder has; 1 where there is no folder."""
+    if not target.is_dir():
+        return 1
+    numbers = (int(entry.name) for entry in target.iterdir() if entry.name.isascii() and entry.name.isdigit())
+    return max(numbers, default=0) + 1
+
+
+def check_version(target: Path, version: int) -> None:
+    """Raises `ExportError` unless `version` is a number that a version may have and none has yet."""
+    if version < 1:
+        raise ExportError(f"version is {version}; versions are counted from 1")
+    if os.path.lexists(target / str(version)):
+        raise ExportError(
+            f"{target / str(version)} exists, and versions are never overwritten: leave the version out for the next one"
+        )
+
+
+@contextlib.contextmanager
+def begun(repository: Path) -> Iterator[Path]:
+    """An empty folder on the repository's file system, in which a version is made; gone afterwards unless it was finished."""
+    repository.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".export-", dir=repository))
+    folder = work / "version"
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def finish(
+    folder: Path, target: Path, version: int | None, spec: ModelSpec, samples: Sequence[Sample], labels: str = ""
+) -> Path:
+    """Adds the facts and the golden samples to a version in the folder of `begun`, and moves it into the model's `target`.
+
+    `version` is its number, the next one if None. `labels` is the text of labels.txt; the first version of a model appears
+    together with the model's folder and that file. Everything is on disk before it appears. Returns where it is; raises
+    `ExportError` when its number has been taken meanwhile, and `OSError`.
+    """
+    golden.write_samples(folder / golden.FILE_NAME, samples)
+    (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
+    _sync_tree(folder)
+    number = version or next_version(target)
+    model = folder.parent / "model"
+    model.mkdir()
+    if labels:
+        (model / LABELS_FILE).write_text(labels, encoding="utf-8")
+        _sync(model / LABELS_FILE)
+    folder = folder.rename(model / str(number))
+    _sync(model)
+    if not _moved(model, target):
+        if labels and not (target / LABELS_FILE).exists():
+            (model / LABELS_FILE).rename(target / LABELS_FILE)
+        while not _moved(folder, target / str(number)):
+            if version is not None:
+                raise ExportError(f"{target / str(number)} was written by another export meanwhile")
+            number += 1
+        _sync(target)
+    _sync(target.parent)
+    return target / str(number)
+
+
+def _moved(folder: Path, target: Path) -> bool:
+    """Renames `folder` to `target`; false when something is there already."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in _TAKEN or not target.parent.is_dir():
+            raise
+        return False
+    return True
+
+
+def _sync_tree(folder: Path) -> None:
+    """Files first, then the folders that name them, inner ones first."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(parent) / name)
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

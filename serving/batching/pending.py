@@ -1,0 +1,95 @@
+"""A request that waits for its answer, and the piece of it that is computed: the plain data of the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from serving.errors import Cancelled, DeadlineExceeded, ServingError
+from serving.signature.spec import BatchKey, Tensors
+from serving.telemetry.timeline import Timeline
+
+
+class Requester(Protocol):
+    """Who waits for an answer. Called from a worker's thread, or from whichever thread ends the request.
+
+    `encode` makes the answer ready and may raise; then `finish` is called exactly once, with None to send it or with the
+    error, and never raises. Between the two the request is counted, so that no client sees an answer before the
+    statistics do. `move` is called when another model will answer, with a lease on it.
+    """
+
+    def encode(self, outputs: Tensors) -> None: ...
+
+    def finish(self, error: ServingError | None) -> None: ...
+
+    def move(self, lease: Any) -> None: ...
+
+
+class Holder(Protocol):
+    """Where a pending request waits. `look_again` is called from any thread when the client of one has gone."""
+
+    def look_again(self) -> None: ...
+
+
+class Pending:
+    """A request that has been checked and waits.
+
+    `inputs` holds every input of the signature, axis 0 being `rows` in each and `steps` the length along its axis of
+    steps (1 where the model has none); `outputs` names what is wanted, in the order wanted; only requests of one `key`
+    share a batch; `deadline_ns` is on the clock of `timeline.now_ns`.
+    """
+
+    __slots__ = (
+        "cancelled", "deadline_ns", "holder", "inputs", "key", "outputs", "requester", "rows", "steps", "timeline",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        requester: Requester,
+        inputs: Tensors,
+        rows: int,
+        steps: int,
+        outputs: Sequence[str],
+        key: BatchKey,
+        timeline: Timeline,
+        deadline_ns: int | None = None,
+    ) -> None:
+        self.requester = requester
+        self.inputs = inputs
+        self.rows = rows
+        self.steps = steps
+        self.outputs = outputs
+        self.key = key
+        self.timeline = timeline
+        self.deadline_ns = deadline_ns
+        self.cancelled = False
+        self.holder: Holder | None = None
+
+    def cancel(self) -> None:
+        """The client has gone. Called from any thread; harmless when the request is being computed already."""
+        self.cancelled = True
+        if self.holder and not self.timeline.started:
+            self.holder.look_again()
+
+    def hopeless(self, now: int) -> ServingError | None:
+        """Why nobody waits for the answer any more; None if somebody may.
+
+        A deadline goes before the client's going, since a client whose deadline passes goes too.
+        """
+        if self.deadline_ns is not None and now >= self.deadline_ns:
+            waited_ms = (now - self.timeline.decoded) / 1e6
+            return DeadlineExceeded(f"Deadline Exceeded: waited {waited_ms:.1f} ms in the queue; nothing was computed")
+        return Cancelled("the client has cancelled the request") if self.cancelled else None
+
+
+class Piece(NamedTuple):
+    """So many rows and steps of a request that are computed together with other pieces."""
+
+    pending: Pending
+    rows: int
+    steps: int
+
+
+def whole(pending: Pending) -> Piece:
+    """All of a request."""
+    return Piece(pending, pending.rows, pending.steps)

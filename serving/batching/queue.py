@@ -1,0 +1,211 @@
+"""The queue of one model: requests are offered from any thread, workers take batches out of it.
+
+There is one queue however many instances the model has, so that order, limits and delays hold for the model. While all
+instances compute, a batch forms here by itself: a delay of 0 is the right default. Nobody's request is completed while
+the lock is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from serving.batching.pending import Pending, Piece
+from serving.batching.plan import Take, Wait, plan
+from serving.batching.policy import BatchPolicy
+from serving.clock import SYSTEM, Clock
+from serving.errors import ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
+
+END_OF_TIME = 2**63  # later than any instant of the clock
+
+Decide = Callable[[Sequence[Pending], BatchPolicy, int], Take | Wait]
+
+
+class Queue:
+    """What waits for the model called `name`. `decide` says which requests are taken together."""
+
+    def __init__(self, name: str, policy: BatchPolicy, clock: Clock = SYSTEM, decide: Decide = plan) -> None:
+        self._name = name
+        self._policy = policy
+        self._clock = clock
+        self._decide = decide
+        self._changed = clock.condition()  # guards what follows; only workers wait for it
+        self._waiting: list[Pending] = []
+        self._workers = 0
+        self._broken = 0  # of the workers, those whose backend is
+        self._hurrying = False
+        self._draining = False
+        self._mended = 0
+        self._idle = clock.condition()  # waited for by who wants to be in nobody's way
+        self._idlers = 0
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait for a batch."""
+        return len(self._waiting)
+
+    # From any thread.
+
+    def offer(self, pending: Pending, *, handed_over: bool = False) -> None:
+        """Queues a request. One that was `handed_over` had its place elsewhere and is not turned away.
+
+        Raises at the door: `Overloaded` when the queue is full, `DeadlineExceeded` when the time is up already, `NotReady`
+        after `drain`. What fails later arrives through the request's `finish`.
+        """
+        if pending.deadline_ns is not None and pending.timeline.decoded >= pending.deadline_ns:
+            raise DeadlineExceeded("Deadline Exceeded: the client's deadline had passed when the request was decoded")
+        with self._changed:
+            if self._draining:
+                raise NotReady(f"{self._name} is not at ready state: it is being unloaded, or its worker has ended")
+            if len(self._waiting) >= self._policy.max_queue and not handed_over:
+                raise Overloaded(
+                    f"Exceeds maximum queue size: {len(self._waiting)} requests wait for {self._name}, which allows "
+                    f"{self._policy.max_queue}; try again later, or raise max_queue_size in config.pbtxt"
+                )
+            pending.holder = self
+            self._waiting.append(pending)
+            self._notify()
+
+    def look_again(self) -> None:
+        """The client of a request that waits here has gone."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def hurry(self) -> None:
+        """From now on nobody waits for company; what comes is still taken."""
+        with self._changed:
+            self._hurrying = True
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Refuses new requests; workers end when what is queued is answered."""
+        with self._changed:
+            self._hurrying = self._draining = True
+            self._changed.notify_all()
+
+    def mend(self) -> None:
+        """Nothing can take over from a broken backend: its worker is to try it again."""
+        with self._changed:
+            self._mended += 1
+            self._changed.notify_all()
+
+    def wait_until_idle(self, timeout_seconds: float) -> None:
+        """Waits until nobody waits for a batch, at most this long."""
+        with self._idle:
+            self._idlers += 1
+            self._idle.wait_for(lambda: not self._waiting, timeout_seconds)
+            self._idlers -= 1
+
+    # From workers.
+
+    def join(self) -> None:
+        """A worker begins to take."""
+        with self._changed:
+            self._workers += 1
+
+    def leave(self, *, broken: bool) -> None:
+        """A worker takes no more. After the last one nobody is left waiting: what waits fails, what comes is refused."""
+        left: list[Pending] = []
+        with self._changed:
+            self._workers -= 1
+            self._broken -= broken
+            self._changed.notify_all()
+            if not self._workers:
+                self._hurrying = self._draining = True
+                left, self._waiting = self._waiting, []
+        for pending in left:
+            pending.requester.finish(ComputeFailed(f"the worker of {self._name} has ended; the server's log says why"))
+        self._tell_idlers()
+
+    def take(self) -> Sequence[Piece]:
+        """The next batch, waited for; nothing when the queue is drained. Ends on the way those for whom nobody waits."""
+        while True:
+            with self._changed:
+                ends = self._remove_hopeless()
+                if not ends:
+                    if self._draining and not self._waiting:
+                        return ()
+                    now = END_OF_TIME if self._hurrying else self._clock.now_ns()
+                    decision = self._decide(self._waiting, self._policy, now)
+                    if isinstance(decision, Take):
+                        self._remove([piece.pending for piece in decision.pieces])
+                        if self._waiting:
+                            self._notify()  # of the others there may be a batch for another worker
+                        break
+                    self._changed.wait(self._seconds_until(decision.until_ns))
+            self._finish(ends)
+        self._tell_idlers()
+        return decision.pieces
+
+    def breaks(self) -> int:
+        """The backend of a worker is broken; it calls `take_all` with the number returned until another one comes back."""
+        with self._changed:
+            self._broken += 1
+            self._changed.notify_all()
+            return self._mended
+
+    def take_all(self, mended: int) -> tuple[list[Pending], int] | None:
+        """For the worker of a broken backend: everything that waits, once no other worker can compute it.
+
+        Another number than `mended` comes back when the backend is to be tried again, and then nothing is taken. None when
+        the queue is drained.
+        """
+        with self._changed:
+            ends = self._remove_hopeless()
+            something = self._all_broken if self._waiting else self._draining
+            if not (ends or something or self._mended != mended):
+                self._changed.wait(None)
+                ends = self._remove_hopeless()
+            taken: list[Pending] = []
+            if self._mended != mended:
+                self._broken -= 1
+                mended = self._mended
+            elif self._all_broken:
+                taken, self._waiting = self._waiting, []
+            over = self._draining and not (taken or self._waiting)
+        self._finish(ends)
+        self._tell_idlers()
+        return None if over else (taken, mended)
+
+    @property
+    def _all_broken(self) -> bool:
+        return self._broken == self._workers
+
+    # Inside.
+
+    def _notify(self) -> None:
+        """Wakes one worker, or, where a broken one might be it that has nothing to take, all."""
+        if self._broken:
+            self._changed.notify_all()
+        else:
+            self._changed.notify()
+
+    def _remove_hopeless(self) -> list[tuple[Pending, ServingError]]:
+        now = self._clock.now_ns()
+        ends = [(pending, why) for pending in self._waiting if (why := pending.hopeless(now))]
+        if ends:
+            self._remove([pending for pending, _ in ends])
+        return ends
+
+    def _remove(self, chosen: Sequence[Pending]) -> None:
+        """Takes requests out; `chosen` is in the order of the queue, and mostly its beginning."""
+        if self._waiting[len(chosen) - 1] is chosen[-1]:
+            del self._waiting[: len(chosen)]
+        else:
+            gone = set(map(id, chosen))
+            self._waiting = [pending for pending in self._waiting if id(pending) not in gone]
+
+    def _finish(self, ends: Sequence[tuple[Pending, ServingError]]) -> None:
+        for pending, why in ends:
+            pending.requester.finish(why)
+
+    def _seconds_until(self, until_ns: int | None) -> float | None:
+        """How long a worker may sleep when nothing comes: until the time given, or the first deadline."""
+        if until_ns is None:
+            return None
+        deadlines = [pending.deadline_ns for pending in self._waiting if pending.deadline_ns is not None]
+        return max(0.0, (min([until_ns, *deadlines]) - self._clock.now_ns()) / 1e9)
+
+    def _tell_idlers(self) -> None:
+        if self._idlers and not self._waiting:
+            with self._idle:
+                self._idle.notify_all()

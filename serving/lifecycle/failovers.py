@@ -1,0 +1,58 @@
+"""Which failover stands by which version: what a worker calls when its backend is broken."""
+
+from __future__ import annotations
+
+from serving.batching.model import Lease, Model
+from serving.batching.pending import Pending
+from serving.clock import SYSTEM, Clock
+from serving.lifecycle.failover import Failover, LoadIn, forward
+from serving.lifecycle.manager import ModelManager
+from serving.loading.loader import load_in
+from serving.loading.request import Loaded
+
+
+class Failovers:
+    """Hands the requests of broken backends to the failover of their version. A backend is tried again after `reset_seconds`."""
+
+    def __init__(
+        self, manager: ModelManager, *, reset_seconds: float, clock: Clock = SYSTEM, load_in: LoadIn = load_in
+    ) -> None:
+        self._manager = manager
+        self._reset_seconds = reset_seconds
+        self._clock = clock
+        self._load_in = load_in
+
+    def on_broken(self, model: Model, requests: list[Pending], reason: str, error: Exception) -> None:
+        """Requests that a broken backend leaves: to whoever stands in for it, now or as soon as there is somebody.
+
+        Called from a worker's thread. Nobody's request is completed, and no thread started, under the manager's lock.
+        """
+
+        def lease() -> Lease:
+            return self._manager.acquire(model.name, model.version)
+
+        def made(loaded: Loaded) -> Failover:
+            return Failover(
+                loaded,
+                self._reset_seconds,
+                self._stand_in,
+                lease,
+                self._manager.at_work,
+                clock=self._clock,
+                load_in=self._load_in,
+            )
+
+        while failover := self._manager.failover(model, made):
+            if failover.take(requests, reason, error):
+                return
+        forward(requests, lease)  # another model serves already
+
+    def _stand_in(self, new: Loaded, old: Loaded, why: str) -> bool:
+        """Lets a model answer instead of the one that served; False, the new one closed, if that does not serve any more."""
+        with self._manager.loading(new.model.name) as entry:
+            identity = self._manager.identity_of(old.model)
+            if identity is None:
+                new.model.close()
+                return False
+            self._manager.install(entry, new, why, identity, stands_in=True)
+            return True

@@ -1,0 +1,107 @@
+"""A version's files opened in a backend and proved: what is verified is the very object that will serve, on its device."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from serving import backends
+from serving.backends.base import Backend, Candidate, first_line
+from serving.backends.rows_first import laid_out
+from serving.errors import RepositoryError, ServingError
+from serving.loading.request import LoadRequest
+from serving.machine.devices import CPU
+from serving.repository import model_config
+from serving.signature.spec import ModelSpec
+from serving.verification import golden, inspection
+from serving.verification.hints import Hints, Unclear
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the version says of itself: its signature, and samples with the trained model's own answers, if it has any."""
+
+    spec: ModelSpec
+    samples: Sequence[golden.Sample]
+    described: bool
+
+    def probe(self) -> golden.Sample | None:
+        """The sample that is answered soonest."""
+        return min(self.samples, key=lambda one: sum(array.size for array in one.inputs.values()), default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proved:
+    """A loaded backend that has given the samples' answers, up to `difference`; `allowed` is what its device may differ by."""
+
+    backend: Backend
+    allowed: float
+    difference: float
+
+
+def read(request: LoadRequest, candidate: Candidate) -> Facts:
+    """What is known before anything is loaded. Raises `RepositoryError`."""
+    folder = request.folder
+    if folder.described:
+        return Facts(folder.spec(), folder.samples(), described=True)
+    module = backends.module(candidate.backend)
+    stated = model_config.stated(request.config) or module.stated(folder.artifact(candidate.backend))
+    return Facts(inspection.unproved(*stated), (), described=False)
+
+
+@contextlib.contextmanager
+def opened(request: LoadRequest, candidate: Candidate, facts: Facts) -> Iterator[tuple[Facts, list[Proved]]]:
+    """A backend for each instance, proved; what a bare file turned out to be is in the facts that come back.
+
+    Raises a `StartupError` of the fitting kind. Whatever is raised within, all of them are closed.
+    """
+    proved: list[Proved] = []
+    try:
+        for device in request.config.devices(candidate.device):
+            facts, one = _open(request, candidate, device, facts, first=not proved)
+            proved.append(one)
+        yield facts, proved
+    except BaseException:
+        for one in proved:
+            one.backend.close()
+        raise
+
+
+def _open(
+    request: LoadRequest, candidate: Candidate, device: str, facts: Facts, *, first: bool
+) -> tuple[Facts, Proved]:
+    module, artifact = backends.module(candidate.backend), request.folder.artifact(candidate.backend)
+    backend = module.load(artifact, facts.spec, device, request.defaults.options(candidate.threads))
+    try:
+        if first and not facts.described:
+            named = model_config.stated(request.config) is not None
+            with module.careful():
+                rows = model_config.rows(request.config) if named else {}
+                facts = dataclasses.replace(facts, spec=_found(artifact, facts.spec, backend, rows))
+        backend = laid_out(backend, facts.spec)
+        if request.wrap:
+            backend = request.wrap(backend)
+        what = f"{request.name} version {request.folder.number} in {candidate.backend} on {device}"
+        allowed = golden.tolerance(facts.spec, tf32=request.defaults.allow_tf32 and device != CPU)
+        return facts, Proved(backend, allowed, golden.replay(backend.run, facts.spec, facts.samples, allowed, what))
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None]) -> ModelSpec:
+    """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
+    try:
+        return inspection.inspect(stated, backend.run, Hints(rows=rows)).spec
+    except Unclear as error:
+        raise RepositoryError(
+            f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"
+        ) from error
+    except ServingError:
+        raise
+    except Exception as error:  # whatever a runtime raises
+        raise RepositoryError(
+            f"{artifact} ran on some rows and not on others, so nothing is proved of them: {first_line(error)}"
+        ) from error

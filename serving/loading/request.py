@@ -1,0 +1,70 @@
+"""What is to be loaded, and what came of it: plain data that the version's entry keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from serving.backends.base import Backend
+from serving.batching.model import Model
+from serving.batching.pending import Pending
+from serving.clock import SYSTEM, Clock
+from serving.loading.order import Measure, Order, ServerDefaults
+from serving.repository.folders import Repository, VersionFolder
+from serving.repository.model_config import OperatorConfig
+from serving.telemetry.counters import ModelMetrics
+
+OnBroken = Callable[[Model, list[Pending], str, Exception], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadRequest:
+    """A version that is to be live: where it lies, what the operator has chosen, and whose counts it goes on with.
+
+    `metrics` gives the counts of the version in a backend, by the backend's name. `failures` in a row make the backend a
+    broken one, and `on_broken(model, requests, reason, error)` is called from a worker's thread for requests that it cannot
+    compute; without it they fail. With `wrap` the model serves behind something else, each request alone, and what it
+    fails at fails: it is a shadow.
+    """
+
+    name: str
+    folder: VersionFolder
+    config: OperatorConfig
+    labels: tuple[str, ...]
+    defaults: ServerDefaults
+    metrics: Callable[[str], ModelMetrics]
+    repository: Repository
+    on_broken: OnBroken | None = None
+    measure: Measure | None = None
+    failures: int = 3
+    wrap: Callable[[Backend], Backend] | None = None
+    clock: Clock = SYSTEM
+
+    def fields(self) -> dict[str, object]:
+        """How the log names it."""
+        return {"model": self.name, "version": self.folder.number}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A live model, what it was made from, and who may take over from it.
+
+    `fell_back` says why it is not the first choice that serves, and is empty if it is; `damaged` names the other backends
+    whose files were tried and found wrong, and why.
+    """
+
+    model: Model
+    request: LoadRequest
+    order: Order
+    fell_back: str = ""
+    damaged: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def standing_in(self, why: str) -> Loaded:
+        """This in place of a backend that has broken; an empty `why` says that it is the first choice again."""
+        return dataclasses.replace(self, fell_back=why)
+
+    @property
+    def remark(self) -> str:
+        """What the index says of a version that serves."""
+        wrong = "; ".join(f"{backend} cannot serve it: {why}" for backend, why in self.damaged.items())
+        return self.fell_back or wrong or ("" if self.model.verified else "not verified: it has no golden samples")

@@ -1,0 +1,159 @@
+"""What a request may hold: shapes, values and parameters, each with the sentence for what is wrong.
+
+The messages follow Triton's, since people search for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import InvalidInput, InvalidRequest
+from serving.protocol.elements import bytes_of
+from serving.protocol.request import Parameter
+from serving.signature.spec import ModelSpec, TensorSpec
+
+_SEQUENCE_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a request may ask for: `max_rows` rows, and `max_steps` along every free axis behind the rows.
+
+    With `text_only` every element of a BYTES tensor must be UTF-8.
+    """
+
+    max_rows: int
+    max_steps: int
+    text_only: bool = False
+
+
+def shape(sent: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec, limits: Limits, model: str) -> tuple[int, ...]:
+    """The shape with the rows first, if it fits: of the right rank, equal where the model is fixed, within the limits where free.
+
+    There is at least one row; other free axes may be empty where the specification says so.
+    """
+    name = tensor.name
+    counted = 1 if spec.may_be_empty else len(tensor.shape)
+    shape = _with_rows(sent, tensor, spec)
+    if not shape:
+        raise InvalidInput(f"input '{name}' has no shape but model requires batch dimension for '{model}'")
+    if any(size < 0 for size in shape):
+        raise InvalidInput(
+            f"All input dimensions should be specified for input '{name}' for model '{model}', got {list(shape)}"
+        )
+    fits = (
+        len(shape) == len(tensor.shape)
+        and all(allowed in (-1, size) for size, allowed in zip(shape, tensor.shape, strict=True))
+        and all(shape[:counted])
+    )
+    if fits and shape[0] > limits.max_rows:  # before any of its data is read
+        raise _too_many_rows(shape[0], limits, model)
+    if not fits:
+        shown = "[" + ",".join(str(size) for size in sent[:16]) + (",...]" if len(sent) > 16 else "]")
+        expected = "[" + ",".join(str(size) for size in spec.shown_shape(tensor)) + "]"
+        raise InvalidInput(
+            f"unexpected shape for input '{name}' for model '{model}'. Expected {expected}, got {shown}. "
+            "-1 stands for any size, for rows and steps from 1."
+        )
+    for size, allowed in zip(shape[1:], tensor.shape[1:], strict=True):
+        if allowed == -1 and size > limits.max_steps:
+            raise InvalidInput(
+                f"input '{name}' has {size} steps, but at most {limits.max_steps} are allowed for model '{model}': "
+                "cut it into pieces, or start the server with a larger --max-steps"
+            )
+    return shape
+
+
+def _too_many_rows(rows: int, limits: Limits, model: str) -> InvalidInput:
+    return InvalidInput(
+        f"inference request batch-size must be <= {limits.max_rows} for '{model}'; got {rows}: "
+        "split the request, or raise max_batch_size in config.pbtxt"
+    )
+
+
+def _with_rows(shape: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
+    """The shape that was sent, with an axis of rows in front where the client has left it out because there is none."""
+    ours = len(tensor.shape)
+    if not spec.batched:
+        return (1,) if ours == 1 and shape == (1,) else (1, *shape)  # a scalar may come as one element
+    if tensor.name in spec.shared:
+        if len(shape) == ours - 1:
+            return (1, *shape)
+        if ours == 1 and len(shape) == 2 and shape[1] == 1:  # a scalar for each row
+            return shape[:1]
+    return shape
+
+
+def one_of_all(array: npt.NDArray[Any], tensor: TensorSpec, model: str) -> npt.NDArray[Any]:
+    """What all rows share, given once or for each of them: then they must agree."""
+    if any(bytes_of(row) != bytes_of(array[0]) for row in array[1:]):
+        raise InvalidInput(
+            f"input '{tensor.name}' for model '{model}' differs between rows, but the model takes one for all of them: "
+            "send the rows in requests of their own"
+        )
+    return array
+
+
+def text(strings: npt.NDArray[Any], tensor: TensorSpec, model: str) -> None:
+    """Every element is UTF-8. Raises `InvalidInput`."""
+    for place, element in enumerate(strings.flat):
+        try:
+            element.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"element {place} of input '{tensor.name}' for model '{model}' is not UTF-8, and the backend that "
+                f"serves it takes text only: {error.reason} at byte {error.start}"
+            ) from error
+
+
+def lengths(sent: npt.NDArray[Any], steps: int, name: str, model: str) -> None:
+    """Every row has at least one true step, and no more than were sent. Raises `InvalidInput`."""
+    if sent.min() < 1 or sent.max() > steps:
+        wrong = [int(length) for length in sent if not 1 <= length <= steps]
+        raise InvalidInput(
+            f"input '{name}' for model '{model}' holds {wrong[0]}, but every length must be within 1 and the {steps} "
+            "steps that were sent"
+        )
+
+
+def tokens(inputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, model: str) -> None:
+    """Every true step holds an id of the vocabulary. Raises `InvalidInput`."""
+    tensor = spec.advertised_inputs[0]
+    ids = inputs[tensor.name]
+    outside = (ids < 0) | (ids >= spec.vocabulary)
+    if spec.lengths:
+        outside &= np.arange(ids.shape[1]) < inputs[spec.lengths.input][:, None]
+    if outside.any():
+        raise InvalidInput(
+            f"input '{tensor.name}' for model '{model}' holds token {int(ids[outside][0])}, which is outside its "
+            f"vocabulary of {spec.vocabulary}: ids are 0 to {spec.vocabulary - 1}"
+        )
+
+
+def parameters(sent: Mapping[str, Parameter], model: str) -> None:
+    """Refuses what would be misunderstood; parameters of the client's own are let through and mean nothing here."""
+    for name, parameter in sent.items():
+        kind = parameter.kind
+        if not kind:
+            raise InvalidRequest(f"parameter '{name}' has no value; set one of its typed fields")
+        if name in _SEQUENCE_PARAMETERS:
+            raise InvalidRequest(
+                f"parameter '{name}' asks model '{model}' to keep state between requests, which is not served yet: "
+                "send the state yourself (inputs h0 and c0, outputs hn and cn), or leave the parameter out"
+            )
+        if name == "priority" and (kind not in ("int64", "uint64") or parameter.value < 0):
+            raise InvalidRequest("invalid value for 'priority', expected value >= 0.")
+        if name == "timeout" and kind != "int64":
+            raise InvalidRequest("invalid value type for 'timeout' parameter, expected int64_param (microseconds).")
+        if name.startswith("triton_"):
+            if name != "triton_enable_empty_final_response":
+                raise InvalidRequest(
+                    f"parameter keys starting with 'triton_' are reserved; '{name}' is not a known one"
+                )
+            if kind != "bool":
+                raise InvalidRequest(f"invalid value type for '{name}' parameter, expected bool_param.")

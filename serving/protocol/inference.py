@@ -1,0 +1,128 @@
+"""ModelInfer: each step is named here and done elsewhere. Bytes come in, bytes go out; no network here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from serving.batching.model import Copy, Lease
+from serving.batching.pending import Pending
+from serving.errors import NotReady, ServingError
+from serving.lifecycle.manager import ModelManager
+from serving.protocol import codec, request
+from serving.protocol.call import Call
+from serving.protocol.checks import Limits
+from serving.protocol.codes import CODES, Code, answer_for, as_ours, outcome_of
+from serving.protocol.request import InferRequest
+from serving.signature.spec import Tensors
+from serving.telemetry.ended import Ended, Recorder
+from serving.telemetry.timeline import Timeline, now_ns
+
+
+class Inference:
+    """Answers inference requests through their `Call`, from whichever thread has the answer."""
+
+    def __init__(self, manager: ModelManager, recorder: Recorder, *, max_steps: int) -> None:
+        self._manager = manager
+        self._recorder = recorder
+        self._max_steps = max_steps
+        self._refusing = False
+
+    def refuse(self) -> None:
+        """From now on requests are refused as soon as they are seen."""
+        self._refusing = True
+
+    def infer(self, payload: bytes, call: Call) -> None:
+        """Decodes, checks and queues; the answer goes out through `call` when it is there."""
+        asked = None
+        try:
+            if self._refusing:
+                raise NotReady("Server exiting")
+            sent = request.from_protobuf(payload)
+            lease = self._manager.acquire(sent.model_name, sent.model_version)
+            asked = _Asked(sent, lease, call, self._recorder)
+            model = lease.model
+            limits = Limits(max_rows=model.max_rows, max_steps=self._max_steps, text_only=model.text_only)
+            asked.submit(codec.decode(sent, model.spec, limits))
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
+            if asked:
+                asked.finish(as_ours(error))
+            else:
+                code, message = answer_for(error)
+                self._recorder.turned_away(code.name)
+                call.fail(code, message)
+
+
+class _Asked:
+    """One inference request from the lease on its model to the answer on the wire; see `batching.pending.Requester`."""
+
+    __slots__ = ("_call", "_classes", "_copy", "_lease", "_payload", "_recorder", "_request", "_timeline")
+
+    def __init__(self, sent: InferRequest, lease: Lease, call: Call, recorder: Recorder) -> None:
+        self._request = sent
+        self._lease = lease
+        self._call = call
+        self._recorder = recorder
+        self._timeline = Timeline(call.received_ns)
+        self._payload = b""
+        self._classes: Mapping[str, int] = {}
+        self._copy: Copy | None = None
+        lease.model.metrics.entered()
+
+    def submit(self, decoded: codec.Decoded) -> None:
+        """Hands the request to the queue; raises what `Queue.offer` raises."""
+        self._timeline.decoded = now_ns()
+        self._classes = decoded.classes
+        pending = Pending(
+            self,
+            decoded.inputs,
+            decoded.rows,
+            decoded.steps,
+            decoded.outputs,
+            decoded.key,
+            self._timeline,
+            self._call.deadline_ns,
+        )
+        self._call.on_cancel(pending.cancel)
+        model = self._lease.model
+        if follower := self._lease.follower:
+            self._copy = follower.offer(model.version, pending)
+        model.submit(pending)
+
+    def move(self, lease: Lease) -> None:
+        """Another model will answer."""
+        self._lease.model.metrics.left()
+        lease.model.metrics.entered()
+        held, self._lease = self._lease, lease
+        held.release()
+
+    def encode(self, outputs: Tensors) -> None:
+        """Makes the answer's bytes ready."""
+        model = self._lease.model
+        if self._copy:
+            self._copy.answered(outputs)
+        self._payload = codec.encode(self._request, model.version, model.spec, outputs, self._classes, model.labels)
+        self._timeline.encoded = now_ns()
+
+    def finish(self, error: ServingError | None) -> None:
+        """Tells that the request has ended, gives the lease back, and sends the answer or the error."""
+        model = self._lease.model
+        code = Code.OK if error is None else CODES[type(error)]
+        message = "" if error is None else str(error)
+        if self._copy and error is not None:
+            self._copy.give_up()
+        ended = Ended(
+            model.name,
+            model.version,
+            self._request.id,
+            outcome_of(error),
+            code.name,
+            message,
+            self._timeline,
+            now_ns(),
+        )
+        self._recorder.ended(ended, model.metrics)
+        self._lease.release()
+        if error is None:
+            self._call.reply(self._payload)
+        else:
+            self._call.fail(code, message)

@@ -1,0 +1,102 @@
+"""An inference request as plain data, whatever it travelled as: made from protobuf here, from other encodings elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from protos import grpc_service_pb2 as pb
+from serving.errors import InvalidRequest
+
+SHARED_MEMORY, CLASSIFICATION = "shared_memory_region", "classification"
+
+
+class Parameter(NamedTuple):
+    """A typed value; `kind` is "bool", "int64", "uint64", "double", "string", or empty where no value was set."""
+
+    kind: str
+    value: Any
+
+
+@dataclasses.dataclass(slots=True)
+class InferTensor:
+    """An input. Its elements are `raw` (little-endian bytes), or in the typed fields `contents`, by the field's name."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    in_shared_memory: bool = False
+    raw: bytes | None = None
+    contents: Mapping[str, Sequence[Any]] | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class RequestedOutput:
+    """An output that is asked for; with `classification` as so many classes instead of the tensor."""
+
+    name: str
+    in_shared_memory: bool = False
+    classification: Parameter | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class InferRequest:
+    """What a client asks. `raw_count` is how many raw contents came; where there are any, typed ones are not allowed."""
+
+    model_name: str
+    model_version: str
+    id: str
+    inputs: Sequence[InferTensor]
+    outputs: Sequence[RequestedOutput] = ()
+    parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
+    raw_count: int = 0
+
+
+def from_protobuf(payload: bytes) -> InferRequest:
+    """The request in these bytes, a `ModelInferRequest`. Raises `InvalidRequest` if they are none. Copies no tensor twice."""
+    try:
+        sent = pb.ModelInferRequest.FromString(payload)
+    except DecodeError as error:
+        raise InvalidRequest(f"the request is not a ModelInferRequest message: {error}") from error
+    raw = list(sent.raw_input_contents)
+    inputs = [
+        InferTensor(
+            one.name,
+            one.datatype,
+            tuple(one.shape),
+            SHARED_MEMORY in one.parameters,
+            raw[place] if place < len(raw) else None,
+            _contents(one) if not raw or one.HasField("contents") else None,
+        )
+        for place, one in enumerate(sent.inputs)
+    ]
+    outputs = [
+        RequestedOutput(
+            one.name,
+            SHARED_MEMORY in one.parameters,
+            _parameter(one.parameters[CLASSIFICATION]) if CLASSIFICATION in one.parameters else None,
+        )
+        for one in sent.outputs
+    ]
+    parameters = {name: _parameter(value) for name, value in sent.parameters.items()}
+    return InferRequest(sent.model_name, sent.model_version, sent.id, inputs, outputs, parameters, len(raw))
+
+
+def id_of(payload: bytes) -> str:
+    """The id of a request that may be no request at all; empty then."""
+    try:
+        return pb.ModelInferRequest.FromString(payload).id
+    except DecodeError:
+        return ""
+
+
+def _contents(sent: pb.ModelInferRequest.InferInputTensor) -> Mapping[str, Sequence[Any]]:
+    return {field.name: values for field, values in sent.contents.ListFields()}
+
+
+def _parameter(sent: pb.InferParameter) -> Parameter:
+    kind = sent.WhichOneof("parameter_choice")
+    return Parameter(kind.removesuffix("_param"), getattr(sent, kind)) if kind else Parameter("", None)

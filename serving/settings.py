@@ -1,0 +1,54 @@
+"""Every decision of the command line, as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from serving.loading.order import AUTO, ServerDefaults
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every decision of the command line; see `lstm-serve --help` for what each means."""
+
+    model_repository: Path
+    host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    backend: str = AUTO
+    device: str = "cpu"
+    threads: int | None = None
+    optimize_for: Literal["latency", "throughput"] = "latency"
+    fallback: str = "runtime"
+    breaker_failures: int = 3
+    breaker_reset: float = 30.0
+    allow_tf32: bool = False
+    require_verified: bool = False
+    model_control_mode: str = "none"
+    load_model: Sequence[str] = ()
+    repository_poll_secs: float = 15.0
+    max_steps: int = 4096
+    max_message_bytes: int = 128 * 1024 * 1024
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    auth_token_file: Path | None = None
+    auth_health: str = "token"
+    exit_timeout_seconds: float = 30.0
+    access_log: float = 0.0
+
+    @property
+    def defaults(self) -> ServerDefaults:
+        """Where models are served unless their configuration says so."""
+        return ServerDefaults(
+            backend=self.backend,
+            device=self.device,
+            threads=self.threads,
+            allow_tf32=self.allow_tf32,
+            require_verified=self.require_verified,
+            optimize_for=self.optimize_for,
+            fallback=self.fallback,
+        )

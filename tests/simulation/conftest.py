@@ -1,0 +1,27 @@
+"""How many seeds are simulated, or which one again."""
+
+from __future__ import annotations
+
+import pytest
+
+SEEDS = 2000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seeds", type=int, default=SEEDS, help=f"how many seeds tests/simulation runs, from 0 (default {SEEDS})"
+    )
+    parser.addoption("--seed", type=int, help="the one seed that tests/simulation runs again, with its history")
+
+
+@pytest.fixture
+def replayed(request: pytest.FixtureRequest) -> bool:
+    """Whether one seed is run again."""
+    return request.config.getoption("--seed") is not None
+
+
+@pytest.fixture
+def seeds(request: pytest.FixtureRequest, replayed: bool) -> range:
+    """The seeds to run."""
+    one = request.config.getoption("--seed")
+    return range(one, one + 1) if replayed else range(request.config.getoption("--seeds"))

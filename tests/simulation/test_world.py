@@ -1,0 +1,60 @@
+"""Whatever happens at once, every request is answered exactly once and rightly. A seed that fails is printed.
+
+python -m pytest tests/simulation --seeds 100000       many of them (make simulate SEEDS=100000)
+python -m pytest tests/simulation --seed 4711          one of them again, with its history
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.simulation.world import World
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    """What is logged of backends that break on purpose costs more than the simulation."""
+    logging.getLogger("serving").setLevel(logging.CRITICAL)
+
+
+def test_every_request_is_answered_exactly_once(seeds: range, replayed: bool) -> None:
+    for seed in seeds:
+        world = World(seed)
+        try:
+            world.run()
+        except BaseException as error:
+            told = "\n".join(f"{at / 1e6:10.3f} ms  {what} {number}" for at, what, number in world.history)
+            raise AssertionError(
+                f"seed {seed} (again: pytest tests/simulation --seed {seed}): {error}\n{told}"
+            ) from error
+        if replayed:
+            print(*(f"{at / 1e6:10.3f} ms  {what} {number}" for at, what, number in world.history), sep="\n")
+
+
+@pytest.mark.parametrize("seed", range(0, 100, 7))
+def test_a_seed_gives_the_same_history_again(seed: int) -> None:
+    first, second = World(seed), World(seed)
+    first.run()
+    second.run()
+    assert first.history == second.history
+
+
+def test_the_seeds_see_everything_that_may_happen() -> None:
+    """A simulation in which nothing goes wrong would prove nothing."""
+    seen = set[str]()
+    for seed in range(60):
+        world = World(seed)
+        world.run()
+        seen |= {what for _, what, _ in world.history}
+    assert seen >= {
+        "answered",
+        "Cancelled",
+        "DeadlineExceeded",
+        "ComputeFailed",
+        "Overloaded",
+        "breaks",
+        "goes",
+        "serves",
+    }

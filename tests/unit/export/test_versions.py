@@ -1,0 +1,166 @@
+"""What a version may be called, and how it appears: whole, durable, under a number of its own, or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export import canonical
+from export.errors import ExportError
+from export.versions import Target, begun, check_name, check_version, finish, next_version
+from models.config import LSTMConfig
+from serving.signature.spec import ModelSpec
+from serving.verification.golden import Sample
+
+CONFIG = LSTMConfig(features=2, hidden=3, outputs=2)
+SPEC = ModelSpec(
+    inputs=canonical.inputs(CONFIG),
+    outputs=canonical.outputs(CONFIG),
+    lengths=canonical.LENGTHS,
+    state=canonical.STATE,
+    streamable=True,
+    tolerance=1e-5,
+    weights_sha256="",
+)
+SAMPLES = [Sample({"x": np.ones((1, 1, 2), np.float32)}, {"y": np.ones((1, 2), np.float32)})]
+
+
+def appear(repository: Path, version: int | None = None, labels: str = "up\ndown\n") -> Path:
+    """A version of one file appears in `repository/compass`."""
+    with begun(repository) as folder:
+        (folder / "model.onnx").write_text("a model")
+        return finish(folder, repository / "compass", version, SPEC, SAMPLES, labels)
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+WHOLE = {"1", "1/model.onnx", "1/spec.json", "1/golden.npz"}
+
+
+@pytest.mark.parametrize("name", ["a", "A1", "vowels_torch", "x-1.2", "7", "a" * 128])
+def test_names(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".hidden", "-x", "a b", "ä", "a" * 129, "a\n"])
+def test_a_name_is_one_plain_component(name: str) -> None:
+    with pytest.raises(ExportError, match="cannot be used"):
+        check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("entries", "following"),
+    [([], 1), (["1"], 2), (["2", "10"], 11), (["notes", "labels.txt", ".3"], 1), (["007"], 8), (["٣"], 1)],
+)
+def test_the_next_number_is_one_more_than_the_highest_there(entries: list[str], following: int, tmp_path: Path) -> None:
+    for entry in entries:
+        (tmp_path / entry).mkdir()
+    assert next_version(tmp_path) == following
+    assert next_version(tmp_path / "none") == 1
+
+
+def test_a_number_is_used_once(tmp_path: Path) -> None:
+    (tmp_path / "2").symlink_to(tmp_path / "gone")
+    check_version(tmp_path, 1)
+    for number, message in ((0, "version is 0; versions are counted from 1"), (2, "2 exists, and versions are never")):
+        with pytest.raises(ExportError, match=message):
+            check_version(tmp_path, number)
+
+
+def test_a_target_checks_its_name_and_a_number_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    Target(repository=tmp_path, name="m").check()
+    for target in (Target(repository=tmp_path, name=".m"), Target(repository=tmp_path, name="m", version=1)):
+        with pytest.raises(ExportError):
+            target.check()
+
+
+def test_the_first_version_appears_with_the_models_folder_and_its_labels(tmp_path: Path) -> None:
+    assert appear(tmp_path) == tmp_path / "compass" / "1"
+    assert files(tmp_path / "compass") == WHOLE | {"labels.txt"}
+    assert (tmp_path / "compass" / "labels.txt").read_text() == "up\ndown\n"
+    assert files(tmp_path) == {"compass", *(f"compass/{name}" for name in files(tmp_path / "compass"))}
+
+
+def test_without_labels_there_is_no_file_of_labels(tmp_path: Path) -> None:
+    appear(tmp_path, labels="")
+    assert files(tmp_path / "compass") == WHOLE
+
+
+def test_a_model_without_labels_gets_them_with_a_later_version_and_keeps_what_it_has(tmp_path: Path) -> None:
+    appear(tmp_path, labels="")
+    appear(tmp_path, labels="first\n")
+    appear(tmp_path, labels="second\n")
+    assert (tmp_path / "compass" / "labels.txt").read_text() == "first\n"
+
+
+def test_what_is_not_finished_is_gone(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with begun(tmp_path / "repository") as folder:
+            (folder / "model.onnx").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert files(tmp_path) == {"repository"}
+
+
+def test_a_version_in_the_making_is_hidden(tmp_path: Path) -> None:
+    with begun(tmp_path) as folder:
+        assert folder.parent.name.startswith(".")
+        assert folder.parent.parent == tmp_path
+
+
+def test_numbers_count_up_and_gaps_stay(tmp_path: Path) -> None:
+    (tmp_path / "compass" / "7").mkdir(parents=True)
+    assert [appear(tmp_path, version).name for version in (None, 3, None)] == ["8", "3", "9"]
+
+
+def test_exports_of_the_same_moment_get_numbers_of_their_own(tmp_path: Path) -> None:
+    paths: list[Path] = []
+    threads = [threading.Thread(target=lambda: paths.append(appear(tmp_path))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.name for path in paths) == [str(number) for number in range(1, 9)]
+    assert all(files(path) == {"model.onnx", "spec.json", "golden.npz"} for path in paths)
+
+
+def test_everything_is_on_disk_before_it_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    appear(tmp_path)
+    assert {"model.onnx", "spec.json", "golden.npz"} == set(synced[:3])
+    assert synced[3:] == ["version", "labels.txt", "model", tmp_path.name]
+
+
+def test_a_number_taken_at_the_last_moment_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compass" / "notes").mkdir(parents=True)
+    rename = Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        if target == tmp_path / "compass" / "1":
+            target.mkdir(exist_ok=True)
+            (target / "theirs").touch()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert appear(tmp_path).name == "2"
+    (tmp_path / "compass" / "1" / "theirs").unlink()
+    (tmp_path / "compass" / "1").rmdir()
+    with pytest.raises(ExportError, match="by another export meanwhile"):
+        appear(tmp_path, 1)
+    assert files(tmp_path / "compass" / "1") == {"theirs"}
