@@ -13,14 +13,18 @@ import pytest
 from tests.simulation.world import World
 
 
+PARTS = 8  # of the seeds, so that several processes can run them side by side
+
+
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     """What is logged of backends that break on purpose costs more than the simulation."""
     logging.getLogger("serving").setLevel(logging.CRITICAL)
 
 
-def test_every_request_is_answered_exactly_once(seeds: range, replayed: bool) -> None:
-    for seed in seeds:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_request_is_answered_exactly_once(part: int, seeds: range, replayed: bool) -> None:
+    for seed in seeds[part::PARTS]:
         world = World(seed)
         try:
             world.run()
