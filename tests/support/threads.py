@@ -26,12 +26,12 @@ def asked_from_elsewhere(question: Callable[[], Result]) -> Result:
 
 
 class HandClock(Clock):
-    """Time stands still until `passes` is called. `waits` gets a word for everybody who begins to wait for a condition."""
+    """Time stands still until `passes` is called. Whoever begins to wait for a condition says in `waits` for how long."""
 
     def __init__(self, now_ns: int = 0) -> None:
         super().__init__()
         self.now = now_ns
-        self.waits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.waits: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self._conditions: list[_HandCondition] = []
 
     def now_ns(self) -> int:
@@ -44,6 +44,11 @@ class HandClock(Clock):
 
     def lock(self) -> AbstractContextManager[Any]:
         return TellingLock()
+
+    def somebody_waits(self, seconds: float) -> None:
+        """Returns when somebody has begun to wait for so long."""
+        waits = iter(lambda: self.waits.get(timeout=10), "never")
+        next(waited for waited in waits if waited == seconds)
 
     def passes(self, seconds: float) -> None:
         """So much time passes; whoever waits looks at the clock."""
@@ -63,15 +68,16 @@ class _HandCondition(threading.Condition):
     def wait(self, timeout: float | None = None) -> bool:
         if timeout is not None and timeout <= 0:
             return False
-        self._clock.waits.put(None)  # the lock is held until the wait has begun
-        return super().wait(10)
+        self._clock.waits.put(timeout)  # the lock is held until the wait has begun
+        assert super().wait(20), "nobody has told"
+        return True
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
         until = None if timeout is None else self._clock.now + int(timeout * 1e9)
         while not (result := predicate()):
-            if until is not None and self._clock.now >= until:
+            left = None if until is None else (until - self._clock.now) / 1e9
+            if not self.wait(left):
                 break
-            assert self.wait(), "nobody has told"
         return result
 
 

@@ -10,8 +10,8 @@ from serving.batching.pending import Piece
 from serving.batching.policy import BatchPolicy
 from serving.batching.queue import Queue
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
-from tests.support.gated import Answer
-from tests.support.threads import HandClock, asked_from_elsewhere, beside
+from tests.support.gated import Answer, Asking
+from tests.support.threads import HandClock, beside
 
 HOUR_NS = 3_600_000_000_000
 PATIENT = BatchPolicy(max_delay_ns=HOUR_NS)
@@ -108,9 +108,9 @@ def test_company_is_waited_for_until_the_delay_is_over() -> None:
     queue, asked = made(clock, BatchPolicy(max_delay_ns=2_000_000_000)), [answer(), answer()]
     offer(queue, *asked)
     taken = beside(queue.take)
-    clock.waits.get(timeout=10)
+    clock.somebody_waits(2)
     clock.passes(1)
-    clock.waits.get(timeout=10)
+    clock.somebody_waits(1)
     assert taken.empty()
     clock.passes(1)
     assert of(taken.get(timeout=10), *asked)
@@ -170,7 +170,7 @@ def test_who_wants_to_be_in_nobodys_way_waits_until_nobody_waits() -> None:
     queue.wait_until_idle(3600)
     offer(queue, answer())
     idle = beside(lambda: queue.wait_until_idle(3600))
-    clock.waits.get(timeout=10)
+    clock.somebody_waits(3600)
     assert idle.empty()
     queue.take()
     assert idle.get(timeout=10) is None
@@ -181,7 +181,7 @@ def test_its_patience_ends() -> None:
     queue = made(clock)
     offer(queue, answer())
     idle = beside(lambda: queue.wait_until_idle(2))
-    clock.waits.get(timeout=10)
+    clock.somebody_waits(2)
     clock.passes(2)
     assert idle.get(timeout=10) is None
     assert queue.depth == 1
@@ -235,7 +235,7 @@ def test_after_the_last_worker_nobody_is_left_waiting() -> None:
     queue.leave(broken=False)
     assert queue.depth == 1, "the other worker can compute it"
     idle = beside(lambda: queue.wait_until_idle(3600))
-    clock.waits.get(timeout=10)
+    clock.somebody_waits(3600)
     queue.leave(broken=False)
     error = asked.wait()
     assert isinstance(error, ComputeFailed)
@@ -243,18 +243,6 @@ def test_after_the_last_worker_nobody_is_left_waiting() -> None:
     assert idle.get(timeout=10) is None
     with pytest.raises(NotReady, match="its worker has ended"):
         queue.offer(answer().pending)
-
-
-class Asking(Answer):
-    """Its `finish` asks the queue something from another thread, which would wait for the lock if it were held."""
-
-    def __init__(self, queue: Queue) -> None:
-        super().__init__(0, decoded_ns=0)
-        self._queue = queue
-
-    def finish(self, error: ServingError | None) -> None:
-        asked_from_elsewhere(self._queue.look_again)
-        super().finish(error)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +259,7 @@ def test_nobodys_request_is_finished_while_the_lock_is_held(
 ) -> None:
     """Finishing may take its time, and may lead back to the queue."""
     queue = made(HandClock())
-    asking = Asking(queue)
+    asking = Asking(queue.look_again, decoded_ns=0)
     offer(queue, asking)
     if cancelled:
         asking.pending.cancel()
