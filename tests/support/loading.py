@@ -37,11 +37,11 @@ def wanted(root: Path, text: str = "", **wishes: Any) -> LoadRequest:
 
 def loaded(root: Path, version: int = 1, **changes: Any) -> Loaded:
     """One version, written before if it is not there; `changes` are to the request."""
-    repository = Repository(root)
     if not (root / "fake" / str(version)).exists():
         fake_models.write(root, version=version)
+    repository = Repository(root)
     (folder,) = (one for one in repository.versions("fake") if one.number == version)
-    return loader.load(dataclasses.replace(wanted(root), folder=folder, **changes))
+    return loader.load(dataclasses.replace(wanted(root), **{"folder": folder, "repository": repository} | changes))
 
 
 def serve(manager: ModelManager, one: Loaded, identity: object = "its files") -> None:
