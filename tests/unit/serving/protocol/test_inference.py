@@ -1,0 +1,313 @@
+"""One inference from its bytes to its one answer: who is asked, who is told, and in which order."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from protos import grpc_service_pb2 as pb
+from serving.batching.model import Lease
+from serving.batching.pending import Pending
+from serving.errors import ComputeFailed, NotReady, Overloaded, ServingError, UnknownModel
+from serving.lifecycle.manager import ModelManager
+from serving.protocol.codes import REFUSALS, Code
+from serving.protocol.inference import Inference
+from serving.signature.tensors import Tensors
+from serving.telemetry.counters import ModelMetrics
+from serving.telemetry.ended import Ended, Recorder
+from serving.telemetry.timeline import now_ns
+from tests.support import fake_models
+from tests.support.managed import managing
+from tests.support.wire import request
+
+Y = {"y": np.array([[1, 2]], np.float32)}
+INVALID = request("m", 1.0, 2)
+INVALID.inputs[0].datatype = "INT64"
+
+
+class Caller:
+    """A call that keeps what it was told; `telling` is asked to note it."""
+
+    def __init__(self, telling: Callable[[str], None] = lambda what: None, deadline_ns: int | None = None) -> None:
+        self.received_ns = now_ns()
+        self.deadline_ns = deadline_ns
+        self.on_gone: list[Callable[[], None]] = []
+        self._telling = telling
+        self._answers: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
+
+    def reply(self, payload: bytes) -> None:
+        self._telling("replied")
+        self._answers.put(payload)
+
+    def fail(self, code: Code, message: str) -> None:
+        self._telling("failed")
+        self._answers.put((code, message))
+
+    def on_cancel(self, action: Callable[[], None]) -> None:
+        self.on_gone.append(action)
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing was answered that has not been fetched."""
+        return self._answers.empty()
+
+    def answer(self) -> pb.ModelInferResponse:
+        """The answer, waited for, which must be the only one."""
+        payload = self._answers.get(timeout=20)
+        assert isinstance(payload, bytes), payload
+        assert self.waits
+        return pb.ModelInferResponse.FromString(payload)
+
+    def refusal(self) -> tuple[Code, str]:
+        """The code and the message, which must be the only ones."""
+        told = self._answers.get(timeout=20)
+        assert isinstance(told, tuple), told
+        assert self.waits
+        return told
+
+
+class StubModel:
+    """As much of a model as an inference sees; its queue keeps requests, or is full."""
+
+    name, labels, max_rows, text_only = "m", (), 8, False
+
+    def __init__(self, version: str = "2", full: ServingError | None = None) -> None:
+        self.version = version
+        self.spec = fake_models.spec()
+        self.metrics = ModelMetrics()
+        self.submitted: list[Pending] = []
+        self._full = full
+
+    def submit(self, pending: Pending) -> None:
+        if self._full:
+            raise self._full
+        self.submitted.append(pending)
+
+
+class Following:
+    """A follower that copies every request, and the copy."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def offer(self, version: str, pending: Pending) -> Following:
+        self.told.append(("offered", version, pending.rows))
+        return self
+
+    def answered(self, outputs: Tensors) -> None:
+        self.told.append(("answered", sorted(outputs)))
+
+    def give_up(self) -> None:
+        self.told.append("given up")
+
+
+class Stage:
+    """An inference between a manager and a recorder, both of which this is; `told` is what happened, in order."""
+
+    def __init__(
+        self,
+        model: StubModel | None = None,
+        refusal: Exception | None = None,
+        follower: Following | None = None,
+    ) -> None:
+        self.model = model or StubModel()
+        self.told: list[str] = []
+        self.recorded: list[Ended] = []
+        self.refused: list[str] = []
+        self.caller = Caller(self.told.append)
+        self._refusal = refusal
+        self._follower = follower
+        self.inference = Inference(cast(ModelManager, self), cast(Recorder, self), max_steps=10)
+
+    def acquire(self, name: str, version: str) -> Lease:
+        self.told.append(f"acquired {name}/{version or 'any'}")
+        if self._refusal:
+            raise self._refusal
+        return self.lease(self.model, "released")
+
+    def lease(self, model: StubModel, told: str) -> Lease:
+        stage = self
+
+        class Noted(Lease):
+            def release(self) -> None:
+                stage.told.append(told)
+
+        return Noted(cast(Any, model), cast(Any, self._follower))
+
+    def ended(self, ended: Ended, metrics: ModelMetrics) -> None:
+        assert metrics is self.model.metrics
+        self.told.append("recorded")
+        self.recorded.append(ended)
+
+    def turned_away(self, code: str) -> None:
+        self.refused.append(code)
+
+    def ask(self, asked: pb.ModelInferRequest | bytes | None = None) -> None:
+        asked = request("m", 1.0, 2) if asked is None else asked
+        self.inference.infer(asked if isinstance(asked, bytes) else asked.SerializeToString(), self.caller)
+
+    def pending(self) -> Pending:
+        (pending,) = self.model.submitted
+        return pending
+
+
+def test_an_answer_is_recorded_and_its_lease_released_before_it_is_sent() -> None:
+    stage, asked = Stage(), request("m", 1.0, 2)
+    asked.id = "7"
+    stage.ask(asked)
+    assert stage.caller.waits
+    pending = stage.pending()
+    assert stage.model.metrics.in_flight == 1
+    pending.requester.encode(Y)
+    assert stage.caller.waits, "it is counted first"
+    pending.requester.finish(None)
+    assert stage.told == ["acquired m/any", "recorded", "released", "replied"]
+    answer = stage.caller.answer()
+    assert (answer.model_name, answer.model_version, answer.id) == ("m", "2", "7")
+    assert answer.raw_output_contents == [Y["y"].tobytes()]
+    (ended,) = stage.recorded
+    assert (ended.model, ended.version, ended.request_id) == ("m", "2", "7")
+    assert (ended.outcome, ended.code, ended.message) == ("success", "OK", "")
+    assert ended.timeline.received == stage.caller.received_ns
+    assert ended.timeline.received <= ended.timeline.decoded <= ended.timeline.encoded <= ended.at_ns
+
+
+def test_what_is_queued_is_what_was_asked() -> None:
+    stage, asked = Stage(), request("m", 1.5, 2)
+    asked.model_version = "stable"
+    asked.outputs.add(name="hn")
+    asked.outputs.add(name="y")
+    stage.caller.deadline_ns = 12
+    stage.ask(asked)
+    pending = stage.pending()
+    assert (pending.rows, pending.steps, list(pending.outputs), pending.deadline_ns) == (1, 2, ["hn", "y"], 12)
+    assert pending.inputs["x"].tolist() == [[[1.5] * 3] * 2]
+    assert stage.told == ["acquired m/stable"]
+
+
+def test_a_client_that_goes_cancels_what_is_queued() -> None:
+    stage = Stage()
+    stage.ask()
+    assert not stage.pending().cancelled
+    (gone,) = stage.caller.on_gone
+    gone()
+    assert stage.pending().cancelled
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "outcome", "code", "said"),
+    [
+        (StubModel(), INVALID, "invalid", Code.INVALID_ARGUMENT, "data-type is 'INT64'"),
+        (StubModel(), request("m", 1.0, 11), "invalid", Code.INVALID_ARGUMENT, "at most 10 are allowed"),
+        (StubModel(full=Overloaded("full")), request("m", 1.0, 2), "rejected", Code.UNAVAILABLE, "full"),
+    ],
+)
+def test_what_a_model_was_found_for_fails_in_the_same_order(
+    model: StubModel, asked: pb.ModelInferRequest, outcome: str, code: Code, said: str
+) -> None:
+    stage = Stage(model)
+    stage.ask(asked)
+    assert stage.told == ["acquired m/any", "recorded", "released", "failed"]
+    told = stage.caller.refusal()
+    assert told[0] is code
+    assert said in told[1]
+    (ended,) = stage.recorded
+    assert (ended.outcome, ended.code, ended.message) == (outcome, code.name, told[1])
+    assert stage.refused == []
+
+
+def test_what_fails_while_it_is_computed_is_told_to_the_client() -> None:
+    stage = Stage()
+    stage.ask()
+    stage.pending().requester.finish(ComputeFailed("the backend has failed"))
+    assert stage.told == ["acquired m/any", "recorded", "released", "failed"]
+    assert stage.caller.refusal() == (Code.INTERNAL, "the backend has failed")
+    assert stage.recorded[0].outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("asked", "refusal", "code", "said"),
+    [
+        (b"\xff\xff\xff", None, Code.INVALID_ARGUMENT, "not a ModelInferRequest"),
+        (None, UnknownModel("no such model"), Code.INVALID_ARGUMENT, "no such model"),
+        (None, NotReady("it is loading"), Code.UNAVAILABLE, "it is loading"),
+        (None, ValueError("a fault"), Code.INTERNAL, "internal error: ValueError: a fault"),
+    ],
+)
+def test_what_finds_no_model_is_turned_away_and_counted(
+    asked: bytes | None, refusal: Exception | None, code: Code, said: str
+) -> None:
+    stage, recorder = Stage(refusal=refusal), Recorder(refusals=REFUSALS)
+    stage.inference = Inference(cast(ModelManager, stage), recorder, max_steps=10)
+    stage.ask(asked)
+    told = stage.caller.refusal()
+    assert told[0] is code
+    assert said in told[1]
+    assert recorder.refused == dict.fromkeys(REFUSALS, 0) | {code.name: 1}
+
+
+def test_a_server_that_leaves_refuses_before_it_looks() -> None:
+    stage, recorder = Stage(), Recorder(refusals=REFUSALS)
+    stage.inference = Inference(cast(ModelManager, stage), recorder, max_steps=10)
+    stage.inference.refuse()
+    stage.ask()
+    assert stage.told == ["failed"]
+    assert stage.caller.refusal() == (Code.UNAVAILABLE, "Server exiting")
+    assert recorder.refused["UNAVAILABLE"] == 1
+
+
+def test_a_follower_learns_of_the_answer() -> None:
+    follower = Following()
+    stage = Stage(follower=follower)
+    stage.ask()
+    stage.pending().requester.encode(Y)
+    stage.pending().requester.finish(None)
+    assert follower.told == [("offered", "2", 1), ("answered", ["y"])]
+
+
+@pytest.mark.parametrize("full", [None, Overloaded("full")])
+def test_a_follower_learns_that_there_will_be_no_answer(full: ServingError | None) -> None:
+    follower = Following()
+    stage = Stage(StubModel(full=full), follower=follower)
+    stage.ask()
+    if not full:
+        stage.pending().requester.finish(ComputeFailed("the backend has failed"))
+    assert follower.told == [("offered", "2", 1), "given up"]
+
+
+def test_a_request_that_another_model_answers_is_counted_and_leased_there() -> None:
+    stage, other = Stage(), StubModel(version="3")
+    first = stage.model
+    stage.ask()
+    pending = stage.pending()
+    pending.requester.move(stage.lease(other, "released the other"))
+    assert (first.metrics.in_flight, other.metrics.in_flight) == (0, 1)
+    assert stage.told == ["acquired m/any", "released"]
+    stage.model = other
+    pending.requester.encode(Y)
+    pending.requester.finish(None)
+    assert stage.told[2:] == ["recorded", "released the other", "replied"]
+    assert stage.caller.answer().model_version == "3"
+
+
+def test_a_real_model_answers_and_is_free_to_go(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    manager, caller, late = managing(tmp_path), Caller(), Caller()
+    inference = Inference(manager, Recorder(), max_steps=10)
+    inference.infer(request("fake", 2.0, 3).SerializeToString(), caller)
+    (raw,) = caller.answer().raw_output_contents
+    assert np.frombuffer(raw, np.float32).tolist() == [18, 18]
+    inference.infer(request("fake", 2.0, 11).SerializeToString(), late)
+    assert late.refusal()[0] is Code.INVALID_ARGUMENT
+    (status,) = manager.entries()
+    assert {name: count for name, count in status.counts["fake"].requests.items() if count} == {
+        "success": 1,
+        "invalid": 1,
+    }
+    assert not manager.busy()
+    assert manager.close(10), "every lease was released"
