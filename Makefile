@@ -29,7 +29,10 @@ endef
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install demo serve test test-gpu check protos scores bench image-test bench-swaps loadtest-triton compare-onnx compare-frameworks clean
+# As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
+SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+.PHONY: help install demo serve test test-all simulate interop interop-environments test-gpu check protos scores bench image-test bench-swaps loadtest-triton compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +45,19 @@ demo: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## train,
 serve: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## the demo's server, left running (FLAGS='--backend torchscript' for more)
 	$(BIN)/lstm-serve --model-repository model_repository $(FLAGS)
 
-test: .venv/.done $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) ## the whole test suite
-	$(call step,run the tests,$(BIN)/python -m pytest $(PYTEST))
+test: .venv/.done ## the tests but for the slow ones (PYTEST='-k NAME' for some of them; docs/testing.md)
+	$(call step,run the tests,$(SIDE_BY_SIDE) -m 'not slow' $(PYTEST))
+
+test-all: .venv/.done ## the slow tests too
+	$(call step,run all tests,$(SIDE_BY_SIDE) $(PYTEST))
+
+simulate: .venv/.done ## many seeds of tests/simulation (SEEDS=100000); a seed that fails is printed, and run again with SEED=4711
+	$(call step,simulate,$(BIN)/python -m pytest tests/simulation $(if $(SEED),--seed $(SEED) -s,--seeds $(or $(SEEDS),100000)))
+
+interop: .venv/.done interop-environments ## with clients and programs that are not ours: tritonclient, perf_analyzer, Prometheus (installs them)
+	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) tests/interop $(PYTEST))
+
+interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO)
 
 test-gpu: .venv/.done ## the CUDA paths, on a machine with an NVIDIA GPU
 	PYTHON=$(BIN)/python sh tests/gpu/run.sh

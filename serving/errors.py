@@ -22,8 +22,8 @@
         ├── BackendUnavailable     a package, a device or a driver is missing
         └── VerificationFailed     the artefact computes something else than the trained model did
 
-A message says what is wrong, why, and what to do, with the offending value and the allowed ones. `serving/protocol/service.py`
-holds the one table from these classes to gRPC codes.
+A message says what is wrong, why, and what to do, with the offending value and the allowed ones. `serving/protocol/codes.py`
+holds the one table from these classes to codes.
 """
 
 from __future__ import annotations

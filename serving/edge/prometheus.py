@@ -51,7 +51,7 @@ class Collector:
             "backend_swaps",
             "Times that another backend or device began to answer for a version, and why.",
             ["model", "version", "from", "to", "reason"],
-            self._manager.swaps().items(),
+            self._manager.swaps.snapshot().items(),
         )
         yield _counter(
             "model_load_failures",

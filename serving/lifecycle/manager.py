@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.batching.model import Model
@@ -28,6 +27,7 @@ from serving.lifecycle.catalogue import Catalogue
 from serving.lifecycle.load_failures import LoadFailures
 from serving.lifecycle.retirement import Retirement
 from serving.lifecycle.shadow import Shadow
+from serving.lifecycle.swaps import Swaps
 from serving.lifecycle.versions import ModelEntry, VersionEntry
 from serving.loading.request import Loaded
 from serving.machine import memory
@@ -35,8 +35,6 @@ from serving.machine import memory
 log = logging.getLogger(__name__)
 
 SHADOW_SECONDS = 0.5  # what a shadow gets to end in when the server leaves; nobody waits for its answer
-
-Swap = tuple[str, str, str, str, str]  # model, version, from, to, reason
 
 
 class ModelManager(Catalogue):
@@ -58,9 +56,9 @@ class ModelManager(Catalogue):
         self._unborn: dict[str, ModelEntry] = {}  # being loaded for the first time, and nothing to tell of yet
         self._loads = 0
         self._closed = False  # nothing is closed any more that is installed now
-        self._swaps: Counter[Swap] = Counter()
         self._retirement = Retirement(clock, give_back)
         self.failures = LoadFailures(clock)
+        self.swaps = Swaps(clock)
         self.closing = clock.event()
         self.left_computing = False  # whether a shadow was still busy when everything was closed
 
@@ -129,17 +127,9 @@ class ModelManager(Catalogue):
         if ended:
             ended.leave()
         if old:
-            self._swapped(old.model, loaded.model, why)
+            self.swaps.happened(old.model, loaded.model, why)
             self._retirement.retire(old.model)
         self._on_change()
-
-    def _swapped(self, old: Model, new: Model, why: str) -> None:
-        swap = (new.name, new.version, str(old.candidate), str(new.candidate), why)
-        if old.candidate != new.candidate:
-            with self._lock:
-                self._swaps[swap] += 1
-        fields = dict(zip(("model", "version", "from", "to", "reason"), swap, strict=True))
-        log.info("swapped", extra={"fields": fields})
 
     def refuse(self, model: ModelEntry, version: str, error: Exception) -> ServingError:
         """Keeps, logs and counts why something could not be loaded; returns the error for whoever asked for it."""
@@ -227,11 +217,6 @@ class ModelManager(Catalogue):
         """The first load is over."""
         self._started = True
         self._on_change()
-
-    def swaps(self) -> dict[Swap, int]:
-        """How often another backend or device began to answer for a version, and why."""
-        with self._lock:
-            return dict(self._swaps)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:

@@ -15,7 +15,11 @@ from serving.verification import golden
 from tests.support import artefacts, oracle
 
 
-@pytest.mark.parametrize("config", [artefacts.FEATURES, artefacts.TOKENS], ids=artefacts.described)
+@pytest.mark.parametrize(
+    "config",
+    [artefacts.FEATURES, pytest.param(artefacts.TOKENS, marks=pytest.mark.slow)],
+    ids=artefacts.described,
+)
 def test_every_format_is_measured(config: artefacts.LSTMConfig, tmp_path: Path) -> None:
     weights = artefacts.weights(config)
     for name in backends.PREFERENCE:

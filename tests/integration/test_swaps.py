@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos import grpc_service_pb2 as pb
@@ -77,12 +79,12 @@ def test_a_model_is_swapped_under_load(tmp_path: Path) -> None:
         assert statistics.inference_stats.queue.count == loop.answered
 
 
-def asking(inputs: Mapping[str, Any], expected: np.ndarray[Any, Any]) -> Ask:
-    """Asks the real model for one row of the batch or for two, and holds it to the equations."""
+def asking(model: str, inputs: Mapping[str, Any], expected: np.ndarray[Any, Any]) -> Ask:
+    """Asks a real model for one row of the batch or for two, and holds it to the equations."""
 
     def ask(client: RawClient, number: int, time: int) -> None:
         rows = [(number + time) % 6, (number + 1) % 6][: 1 + time % 2]
-        request = pb.ModelInferRequest(model_name="real")
+        request = pb.ModelInferRequest(model_name=model)
         for name, datatype in (("x", "FP32"), ("lengths", "INT64"), ("h0", "FP32"), ("c0", "FP32")):
             array = np.ascontiguousarray(inputs[name][rows])
             request.inputs.add(name=name, datatype=datatype, shape=array.shape)
@@ -94,14 +96,38 @@ def asking(inputs: Mapping[str, Any], expected: np.ndarray[Any, Any]) -> Ask:
     return ask
 
 
-def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path) -> None:
-    _, inputs, expected = real_model.write(tmp_path)
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `server` puts what clients send."""
+    return tmp_path_factory.mktemp("temporary")
 
-    flags = ("--backend", "onnx_runtime", "--model-control-mode", "explicit", "--load-model", "real")
-    with LaunchedServer(tmp_path, *flags) as server, RawClient(server.address) as client:
-        with ClosedLoop(server.address, asking(inputs, expected)) as loop:
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `server` serves from."""
+    return tmp_path_factory.mktemp("repository")
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, temporary: Path) -> Iterator[LaunchedServer]:
+    """Serves nothing at first; what has imported every runtime serves the next test too."""
+    flags = ("--backend", "onnx_runtime", "--model-control-mode", "explicit")
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with LaunchedServer(repository, *flags, environment=environment) as running:
+        yield running
+        assert running.stop() == 0
+
+
+def test_a_real_model_is_swapped_through_every_backend_under_load(server: LaunchedServer, repository: Path) -> None:
+    _, inputs, expected = real_model.write(repository)
+    with RawClient(server.address) as client:
+        client.load("real")
+        assert client.call("ModelConfig", name="real").config.backend == "onnxruntime"
+        with ClosedLoop(server.address, asking("real", inputs, expected), rest_seconds=0.03) as loop:
             before = counts(server, client, "real")
             for backend in ("pytorch", "tensorflow", "onnxruntime", "tensorflow", "pytorch", "onnxruntime"):
+                if backend == "onnxruntime":
+                    loop.rest_seconds = 0  # every runtime is in memory
                 loop.more()
                 client.load("real", config(backend))
                 assert client.call("ModelConfig", name="real").config.backend == backend
@@ -119,34 +145,26 @@ def test_a_real_model_is_swapped_through_every_backend_under_load(tmp_path: Path
         ):
             swaps = {"from": old, "to": new, "reason": "requested"}
             assert metric(server, "backend_swaps_total", model="real", **swaps) == 1
-        assert server.stop() == 0
+        client.unload("real")
 
 
-def test_a_real_version_is_sent_in_every_format(tmp_path: Path) -> None:
+def test_a_real_version_is_sent_in_every_format(server: LaunchedServer, temporary: Path, tmp_path: Path) -> None:
     """The files are gone when the next ones are there, and every runtime has all that it needs in memory."""
-    version, inputs, expected = real_model.write(tmp_path / "made")
-    repository, temporary = tmp_path / "repository", tmp_path / "temporary"
-    for folder in (repository, temporary):
-        folder.mkdir()
-    ask = asking(inputs, expected)
+    version, inputs, expected = real_model.write(tmp_path)
+    ask = asking("sent", inputs, expected)
     files = {f"1/{path.relative_to(version)}": path.read_bytes() for path in version.rglob("*") if path.is_file()}
-    flags = ("--model-control-mode", "explicit")
-    with (
-        LaunchedServer(repository, *flags, environment={"TMPDIR": str(temporary)}) as server,
-        RawClient(server.address) as client,
-    ):
+    with RawClient(server.address) as client:
         for backend in ("tensorflow", "pytorch", "onnxruntime"):
-            client.load("real", config(backend), files)
-            assert client.call("ModelConfig", name="real").config.backend == backend
+            client.load("sent", config(backend), files)
+            assert client.call("ModelConfig", name="sent").config.backend == backend
             (folder,) = temporary.glob("lstm-serving-*")
             for file in folder.rglob("*"):
                 if file.is_file():
                     file.write_bytes(b"")
             for time in range(12):
                 ask(client, 0, time)
-        client.unload("real")
+        client.unload("sent")
         until(lambda: not list(temporary.glob("lstm-serving-*")))
-        assert server.stop() == 0
 
 
 def held(server: LaunchedServer) -> tuple[int, int]:

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from serving.launch import LaunchedServer
+from tests.support import trained
 from tests.support.commands import ROOT
-from tests.support.trained import MODELS, Trained
+from tests.support.once import once
+from tests.support.trained import Trained
 
 
 @pytest.fixture(scope="session")
 def vowels(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Trains and exports as a user would, by the commands (half a minute)."""
-    folder = tmp_path_factory.mktemp("vowels")
-    runs = {}
-    for model in MODELS:
-        framework = model.removeprefix("vowels_")
-        runs[model] = folder / framework
-        _command("models", "vowels", "--framework", framework, "--out", str(runs[model]))
-        _command(
-            "export", "checkpoint", str(runs[model]), "--format", "all", "--repository", str(folder / "repository"),
-            "--name", model,
-        )  # fmt: skip
-    return Trained(folder / "repository", runs)
+    return Trained(once(tmp_path_factory, "vowels", trained.train))
+
+
+@pytest.fixture(scope="session")
+def server(vowels: Trained) -> Iterator[LaunchedServer]:
+    """The trained models, for tests that leave the server as it was."""
+    with LaunchedServer(vowels.repository, "--backend", "onnx_runtime") as running:
+        yield running
+        assert running.stop() == 0
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +63,5 @@ def promtool() -> str:
 
 
 def _made(path: Path) -> str:
-    assert path.exists(), f"{path} is missing; `make test` makes it"
+    assert path.exists(), f"{path} is missing; `make interop` makes it"
     return str(path)
-
-
-def _command(module: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{module} {' '.join(arguments)} failed:\n{done.stderr}"

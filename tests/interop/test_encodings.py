@@ -25,7 +25,7 @@ def test_what_goes_in_comes_out(client_python: str, tmp_path: Path) -> None:
         assert 'outcome="failed"} 1' not in server.metrics()
 
 
-def test_predictions_by_the_names_of_their_classes(vowels: Trained, client_python: str) -> None:
+def test_predictions_by_the_names_of_their_classes(vowels: Trained, server: LaunchedServer, client_python: str) -> None:
     """Nine speakers, three of them wanted: the best by probability, named as labels.txt does."""
     program = """
 import sys
@@ -43,8 +43,7 @@ for row, said in zip(y, best):
     assert [s.decode() for s in said] == [f"{row[i]:.6f}:{i}:{labels[i]}" for i in order], said
 """
     labels = vowels.repository / "vowels_torch" / "labels.txt"
-    with LaunchedServer(vowels.repository) as server:
-        done = subprocess.run(
-            [client_python, "-c", program, server.address, str(labels)], capture_output=True, text=True, check=False
-        )
+    done = subprocess.run(
+        [client_python, "-c", program, server.address, str(labels)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

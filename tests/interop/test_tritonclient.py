@@ -70,13 +70,9 @@ for number, (result, error) in enumerate(got):
 """
 
 
-def test_a_stream_of_the_unmodified_client(vowels: Trained, client_python: str) -> None:
-    with LaunchedServer(vowels.repository) as server:
-        done = subprocess.run(
-            [client_python, "-c", _STREAM, server.address], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert server.stop() == 0
+def test_a_stream_of_the_unmodified_client(server: LaunchedServer, client_python: str) -> None:
+    done = subprocess.run([client_python, "-c", _STREAM, server.address], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_our_declarations_of_the_protocol_are_the_clients(client_python: str) -> None:
@@ -146,7 +142,7 @@ assert client.is_server_ready(headers=headers)
 assert client.infer("vowels_torch", [x], headers=headers).as_numpy("y").shape == (1, 9)
 """
     arguments = [part for flag, file in flags.items() for part in (f"--{flag}", str(tmp_path / file))]
-    with LaunchedServer(vowels.repository, *arguments) as server:
+    with LaunchedServer(vowels.repository, "--backend", "onnx_runtime", *arguments) as server:
         done = subprocess.run(
             [client_python, "-c", program, server.address], cwd=tmp_path, capture_output=True, text=True, check=False
         )

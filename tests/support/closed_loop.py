@@ -29,9 +29,14 @@ def fake(model: str = "fake") -> Ask:
 
 
 class ClosedLoop:
-    """Asks from `clients` connections until the `with` block is left; then fails if any request has failed."""
+    """Asks from `clients` connections until the `with` block is left; then fails if any request has failed.
 
-    def __init__(self, address: str, ask: Ask | None = None, *, clients: int = 4) -> None:
+    A client rests for `rest_seconds` before each request. A server that imports a runtime stands aside for whoever it
+    answers, so that the import takes half a minute where nobody rests.
+    """
+
+    def __init__(self, address: str, ask: Ask | None = None, *, clients: int = 4, rest_seconds: float = 0.0) -> None:
+        self.rest_seconds = rest_seconds
         self.answered = 0
         self.failures: list[str] = []
         self._ask = ask or fake()
@@ -48,7 +53,7 @@ class ClosedLoop:
     def _run(self, address: str, number: int) -> None:
         with RawClient(address) as client:
             for time in itertools.count():
-                if self._over.is_set():
+                if self._over.wait(self.rest_seconds):
                     return
                 failure = ""
                 try:

@@ -78,7 +78,7 @@ def test_requests_go_to_whoever_stands_in(stage: Stage) -> None:
     (status,) = stage.manager.entries()
     assert status.reason == "fell back from fake (device_lost): RuntimeError: the GPU is lost"
     assert status.broken == ("fake",)
-    assert stage.manager.swaps() == {("fake", "1", "fake", "torchscript", "device_lost"): 1}
+    assert stage.manager.swaps.snapshot() == {("fake", "1", "fake", "torchscript", "device_lost"): 1}
     for answer in answers:
         answer.moved_to[0].release()  # type: ignore[attr-defined]
 

@@ -60,7 +60,7 @@ def test_the_old_one_drains_when_the_new_one_answers(tmp_path: Path, manager: Mo
         assert leased is new.model
     assert old.model.alive, "whoever has leased it is still answered"
     lease.release()
-    assert manager.swaps() == {}, "the same backend is no swap"
+    assert manager.swaps.snapshot() == {}, "the same backend is no swap"
 
 
 def test_what_serves_as_it_is_need_not_be_loaded(tmp_path: Path, manager: ModelManager) -> None:

@@ -1,148 +1,19 @@
-"""Files that others made and trained: the voice-activity models of the PyPI package silero-vad, and bare files of runtimes."""
+"""Files that others made: bare ones, as torch and Keras write them."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import grpc
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from protos import grpc_service_pb2 as pb
 from serving import backends
 from serving.launch import LaunchedServer
 from serving.signature.spec import ModelSpec
-from serving.signature.tensors import DTYPES
 from serving.verification import golden
-from tests.support.commands import ROOT
+from tests.support import commands
+from tests.support.arrays import infer, session
 from tests.support.wire import RawClient
-
-SILERO = ROOT / ".envs/silero/silero_vad/data"
-STEPS = 100
-FRAME = 576
-RATE = 16000
-
-Arrays = Mapping[str, npt.NDArray[Any]]
-
-
-@pytest.fixture(scope="module")
-def silero() -> Path:
-    assert SILERO.exists(), f"{SILERO} is missing; `make test` fetches it"
-    return SILERO
-
-
-@pytest.fixture(scope="module")
-def served(silero: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]:
-    """The two streaming models, imported as a user would."""
-    repository = tmp_path_factory.mktemp("imported")
-    merged = ("--shape", f"input:-1,{FRAME}", "--value", f"sr={RATE}")
-    for name, flags in (("silero_vad", merged), ("silero_vad_16k_sequence", ())):
-        done = lstm_export("import", silero / f"{name}.onnx", *flags, "--repository", repository, "--name", name)
-        assert done.returncode == 0, done.stderr
-    with LaunchedServer(repository, "--require-verified") as server:
-        yield server
-
-
-def lstm_export(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "export", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-
-
-def infer(client: RawClient, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-    request = pb.ModelInferRequest(model_name=model)
-    for name, array in inputs.items():
-        request.inputs.add(name=name, datatype="INT64" if array.dtype == np.int64 else "FP32", shape=array.shape)
-        request.raw_input_contents.append(array.tobytes())
-    answer = client.method("ModelInfer")(request, timeout=30)
-    return {
-        output.name: np.frombuffer(raw, DTYPES[output.datatype]).reshape(output.shape)
-        for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
-    }
-
-
-def speech(rows: int) -> npt.NDArray[np.float32]:
-    """Frames of something that sounds, loud and soft in turn: `[STEPS, rows, FRAME]`."""
-    generator = np.random.default_rng(3)
-    time = np.arange(FRAME) / RATE
-    tones = generator.uniform(80, 300, (STEPS, rows, 1))
-    loudness = 0.5 * (1 + np.sin(np.arange(STEPS) / 7))[:, None, None]
-    frames = loudness * np.sin(2 * np.pi * tones * time) + generator.normal(0, 0.02, (STEPS, rows, FRAME))
-    return frames.astype(np.float32)
-
-
-def session(file: Path) -> Any:
-    """The file itself, with none of our code around it."""
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(str(file))
-
-
-def test_one_merged_state_and_a_shared_sample_rate(served: LaunchedServer, silero: Path) -> None:
-    """Two streams in one request over a hundred steps, the client carrying the state, rows first."""
-    direct = session(silero / "silero_vad.onnx")
-    theirs = np.zeros((2, 2, 128), np.float32)  # the rows on axis 1
-    ours = np.zeros((2, 2, 128), np.float32)  # the rows on axis 0
-    rate = np.array(RATE)
-    with RawClient(served.address) as client:
-        for frame in speech(2):
-            expected, theirs = direct.run(None, {"input": frame, "state": theirs, "sr": rate})
-            answer = infer(client, "silero_vad", {"input": frame, "state": ours, "sr": rate})
-            ours = answer["stateN"]
-            np.testing.assert_array_equal(answer["output"], expected)
-            np.testing.assert_array_equal(np.moveaxis(ours, 0, 1), theirs)
-    assert 0 <= expected.min() < expected.max() <= 1
-
-
-def test_separate_states_and_no_rows_at_all(served: LaunchedServer, silero: Path) -> None:
-    direct = session(silero / "silero_vad_16k_sequence.onnx")
-    theirs = ours = (np.zeros((1, 1, 128), np.float32), np.zeros((1, 1, 128), np.float32))
-    with RawClient(served.address) as client:
-        for frame in speech(1):
-            expected, *theirs = direct.run(None, {"input": frame, "h": theirs[0], "c": theirs[1]})
-            answer = infer(client, "silero_vad_16k_sequence", {"input": frame, "h": ours[0], "c": ours[1]})
-            ours = (answer["hn"], answer["cn"])
-            np.testing.assert_array_equal(answer["speech_probs"], expected)
-            for state, other in zip(ours, theirs, strict=True):
-                np.testing.assert_array_equal(state, other)
-        config = client.call("ModelConfig", name="silero_vad_16k_sequence").config
-        assert (config.max_batch_size, [list(i.dims) for i in config.input]) == (
-            0,
-            [[-1, 576], [1, 1, 128], [1, 1, 128]],
-        )
-
-
-def test_rates_that_differ_are_answered_each_with_its_own(served: LaunchedServer, silero: Path) -> None:
-    """In one request they are refused; in several at once each gets what the file gives alone."""
-    state = np.zeros((2, 2, 128), np.float32)
-    frames = speech(2)[0]
-    with RawClient(served.address) as client:
-        with pytest.raises(grpc.RpcError, match="differs between rows"):
-            infer(client, "silero_vad", {"input": frames, "state": state, "sr": np.array([[16000], [8000]])})
-        (rate,) = [i for i in client.call("ModelMetadata", name="silero_vad").inputs if i.name == "sr"]
-        assert list(rate.shape) == [-1, 1]
-
-
-def test_perf_analyzer_drives_it(served: LaunchedServer, perf_analyzer: list[str]) -> None:
-    """It fills every advertised input by itself, the state too."""
-    command = [*perf_analyzer, "-m", "silero_vad_16k_sequence", "-i", "grpc", "-u", served.address]
-    command += ["--shape", "input:4,576", "--request-count", "50"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_where_the_file_leaves_a_choice_the_flag_is_named(silero: Path, tmp_path: Path) -> None:
-    done = lstm_export("import", silero / "silero_vad.onnx", "--repository", tmp_path, "--name", "m")
-    assert done.returncode == 2
-    assert "the input sr is one value for all rows" in done.stderr
-    assert "--value sr=" in done.stderr
-    done = lstm_export("import", silero / "silero_vad_half.onnx", "--repository", tmp_path, "--name", "m")
-    assert "--shape NAME:SIZES" in done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +110,7 @@ def test_a_bare_torchscript_file_is_served_once_its_tensors_are_written_down(pla
 @pytest.mark.parametrize(("model", "form"), [("torch_onnx", "model.onnx"), ("keras_saved", "model.savedmodel")])
 def test_imported_files_are_verified_when_they_load(model: str, form: str, plain: Path, tmp_path: Path) -> None:
     file = plain / model / "1" / form
-    done = lstm_export("import", file, "--repository", tmp_path, "--name", model)
+    done = commands.export("import", file, "--repository", tmp_path, "--name", model)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / model / "1"
     spec = ModelSpec.read(folder / "spec.json")
@@ -252,7 +123,7 @@ def test_imported_files_are_verified_when_they_load(model: str, form: str, plain
 
 def test_a_file_that_is_none_is_named_as_it_was_given(tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(b"no model")
-    done = lstm_export("import", tmp_path / "mine.onnx", "--repository", tmp_path / "r", "--name", "m")
+    done = commands.export("import", tmp_path / "mine.onnx", "--repository", tmp_path / "r", "--name", "m")
     assert done.returncode == 2
     assert f"{tmp_path / 'mine.onnx'} cannot be read by ONNX Runtime" in done.stderr
     assert ".export-" not in done.stderr
@@ -270,7 +141,7 @@ def test_a_file_that_quantises_over_the_batch_takes_one_row_at_a_time(tmp_path: 
     ]
     graph = helper.make_graph(nodes, "quantised", sides[:1], sides[1:])
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "q.onnx")
-    done = lstm_export("import", tmp_path / "q.onnx", "--repository", tmp_path / "r", "--name", "m")
+    done = commands.export("import", tmp_path / "q.onnx", "--repository", tmp_path / "r", "--name", "m")
     assert done.returncode == 0, done.stderr
     assert "one row at a time" in done.stdout
     assert not ModelSpec.read(tmp_path / "r/m/1/spec.json").batched
@@ -278,12 +149,12 @@ def test_a_file_that_quantises_over_the_batch_takes_one_row_at_a_time(tmp_path: 
 
 def test_torchscript_needs_its_tensors_named(plain: Path, tmp_path: Path) -> None:
     file = plain / "torch_script/1/model.pt"
-    done = lstm_export("import", file, "--repository", tmp_path, "--name", "m")
+    done = commands.export("import", file, "--repository", tmp_path, "--name", "m")
     assert done.returncode == 2
     assert "--input x:FP32[-1,-1,8]" in done.stderr
     flags = ["--input", "x:FP32[-1,-1,8]", "--input", "h0:FP32[1,-1,16]", "--input", "c0:FP32[1,-1,16]"]
     flags += ["--output", "y:FP32[-1,-1,3]", "--output", "hn:FP32[1,-1,16]", "--output", "cn:FP32[1,-1,16]"]
-    done = lstm_export("import", file, *flags, "--repository", tmp_path, "--name", "m")
+    done = commands.export("import", file, *flags, "--repository", tmp_path, "--name", "m")
     assert done.returncode == 0, done.stderr
     assert "state, next value in hn" in done.stdout
     backend = backends.module("torchscript")

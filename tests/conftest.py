@@ -1,0 +1,21 @@
+"""What every test relies on, whoever has started the suite and however many processes run it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from serving.loading.measuring import cpus_here
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell starts what it puts into the background with Ctrl-C ignored; commands that are tested would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process for each CPU, up to 8: each holds PyTorch and TensorFlow, some 2 GB of memory."""
+    return min(8, cpus_here())
