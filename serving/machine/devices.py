@@ -25,7 +25,7 @@ def cuda_index(device: str) -> int | None:
     """N for "cuda:N", None for "cpu". Raises `BackendUnavailable` for any other text."""
     if device == CPU:
         return None
-    match = re.fullmatch(r"cuda:(\d{1,3})", device)
+    match = re.fullmatch(r"cuda:([0-9]{1,3})", device)
     if match is None:
         raise BackendUnavailable(f"device is {device!r}; it must be cpu or cuda:N, with N counted from 0")
     return int(match.group(1))

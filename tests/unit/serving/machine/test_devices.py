@@ -1,0 +1,36 @@
+"""Devices by name, and the sentence for a package that is missing."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from serving.errors import BackendUnavailable
+from serving.machine.devices import cuda, cuda_index, require_package
+
+
+@pytest.mark.parametrize(("device", "index"), [("cpu", None), ("cuda:0", 0), ("cuda:12", 12)])
+def test_a_device_by_its_name(device: str, index: int | None) -> None:
+    assert cuda_index(device) == index
+    if index is not None:
+        assert cuda(index) == device
+
+
+@pytest.mark.parametrize(
+    "device", ["", "CPU", "gpu", "cuda", "cuda:", "cuda:-1", "cuda:1000", "cuda:0 ", "cuda:\u0661"]
+)
+def test_what_is_no_device(device: str) -> None:
+    with pytest.raises(BackendUnavailable) as raised:
+        cuda_index(device)
+    assert str(raised.value) == f"device is {device!r}; it must be cpu or cuda:N, with N counted from 0"
+
+
+def test_a_package_is_looked_for_and_not_imported() -> None:
+    before = set(sys.modules)
+    require_package("xmlrpc", "anything")
+    assert "xmlrpc" not in set(sys.modules) - before
+    with pytest.raises(
+        BackendUnavailable, match=r"there_is_none is not installed: pip install 'lstm-serving\[torch\]'"
+    ):
+        require_package("there_is_none", "torch")

@@ -1,0 +1,110 @@
+"""Which axis holds the steps of a file of others: found where it is certain, and else not claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from serving.signature.tensors import Tensors
+from serving.verification import steps
+from serving.verification.trials import Run
+from tests.support.files_of_others import Shapes, found, running_sum, stated
+
+
+def axes(inputs: Shapes, outputs: Shapes, run: Run, **said: object) -> dict[str, int]:
+    """The axis of steps of each tensor that has one, the rows in front."""
+    spec = found(stated(inputs, outputs), run, **said).spec
+    return {t.name: t.steps_axis for t in (*spec.inputs, *spec.outputs) if t.steps_axis is not None}
+
+
+def of_x(answer: Mapping[str, str]) -> Run:
+    """A file that makes its outputs of `x` `[rows, steps, 4]`, each row alone, in one of the ways below."""
+    ways = {
+        "each step": lambda x: np.cumsum(x, axis=1),
+        "the last step": lambda x: np.cumsum(x, axis=1)[:, -1],
+        "turned": lambda x: np.cumsum(x, axis=1).transpose(0, 2, 1),
+        "one step more": lambda x: np.cumsum(np.concatenate([x, x[:, :1]], axis=1), axis=1),
+        "every step with every other": lambda x: np.einsum("rsf,rtf->rst", np.cumsum(x, axis=1), x),
+        "always five": lambda x: np.repeat(np.cumsum(x, axis=1)[:, -1:], 5, axis=1),
+    }
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {name: ways[answer[name]](inputs["x"]) for name in outputs}
+
+    return run
+
+
+@pytest.mark.parametrize(("steps_first", "rows"), [(False, 0), (True, 1)])
+def test_rows_first_and_time_first(steps_first: bool, rows: int) -> None:
+    """Ours is one order of axes, whatever the file's is."""
+    shapes = {"x": (-1, -1, 4)}, {"y": (-1, -1, 4)}
+    assert axes(*shapes, running_sum(0 if steps_first else 1), rows={"x": rows}) == {"x": 1, "y": 1}
+
+
+@pytest.mark.parametrize(
+    ("way", "shape", "axis"),
+    [
+        ("each step", (-1, -1, 4), 1),
+        ("turned", (-1, 4, -1), 2),
+        ("the last step", (-1, 4), None),
+        ("one step more", (-1, -1, 4), None),
+        ("every step with every other", (-1, -1, -1), None),  # two axes are as long
+        ("always five", (-1, -1, 4), None),  # as long as the shortest trial, by chance
+    ],
+)
+def test_the_steps_of_an_output_are_as_many_as_went_in(way: str, shape: tuple[int, ...], axis: int | None) -> None:
+    told = axes({"x": (-1, -1, 4)}, {"y": shape}, of_x({"y": way}))
+    assert told == ({"x": 1} if axis is None else {"x": 1, "y": axis})
+
+
+def test_one_row_at_a_time_has_steps_too() -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": np.cumsum(inputs["x"], axis=0)}
+
+    assert axes({"x": (-1, 4)}, {"y": (-1, 4)}, run) == {"x": 1, "y": 1}
+
+
+def test_inputs_that_must_be_equally_long_are_one_sequence() -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": np.cumsum(inputs["x"] * inputs["gain"], axis=1)}
+
+    assert axes({"x": (-1, -1, 4), "gain": (-1, -1, 1)}, {"y": (-1, -1, 4)}, run) == {"x": 1, "gain": 1, "y": 1}
+
+
+def test_inputs_that_may_be_of_unequal_length_are_not_claimed() -> None:
+    """A sequence and what it is read with: nobody but a person knows whose steps an output has."""
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": np.cumsum(inputs["x"], axis=1) + inputs["context"].sum(axis=1, keepdims=True)}
+
+    assert axes({"x": (-1, -1, 4), "context": (-1, -1, 4)}, {"y": (-1, -1, 4)}, run) == {}
+
+
+def test_several_free_axes_are_not_claimed() -> None:
+    """Which of them is time: the file does not say."""
+    assert axes({"x": (-1, -1, -1)}, {"y": (-1, -1, -1)}, running_sum(1), rows={"x": 0}) == {}
+
+
+def test_a_state_of_fixed_size_has_no_steps() -> None:
+    told = axes({"x": (-1, -1, 4), "h": (1, -1, 4)}, {"y": (-1, -1, 4), "hn": (-1, -1, -1)}, running_sum(1))
+    assert told == {"x": 1, "y": 1}
+
+
+@pytest.mark.parametrize(
+    ("why", "lengths", "shapes", "axis"),
+    [
+        ("as long every time", (5, 9), [(3, 5, 2), (3, 9, 2)], 1),
+        ("as long once", (5, 9), [(3, 5, 2), (3, 5, 2)], None),
+        ("two are as long", (5, 9), [(5, 5), (9, 9)], None),
+        ("one length proves nothing", (5, 5), [(3, 5), (2, 5)], None),
+        ("a scalar", (5, 9), [(), ()], None),
+    ],
+)
+def test_the_axis_of_an_output(
+    why: str, lengths: Sequence[int], shapes: Sequence[tuple[int, ...]], axis: int | None
+) -> None:
+    answers = [({"x": np.zeros((3, n))}, {"y": np.zeros(shape)}) for n, shape in zip(lengths, shapes, strict=True)]
+    assert steps.output_axis("y", {"x": 1}, answers) == axis, why
+    assert steps.output_axis("y", {}, answers) is None, "no input has steps"

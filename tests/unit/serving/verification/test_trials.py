@@ -1,0 +1,144 @@
+"""What a file is tried with: sizes, whole numbers, ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
+from serving.verification.hints import Unclear
+from serving.verification.trials import Run, Trials
+from tests.support.files_of_others import found, stated
+
+
+def test_an_input_that_is_free_everywhere() -> None:
+    with pytest.raises(Unclear, match=r"x has too many free axes to be tried.*--shape x:SIZES"):
+        found(stated({"x": (-1,) * 7}, {"y": (-1,)}), lambda given, wanted: {})
+
+
+def only(size: int) -> Run:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        if inputs["x"].shape[1] != size:
+            raise ValueError(f"I take {size}\nand this is my stack")
+        return {"y": inputs["x"][:, :1]}
+
+    return run
+
+
+def test_a_size_that_only_seems_free() -> None:
+    spec = stated({"x": (-1, -1)}, {"y": (-1, 1)})
+    with pytest.raises(Unclear, match=r"could not be run on anything.*I take 576; .*--shape NAME:SIZES") as raised:
+        found(spec, only(576))
+    assert "my stack" not in str(raised.value)
+    with pytest.raises(Unclear, match=r"does not take every size that it calls free: with 5 along those of x"):
+        found(spec, only(24))
+    assert found(spec, only(576), shapes={"x": (-1, 576)}).spec.inputs[0].shape == (-1, 576)
+
+
+@pytest.mark.parametrize("lines", [3, 8, 50])
+def test_ids_are_drawn_from_the_whole_table_that_they_lead_to(lines: int) -> None:
+    """Else a file whose table is wrong in a line that no sample reads would be called verified."""
+    table = np.random.default_rng(0).normal(size=(lines, 2)).astype(np.float32)
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": np.cumsum(table[inputs["ids"]], axis=1)}
+
+    result = found(stated({"ids": (-1, -1)}, {"y": (-1, -1, 2)}, {"ids": "INT64"}), run)
+    assert result.spec.vocabulary == lines
+    assert {int(token) for sample in result.samples for token in sample.inputs["ids"].ravel()} == set(range(lines))
+
+
+def test_whole_numbers_that_lead_to_no_table_stay_small() -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": np.cumsum(inputs["counts"], axis=1).astype(np.float32)}
+
+    result = found(stated({"counts": (-1, -1)}, {"y": (-1, -1)}, {"counts": "INT8"}), run)
+    assert result.spec.vocabulary == 0
+    assert {int(count) for sample in result.samples for count in sample.inputs["counts"].ravel()} == {1, 2}
+
+
+def test_lengths_are_no_ids() -> None:
+    """They are bounded by the number of steps, another one for other sizes."""
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        x, lengths = inputs["x"], inputs["lengths"]
+        if lengths.min() < 1 or lengths.max() > x.shape[1]:
+            raise ValueError("lengths out of range")
+        return {"y": np.take_along_axis(np.cumsum(x, axis=1), lengths - 1, axis=1)}
+
+    spec = stated({"lengths": (-1, 1), "x": (-1, -1)}, {"y": (-1, 1)}, {"lengths": "INT64"})
+    result = found(spec, run)
+    assert (result.spec.batched, result.spec.vocabulary) == (True, 0)
+
+
+SPEC = stated({"x": (-1, -1, 4), "mask": (-1, -1), "count": (-1, -1)}, {"y": (-1,)}, {"mask": "BOOL", "count": "INT32"})
+ROWS_OF = {"x": 1, "mask": 0, "count": None}
+
+
+def trials(spec: ModelSpec = SPEC, **values: float) -> Trials:
+    shapes = {tensor.name: tensor.file_shape for tensor in spec.inputs}
+    return Trials(spec, shapes, lambda inputs, outputs: inputs, values)
+
+
+def test_what_is_sent_has_the_rows_where_they_are_said_to_be() -> None:
+    sent = trials().sent(ROWS_OF, 3, 5)
+    assert {name: array.shape for name, array in sent.items()} == {"x": (5, 3, 4), "mask": (3, 5), "count": (5, 5)}
+    assert [array.dtype for array in sent.values()] == [np.float32, np.bool_, np.int32]
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole", "least", "most"),
+    [("usual", {1, 2}, 0.0, 5), ("positive", {0, 1}, 0.1, 1), ("spread", None, 0, 1e5)],
+)
+def test_values_of_each_kind(kind: str, whole: set[int] | None, least: float, most: float) -> None:
+    sent = trials().sent({"x": 0, "mask": 0, "count": 0}, 8, 24, kind)
+    assert whole is None or set(np.unique(sent["count"])) == whole
+    sizes = np.abs(sent["x"]).max(axis=(1, 2))
+    assert least <= np.abs(sent["x"]).min()
+    assert sizes.max() <= most
+    if kind == "spread":
+        assert sizes.max() / sizes.min() > 1e6, "from row to row"
+
+
+def test_a_row_is_made_anew_and_no_other() -> None:
+    made = trials()
+    before = made.sent(ROWS_OF, 3, 5)["x"]
+    after = made.again("x", before, 1, 2)
+    np.testing.assert_array_equal(after[:, :2], before[:, :2])
+    assert not np.any(after[:, 2] == before[:, 2])
+
+
+def test_what_a_person_says_is_held_everywhere() -> None:
+    sent = trials(x=0.5, count=7).sent(ROWS_OF, 3, 5)
+    assert (np.unique(sent["x"]).tolist(), np.unique(sent["count"]).tolist()) == ([0.5], [7])
+
+
+@pytest.mark.parametrize(
+    ("shape", "datatype", "message"),
+    [
+        ((), "FP32", "the input x is one value for all rows; say what to try the file with: --value x=..."),
+        ((-1,), "BYTES", "nothing can be tried on the input x of object; say what it holds: --value x=..."),
+    ],
+)
+def test_what_cannot_be_tried(shape: tuple[int, ...], datatype: str, message: str) -> None:
+    spec = stated({"x": shape}, {"y": (-1,)}, {"x": datatype})
+    with pytest.raises(Unclear) as raised:
+        trials(spec).sent({"x": None}, 3, 5)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [
+        ({"x": 0, "mask": 0, "count": 0}, [(n, s) for n in (3, 2, 1) for s in (5, 9, 24)]),
+        (None, [(5, 5), (9, 9), (24, 24)]),
+    ],
+    ids=["rows", "no rows"],
+)
+def test_every_number_of_rows_and_every_size_is_tried(
+    rows: dict[str, int | None] | None, sizes: list[tuple[int, int]]
+) -> None:
+    assert [sent["x"].shape[:2] for sent, _ in trials().answers(rows)] == sizes
