@@ -12,7 +12,6 @@ import pytest
 
 from tests.simulation.world import World
 
-
 PARTS = 8  # of the seeds, so that several processes can run them side by side
 
 
