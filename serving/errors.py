@@ -23,7 +23,7 @@
         └── VerificationFailed     the artefact computes something else than the trained model did
 
 A message says what is wrong, why, and what to do, with the offending value and the allowed ones. `serving/protocol/codes.py`
-holds the one table from these classes to gRPC codes.
+holds the one table from these classes to codes.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ class Queue:
     # Inside.
 
     def _notify(self) -> None:
-        """Wakes one worker, or, where a broken one might be it that has nothing to take, all."""
+        """Wakes one worker; where one is broken, all, since it might be the one that wakes and has nothing to take."""
         if self._broken:
             self._changed.notify_all()
         else:

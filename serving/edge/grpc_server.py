@@ -17,6 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection
 
+from serving.edge.deadline import deadline_ns
 from serving.edge.grpc_health import HealthService
 from serving.edge.grpc_streams import Infer, StreamHandler
 from serving.edge.health import HealthState
@@ -168,8 +169,7 @@ class _BlockingCall:
 
     def __init__(self, context: grpc.ServicerContext) -> None:
         self.received_ns = now_ns()
-        remaining = context.time_remaining()
-        self.deadline_ns = None if remaining is None else self.received_ns + int(remaining * 1e9)
+        self.deadline_ns = deadline_ns(context, self.received_ns)
         self._context = context
         self._answer: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
 

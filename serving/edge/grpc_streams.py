@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
+from serving.edge.deadline import deadline_ns
 from serving.edge.status import abort
 from serving.edge.streams import Aborted, OpenStreams, Stream
 from serving.protocol.call import Call
@@ -24,10 +25,8 @@ class StreamHandler:
 
     def __call__(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """A reader thread takes requests in; this thread sends the answers, which blocks while the client does not read."""
-        remaining = context.time_remaining()
-        deadline_ns = None if remaining is None else now_ns() + int(remaining * 1e9)
         metadata = [tuple(pair) for pair in context.invocation_metadata()]
-        stream = Stream(deadline_ns, ends_on_error=("triton_grpc_error", "true") in metadata)
+        stream = Stream(deadline_ns(context, now_ns()), ends_on_error=("triton_grpc_error", "true") in metadata)
         if not context.add_callback(stream.client_left):
             stream.client_left()
         self._streams.add(stream)

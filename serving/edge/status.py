@@ -18,9 +18,10 @@ def status(code: Code) -> grpc.StatusCode:
 
 
 def details(message: str) -> str:
-    """An error's message, cut where it would be too long to travel."""
+    """An error's message as it travels: cut where it is too long, with ? for what is no text (names on disk may hold it)."""
     encoded = message.encode(errors="replace")
-    return message if len(encoded) <= MAX_DETAILS_BYTES else encoded[:MAX_DETAILS_BYTES].decode(errors="ignore") + "..."
+    more = "..." if len(encoded) > MAX_DETAILS_BYTES else ""
+    return encoded[:MAX_DETAILS_BYTES].decode(errors="ignore") + more
 
 
 def abort(context: grpc.ServicerContext, code: Code, message: str) -> NoReturn:

@@ -54,7 +54,10 @@ class _StreamedCall:
             self.answer.set_exception(Aborted(code, message))
             return
         failed = pb.ModelInferResponse(id=id_of(self._payload)).SerializeToString() + _FINAL
-        self.answer.set_result(pb.ModelStreamInferResponse(error_message=message).SerializeToString() + framed(failed))
+        text = message.encode(
+            errors="replace"
+        ).decode()  # names on disk may hold what is no text, which protobuf refuses
+        self.answer.set_result(pb.ModelStreamInferResponse(error_message=text).SerializeToString() + framed(failed))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         self._stream.on_cancel(action)

@@ -71,7 +71,7 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
             Instance(
                 Stateless(one.backend, facts.spec, request.clock),
                 warming.of(one.backend),
-                _guard(request, candidate, facts, one, model),
+                guard_of(request, candidate, facts, one, model),
             )
             for one in proved
         ]
@@ -129,7 +129,7 @@ class _Warming:
         return prepare
 
 
-def _guard(request: LoadRequest, candidate: Candidate, facts: Facts, one: Proved, model: Model) -> Guard:
+def guard_of(request: LoadRequest, candidate: Candidate, facts: Facts, one: Proved, model: Model) -> Guard:
     """What is done when the backend of one instance raises; it is held to what its own device may differ by."""
     on_broken = request.on_broken
     if request.wrap or on_broken is None:

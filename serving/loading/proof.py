@@ -84,11 +84,16 @@ def _open(
         if request.wrap:
             backend = request.wrap(backend)
         what = f"{request.name} version {request.folder.number} in {candidate.backend} on {device}"
-        allowed = golden.tolerance(facts.spec, tf32=request.defaults.allow_tf32 and device != CPU)
+        allowed = allowed_on(device, facts.spec, allow_tf32=request.defaults.allow_tf32)
         return facts, Proved(backend, allowed, golden.replay(backend.run, facts.spec, facts.samples, allowed, what))
     except BaseException:
         backend.close()
         raise
+
+
+def allowed_on(device: str, spec: ModelSpec, *, allow_tf32: bool) -> float:
+    """How far a backend may be from the trained model on a device; CPUs know no TF32."""
+    return golden.tolerance(spec, tf32=allow_tf32 and device != CPU)
 
 
 def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None]) -> ModelSpec:

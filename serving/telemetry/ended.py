@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
+import threading
 from collections.abc import Callable, Sequence
 
 from serving.telemetry.counters import SUCCESS, ModelMetrics
@@ -41,7 +42,7 @@ class Ended:
 
 
 class Recorder:
-    """Tells of ended requests. `access_log` is the share of them that are logged, by `draw`.
+    """Tells of ended requests, from any thread. `access_log` is the share of them that is logged; `draw` decides which.
 
     `refused` counts, by code, calls that were turned away before any model was found: from 0 for each of `refusals`.
     """
@@ -51,6 +52,7 @@ class Recorder:
     ) -> None:
         self._access_log = access_log
         self._draw = draw
+        self._lock = threading.Lock()  # held to count in the next one
         self.refused = dict.fromkeys(refusals, 0)
 
     def ended(self, request: Ended, metrics: ModelMetrics) -> None:
@@ -69,4 +71,5 @@ class Recorder:
 
     def turned_away(self, code: str) -> None:
         """A call was turned away before any model was found."""
-        self.refused[code] = self.refused.get(code, 0) + 1
+        with self._lock:
+            self.refused[code] = self.refused.get(code, 0) + 1

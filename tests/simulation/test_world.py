@@ -7,9 +7,12 @@ python -m pytest tests/simulation --seed 4711          one of them again, with i
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import pytest
 
+from serving.batching.computation import Outcome, Stateless
+from serving.batching.pending import Piece
 from tests.simulation.world import World
 
 PARTS = 8  # of the seeds, so that several processes can run them side by side
@@ -42,6 +45,34 @@ def test_a_seed_gives_the_same_history_again(seed: int) -> None:
     first.run()
     second.run()
     assert first.history == second.history
+
+
+class Mixed(Stateless):
+    """Gives every piece of a batch the answer of the first."""
+
+    def run(self, pieces: Sequence[Piece]) -> Sequence[Outcome]:
+        outcomes = super().run(pieces)
+        return [outcomes[0]] * len(pieces)
+
+
+class Forgetful(Stateless):
+    """Computes the first piece and is silent about the others."""
+
+    def run(self, pieces: Sequence[Piece]) -> Sequence[Outcome]:
+        return super().run(pieces[:1])
+
+
+@pytest.mark.parametrize(("fault", "found"), [(Mixed, "got"), (Forgetful, "")])
+def test_a_planted_fault_is_found(fault: type[Stateless], found: str) -> None:
+    """A simulation that finds nothing must be one that could."""
+    said = []
+    for seed in range(30):
+        try:
+            World(seed, fault).run()
+        except AssertionError as error:
+            said.append(str(error))
+    assert said
+    assert any(found in each for each in said)
 
 
 def test_the_seeds_see_everything_that_may_happen() -> None:

@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 from serving import clock
 
@@ -39,6 +39,31 @@ class _Task:
         self.until: int | None = None  # when it goes on by itself
         self.woken = False
         self.waits_for = ""
+
+
+class _Carrier:
+    """A thread of the system that carries one simulated thread after the other, since making one costs more than a turn."""
+
+    _idle: ClassVar[list[_Carrier]] = []
+
+    def __init__(self) -> None:
+        self._go = threading.Lock()
+        self._go.acquire()
+        self._job: Callable[[], None] = lambda: None
+        threading.Thread(target=self._run, name="carrier", daemon=True).start()
+
+    @classmethod
+    def start(cls, job: Callable[[], None]) -> None:
+        """Runs `job` on a carrier that has nothing to do."""
+        carrier = cls._idle.pop() if cls._idle else cls()
+        carrier._job = job
+        carrier._go.release()
+
+    def _run(self) -> None:
+        while True:
+            self._go.acquire()
+            self._job()
+            self._idle.append(self)
 
 
 class VirtualClock(clock.Clock):
@@ -124,7 +149,7 @@ class VirtualClock(clock.Clock):
 
     def _add(self, name: str, work: Callable[[], None]) -> _Task:
         task = _Task(name, work)
-        threading.Thread(target=self._live, args=(task,), name=name, daemon=True).start()
+        _Carrier.start(lambda: self._live(task))
         self._ready.append(task)
         return task
 

@@ -11,7 +11,6 @@ import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,7 +44,7 @@ from tests.simulation.virtual import VirtualClock
 from tests.support import fake_models
 
 MS = 1_000_000
-REQUESTS = 24
+REQUESTS = 16
 POISON = 13.0
 SPEC = fake_models.spec()
 FIRST, SECOND = Candidate("fake", "cpu", 1), Candidate("fake", "cuda:0", 1)
@@ -81,7 +80,8 @@ class Request:
     def __init__(self, world: World, number: int, draw: random.Random) -> None:
         self.world = world
         self.number = number
-        self.at_ns = int(draw.expovariate(1 / 1.5) * MS) * number % (40 * MS)
+        self.at_ns = int(draw.uniform(0, 40) * MS) // MS * MS  # several at the same instant
+        self.decoding_ns = draw.choice((0, 0, MS // 2, 2 * MS))
         self.poison = draw.random() < 0.08
         self.cancelled_after_ns = int(draw.uniform(0, 6) * MS) if draw.random() < 0.2 else None
         self.deadline_ns = self.at_ns + int(draw.uniform(0, 12) * MS) if draw.random() < 0.2 else None
@@ -102,16 +102,26 @@ class Request:
         self.outputs: Tensors | None = None
         self.ended: list[str] = []
 
-    def arrive(self) -> None:
-        """Finds the model and waits in its queue, as `protocol.inference` does."""
-        self.pending.timeline.decoded = self.world.clock.now_ns()
+    def ask(self) -> None:
+        """Finds the model, is decoded, and waits in its queue, as `protocol.inference` does."""
+        clock = self.world.clock
+        clock.sleep(self.at_ns / 1e9)
         self.world.happened("arrives", self.number)
         try:
             self.lease = self.world.manager.acquire("m")
             self.lease.model.metrics.entered()
+            clock.sleep(self.decoding_ns / 1e9)
+            self.pending.timeline.decoded = clock.now_ns()
             self.lease.model.submit(self.pending)
         except ServingError as error:
             self.finish(error)
+
+    def go(self) -> None:
+        """The client leaves, if it is one that does."""
+        if self.cancelled_after_ns is not None:
+            self.world.clock.sleep((self.at_ns + self.cancelled_after_ns) / 1e9)
+            self.world.happened("goes", self.number)
+            self.pending.cancel()
 
     def encode(self, outputs: Tensors) -> None:
         self.outputs = outputs
@@ -167,8 +177,9 @@ class Request:
 class World:
     """The model, its clients, and what happened, in order."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, computation: type[Stateless] = Stateless) -> None:
         self.clock = VirtualClock(seed)
+        self._computation = computation
         draw = self.clock.random
         self.history: list[tuple[int, str, int]] = []
         self.backends: list[Breakable] = []
@@ -176,8 +187,8 @@ class World:
         self.changed = self.clock.condition()
         self.left = REQUESTS
         self.nobody_stands_in = draw.random() < 0.3
-        self.breaks_at_ns = int(draw.uniform(0, 40) * MS) if draw.random() < 0.5 else None
-        self.swaps_at_ns = int(draw.uniform(5, 30) * MS)
+        self.breaks_at_ns = sorted(int(draw.uniform(0, 40) * MS) for _ in range(draw.choice((0, 0, 1, 1, 2))))
+        self.swaps_at_ns = sorted(int(draw.uniform(5, 40) * MS) for _ in range(draw.choice((1, 1, 2))))
         self.policy = BatchPolicy(
             max_rows=draw.choice((2, 4, 8)),
             max_delay_ns=draw.choice((0, 0, 2 * MS)),
@@ -226,7 +237,7 @@ class World:
             hand_over=lambda requests, reason, error: self.failovers.on_broken(model, requests, reason, error),
             told=False,
         )
-        return Instance(Stateless(backend, SPEC, self.clock), lambda: self.clock.sleep(0.001), guard)
+        return Instance(self._computation(backend, SPEC, self.clock), lambda: self.clock.sleep(0.001), guard)
 
     def _main(self) -> None:
         request = LoadRequest(
@@ -243,7 +254,8 @@ class World:
         self._install(request, FIRST, order)
         self.manager.started()
         threads = [
-            self.clock.start(self._clients, "clients"),
+            *(self.clock.start(one.ask, f"client {one.number}") for one in self.requests),
+            *(self.clock.start(one.go, f"leaving {one.number}") for one in self.requests if one.cancelled_after_ns),
             self.clock.start(lambda: self._operator(request, order), "operator"),
             self.clock.start(self._break, "fate"),
         ]
@@ -264,39 +276,28 @@ class World:
             self.manager.install(entry, loaded, "requested", object())
         self.happened("serves")
 
-    def _clients(self) -> None:
-        """Arrivals and departures, each at its time."""
-        acts: list[tuple[int, int, Any]] = [(one.at_ns, one.number, one.arrive) for one in self.requests]
-        acts += [
-            (one.at_ns + one.cancelled_after_ns, one.number, one.pending.cancel)
-            for one in self.requests
-            if one.cancelled_after_ns is not None
-        ]
-        for at_ns, number, act in sorted(acts, key=lambda each: each[:2]):
-            self.clock.sleep(max(0, at_ns - self.clock.now_ns()) / 1e9)
-            if act != self.requests[number].arrive:
-                self.happened("goes", number)
-            act()
-
     def _operator(self, request: LoadRequest, order: Order) -> None:
-        """Exchanges the model in the middle."""
-        self.clock.sleep(self.swaps_at_ns / 1e9)
-        try:
-            self._install(request, FIRST, order)
-        except ServingError:
-            assert self.nobody_stands_in
+        """Exchanges the model in the middle, perhaps twice."""
+        for at_ns in self.swaps_at_ns:
+            self.clock.sleep(max(0, at_ns - self.clock.now_ns()) / 1e9)
+            try:
+                self._install(request, FIRST, order)
+            except ServingError:
+                assert self.nobody_stands_in
 
     def _break(self) -> None:
-        """One of the backends that serve then breaks for good."""
-        if self.breaks_at_ns is None:
-            return
-        self.clock.sleep(self.breaks_at_ns / 1e9)
-        backend = self.clock.random.choice([each for each in self.backends if not each.closed])
-        backend.broken = True
-        self.happened("breaks", self.backends.index(backend))
-        if self.nobody_stands_in:
-            self.clock.sleep(0.05)
-            backend.broken = False
+        """One of the backends that are open then breaks for good, or all of them; where nobody stands in, they mend."""
+        for at_ns in self.breaks_at_ns:
+            self.clock.sleep(max(0, at_ns - self.clock.now_ns()) / 1e9)
+            there = [each for each in self.backends if not each.closed]
+            broken = there if self.clock.random.random() < 0.5 else there[:1]
+            for backend in broken:
+                backend.broken = True
+                self.happened("breaks", self.backends.index(backend))
+            if self.nobody_stands_in:
+                self.clock.sleep(0.02)
+                for backend in broken:
+                    backend.broken = False
 
     def _check_books(self) -> None:
         """Every backend is closed, and the counts say what the clients have heard."""

@@ -8,18 +8,23 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from protos import model_config_pb2 as pb
+from serving.backends.base import Candidate
 from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
+from serving.batching.model import Instance, Model
 from serving.batching.pending import Pending
 from serving.batching.plan import plan
 from serving.batching.policy import BatchPolicy
 from serving.batching.queue import Decide, Queue
 from serving.batching.worker import Worker
+from serving.clock import SYSTEM, Clock
 from serving.errors import ServingError
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors, TensorSpec
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import Timeline, now_ns
+from tests.support.threads import asked_from_elsewhere
 
 # `x` [rows, steps] in, `y` and `z` of the same shape out.
 SPEC = ModelSpec(
@@ -94,6 +99,18 @@ class Answer:
         threading.Event().wait(max(0, left_ns) / 1e9 + 0.001)
 
 
+class Asking(Answer):
+    """Its `finish` asks `question` from another thread first, which gets no answer while a lock is held that it needs."""
+
+    def __init__(self, question: Callable[[], object], decoded_ns: int | None = None) -> None:
+        super().__init__(0, decoded_ns=decoded_ns)
+        self._question = question
+
+    def finish(self, error: ServingError | None) -> None:
+        asked_from_elsewhere(self._question)
+        super().finish(error)
+
+
 class Line:
     """A queue and the workers before it, one for each backend; the calls of `serving.batching.model.Model`."""
 
@@ -139,3 +156,31 @@ def start(
     backend = GatedBackend()
     line = Line(backend, policy=policy, guard=guard, decide=decide)
     return line, backend, line.metrics
+
+
+def model(policy: BatchPolicy | None = None, clock: Clock = SYSTEM) -> Model:
+    """A version of such backends that has not been started."""
+    return Model(
+        name="m",
+        version="1",
+        spec=SPEC,
+        config=pb.ModelConfig(),
+        labels=(),
+        candidate=Candidate("fake", "cpu", 1),
+        verified=True,
+        metrics=ModelMetrics(),
+        policy=policy or BatchPolicy(),
+        clock=clock,
+    )
+
+
+def instance(backend: GatedBackend, prepare: Callable[[], None] = lambda: None) -> Instance:
+    """What one worker of a model is given."""
+    return Instance(Stateless(backend, SPEC), prepare, Guard())
+
+
+def started(*backends: GatedBackend, policy: BatchPolicy | None = None, clock: Clock = SYSTEM) -> Model:
+    """A version that can answer, with a worker for each backend."""
+    made = model(policy, clock)
+    made.start([instance(backend) for backend in backends])
+    return made

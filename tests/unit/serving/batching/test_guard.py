@@ -43,10 +43,10 @@ BROKEN = RuntimeError("broken")
 @pytest.mark.parametrize("failures", [1, 3])
 def test_a_request_that_a_healthy_backend_cannot_compute_fails_alone(failures: int) -> None:
     elsewhere = Elsewhere(healthy=True)
-    batcher, backend, metrics = start(guard=elsewhere.guard(failures))
+    line, backend, metrics = start(guard=elsewhere.guard(failures))
     for _ in range(2):  # it is given as many chances the second time
         poison = Answer(1)
-        batcher.submit(poison.pending)
+        line.submit(poison.pending)
         for _ in range(failures):
             backend.permits.put(BROKEN)
         error = poison.wait()
@@ -54,10 +54,10 @@ def test_a_request_that_a_healthy_backend_cannot_compute_fails_alone(failures: i
         assert str(error) == "model 'm' version 1 failed to compute: RuntimeError: broken"
     assert elsewhere.asked == 2
     good = Answer(2)
-    batcher.submit(good.pending)
+    line.submit(good.pending)
     backend.permits.put(None)
     assert good.wait() is None
-    assert batcher.drain(10)
+    assert line.drain(10)
     assert backend.begun.qsize() == 2 * failures + 1
     assert elsewhere.came.empty()
     assert metrics.requests["success"] == 1
@@ -65,86 +65,86 @@ def test_a_request_that_a_healthy_backend_cannot_compute_fails_alone(failures: i
 
 def test_a_backend_that_fails_now_and_then_is_asked_again() -> None:
     elsewhere = Elsewhere()
-    batcher, backend, _ = start(guard=elsewhere.guard(3))
+    line, backend, _ = start(guard=elsewhere.guard(3))
     for _ in range(3):  # never three times in a row
         answer = Answer(1)
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
         for permit in (BROKEN, BROKEN, None):
             backend.permits.put(permit)
         assert answer.wait() is None
-    assert batcher.drain(10)
+    assert line.drain(10)
     assert elsewhere.asked == 0
     assert elsewhere.came.empty()
 
 
 def test_a_broken_backend_hands_over_what_it_has_what_waits_and_what_comes() -> None:
     elsewhere = Elsewhere()
-    batcher, backend, metrics = start(guard=elsewhere.guard(3))
+    line, backend, metrics = start(guard=elsewhere.guard(3))
     first, waiting = Answer(1), [Answer(2), Answer(3, steps=5)]
-    batcher.submit(first.pending)
+    line.submit(first.pending)
     backend.begun.get(timeout=10)
     for answer in waiting:
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
     for _ in range(3):
         backend.permits.put(BROKEN)
     assert elsewhere.got(first)
     assert elsewhere.got(*waiting)
     for value in (4, 5):
         later = Answer(value)
-        batcher.submit(later.pending)
+        line.submit(later.pending)
         assert elsewhere.got(later)
     assert elsewhere.asked == 1
-    assert (batcher.load, metrics.requests["success"]) == (0, 0)
-    assert batcher.drain(10)
+    assert (line.load, metrics.requests["success"]) == (0, 0)
+    assert line.drain(10)
     assert backend.begun.qsize() == 2, "a broken backend was asked again"
 
 
 def test_a_batch_is_handed_over_in_the_order_in_which_it_came() -> None:
     """Those that could still be computed are answered; from the first that could not, all are handed over."""
     elsewhere = Elsewhere()
-    batcher, backend, metrics = start(guard=elsewhere.guard(2))
+    line, backend, metrics = start(guard=elsewhere.guard(2))
     running = Answer(0)
-    batcher.submit(running.pending)
+    line.submit(running.pending)
     backend.begun.get(timeout=10)
     batch = [Answer(1), Answer(2), Answer(3)]
     for answer in batch:
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
     for permit in (None, BROKEN, None, BROKEN, BROKEN):  # the first; all three; then each alone
         backend.permits.put(permit)
     assert (running.wait(), batch[0].wait()) == (None, None)
     assert elsewhere.got(batch[1])
     assert elsewhere.got(batch[2])
-    assert batcher.drain(10)
+    assert line.drain(10)
     assert metrics.requests["success"] == 2
 
 
 def test_a_backend_that_is_lost_hands_over_at_once() -> None:
     elsewhere = Elsewhere(healthy=True, reason="device_lost")
-    batcher, backend, _ = start(guard=elsewhere.guard(1000))
+    line, backend, _ = start(guard=elsewhere.guard(1000))
     running, batch = Answer(0), [Answer(1), Answer(2)]
-    batcher.submit(running.pending)
+    line.submit(running.pending)
     backend.begun.get(timeout=10)
     for answer in batch:
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
     backend.permits.put(None)
     backend.permits.put(BROKEN)
     assert running.wait() is None
     assert elsewhere.got(*batch, reason="device_lost")
     later = Answer(3)
-    batcher.submit(later.pending)
+    line.submit(later.pending)
     assert elsewhere.got(later, reason="device_lost")
     assert elsewhere.asked == 0
-    assert batcher.drain(10)
+    assert line.drain(10)
 
 
 def test_draining_ends_when_all_that_waited_was_handed_over() -> None:
     elsewhere = Elsewhere()
-    batcher, backend, _ = start(guard=elsewhere.guard(1))
+    line, backend, _ = start(guard=elsewhere.guard(1))
     first, waiting = Answer(1), Answer(2)
-    batcher.submit(first.pending)
+    line.submit(first.pending)
     backend.begun.get(timeout=10)
-    batcher.submit(waiting.pending)
-    assert not batcher.drain(0)
+    line.submit(waiting.pending)
+    assert not line.drain(0)
     backend.permits.put(BROKEN)
     assert elsewhere.got(first)
     assert elsewhere.got(waiting)
@@ -153,62 +153,62 @@ def test_draining_ends_when_all_that_waited_was_handed_over() -> None:
 
 def test_a_backend_that_is_mended_is_asked_again() -> None:
     elsewhere = Elsewhere()
-    batcher, backend, _ = start(guard=elsewhere.guard(2))
+    line, backend, _ = start(guard=elsewhere.guard(2))
     for value in (1, 2):
         answer = Answer(value)
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
         for _ in range(2):  # it has lost none of its chances
             backend.permits.put(BROKEN)
         assert elsewhere.got(answer)
-        batcher.mend()
+        line.mend()
     good = Answer(3)
-    batcher.submit(good.pending)
+    line.submit(good.pending)
     backend.permits.put(None)
     assert good.wait() is None
-    assert batcher.drain(10)
+    assert line.drain(10)
 
 
 def test_who_waits_for_a_broken_backend_may_still_go() -> None:
     elsewhere = Elsewhere()
-    batcher, backend, _ = start(guard=elsewhere.guard(1))
+    line, backend, _ = start(guard=elsewhere.guard(1))
     first, gone, patient = Answer(1), Answer(2), Answer(3)
-    batcher.submit(first.pending)
+    line.submit(first.pending)
     backend.begun.get(timeout=10)
     for answer in (gone, patient):
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
     gone.pending.cancel()
     backend.permits.put(BROKEN)
     assert elsewhere.got(first)
     assert isinstance(gone.wait(), Cancelled)
     assert elsewhere.got(patient)
-    assert batcher.drain(10)
+    assert line.drain(10)
 
 
 def test_what_is_handed_over_to_a_full_queue_is_taken() -> None:
     """It had its place elsewhere, and waits no longer than what was there before it."""
-    batcher, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
+    line, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
     running, queued, moved = Answer(1), Answer(2), Answer(3)
-    batcher.submit(running.pending)
+    line.submit(running.pending)
     backend.begun.get(timeout=10)
-    batcher.submit(queued.pending)
-    batcher.submit(moved.pending, handed_over=True)
+    line.submit(queued.pending)
+    line.submit(moved.pending, handed_over=True)
     with pytest.raises(Overloaded):
-        batcher.submit(Answer(4).pending)
+        line.submit(Answer(4).pending)
     for _ in range(3):
         backend.permits.put(None)
     assert [answer.wait() for answer in (running, queued, moved)] == [None] * 3
-    assert batcher.drain(10)
+    assert line.drain(10)
 
 
 def test_with_nobody_to_hand_over_to_the_request_fails() -> None:
     """As for a shadow: whatever the error says, it is that request's, and the next one is computed."""
-    batcher, backend, _ = start(guard=Guard(failures=1, lost=lambda error: "device_lost", told=False))
+    line, backend, _ = start(guard=Guard(failures=1, lost=lambda error: "device_lost", told=False))
     for permit, fails in ((BROKEN, True), (None, False)):
         answer = Answer(1)
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
         backend.permits.put(permit)
         assert isinstance(answer.wait(), ComputeFailed) is fails
-    assert batcher.drain(10)
+    assert line.drain(10)
 
 
 def test_what_a_healthy_instance_can_compute_is_not_handed_over() -> None:

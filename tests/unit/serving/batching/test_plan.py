@@ -1,4 +1,4 @@
-"""The decision of the batcher as a table: what waits, what the operator wants, what is taken."""
+"""The decision as a table: what waits, what the operator wants, what is taken."""
 
 from __future__ import annotations
 

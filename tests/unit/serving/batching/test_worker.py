@@ -17,14 +17,14 @@ from tests.support.gated import Answer, start
 
 
 def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_rows() -> None:
-    batcher, backend, metrics = start()
+    line, backend, metrics = start()
     first = Answer(1)
-    batcher.submit(first.pending)
+    line.submit(first.pending)
     assert backend.begun.get(timeout=10) == (1, ("y",))
     others = [Answer(2, rows=2), Answer(3), Answer(4, output="z")]
     for other in others:
-        batcher.submit(other.pending)
-    assert batcher.depth == 3
+        line.submit(other.pending)
+    assert line.depth == 3
     backend.permits.put(None)
     assert first.wait() is None
     assert backend.begun.get(timeout=10) == (4, ("y", "z"))
@@ -33,88 +33,88 @@ def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_r
     np.testing.assert_array_equal(others[0].outputs["y"], np.full((2, 2), 4))
     np.testing.assert_array_equal(others[1].outputs["y"], np.full((1, 2), 6))
     assert list(others[2].outputs) == ["z"]
-    batcher.drain()
+    line.drain()
     assert (metrics.requests["success"], metrics.rows_computed) == (4, 5)
     assert {rows: batch.executions for rows, batch in metrics.batches.items()} == {1: 1, 4: 1}
 
 
 def test_an_answer_that_cannot_be_sent_fails_alone() -> None:
-    batcher, backend, metrics = start()
+    line, backend, metrics = start()
     first = Answer(1)
-    batcher.submit(first.pending)
+    line.submit(first.pending)
     backend.begun.get(timeout=10)
     good = Answer(2)
     refused, broken = Answer(3, fails=InvalidInput("too large to order")), Answer(4, fails=ZeroDivisionError("why"))
     for other in (good, refused, broken):
-        batcher.submit(other.pending)
+        line.submit(other.pending)
     for _ in range(2):
         backend.permits.put(None)
     assert [first.wait(), good.wait()] == [None, None]
     assert str(refused.wait()) == "too large to order"
     assert str(broken.wait()) == "model 'm' version 1 gave what cannot be sent: ZeroDivisionError: why"
-    batcher.drain()
+    line.drain()
     assert (metrics.requests["success"], metrics.rows_computed) == (2, 4)
 
 
 def test_one_bad_request_does_not_fail_its_neighbours() -> None:
-    batcher, backend, metrics = start()
+    line, backend, metrics = start()
     first = Answer(1)
-    batcher.submit(first.pending)
+    line.submit(first.pending)
     backend.begun.get(timeout=10)
     answers = [Answer(2), Answer(3), Answer(4)]
     for answer in answers:
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
     bad = ValueError("token 99")
     for permit in (None, bad, None, bad, None):  # the first; all three together; each of them alone
         backend.permits.put(permit)
     assert [answer.wait() is None for answer in (first, *answers)] == [True, True, False, True]
-    batcher.drain()
+    line.drain()
     assert (metrics.requests["success"], metrics.rows_computed) == (3, 3)
 
 
 def test_a_full_queue_refuses_at_the_door_and_takes_again_when_there_is_room() -> None:
-    batcher, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
+    line, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
     running, queued = Answer(1), Answer(2)
-    batcher.submit(running.pending)
+    line.submit(running.pending)
     backend.begun.get(timeout=10)
-    batcher.submit(queued.pending)
+    line.submit(queued.pending)
     with pytest.raises(Overloaded, match=r"Exceeds maximum queue size.*allows 1.*max_queue_size"):
-        batcher.submit(Answer(3).pending)
+        line.submit(Answer(3).pending)
     backend.permits.put(None)
     assert running.wait() is None
     backend.begun.get(timeout=10)
     later = Answer(4)
-    batcher.submit(later.pending)
+    line.submit(later.pending)
     for _ in range(2):
         backend.permits.put(None)
     assert (queued.wait(), later.wait()) == (None, None)
-    batcher.drain()
+    line.drain()
 
 
 def test_a_backend_that_fails_fails_its_batch_and_nothing_else() -> None:
-    batcher, backend, metrics = start()
+    line, backend, metrics = start()
     failing, following = Answer(1), Answer(2)
-    batcher.submit(failing.pending)
+    line.submit(failing.pending)
     backend.begun.get(timeout=10)
-    batcher.submit(following.pending)
+    line.submit(following.pending)
     backend.permits.put(RuntimeError("out of memory"))
     error = failing.wait()
     assert isinstance(error, ComputeFailed)
     assert "RuntimeError: out of memory" in str(error)
     backend.permits.put(None)
     assert following.wait() is None
-    batcher.drain()
+    line.drain()
     assert metrics.requests["success"] == 1
 
 
 def test_who_has_gone_or_waited_too_long_is_not_computed() -> None:
-    batcher, backend, _ = start()
+    line, backend, _ = start()
     running = Answer(1)
-    batcher.submit(running.pending)
+    line.submit(running.pending)
     backend.begun.get(timeout=10)
     gone, late, patient = Answer(2), Answer(3, deadline_ns=now_ns() + 1_000_000), Answer(4)
     for answer in (gone, late, patient):
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
     gone.pending.cancel()
     late.wait_for_deadline()
     backend.permits.put(None)
@@ -123,37 +123,37 @@ def test_who_has_gone_or_waited_too_long_is_not_computed() -> None:
     assert backend.begun.get(timeout=10)[0] == 1
     backend.permits.put(None)
     assert patient.wait() is None
-    batcher.drain()
+    line.drain()
 
 
 def test_who_goes_because_the_deadline_has_passed_has_waited_too_long() -> None:
     """gRPC tells of the end of such a call as of any other whose client has gone."""
-    batcher, backend, _ = start()
+    line, backend, _ = start()
     running = Answer(1)
-    batcher.submit(running.pending)
+    line.submit(running.pending)
     backend.begun.get(timeout=10)
     late = Answer(2, deadline_ns=now_ns() + 1_000_000)
-    batcher.submit(late.pending)
+    line.submit(late.pending)
     late.wait_for_deadline()
     late.pending.cancel()
     backend.permits.put(None)
     assert isinstance(late.wait(), DeadlineExceeded)
-    batcher.drain()
+    line.drain()
 
 
 def test_a_deadline_that_has_passed_is_refused_at_the_door() -> None:
-    batcher, _, _ = start()
+    line, _, _ = start()
     with pytest.raises(DeadlineExceeded):
-        batcher.submit(Answer(1, deadline_ns=now_ns()).pending)
-    batcher.drain()
+        line.submit(Answer(1, deadline_ns=now_ns()).pending)
+    line.drain()
 
 
 def test_draining_answers_what_is_queued_refuses_what_comes_and_closes_the_backend() -> None:
-    batcher, backend, _ = start(BatchPolicy(max_rows=2, max_delay_ns=3_600_000_000_000))
+    line, backend, _ = start(BatchPolicy(max_rows=2, max_delay_ns=3_600_000_000_000))
     queued = [Answer(1), Answer(2, steps=5), Answer(3)]
     for answer in queued:
-        batcher.submit(answer.pending)
-    draining = threading.Thread(target=batcher.drain)
+        line.submit(answer.pending)
+    draining = threading.Thread(target=line.drain)
     draining.start()
     for _ in range(2):
         backend.permits.put(None)
@@ -161,19 +161,19 @@ def test_draining_answers_what_is_queued_refuses_what_comes_and_closes_the_backe
     draining.join(10)
     assert backend.closed.is_set()
     with pytest.raises(NotReady, match="being unloaded"):
-        batcher.submit(Answer(4).pending)
-    batcher.drain()
+        line.submit(Answer(4).pending)
+    line.drain()
 
 
 def test_draining_ends_when_the_last_who_waited_has_gone() -> None:
     """Nothing is left to compute then, and nothing comes that would wake the worker."""
-    batcher, backend, _ = start()
+    line, backend, _ = start()
     running, gone = Answer(1), Answer(2)
-    batcher.submit(running.pending)
+    line.submit(running.pending)
     backend.begun.get(timeout=10)
-    batcher.submit(gone.pending)
+    line.submit(gone.pending)
     gone.pending.cancel()
-    assert not batcher.drain(0)
+    assert not line.drain(0)
     backend.permits.put(None)
     assert running.wait() is None
     assert isinstance(gone.wait(), Cancelled)
@@ -181,38 +181,38 @@ def test_draining_ends_when_the_last_who_waited_has_gone() -> None:
 
 
 def test_who_goes_while_a_batch_waits_for_company_is_let_go_at_once() -> None:
-    batcher, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
+    line, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
     gone, late = Answer(1), Answer(2, deadline_ns=now_ns() + 5_000_000)
     for answer in (gone, late):
-        batcher.submit(answer.pending)
+        line.submit(answer.pending)
     gone.pending.cancel()
     assert isinstance(gone.wait(), Cancelled)
     assert isinstance(late.wait(), DeadlineExceeded)
-    assert batcher.depth == 0
-    assert batcher.drain(10)
+    assert line.depth == 0
+    assert line.drain(10)
     assert backend.begun.empty()
 
 
 def test_hurrying_ends_the_wait_for_company() -> None:
-    batcher, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
+    line, backend, _ = start(BatchPolicy(max_delay_ns=3_600_000_000_000))
     answer = Answer(1)
-    batcher.submit(answer.pending)
-    batcher.hurry()
+    line.submit(answer.pending)
+    line.hurry()
     backend.permits.put(None)
     assert answer.wait() is None
-    assert batcher.drain(10)
+    assert line.drain(10)
 
 
 def test_draining_gives_up_when_its_time_is_over() -> None:
-    batcher, backend, _ = start()
+    line, backend, _ = start()
     answer = Answer(1)
-    batcher.submit(answer.pending)
+    line.submit(answer.pending)
     backend.begun.get(timeout=10)
-    assert not batcher.drain(0)
-    assert batcher.alive
+    assert not line.drain(0)
+    assert line.alive
     backend.permits.put(None)
     assert answer.wait() is None
-    assert batcher.drain(10)
+    assert line.drain(10)
 
 
 def test_a_worker_that_ends_leaves_nobody_waiting() -> None:
@@ -223,12 +223,12 @@ def test_a_worker_that_ends_leaves_nobody_waiting() -> None:
             raise ArithmeticError("a fault of the server")
         return Wait(None)
 
-    batcher, backend, _ = start(decide=broken)
+    line, backend, _ = start(decide=broken)
     answer = Answer(1)
-    batcher.submit(answer.pending)
+    line.submit(answer.pending)
     assert isinstance(answer.wait(), ComputeFailed)
     assert backend.closed.wait(10)
     with pytest.raises(NotReady, match="its worker has ended"):
-        batcher.submit(Answer(2).pending)
-    assert batcher.drain(10)
-    assert not batcher.alive
+        line.submit(Answer(2).pending)
+    assert line.drain(10)
+    assert not line.alive

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,7 @@ from serving.batching.queue import Queue
 from serving.clock import Clock
 from serving.errors import ComputeFailed
 from serving.lifecycle import shadow
-from serving.lifecycle.comparison import Comparison, ShadowCounts, compare
+from serving.lifecycle.comparison import Comparison, ShadowCounts
 from serving.lifecycle.shadow import Followed, Shadow, Yielding, as_taken_by, fits
 from serving.loading import loader
 from serving.signature.tensors import Tensors, TensorSpec
@@ -26,71 +25,10 @@ from serving.telemetry.timeline import Timeline
 from tests.support import fake_models
 from tests.support.gated import Answer, GatedBackend
 from tests.support.loading import wanted
+from tests.support.threads import HandClock, beside
 
-CLASSES = dataclasses.replace(fake_models.spec(), labels_of="y")
 PLAIN = fake_models.spec()
-
-
-def rows(*values: Sequence[float]) -> Tensors:
-    return {"y": np.array(values, np.float32)}
-
-
-@pytest.mark.parametrize(
-    ("answer", "copy", "difference", "agreeing"),
-    [
-        (rows([1, 2]), rows([1, 2]), 0, [True]),
-        (rows([1, 2]), rows([2, 1]), 1, [False]),
-        (rows([0, 0.5]), rows([0, 0.25]), 0.25, [True]),  # absolute below 1
-        (rows([0, 8]), rows([0, 10]), 0.25, [True]),  # relative above
-        (rows([0, 1], [4, 0], [3, 3]), rows([0, 1], [0, 4], [3, 3]), 4, [True, False, True]),
-        (rows([0, np.nan]), rows([0, np.nan]), 0, [True]),
-        (rows([0, 1]), rows([0, np.nan]), np.inf, [True]),
-        (rows([0, 1]), {"y": np.zeros((1, 3), np.float32)}, np.inf, None),
-    ],
-)
-def test_how_far_apart_two_answers_are(
-    answer: Tensors, copy: Tensors, difference: float, agreeing: list[bool] | None
-) -> None:
-    found, classes = compare(answer, copy, CLASSES)
-    assert found == difference
-    if agreeing is not None:
-        assert classes == agreeing
-    assert compare(answer, copy, PLAIN) == (difference, []), "without labels there are no classes"
-
-
-def test_every_output_that_was_asked_for_counts() -> None:
-    answer = {"hn": np.zeros((2, 1, 4)), "y": np.zeros((2, 2))}
-    assert compare(answer, answer | {"hn": np.full((2, 1, 4), 0.5)}, CLASSES) == (0.5, [True, True])
-    assert compare({"hn": answer["hn"]}, answer, CLASSES) == (0.0, []), "nobody has asked for the classes"
-    steps = {"y": np.zeros((2, 3, 2))}
-    assert compare(steps, steps, CLASSES) == (0.0, []), "a class for every step is none for the row"
-
-
-@pytest.mark.parametrize("order", [("answered", "shadow_answered"), ("shadow_answered", "answered")], ids=str)
-def test_the_second_answer_hands_both_on(order: Sequence[str]) -> None:
-    done: list[Comparison] = []
-    comparison = Comparison(done.append, ShadowCounts())
-    said = {"answered": rows([1, 2]), "shadow_answered": rows([3, 4])}
-    getattr(comparison, order[0])(said[order[0]])
-    assert done == []
-    getattr(comparison, order[1])(said[order[1]])
-    assert done == [comparison]
-    assert (comparison.answer, comparison.copy) == (said["answered"], said["shadow_answered"])
-
-
-@pytest.mark.parametrize("other", ["answered", "shadow_answered"])
-@pytest.mark.parametrize("first", [True, False])
-def test_one_answer_alone_is_compared_with_nothing(other: str, first: bool) -> None:
-    """Whoever gives up has failed; the other may have answered before, or will."""
-    done: list[Comparison] = []
-    comparison = Comparison(done.append, ShadowCounts())
-    answer = getattr(comparison, other)
-    if first:
-        answer(rows([1, 2]))
-    comparison.give_up()
-    if not first:
-        answer(rows([1, 2]))
-    assert done == []
+PATIENCE_SECONDS = shadow.PATIENCE_NS / 1e9
 
 
 def larger(tensor: TensorSpec) -> TensorSpec:
@@ -140,44 +78,39 @@ def test_who_may_follow_a_model(change: dict[str, Any], why: str) -> None:
 class Followee:
     """As much of a model as a shadow waits for: its queue."""
 
-    def __init__(self, *queued: Answer) -> None:
-        self.queue = Queue("model 'm' version 1", BatchPolicy())
+    def __init__(self, *queued: Answer, clock: Clock) -> None:
+        self.queue = Queue("model 'm' version 1", BatchPolicy(), clock)
         for answer in queued:
             self.queue.offer(answer.pending)
 
 
-def yielding(backend: GatedBackend, *models: Followee, clock: Clock | None = None) -> Yielding:
-    return Yielding(backend, Followed(*cast(list[Model], models)), clock or Clock())
+def yielding(backend: GatedBackend, *models: Followee, clock: Clock) -> Yielding:
+    return Yielding(backend, Followed(*cast(list[Model], models)), clock)
 
 
 @pytest.mark.parametrize("waiting", [0, 1])
 def test_a_shadow_computes_when_nobody_waits(waiting: int) -> None:
     """However long its patience: it is told when the last who waits is taken."""
-    backend, model = GatedBackend(), Followee(*[Answer(1)] * waiting)
+    clock = HandClock()
+    backend, model = GatedBackend(), Followee(*[Answer(1, decoded_ns=0)] * waiting, clock=clock)
     backend.permits.put(None)
-    one = yielding(backend, model, clock=Frozen())
-    computing = threading.Thread(target=one.run, args=({"x": np.ones((1, 2))}, ["y"]))
-    computing.start()
+    computed = beside(lambda: yielding(backend, model, clock=clock).run({"x": np.ones((1, 2))}, ["y"]))
     if waiting:
+        clock.somebody_waits(PATIENCE_SECONDS)
         assert backend.begun.empty()
         model.queue.take()
-    computing.join(10)
-    assert backend.begun.get(timeout=10) == (1, ("y",))
-
-
-class Frozen(Clock):
-    """Time stands still, so no patience ever ends by this clock."""
-
-    def now_ns(self) -> int:
-        return 0
+    assert computed.get(timeout=10)["y"].tolist() == [[2, 2]]
 
 
 def test_a_shadow_is_not_starved() -> None:
-    """Somebody waits all the time: it computes when its patience is over."""
-    backend = GatedBackend()
+    """Somebody waits for both of its models all the time: it computes when its patience, which is one, is over."""
+    clock = HandClock()
+    backend, models = GatedBackend(), [Followee(Answer(1, decoded_ns=0), clock=clock) for _ in range(2)]
     backend.permits.put(None)
-    yielding(backend, Followee(Answer(1))).run({"x": np.ones((1, 2))}, ["y"])
-    assert backend.begun.get(timeout=10) == (1, ("y",))
+    computed = beside(lambda: yielding(backend, *models, clock=clock).run({"x": np.ones((1, 2))}, ["y"]))
+    clock.somebody_waits(PATIENCE_SECONDS)
+    clock.passes(PATIENCE_SECONDS)
+    assert computed.get(timeout=10)["y"].tolist() == [[2, 2]]
 
 
 @pytest.fixture

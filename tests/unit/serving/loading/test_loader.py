@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.backends.base import Candidate, Measured
 from serving.backends.fake import FakeBackend
 from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
-from serving.loading import loader
+from serving.loading import loader, proof
+from serving.loading.proof import Facts, Proved
 from serving.signature.tensors import Tensors
 from tests.support import fake_models, summing
+from tests.support.gated import model
 from tests.support.loading import wanted
+
+FAKE = Candidate("fake", "cpu", 1)
 
 
 @pytest.fixture
@@ -133,3 +139,53 @@ def test_a_format_that_is_missing_is_one_that_cannot_be_loaded(tmp_path: Path) -
     loaded = loader.load(wanted(tmp_path, text, fallback="always"))
     assert (loaded.model.backend, "has no model.onnx" in loaded.fell_back) == ("fake", True)
     loaded.model.close()
+
+
+class Drifted:
+    """A backend that answers what it was asked at load, and by now is off by so much."""
+
+    def __init__(self, outputs: Tensors, off: float) -> None:
+        self._outputs = outputs
+        self._off = np.float32(off)
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {name: self._outputs[name] + self._off for name in outputs}
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("off", "healthy"), [(0.0, [True, True]), (0.005, [False, True]), (0.1, [False, False])])
+def test_each_instance_is_held_to_what_its_own_device_may_differ_by(
+    off: float, healthy: list[bool], tmp_path: Path
+) -> None:
+    """One on a CPU and one on a GPU with TF32: neither is believed to be broken, or healthy, for what the other may do."""
+    fake_models.write(tmp_path)
+    request = dataclasses.replace(wanted(tmp_path), on_broken=lambda *_: None)
+    facts = proof.read(request, FAKE)
+    instances = [Proved(Drifted(facts.samples[0].outputs, off), allowed, 0.0) for allowed in (1e-5, 1e-2)]
+    live = model()
+    guards = [loader.guard_of(request, FAKE, facts, one, live) for one in instances]
+    assert [guard.healthy() for guard in guards] == healthy
+
+
+def test_a_model_without_samples_is_believed_to_be_healthy(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    request = dataclasses.replace(wanted(tmp_path), on_broken=lambda *_: None)
+    facts = Facts(fake_models.spec(), (), described=False)
+    guard = loader.guard_of(request, FAKE, facts, Proved(Drifted({}, 0.0), 1e-5, 0.0), model())
+    assert guard.healthy()
+
+
+@pytest.mark.parametrize(
+    ("changes", "failures", "told"),
+    [({}, 3, True), ({"failures": 5}, 5, True), ({"wrap": lambda backend: backend}, 1, False)],
+    ids=["nobody stands in", "more chances", "a shadow"],
+)
+def test_without_anybody_to_hand_over_to_a_failure_is_the_requests_own(
+    changes: dict[str, Any], failures: int, told: bool, tmp_path: Path
+) -> None:
+    fake_models.write(tmp_path)
+    request = dataclasses.replace(wanted(tmp_path), **changes)
+    facts = proof.read(request, FAKE)
+    guard = loader.guard_of(request, FAKE, facts, Proved(Drifted({}, 0.0), 1e-5, 0.0), model())
+    assert (guard.hand_over, guard.failures, guard.told) == (None, failures, told)

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from google.protobuf import text_format
 
 from protos import grpc_service_pb2 as pb
 from serving.batching.pending import Pending, whole
 from serving.batching.plan import Take, plan
 from serving.batching.policy import BatchPolicy
-from serving.errors import InvalidInput, ModelConfigError, RepositoryError
+from serving.errors import InvalidInput
 from serving.protocol import codec
 from serving.protocol.checks import Limits
 from serving.protocol.request import InferRequest, from_protobuf
-from serving.repository import config_in_force, model_config
-from serving.signature.spec import ModelSpec, StatePair
-from serving.signature.tensors import TensorSpec
 from serving.telemetry.timeline import Timeline
+from tests.support.foreign_specs import ALONE, SHARED
 from tests.support.gated import Answer
 
 LIMITS = Limits(max_rows=4, max_steps=10)
-COMMON: dict[str, Any] = {
-    "lengths": None,
-    "streamable": True,
-    "tolerance": 1e-5,
-    "weights_sha256": "",
-    "state_advertised": True,
-}
-SHARED = ModelSpec(
-    inputs=(
-        TensorSpec("x", "FP32", (-1, 3)),
-        TensorSpec("state", "FP32", (-1, 2, 4), rows_axis=1),
-        TensorSpec("rate", "INT64", (-1,), rows_axis=None),
-    ),
-    outputs=(TensorSpec("y", "FP32", (-1, 1)), TensorSpec("stateN", "FP32", (-1, 2, 4), rows_axis=1)),
-    state=(StatePair("state", "stateN"),),
-    **COMMON,
-)
-ALONE = ModelSpec(
-    inputs=(TensorSpec("x", "FP32", (1, -1, 3), None), TensorSpec("gain", "FP32", (1,), None)),
-    outputs=(TensorSpec("y", "FP32", (1, -1), None),),
-    state=(),
-    batched=False,
-    **COMMON,
-)
 
 
 def request(**inputs: npt.NDArray[Any]) -> InferRequest:
@@ -118,46 +90,3 @@ def test_its_shapes_are_checked_as_the_client_sees_them() -> None:
         codec.decode(request(x=np.ones((5, 4), np.float32), gain=np.float32(1)), ALONE, LIMITS)
     with pytest.raises(InvalidInput, match="11 steps, but at most 10"):
         codec.decode(request(x=np.ones((11, 3), np.float32), gain=np.float32(1)), ALONE, LIMITS)
-
-
-def test_their_configurations() -> None:
-    shared = config_in_force.config_in_force(model_config.parse(None, "m"), SHARED, "onnx_runtime", "cpu", labels=False)
-    assert shared.max_batch_size == 64
-    assert [(i.name, list(i.dims), i.HasField("reshape")) for i in shared.input] == [
-        ("x", [3], False),
-        ("state", [2, 4], False),
-        ("rate", [1], True),
-    ]
-    assert [(o.name, list(o.dims)) for o in shared.output] == [("y", [1]), ("stateN", [2, 4])]
-    alone = config_in_force.config_in_force(model_config.parse(None, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
-    assert (alone.max_batch_size, alone.HasField("dynamic_batching")) == (0, False)
-    assert [list(i.dims) for i in alone.input] == [[-1, 3], [1]]
-    for spec, shown in ((SHARED, shared), (ALONE, alone)):
-        again = model_config.parse(text_format.MessageToString(shown), "m")
-        assert config_in_force.config_in_force(again, spec, "onnx_runtime", "cpu", labels=False) == shown
-
-
-@pytest.mark.parametrize("text", ["max_batch_size: 8", "dynamic_batching {}"])
-def test_batching_a_model_without_rows_is_refused(text: str) -> None:
-    with pytest.raises(ModelConfigError, match="the model has no axis of rows: leave both out"):
-        config_in_force.config_in_force(model_config.parse(text, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"inputs": (TensorSpec("x", "FP32", (-1, 3), 2),)}, "rows on axis 2, but 2 axes"),
-        ({"batched": False}, "has no axis of rows, but"),
-        ({"outputs": (TensorSpec("y", "FP32", (-1, 1), None),), "state": ()}, "nobody knows which row"),
-        ({"inputs": (TensorSpec("x", "FP32", (-1, 3), None),), "state": ()}, "no input has an axis of rows"),
-    ],
-)
-def test_specifications_that_contradict_themselves(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(RepositoryError, match=message):
-        dataclasses.replace(SHARED, **change)
-
-
-@pytest.mark.parametrize("spec", [SHARED, ALONE])
-def test_they_survive_the_file(spec: ModelSpec, tmp_path: Any) -> None:
-    (tmp_path / "spec.json").write_text(spec.to_json())
-    assert ModelSpec.read(tmp_path / "spec.json") == spec

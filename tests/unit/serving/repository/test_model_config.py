@@ -1,18 +1,15 @@
-"""`config.pbtxt`: what is taken, what is completed, and the sentence for what is refused."""
+"""`config.pbtxt`: what is taken, and the sentence for what is refused."""
 
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
-from google.protobuf import text_format
 
-from protos import model_config_pb2 as pb
 from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
-from serving.repository import config_in_force, model_config
-from tests.support.fake_models import spec
+from serving.repository import model_config
+from serving.repository.routes import Routes
 
 
 def parameters(**values: str) -> str:
@@ -22,29 +19,19 @@ def parameters(**values: str) -> str:
     )
 
 
-def test_without_a_file_everything_is_completed() -> None:
-    choices = model_config.parse(None, "m")
-    assert choices.policy == BatchPolicy(max_rows=64, max_queue=1024, dynamic=True)
-    complete = config_in_force.config_in_force(choices, spec(), "onnx_runtime", "cpu", labels=False)
-    assert complete.name == "m"
-    assert (complete.backend, complete.platform) == ("onnxruntime", "onnxruntime_onnx")
-    assert complete.max_batch_size == 64
-    assert [(i.name, i.data_type, list(i.dims)) for i in complete.input] == [("x", pb.TYPE_FP32, [-1, 3])]
-    assert [(o.name, o.data_type, list(o.dims)) for o in complete.output] == [("y", pb.TYPE_FP32, [2])]
-    assert complete.version_policy.latest.num_versions == 1
-    assert complete.dynamic_batching.default_queue_policy.max_queue_size == 1024
-    assert [(g.kind, g.count) for g in complete.instance_group] == [(pb.ModelInstanceGroup.KIND_CPU, 1)]
+def test_without_a_file_everything_is_left_to_the_server() -> None:
+    config = model_config.parse(None, "m")
+    assert config.policy == BatchPolicy(max_rows=64, max_queue=1024, dynamic=True)
+    assert (config.backend, config.device, config.count, config.threads, config.fallback) == (None, None, 1, None, None)
+    assert (config.written.name, config.routes) == ("m", Routes())
 
 
-def test_what_the_operator_chose_is_in_force() -> None:
-    choices = model_config.parse(
+def test_what_the_operator_writes_is_chosen() -> None:
+    config = model_config.parse(
         """
         name: "m"
         platform: "pytorch_libtorch"
         max_batch_size: 16
-        input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]
-        output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
-        version_policy { all {} }
         instance_group [ { kind: KIND_GPU gpus: [ 1 ] } ]
         dynamic_batching {
           preferred_batch_size: [ 8, 4 ]
@@ -54,27 +41,22 @@ def test_what_the_operator_chose_is_in_force() -> None:
         """,
         "m",
     )
-    assert (choices.backend, choices.device) == ("torchscript", "cuda:1")
-    assert choices.policy == BatchPolicy(
+    assert (config.backend, config.device) == ("torchscript", "cuda:1")
+    assert config.policy == BatchPolicy(
         max_rows=16, max_delay_ns=250_000, preferred_rows=(4, 8), max_queue=9, dynamic=True
     )
-    complete = config_in_force.config_in_force(choices, spec(), "torchscript", "cuda:1", labels=False)
-    assert complete.version_policy.HasField("all")
-    assert list(complete.dynamic_batching.preferred_batch_size) == [4, 8]
-    assert (complete.instance_group[0].kind, list(complete.instance_group[0].gpus)) == (
-        pb.ModelInstanceGroup.KIND_GPU,
-        [1],
-    )
 
 
-def test_what_is_shown_can_be_written_back() -> None:
-    """An operator may start from the answer of the ModelConfig RPC."""
-    for text in ("", 'instance_group [ { name: "mine" kind: KIND_CPU } ] dynamic_batching { preferred_batch_size: 4 }'):
-        shown = config_in_force.config_in_force(
-            model_config.parse(text, "m"), spec(), "torchscript", "cpu", labels=False
-        )
-        again = model_config.parse(text_format.MessageToString(shown), "m")
-        assert config_in_force.config_in_force(again, spec(), "torchscript", "cpu", labels=False) == shown
+def test_the_same_text_is_read_once() -> None:
+    """It is asked for when the server starts and at every load; who reads it changes nothing in it."""
+    text = "max_batch_size: 8"
+    first = model_config.parse(text, "m")
+    assert model_config.parse("".join(text), "m") is first
+    assert model_config.parse(text, "other").written.name == "other"
+    assert model_config.parse(text + " ", "m") == first
+    for _ in range(2):  # what is wrong is told every time
+        with pytest.raises(ModelConfigError):
+            model_config.parse("max_batch_size: -1", "m")
 
 
 @pytest.mark.parametrize(
@@ -104,75 +86,6 @@ def test_tritons_names_of_backends_are_taken_beside_ours(name: str, backend: str
     assert model_config.parse(f'backend: "{name}"', "m").backend == backend
 
 
-@pytest.mark.parametrize(
-    ("text", "versions"),
-    [
-        ("", [7]),
-        ("version_policy { latest { num_versions: 2 } }", [3, 7]),
-        ("version_policy { latest { num_versions: 9 } }", [1, 3, 7]),
-        ("version_policy { all {} }", [1, 3, 7]),
-        ("version_policy { specific { versions: [ 7, 1, 7 ] } }", [1, 7]),
-    ],
-)
-def test_version_policies(text: str, versions: list[int]) -> None:
-    assert model_config.parse(text, "m").versions([1, 7, 3]) == versions
-
-
-def test_a_version_policy_that_names_no_version() -> None:
-    with pytest.raises(ModelConfigError, match="names no version"):
-        model_config.parse("version_policy { specific {} }", "m").versions([1])
-
-
-@pytest.mark.parametrize(
-    ("text", "versions"),
-    [
-        (parameters(version_labels="stable=1,canary=7"), [1, 7]),  # labelled versions are served beside the latest
-        (parameters(version_labels="old=1") + "version_policy { latest { num_versions: 1 } }", [1, 7]),
-        (parameters(version_labels="old=1") + "version_policy { specific { versions: [ 1, 3 ] } }", [1, 3]),
-        (parameters(shadow="3", shadow_share="0.5"), [7]),  # a shadow answers nobody
-    ],
-)
-def test_versions_that_have_a_label_are_served(text: str, versions: list[int]) -> None:
-    assert model_config.parse(text, "m").versions([1, 7, 3]) == versions
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (parameters(version_labels="stable=9"), r"version_labels or shadow name \[9\]; on disk there are \[1, 3\]"),
-        (parameters(shadow="9/onnxruntime", shadow_share="1"), r"name \[9\]"),
-        (
-            parameters(version_labels="stable=3") + "version_policy { specific { versions: 1 } }",
-            r"version_labels names \[3\], which version_policy does not serve",
-        ),
-    ],
-)
-def test_labels_of_versions_that_are_not_there(text: str, message: str) -> None:
-    with pytest.raises(ModelConfigError, match=message):
-        model_config.parse(text, "m").versions([1, 3])
-
-
-@pytest.mark.parametrize(
-    ("text", "chosen", "expected"),
-    [
-        ("", "cpu", ["cpu"]),
-        ("instance_group { count: 3 }", "cpu", ["cpu"] * 3),
-        (
-            "instance_group { kind: KIND_GPU gpus: [ 2, 0 ] count: 2 }",
-            "cuda:2",
-            ["cuda:2", "cuda:2", "cuda:0", "cuda:0"],
-        ),
-        ("instance_group { kind: KIND_GPU gpus: [ 2, 0 ] }", "cpu", ["cpu"]),  # fallen back
-    ],
-)
-def test_the_devices_of_the_instances(text: str, chosen: str, expected: list[str]) -> None:
-    choices = model_config.parse(text, "m")
-    assert choices.devices(chosen) == expected
-    shown = config_in_force.config_in_force(choices, spec(), "onnx_runtime", chosen, labels=False)
-    again = model_config.parse(text_format.MessageToString(shown), "m")
-    assert sorted(again.devices(again.device or "")) == sorted(expected)
-
-
 def test_a_client_may_send_the_same_as_json() -> None:
     text = '{"backend": "pytorch", "max_batch_size": 4, "instanceGroup": [{"kind": "KIND_CPU", "count": 2}]}'
     choices = model_config.parse_json(text, "m")
@@ -196,11 +109,6 @@ def test_a_client_may_send_the_same_as_json() -> None:
 def test_a_number_that_is_no_datatype(fields: dict[str, object], told: str) -> None:
     with pytest.raises(ModelConfigError, match=f"the configuration sent for model 'm': {told}"):
         model_config.parse_json(json.dumps(fields), "m")
-
-
-def test_a_named_version_that_is_missing() -> None:
-    with pytest.raises(ModelConfigError, match=re.escape("version_policy names [2]; there are [1, 3]")):
-        model_config.parse("version_policy { specific { versions: [ 1, 2 ] } }", "m").versions([3, 1])
 
 
 @pytest.mark.parametrize(
@@ -262,34 +170,3 @@ def test_what_is_refused(text: str, message: str) -> None:
     with pytest.raises(ModelConfigError, match=message) as raised:
         model_config.parse(text, "m")
     assert str(raised.value).startswith("config.pbtxt of model 'm'")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            'input [ { name: "z" data_type: TYPE_FP32 dims: [ -1, 3 ] } ]',
-            r"inputs are \['z'\]; the model's are \['x'\]",
-        ),
-        (
-            'input [ { name: "x" data_type: TYPE_INT64 dims: [ -1, 3 ] } ]',
-            "input 'x' is TYPE_INT64; the model's is TYPE_FP32",
-        ),
-        (
-            'input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 9 ] } ]',
-            r"has dims \[-1, 9\]; the model's are \[-1, 3\]",
-        ),
-        ('default_model_filename: "net.onnx"', "is 'net.onnx', but onnx_runtime reads model.onnx"),
-        (
-            'output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] label_filename: "l.txt" } ]',
-            "label_filename of output 'y' is 'l.txt'; this output has no labels",
-        ),
-        (
-            'output [ { name: "y" data_type: TYPE_FP32 dims: [ 9 ] } ]',
-            r"output 'y' has dims \[9\]; the model's are \[2\]",
-        ),
-    ],
-)
-def test_tensors_must_be_the_artefacts_own(text: str, message: str) -> None:
-    with pytest.raises(ModelConfigError, match=message):
-        config_in_force.config_in_force(model_config.parse(text, "m"), spec(), "onnx_runtime", "cpu", labels=False)

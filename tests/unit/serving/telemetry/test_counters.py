@@ -1,17 +1,11 @@
-"""Counting: buckets, batches, and that Prometheus and ModelStatistics tell the same story."""
+"""Counting: buckets, batches, and what is in flight."""
 
 from __future__ import annotations
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from serving.backends.base import Candidate, Measured
-from serving.edge.prometheus import Collector
-from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.statuses import VersionStatus
-from serving.protocol.statistics import model_statistics
-from serving.telemetry.counters import Histogram, ModelMetrics
-from serving.telemetry.timeline import STAGES, Timeline
+from serving.telemetry.counters import OUTCOMES, SUCCESS, Histogram, ModelMetrics
+from tests.support.counting import counted, timeline
 
 
 @pytest.mark.parametrize(("value", "place"), [(0, 0), (9, 0), (10, 0), (11, 1), (20, 1), (21, 2)])
@@ -29,80 +23,39 @@ def test_buckets_are_cumulative() -> None:
     assert histogram.buckets(1e9) == ([("0.001", 1.0), ("0.002", 2.0), ("+Inf", 3.0)], 0.011)
 
 
-def knowing(*entries: VersionStatus) -> ModelManager:
-    """A manager that knows these."""
-    manager = ModelManager()
-    manager.entries = lambda: list(entries)  # type: ignore[method-assign]
-    return manager
+def test_an_answered_batch_is_counted_by_requests_rows_and_stages() -> None:
+    metrics = counted()
+    assert (metrics.requests[SUCCESS], metrics.requests["invalid"], metrics.in_flight) == (2, 1, 1)
+    assert (metrics.rows_computed, metrics.batch_rows.total, sum(metrics.batch_rows.counts)) == (3, 3, 1)
+    assert (metrics.duration.total, sum(metrics.duration.counts)) == (105 + 92, 2)
+    assert [stage.total for stage in metrics.stages] == [20, 40, 120, 17]
+    assert (metrics.failed_ns, metrics.last_inference_ms) == (7, 1_700_000_000_000)
 
 
-def timeline(*stamps: int) -> Timeline:
-    made = Timeline(stamps[0])
-    made.decoded, made.started, made.computed, made.encoded = stamps[1:]
-    return made
-
-
-def test_prometheus_and_model_statistics_agree() -> None:
+def test_batches_of_one_size_are_counted_together() -> None:
     metrics = ModelMetrics()
-    for _ in range(4):
+    for rows in (3, 3, 1):
         metrics.entered()
-    metrics.answered(3, [timeline(0, 10, 40, 100, 105), timeline(20, 30, 40, 100, 112)], 1_700_000_000_000)
-    metrics.refused("invalid", 7)
-    before = ModelMetrics()  # in the backend that served before
-    before.entered()
-    before.answered(5, [timeline(0, 1, 2, 3, 4)], 1_600_000_000_000)
-    statistics = model_statistics("m", "2", [metrics])
-    assert (statistics.inference_count, statistics.execution_count) == (3, 1)
-    assert statistics.last_inference == 1_700_000_000_000
-    stats = statistics.inference_stats
-    assert (stats.success.count, stats.success.ns) == (2, 105 + 92)
-    assert (stats.fail.count, stats.fail.ns) == (1, 7)
-    by_stage = [stats.compute_input, stats.queue, stats.compute_infer, stats.compute_output]
-    assert [(duration.count, duration.ns) for duration in by_stage] == [(2, 20), (2, 40), (2, 120), (2, 17)]
-    assert [(b.batch_size, b.compute_infer.count, b.compute_infer.ns) for b in statistics.batch_stats] == [(3, 1, 60)]
-
-    both = model_statistics("m", "2", [before, metrics])
-    assert (both.inference_count, both.inference_stats.success.count) == (3 + 5, 2 + 1)
-    assert both.last_inference == 1_700_000_000_000
-    assert [(b.batch_size, b.compute_infer.count) for b in both.batch_stats] == [(3, 1), (5, 1)]
-
-    entry = VersionStatus(
-        name="m",
-        version="2",
-        state="READY",
-        backend="fake",
-        verified=True,
-        alive=True,
-        depth=5,
-        counts={"fake": metrics, "old": before},
-        measured=[Measured(Candidate("fake", "cpu", 1), {8: 5e-5})],
-    )
-    registry = CollectorRegistry()
-    registry.register(Collector(knowing(entry), {"NOT_FOUND": 3}))
-    labels = {"model": "m", "version": "2", "backend": "fake"}
-
-    def value(name: str, **more: str) -> float | None:
-        return registry.get_sample_value(f"lstm_serving_{name}", {**labels, **more})
-
-    assert value("requests_total", outcome="success") == stats.success.count
-    assert value("requests_total", outcome="invalid") == stats.fail.count
-    assert value("request_duration_seconds_sum") == pytest.approx(stats.success.ns / 1e9)
-    for stage, duration in zip(STAGES, by_stage, strict=True):
-        assert value("stage_duration_seconds_sum", stage=stage) == pytest.approx(duration.ns / 1e9)
-        assert value("stage_duration_seconds_count", stage=stage) == duration.count
-    assert value("batch_rows_sum") == statistics.inference_count
-    assert value("batch_rows_count") == statistics.execution_count
-    assert (value("requests_in_flight"), value("queue_depth")) == (1, 5)
-    assert value("backend_call_seconds", device="cpu", threads="1", rows="8") == 5e-5
-    labels["backend"] = "old"
-    assert value("requests_total", outcome="success") == 1  # the counts of a swapped backend stay
-    assert registry.get_sample_value("lstm_serving_requests_refused_total", {"code": "NOT_FOUND"}) == 3
+        metrics.answered(rows, [timeline(0, 1, 3, 7, 15)], 0)
+    shown = {
+        rows: (batch.executions, batch.decode_ns, batch.compute_ns, batch.encode_ns)
+        for rows, batch in metrics.batches.items()
+    }
+    assert shown == {3: (2, 2, 8, 16), 1: (1, 1, 4, 8)}
 
 
-def test_a_version_that_is_not_loaded_shows_its_state_alone() -> None:
-    registry = CollectorRegistry()
-    registry.register(Collector(knowing(VersionStatus(name="m", version="1", state="UNAVAILABLE")), {}))
-    series = [sample for family in registry.collect() for sample in family.samples]
-    assert [(s.name, s.labels["state"], s.labels["verified"]) for s in series] == [
-        ("lstm_serving_model_state", "UNAVAILABLE", "false")
-    ]
+@pytest.mark.parametrize("outcome", [each for each in OUTCOMES if each != SUCCESS])
+def test_a_refused_request_is_no_longer_in_flight(outcome: str) -> None:
+    metrics = ModelMetrics()
+    metrics.entered()
+    metrics.refused(outcome, 5)
+    assert (metrics.in_flight, metrics.failed_ns) == (0, 5)
+    assert {each: count for each, count in metrics.requests.items() if count} == {outcome: 1}
+
+
+def test_a_request_that_another_backend_answers_is_not_counted_here() -> None:
+    metrics = ModelMetrics()
+    metrics.entered()
+    metrics.left()
+    assert metrics.in_flight == 0
+    assert not any(metrics.requests.values())

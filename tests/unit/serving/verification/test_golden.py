@@ -1,4 +1,4 @@
-"""Golden samples as something to ask a backend with: repeated to more rows, and replayed."""
+"""Golden samples: how they are kept, how two answers are compared, and what a backend is asked with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.errors import VerificationFailed
+from serving.errors import RepositoryError, VerificationFailed
 from serving.signature.tensors import BF16
 from serving.verification import golden
 from tests.support import fake_models
@@ -72,3 +72,53 @@ def test_a_replay_needs_whole_samples(tmp_path: Path) -> None:
     ):
         with pytest.raises(VerificationFailed, match=message):
             golden.replay(lambda inputs, outputs: sample.outputs, fake_models.spec(), [sample, broken], 0.1, "it")
+
+
+def test_golden_samples_are_not_unpacked_to_any_size(tmp_path: Path) -> None:
+    path = tmp_path / "golden.npz"
+    np.savez_compressed(path, **{"0/in/x": np.zeros(golden.MAX_BYTES // 4 + 1, np.float32)})
+    assert path.stat().st_size < golden.MAX_BYTES / 100
+    with pytest.raises(RepositoryError, match=f"at most {golden.MAX_BYTES} are replayed"):
+        golden.read_samples(path)
+
+
+def test_golden_samples_survive_the_file(tmp_path: Path) -> None:
+    samples = [
+        golden.Sample({"x": np.ones((2, 3), np.float32)}, {"y": np.zeros((2,), np.float32)}),
+        golden.Sample({"x": np.ones((1, 9), np.float32)}, {"y": np.ones((1,), np.float32)}),
+    ]
+    golden.write_samples(tmp_path / "golden.npz", samples)
+    for got, expected in zip(golden.read_samples(tmp_path / "golden.npz"), samples, strict=True):
+        np.testing.assert_array_equal(got.inputs["x"], expected.inputs["x"])
+        np.testing.assert_array_equal(got.outputs["y"], expected.outputs["y"])
+
+
+@pytest.mark.parametrize("kept", [0, 0.3, 0.9])
+def test_golden_samples_that_are_cut_off(tmp_path: Path, kept: float) -> None:
+    path = fake_models.write(tmp_path) / "golden.npz"
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(RepositoryError, match="not a usable set of golden samples"):
+        golden.read_samples(path)
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "difference"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([0.5], [0.25], 0.25),
+        ([110.0], [100.0], 0.1),
+        ([np.nan, np.inf], [np.nan, np.inf], 0.0),
+        ([np.nan], [1.0], np.inf),
+        ([1.0], [1.0, 1.0], np.inf),
+        ([], [], 0.0),
+    ],
+)
+def test_disagreement_is_relative_above_one_and_absolute_below(
+    got: list[float], expected: list[float], difference: float
+) -> None:
+    assert golden.disagreement(np.array(got), np.array(expected)) == pytest.approx(difference)
+
+
+def test_a_disagreement_says_by_how_much() -> None:
+    with pytest.raises(VerificationFailed, match=r"m in b: y differs from the trained model by 0.5 .*at most 1e-05"):
+        golden.check_agreement("m in b", {"y": np.array([0.5])}, {"y": np.array([0.0])}, 1e-5)

@@ -1,0 +1,101 @@
+"""The gRPC port in this process, with stubs behind it: for tests of the edge, which knows no model."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grpc
+
+from serving.edge.grpc_server import GrpcServer
+from serving.edge.grpc_streams import Infer
+from serving.edge.health import HealthState
+from serving.edge.tls import Certificates
+from serving.edge.tokens import Tokens
+from serving.protocol.call import Call
+from serving.protocol.methods import INFER, SERVICE, STREAM_INFER, Method
+
+MAX_MESSAGE_BYTES = 1_000_000
+WAIT_SECONDS = 20  # for what must happen; no test passes by waiting
+
+
+class Held:
+    """An `infer` that keeps every call, in the order in which they come, until the test answers it."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[bytes, Call]] = queue.SimpleQueue()
+
+    def __call__(self, payload: bytes, call: Call) -> None:
+        self._calls.put((payload, call))
+
+    def next(self) -> tuple[bytes, Call]:
+        """The next call, waited for, and its bytes."""
+        return self._calls.get(timeout=WAIT_SECONDS)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no call waits to be fetched."""
+        return self._calls.empty()
+
+
+def echo(payload: bytes, call: Call) -> None:
+    """An `infer` that answers with what it was asked."""
+    call.reply(payload)
+
+
+@contextlib.contextmanager
+def port(
+    infer: Infer = echo,
+    methods: Sequence[Method] = (),
+    health: HealthState | None = None,
+    *,
+    number: int = 0,
+    certificates: Certificates | None = None,
+    tokens: Tokens | None = None,
+    turned_away: Callable[[str], None] = lambda code: None,
+) -> Iterator[GrpcServer]:
+    """An open port on this machine; whatever is in flight at the end is cut off."""
+    server = GrpcServer(
+        infer,
+        methods,
+        health or HealthState(),
+        "127.0.0.1",
+        number,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+        certificates=certificates,
+        tokens=tokens,
+        turned_away=turned_away,
+    )
+    try:
+        yield server
+    finally:
+        server.stop(0, lambda: False, lambda: None)
+
+
+def channel(server: GrpcServer, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A connection that is shared with no other channel."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    if credentials:
+        return grpc.secure_channel(f"localhost:{server.port}", credentials, options)
+    return grpc.insecure_channel(f"127.0.0.1:{server.port}", options)
+
+
+def unary(connected: grpc.Channel, name: str = INFER) -> Any:
+    """A unary method of the service, bytes in and bytes out."""
+    return connected.unary_unary(f"/{SERVICE}/{name}")
+
+
+def stream(connected: grpc.Channel, requests: Iterator[bytes], **more: Any) -> Any:
+    """An open stream of inferences."""
+    return connected.stream_stream(f"/{SERVICE}/{STREAM_INFER}")(requests, timeout=WAIT_SECONDS, **more)
+
+
+def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    """The code and the details of a call that must fail."""
+    try:
+        answer = call()
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    raise AssertionError(f"it was answered: {answer!r}")

@@ -1,0 +1,80 @@
+"""Requests into the rows of a batch, and its results back into answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from serving.batching.pending import Pending, Piece, whole
+from serving.batching.rows import gather, scatter, wanted
+from serving.signature.tensors import Tensors
+from serving.telemetry.timeline import Timeline
+from tests.support.gated import Answer
+
+
+def piece(first: int, rows: int, *outputs: str, steps: int = 2) -> Piece:
+    """A request whose rows are numbered from `first`, in two inputs."""
+    numbers = np.arange(first, first + rows)
+    inputs = {"x": np.repeat(numbers[:, None], steps, axis=1), "lengths": numbers}
+    return whole(Pending(Answer(0), inputs, rows, steps, outputs or ("y",), (b"",), Timeline(0)))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([("z", "y")], ("z", "y")),
+        ([("y",), ("y",)], ("y",)),
+        ([("y",), ("z", "y"), ("hn",)], ("y", "z", "hn")),
+    ],
+)
+def test_every_output_that_somebody_wants_is_computed_once(
+    outputs: list[tuple[str, ...]], expected: tuple[str, ...]
+) -> None:
+    assert tuple(wanted([piece(0, 1, *names) for names in outputs])) == expected
+
+
+def test_rows_stand_one_after_the_other_in_every_input() -> None:
+    gathered = gather([piece(1, 2), piece(7, 1), piece(4, 3)])
+    assert gathered["lengths"].tolist() == [1, 2, 7, 4, 5, 6]
+    np.testing.assert_array_equal(gathered["x"], np.repeat(gathered["lengths"][:, None], 2, axis=1))
+
+
+def test_a_request_alone_is_not_copied() -> None:
+    one = piece(0, 2)
+    assert gather([one]) is one.pending.inputs
+
+
+def test_each_gets_its_own_rows_of_what_it_wants() -> None:
+    results = {"y": np.arange(6) * 10, "z": np.arange(6) * 100}
+    pieces = [piece(0, 2, "y"), piece(2, 1, "z", "y"), piece(3, 3, "z")]
+    found = [{name: array.tolist() for name, array in answer.items()} for answer in scatter(pieces, results, {})]
+    assert found == [{"y": [0, 10]}, {"z": [200], "y": [20]}, {"z": [300, 400, 500]}]
+
+
+# Rows in front, then steps and two features, or the other way round; 3 rows of 4 steps.
+BATCH = np.arange(3 * 4 * 2).reshape(3, 4, 2)
+TURNED = BATCH.transpose(0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("results", "steps_axes", "expected"),
+    [
+        ({"y": BATCH}, {"y": 1}, BATCH[:2, :3]),
+        ({"y": TURNED}, {"y": 2}, TURNED[:2, :, :3]),
+        ({"y": BATCH}, {}, BATCH[:2]),  # no axis of steps, or none that was proved
+        ({"y": BATCH[:, :2]}, {"y": 1}, BATCH[:2, :2]),  # shorter already
+        ({"y": BATCH}, {"y": 1, "z": 1}, BATCH[:2, :3]),  # nobody wants the other output
+    ],
+    ids=["steps on axis 1", "steps on axis 2", "no steps", "nothing to cut", "an output that is not wanted"],
+)
+def test_an_answer_is_cut_to_the_requests_own_steps(
+    results: Tensors,
+    steps_axes: Mapping[str, int],
+    expected: np.ndarray,  # type: ignore[type-arg]
+) -> None:
+    mine, other = piece(0, 2, steps=3), piece(2, 1, steps=4)
+    answer, of_other = scatter([mine, other], results, steps_axes)
+    np.testing.assert_array_equal(answer["y"], expected)
+    np.testing.assert_array_equal(of_other["y"], results["y"][2:])

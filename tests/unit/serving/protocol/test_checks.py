@@ -1,0 +1,167 @@
+"""What a request may hold, decision by decision; `test_codec.py` has whole requests."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from serving.errors import InvalidInput, InvalidRequest
+from serving.protocol import checks
+from serving.protocol.checks import Limits
+from serving.protocol.request import Parameter
+from serving.signature.spec import ModelSpec
+from serving.signature.tensors import TensorSpec
+from tests.support.fake_models import spec
+
+LIMITS = Limits(max_rows=4, max_steps=10)
+SEQUENCES = spec()
+X = SEQUENCES.inputs_by_name["x"]  # FP32 [rows, steps, 3]
+SCALAR = TensorSpec("s", "FP32", (-1,), rows_axis=None)  # one for all rows
+VECTOR = TensorSpec("v", "FP32", (-1, 2), rows_axis=None)
+SHARING = dataclasses.replace(SEQUENCES, inputs=(*SEQUENCES.inputs, SCALAR, VECTOR))
+EMPTY = dataclasses.replace(SEQUENCES, may_be_empty=True)
+ONE_ROW = ModelSpec(
+    inputs=(SCALAR, VECTOR),
+    outputs=(TensorSpec("y", "FP32", (-1,), rows_axis=None),),
+    lengths=None,
+    state=(),
+    streamable=False,
+    tolerance=1e-5,
+    weights_sha256="",
+    batched=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "tensor", "sent", "shape"),
+    [
+        (SEQUENCES, X, (1, 1, 3), (1, 1, 3)),
+        (SEQUENCES, X, (4, 10, 3), (4, 10, 3)),
+        (EMPTY, X, (1, 0, 3), (1, 0, 3)),
+        (SHARING, SCALAR, (), (1,)),
+        (SHARING, SCALAR, (3,), (3,)),
+        (SHARING, SCALAR, (3, 1), (3,)),
+        (SHARING, VECTOR, (2,), (1, 2)),
+        (SHARING, VECTOR, (3, 2), (3, 2)),
+        (ONE_ROW, SCALAR, (), (1,)),
+        (ONE_ROW, SCALAR, (1,), (1,)),
+        (ONE_ROW, VECTOR, (2,), (1, 2)),
+    ],
+)
+def test_shapes_that_fit_have_their_rows_first(
+    model: ModelSpec, tensor: TensorSpec, sent: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    assert checks.shape(sent, tensor, model, LIMITS, "m") == shape
+
+
+@pytest.mark.parametrize(
+    ("model", "tensor", "sent", "said"),
+    [
+        (SEQUENCES, X, (), "input 'x' has no shape but model requires batch dimension for 'm'"),
+        (SEQUENCES, X, (1, -1, 3), r"All input dimensions should be specified .* got \[1, -1, 3\]"),
+        (SEQUENCES, X, (1, 2), r"Expected \[-1,-1,3\], got \[1,2\]"),
+        (SEQUENCES, X, (1, 2, 4), r"Expected \[-1,-1,3\], got \[1,2,4\]"),
+        (SEQUENCES, X, (0, 2, 3), r"got \[0,2,3\]. -1 stands for any size, for rows and steps from 1"),
+        (SEQUENCES, X, (1, 0, 3), r"got \[1,0,3\]"),
+        (EMPTY, X, (0, 1, 3), r"got \[0,1,3\]"),
+        (SEQUENCES, X, (1,) * 20, r"got \[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,\.\.\.\]"),
+        (SEQUENCES, X, (5, 1, 3), "batch-size must be <= 4 for 'm'; got 5"),
+        (SEQUENCES, X, (1, 11, 3), "has 11 steps, but at most 10 are allowed"),
+        (SHARING, VECTOR, (3,), r"Expected \[-1,2\], got \[3\]"),
+        (ONE_ROW, VECTOR, (1, 2), r"Expected \[2\], got \[1,2\]"),
+    ],
+)
+def test_shapes_that_do_not_fit(model: ModelSpec, tensor: TensorSpec, sent: tuple[int, ...], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        checks.shape(sent, tensor, model, LIMITS, "m")
+
+
+@pytest.mark.parametrize("rows", [[[1, 2]], [[1, 2], [1, 2]], [[np.nan, 2], [np.nan, 2]]])
+def test_what_all_rows_share_may_be_given_for_each(rows: list[list[float]]) -> None:
+    array = np.array(rows)
+    assert checks.one_of_all(array, VECTOR, "m") is array
+
+
+@pytest.mark.parametrize("rows", [[[1, 2], [1, 3]], [[0.0, 1], [-0.0, 1]]])
+def test_what_all_rows_share_must_be_the_same_to_the_last_bit(rows: list[list[float]]) -> None:
+    with pytest.raises(InvalidInput, match="'v' for model 'm' differs between rows"):
+        checks.one_of_all(np.array(rows), VECTOR, "m")
+
+
+def strings(*elements: bytes) -> npt.NDArray[Any]:
+    return np.array(elements, object)
+
+
+def test_text_is_utf8() -> None:
+    tensor = TensorSpec("t", "BYTES", (-1,))
+    checks.text(strings(b"", b"a\x00", "é€".encode()), tensor, "m")
+    with pytest.raises(InvalidInput, match=r"element 1 of input 't' .* is not UTF-8, .* invalid start byte at byte 2"):
+        checks.text(strings(b"ok", b"ok\xff"), tensor, "m")
+
+
+@pytest.mark.parametrize(("sent", "wrong"), [([1, 5], None), ([5], None), ([0, 5], 0), ([1, 6], 6), ([-1], -1)])
+def test_lengths_are_within_what_was_sent(sent: list[int], wrong: int | None) -> None:
+    if wrong is None:
+        checks.lengths(np.array(sent), 5, "lengths", "m")
+        return
+    with pytest.raises(InvalidInput, match=rf"'lengths' for model 'm' holds {wrong}, but every .* 1 and the 5 steps"):
+        checks.lengths(np.array(sent), 5, "lengths", "m")
+
+
+@pytest.mark.parametrize(
+    ("ids", "lengths", "wrong"),
+    [
+        ([[0, 6]], [2], None),
+        ([[0, 7]], [1], None),
+        ([[0, -1], [6, 6]], [1, 2], None),
+        ([[0, 7]], [2], 7),
+        ([[-1, 0]], [2], -1),
+        ([[0, 99], [8, 0]], [1, 1], 8),
+    ],
+)
+def test_every_true_step_holds_an_id_of_the_vocabulary(
+    ids: list[list[int]], lengths: list[int], wrong: int | None
+) -> None:
+    inputs = {"x": np.array(ids), "lengths": np.array(lengths)}
+    if wrong is None:
+        checks.tokens(inputs, spec(vocabulary=7), "m")
+        return
+    with pytest.raises(InvalidInput, match=rf"holds token {wrong}, .* vocabulary of 7: ids are 0 to 6"):
+        checks.tokens(inputs, spec(vocabulary=7), "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [
+        ("mine", Parameter("double", 0.5)),
+        ("priority", Parameter("int64", 0)),
+        ("priority", Parameter("uint64", 3)),
+        ("timeout", Parameter("int64", 1000)),
+        ("triton_enable_empty_final_response", Parameter("bool", True)),
+    ],
+)
+def test_parameters_that_are_let_through(name: str, parameter: Parameter) -> None:
+    checks.parameters({name: parameter}, "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "said"),
+    [
+        ("mine", Parameter("", None), "parameter 'mine' has no value"),
+        ("sequence_id", Parameter("uint64", 1), "asks model 'm' to keep state between requests"),
+        ("sequence_start", Parameter("bool", False), "asks model 'm' to keep state between requests"),
+        ("sequence_end", Parameter("bool", False), "asks model 'm' to keep state between requests"),
+        ("priority", Parameter("int64", -1), "invalid value for 'priority', expected value >= 0"),
+        ("priority", Parameter("string", "1"), "invalid value for 'priority', expected value >= 0"),
+        ("timeout", Parameter("uint64", 1), "invalid value type for 'timeout' parameter, expected int64_param"),
+        ("triton_anything", Parameter("bool", True), "'triton_anything' is not a known one"),
+        ("triton_enable_empty_final_response", Parameter("int64", 1), "expected bool_param"),
+    ],
+)
+def test_parameters_that_would_be_misunderstood(name: str, parameter: Parameter, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        checks.parameters({"other": Parameter("bool", True), name: parameter}, "m")
