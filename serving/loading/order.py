@@ -86,8 +86,9 @@ class Measurements:
     So a version that brings new weights, or is loaded again, is not measured again. Called from any loader thread.
     """
 
-    def __init__(self, *, allow_tf32: bool) -> None:
+    def __init__(self, *, allow_tf32: bool, measure: Callable[..., Sequence[Measured]] = measuring.measure) -> None:
         self._allow_tf32 = allow_tf32
+        self._measure = measure
         self._lock = threading.Lock()
         self._known: dict[object, Sequence[Measured]] = {}
 
@@ -97,7 +98,7 @@ class Measurements:
         key = (tuple(candidates), spec.inputs, spec.outputs, sizes)
         with self._lock:  # measured one after the other, or they would be in each other's way
             if key not in self._known:
-                found = measuring.measure(folder, candidates, allow_tf32=self._allow_tf32)
+                found = self._measure(folder, candidates, allow_tf32=self._allow_tf32)
                 if any(one.failed for one in found):
                     return found
                 self._known[key] = found

@@ -103,22 +103,19 @@ def test_auto_takes_what_was_measured_to_be_best(tmp_path: Path) -> None:
     assert told(order(folder, wishes=ServerDefaults(threads=1), measured=none).first) == [f"{name}x1" for name in ALL]
 
 
-def test_what_was_measured_is_remembered_until_files_of_other_sizes_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_measured_is_remembered_until_files_of_other_sizes_come(tmp_path: Path) -> None:
     asked = []
 
     def measure(folder: VersionFolder, candidates: Sequence[Candidate], *, allow_tf32: bool) -> list[Measured]:
         asked.append(folder.number)
         return [Measured(candidate, {1: 1e-5}) for candidate in candidates]
 
-    monkeypatch.setattr(order_of_serving.measuring, "measure", measure)
     first, second = (VersionFolder(number, fake_models.write(tmp_path, version=number)) for number in (1, 2))
     (third := VersionFolder(3, fake_models.write(tmp_path, version=3))).artifact("fake").write_text(
         '{"delay_seconds": 0.25}'
     )
     candidates = [Candidate("fake", "cpu", 1)]
-    measurements = order_of_serving.Measurements(allow_tf32=False)
+    measurements = order_of_serving.Measurements(allow_tf32=False, measure=measure)
     assert [measurements(folder, candidates) for folder in (first, second, first)] == [
         measurements(first, candidates)
     ] * 3
