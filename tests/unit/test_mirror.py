@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNIT = Path(__file__).parent
-PACKAGES = ("admin", "commands", "export", "loadtest", "models")
+PACKAGES = ("admin", "commands", "export", "loadtest", "models", "serving")
 # Source files without a test of their own, and why. A folder's __init__.py needs one only where it defines something.
 EXCEPTIONS = {
     "export/errors.py": "one exception class",
@@ -27,6 +27,13 @@ EXCEPTIONS = {
     "loadtest/streams.py": "drives the core of gRPC against a real server: tests/integration/test_loadtest.py",
     "models/keras_training.py": "both trainers are held to one loop: test_training.py, test_training_frameworks_agree.py",
     "models/torch_training.py": "both trainers are held to one loop: test_training.py, test_training_frameworks_agree.py",
+    "serving/backends/onnx_runtime.py": "each backend keeps one contract: tests/contract/test_backends.py, test_matrix.py",
+    "serving/backends/saved_model.py": "each backend keeps one contract: tests/contract/test_backends.py, test_matrix.py",
+    "serving/backends/torchscript.py": "each backend keeps one contract: tests/contract/test_backends.py, test_matrix.py",
+    "serving/batching/policy.py": "plain data, decided on by test_plan.py and read by test_model_config.py",
+    "serving/errors.py": "a tree of classes; test_codes.py has a code for each",
+    "serving/launch.py": "starts a server as a child: tests/integration/test_server_life.py",
+    "serving/server.py": "puts the rooms together: tests/integration/test_server_life.py",
 }
 
 
