@@ -1,7 +1,7 @@
 """The edge: HTTP/2, plain or in TLS, through the public `grpc.server`. It takes bytes and gives bytes and knows no model.
 
-A handler thread of `grpc.server` must stay until its answer is there; only here and in `grpc_streams` does anything wait
-for one. Without `grpc.so_reuseport: 0` a second server binds the same port without an error and takes half of the
+A handler thread of `grpc.server` must stay until its answer is there. Threads wait for answers here and in `grpc_streams`,
+and nowhere else. Without `grpc.so_reuseport: 0` a second server binds the same port without an error and takes half of the
 connections.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class HealthState:
-    """SERVING exactly while ServerReady says so. Who has subscribed is called, outside the lock, when it has changed."""
+    """It is SERVING exactly while ServerReady says so. Every change calls each subscriber, outside the lock."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards what follows
@@ -36,7 +36,7 @@ class HealthState:
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Calls `changed` after every change, from whichever thread made it, until the function returned is called.
 
-        It is to look for itself, since two changes may be told out of order; and it must not block.
+        `changed` must look for itself, since two changes may be told out of order; and it must not block.
         """
         with self._lock:
             self._subscribers.append(changed)

@@ -25,5 +25,5 @@ def details(message: str) -> str:
 
 
 def abort(context: grpc.ServicerContext, code: Code, message: str) -> NoReturn:
-    """Ends the call. Raises what gRPC wants to be raised."""
+    """Ends the call with this code; always raises, as gRPC's own `abort` does."""
     raise context.abort(status(code), details(message))

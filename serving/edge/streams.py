@@ -106,14 +106,14 @@ class Stream:
             action()
 
     def client_left(self) -> None:
-        """Nobody reads any more: what waits is cancelled."""
+        """The client reads no more: every request that waits is cancelled."""
         self._closed.set()
         for action in list(self._cancels):
             action()
         self._room.release()
 
     def leave(self) -> None:
-        """The server leaves: what was taken in is answered, then the stream ends."""
+        """The server leaves: the stream answers what it has taken in, then it ends."""
         self._closed.set()
         self._calls.put(Aborted(Code.UNAVAILABLE, "Server exiting"))
 

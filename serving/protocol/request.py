@@ -56,7 +56,10 @@ class InferRequest:
 
 
 def from_protobuf(payload: bytes) -> InferRequest:
-    """The request in these bytes, a `ModelInferRequest`. Raises `InvalidRequest` if they are none. Copies no tensor twice."""
+    """The request in these bytes, a `ModelInferRequest`. Raises `InvalidRequest` if they are something else.
+
+    No tensor is copied twice.
+    """
     try:
         sent = pb.ModelInferRequest.FromString(payload)
     except DecodeError as error:
@@ -86,7 +89,7 @@ def from_protobuf(payload: bytes) -> InferRequest:
 
 
 def id_of(payload: bytes) -> str:
-    """The id of a request that may be no request at all; empty then."""
+    """The id of the request in these bytes; empty if they are no request."""
     try:
         return pb.ModelInferRequest.FromString(payload).id
     except DecodeError:
