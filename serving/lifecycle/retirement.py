@@ -22,11 +22,13 @@ class Retirement:
         """Begins to drain a model; `then` is called when it is closed."""
 
         def close() -> None:
-            model.close()
-            with self._lock:
-                self._retiring.pop(model, None)
-            then()
-            self._give_back()
+            try:
+                model.close()
+            finally:
+                with self._lock:
+                    self._retiring.pop(model, None)
+                then()
+                self._give_back()
 
         with self._lock:
             self._retiring[model] = None

@@ -8,8 +8,7 @@ compared on a third thread, because the worker that finishes last would otherwis
 from __future__ import annotations
 
 import logging
-import queue
-import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from serving.backends.base import Backend
@@ -21,7 +20,7 @@ from serving.lifecycle.comparison import Comparison, ShadowCounts, compare
 from serving.lifecycle.dealer import Dealer
 from serving.signature.spec import ModelSpec, fill_in
 from serving.signature.tensors import Tensors
-from serving.telemetry.timeline import Timeline, now_ns
+from serving.telemetry.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -70,17 +69,19 @@ class Shadow:
         target: str,
         counts: Mapping[str, ShadowCounts],
         followed: Followed | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self.model = model
         self.target = target
         self.counts = counts
         self._followed = followed or Followed()
         self._deal = Dealer(share)
-        self._lock = threading.Lock()  # guards the next one
-        self._waiting: set[Pending] = set()
-        self._finished: queue.SimpleQueue[Comparison | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._compare, name=f"shadow of {model.name}", daemon=True)
-        self._thread.start()
+        self._clock = clock
+        self._changed = clock.condition()  # guards what follows
+        self._waiting: dict[Pending, None] = {}
+        self._finished: deque[Comparison] = deque()
+        self._ended = False
+        self._thread = clock.start(self._compare, f"shadow of {model.name}")
 
     def follow(self, models: Sequence[Model]) -> None:
         """These are the models that it follows."""
@@ -108,14 +109,14 @@ class Shadow:
         if taken is None:
             counts.ended("dropped")
             return None
-        copy = _Copy(self, Comparison(self._finished.put, counts), counts)
-        timeline = Timeline(now_ns())
+        copy = _Copy(self, Comparison(self._finish, counts), counts, self._clock)
+        timeline = Timeline(self._clock.now_ns())
         timeline.decoded = timeline.received
         copied = Pending(copy, taken, pending.rows, pending.steps, pending.outputs, pending.key, timeline)
         copy.pending = copied
         self.model.metrics.entered()
-        with self._lock:
-            self._waiting.add(copied)
+        with self._changed:
+            self._waiting[copied] = None
         try:
             self.model.submit(copied)
         except ServingError as error:
@@ -125,22 +126,36 @@ class Shadow:
 
     def ended(self, pending: Pending) -> None:
         """A copy has been answered, or never will be."""
-        with self._lock:
-            self._waiting.discard(pending)
+        with self._changed:
+            self._waiting.pop(pending, None)
 
     def close(self, timeout_seconds: float | None = None) -> bool:
         """Ends the shadow; what it still has to do is dropped. False when what it does now took longer than the time given."""
-        with self._lock:
+        with self._changed:
             waiting = list(self._waiting)
         for pending in waiting:
             pending.cancel()
-        ended = self.model.close(timeout_seconds)
-        self._finished.put(None)
+        closed = self.model.close(timeout_seconds)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
         self._thread.join()
-        return ended
+        return closed
+
+    def _finish(self, comparison: Comparison) -> None:
+        """Both answers are there."""
+        with self._changed:
+            self._finished.append(comparison)
+            self._changed.notify_all()
+
+    def _next(self) -> Comparison | None:
+        """What is to be compared next, waited for; None when nothing comes any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._finished or self._ended)
+            return self._finished.popleft() if self._finished else None
 
     def _compare(self) -> None:
-        while (comparison := self._finished.get()) is not None:
+        while (comparison := self._next()) is not None:
             try:
                 difference, agreeing = compare(comparison.answer, comparison.copy, self.model.spec)
             except Exception:
@@ -153,15 +168,16 @@ class Shadow:
 class _Copy:
     """Who waits for the answer to a copy: nobody but the comparison; see `batching.pending.Requester`."""
 
-    def __init__(self, shadow: Shadow, comparison: Comparison, counts: ShadowCounts) -> None:
+    def __init__(self, shadow: Shadow, comparison: Comparison, counts: ShadowCounts, clock: Clock) -> None:
         self.comparison = comparison
         self.pending: Pending | None = None
         self._shadow = shadow
         self._counts = counts
+        self._clock = clock
 
     def encode(self, outputs: Tensors) -> None:
         assert self.pending
-        self.pending.timeline.encoded = now_ns()
+        self.pending.timeline.encoded = self._clock.now_ns()
         self.comparison.shadow_answered(outputs)
 
     def finish(self, error: ServingError | None) -> None:

@@ -61,7 +61,7 @@ class Shadows:
         name = f"{loaded.model.version}/{loaded.model.candidate}"
         share = config.routes.shadow_share
         counts = model.shadow_counts(name)
-        self._manager.follow(model, Shadow(loaded.model, share, name, counts, waited_for))
+        self._manager.follow(model, Shadow(loaded.model, share, name, counts, waited_for, self._clock))
         log.info("shadowed", extra={"fields": {"model": model.name, "by": name, "share": share}})
 
     def end(self, model: ModelEntry) -> None:

@@ -58,15 +58,13 @@ def opened(request: LoadRequest, candidate: Candidate, facts: Facts) -> Iterator
     Raises a `StartupError` of the fitting kind. Whatever is raised within, all of them are closed.
     """
     proved: list[Proved] = []
-    try:
+    with contextlib.ExitStack() as left_open:
         for device in request.config.devices(candidate.device):
             facts, one = _open(request, candidate, device, facts, first=not proved)
+            left_open.callback(one.backend.close)
             proved.append(one)
         yield facts, proved
-    except BaseException:
-        for one in proved:
-            one.backend.close()
-        raise
+        left_open.pop_all()
 
 
 def _open(
