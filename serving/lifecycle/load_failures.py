@@ -39,8 +39,9 @@ def kind_of(error: Exception) -> str:
 
 
 def in_words(error: Exception) -> str:
-    """The reason as it is shown; never empty, and not too long to be sent."""
-    return trimmed(str(error) or type(error).__name__, MAX_REASON_CHARACTERS)
+    """The reason as it is shown; never empty, text that can be sent, and not too much of it."""
+    reason = (str(error) or type(error).__name__).encode(errors="replace").decode()
+    return trimmed(reason, MAX_REASON_CHARACTERS)
 
 
 class LoadFailures:

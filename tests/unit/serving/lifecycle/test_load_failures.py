@@ -59,3 +59,8 @@ def test_failures_are_counted_by_model_version_and_kind() -> None:
     failures.count("m", "1", "config")
     assert before == {("m", "1", "config"): 2, ("m", "2", "config"): 1, ("m", "", "repository"): 1}
     assert failures.snapshot()["m", "1", "config"] == 3
+
+
+def test_a_reason_is_text_that_can_be_sent() -> None:
+    """A name on disk that is no UTF-8 comes to Python with surrogates in it, which protobuf refuses."""
+    assert load_failures.in_words(RepositoryError("no such file: 'caf\udce9'")) == "no such file: 'caf?'"
