@@ -12,11 +12,13 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from commands.parser import Parser
 
 TIMEOUT_SECONDS = 4.0
 # Where a server that listens on every interface is found.
@@ -31,6 +33,8 @@ def open_channel(settings: Mapping[str, str]) -> grpc.Channel:
     options: list[tuple[str, object]] = [("grpc.enable_http_proxy", 0)]
     if "TLS_CERT" not in settings:
         return grpc.insecure_channel(target, options)
+    if "TLS_KEY" not in settings:
+        raise OSError("LSTM_SERVE_TLS_CERT is set and LSTM_SERVE_TLS_KEY is not; the server needs both")
     cert, key = Path(settings["TLS_CERT"]), Path(settings["TLS_KEY"])
     trusted = cert.read_bytes()
     own = (key.read_bytes(), trusted) if "TLS_CLIENT_CA" in settings else (None, None)
@@ -39,14 +43,23 @@ def open_channel(settings: Mapping[str, str]) -> grpc.Channel:
 
 
 def metadata(settings: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The first token of the server's own file, if it has one."""
+    """The first token of the server's own file, if it has one. Raises `OSError` when there is none to be read."""
     if "AUTH_TOKEN_FILE" not in settings:
         return []
-    return [("authorization", f"Bearer {Path(settings['AUTH_TOKEN_FILE']).read_text().split()[0]}")]
+    tokens = Path(settings["AUTH_TOKEN_FILE"]).read_text().split()
+    if not tokens:
+        raise OSError(f"{settings['AUTH_TOKEN_FILE']} (LSTM_SERVE_AUTH_TOKEN_FILE) holds no token")
+    return [("authorization", f"Bearer {tokens[0]}")]
 
 
-def main() -> int:
-    """Entry point. Exit codes: 0 ready, 1 not ready or not there."""
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Entry point. Exit codes: 0 ready, 1 not ready or not there, 2 wrong usage."""
+    parser = Parser(
+        prog="python -m admin.healthcheck",
+        description="Asks the server on this machine whether it is ready. It takes no arguments: the server's own LSTM_SERVE_ "
+        "variables say where it is (host, port, token, certificates).",
+    )
+    parser.parse_args(command_line)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told by us, once
     prefix = "LSTM_SERVE_"
     settings = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}

@@ -45,6 +45,7 @@ class _StreamedCall:
         self.answer: Future[bytes] = Future()
         self._payload = payload
         self._stream = stream
+        self._cancel: Callable[[], None] | None = None
 
     def reply(self, payload: bytes) -> None:
         self.answer.set_result(framed(payload + _FINAL))
@@ -60,7 +61,14 @@ class _StreamedCall:
         self.answer.set_result(pb.ModelStreamInferResponse(error_message=text).SerializeToString() + framed(failed))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
-        self._stream.on_cancel(action)
+        self._cancel = action
+        if self._stream.closed:
+            action()
+
+    def client_left(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self._cancel:
+            self._cancel()
 
 
 class Stream:
@@ -75,7 +83,7 @@ class Stream:
         self._calls: queue.SimpleQueue[_StreamedCall | Aborted | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(WINDOW)
         self._closed = threading.Event()
-        self._cancels: deque[Callable[[], None]] = deque(maxlen=WINDOW)  # no more are unanswered
+        self._unanswered: deque[_StreamedCall] = deque()  # the oldest first, no more than WINDOW
 
     def take(self, payload: bytes, infer: Callable[[bytes, Call], None]) -> bool:
         """Takes a request in as soon as there is room for its answer; False when the stream is closed."""
@@ -83,6 +91,7 @@ class Stream:
         if self._closed.is_set():
             return False
         call = _StreamedCall(payload, self)
+        self._unanswered.append(call)
         self._calls.put(call)
         infer(payload, call)
         return True
@@ -97,19 +106,20 @@ class Stream:
             if isinstance(call, Aborted):
                 raise call
             yield call.answer.result()
+            self._unanswered.popleft()
+            del call  # an open stream keeps nothing of what it has answered
             self._room.release()  # the client has taken the answer, so there is room for one more request
 
-    def on_cancel(self, action: Callable[[], None]) -> None:
-        """Runs `action` when the client leaves."""
-        self._cancels.append(action)
-        if self._closed.is_set():
-            action()
+    @property
+    def closed(self) -> bool:
+        """Whether the client or the server has left."""
+        return self._closed.is_set()
 
     def client_left(self) -> None:
         """The client reads no more: every request that waits is cancelled."""
         self._closed.set()
-        for action in list(self._cancels):
-            action()
+        for call in list(self._unanswered):
+            call.client_left()
         self._room.release()
 
     def leave(self) -> None:

@@ -129,6 +129,7 @@ class Failover:
             except Exception:
                 log.exception("the failover of %s failed in a way that was not foreseen", self._serving.model.name)
                 self.stop()
+            why = None  # the error's traceback holds the requests that met it, and the broken backend
             with self._changed:
                 self._ended = self._ended or (not self._broken and self._why is None)
         self.leave()

@@ -28,8 +28,10 @@ class Failovers:
         Called from a worker's thread. Nobody's request is completed, and no thread started, under the manager's lock.
         """
 
+        name, version = model.name, model.version  # the failover outlives the model, and must not keep it
+
         def lease() -> Lease:
-            return self._manager.acquire(model.name, model.version)
+            return self._manager.acquire(name, version)
 
         def made(loaded: Loaded) -> Failover:
             return Failover(

@@ -25,8 +25,7 @@ from serving.repository.datatypes import from_schema
 from serving.repository.operator_config import OperatorConfig
 from serving.signature.stated import Stated
 
-DEFAULT_MAX_ROWS = 64
-DEFAULT_MAX_QUEUE = 1024
+DEFAULTS = BatchPolicy()
 MAX_DELAY_MICROSECONDS = 60_000_000
 MAX_INSTANCES = 64
 THREADS = "intra_op_thread_count"  # as Triton's ONNX Runtime backend calls it
@@ -157,9 +156,9 @@ def _fields(message: Message, prefix: str = "") -> Iterator[str]:
 def _policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
     if written.max_batch_size < 0:
         raise ModelConfigError(
-            f"{where}: max_batch_size is {written.max_batch_size}; it must be at least 1, or 0 for {DEFAULT_MAX_ROWS}"
+            f"{where}: max_batch_size is {written.max_batch_size}; it must be at least 1, or 0 for {DEFAULTS.max_rows}"
         )
-    max_rows = written.max_batch_size or DEFAULT_MAX_ROWS
+    max_rows = written.max_batch_size or DEFAULTS.max_rows
     batching = written.dynamic_batching
     if batching.max_queue_delay_microseconds > MAX_DELAY_MICROSECONDS:
         raise ModelConfigError(
@@ -175,7 +174,7 @@ def _policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
         max_rows=max_rows,
         max_delay_ns=batching.max_queue_delay_microseconds * 1000,
         preferred_rows=tuple(sorted(batching.preferred_batch_size)),
-        max_queue=batching.default_queue_policy.max_queue_size or DEFAULT_MAX_QUEUE,
+        max_queue=batching.default_queue_policy.max_queue_size or DEFAULTS.max_queue,
         dynamic=written.HasField("dynamic_batching") or written.max_batch_size == 0,
     )
 

@@ -152,6 +152,8 @@ class _Specs:
             if axis is not None:
                 del shape[axis]
             timed = _ours(steps.output_axis(tensor.name, self.timed, self.answers), axis)
+            if timed is not None and shape[timed - 1] != -1:
+                timed = None  # the file states a size there and answers with another: nothing is claimed of it
             made.append(TensorSpec(tensor.name, tensor.datatype, (-1 if self.rows else 1, *shape), axis, timed))
         return tuple(made)
 

@@ -25,3 +25,11 @@ def seeds(request: pytest.FixtureRequest, replayed: bool) -> range:
     """The seeds to run."""
     one = request.config.getoption("--seed")
     return range(one, one + 1) if replayed else range(request.config.getoption("--seeds"))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """What is about to be simulated. Raises `UsageError` where that would be nothing."""
+    one, seeds = config.getoption("--seed"), config.getoption("--seeds")
+    if seeds < 1:
+        raise pytest.UsageError(f"--seeds is {seeds}; at least 1 is simulated")
+    return f"simulation: seed {one} again" if one is not None else f"simulation: {seeds} seeds"

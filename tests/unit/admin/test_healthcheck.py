@@ -48,3 +48,18 @@ def test_the_first_of_the_servers_own_tokens_is_sent(tmp_path: Path) -> None:
 def test_a_certificate_that_is_not_there_is_no_tls(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No such file or directory: .*cert\.pem"):
         open_channel({"TLS_CERT": str(tmp_path / "cert.pem"), "TLS_KEY": str(tmp_path / "key.pem")})
+
+
+def test_half_a_configuration_is_told_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="LSTM_SERVE_TLS_KEY is not; the server needs both"):
+        healthcheck.open_channel({"TLS_CERT": "cert.pem"})
+    (tmp_path / "tokens").write_text("\n")
+    with pytest.raises(OSError, match="holds no token"):
+        healthcheck.metadata({"AUTH_TOKEN_FILE": str(tmp_path / "tokens")})
+
+
+def test_it_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        healthcheck.main(["--url", "127.0.0.1:8001"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --url 127.0.0.1:8001" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import pytest
 
@@ -191,3 +192,22 @@ def test_a_frame_is_what_protobuf_would_have_written(size: int) -> None:
     response = pb.ModelInferResponse(raw_output_contents=[bytes(size)] if size else [])
     framed_by_protobuf = pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
     assert framed(response.SerializeToString()) == framed_by_protobuf
+
+
+def test_an_open_stream_keeps_nothing_of_what_it_has_answered() -> None:
+    """Clients keep streams open for days; what was asked on them must not stay in memory meanwhile."""
+    stream, calls = Stream(), list[weakref.ref[Call]]()
+
+    def infer(payload: bytes, call: Call) -> None:
+        calls.append(weakref.ref(call))
+        call.on_cancel(lambda: None)
+        call.reply(answer(1))
+
+    for number in range(3):
+        stream.take(asked(number), infer)
+    answers = stream.answers()
+    for _ in range(3):
+        next(answers)
+    stream.no_more()
+    assert list(answers) == []
+    assert [call() for call in calls] == [None] * 3

@@ -92,3 +92,11 @@ def test_what_is_not_stated_is_not_guessed(datatype: str | None, shape: tuple[in
 def test_names_that_no_client_could_write(name: str) -> None:
     with pytest.raises(RepositoryError, match="which no client could write"):
         unproved({"x": ("FP32", (-1,))}, {name: ("FP32", (-1,))})
+
+
+def test_an_axis_of_steps_is_not_claimed_where_the_file_states_a_size() -> None:
+    """torch's newer exporter writes down how many steps it has traced with, and answers as many as it is sent all the same."""
+    spec = found(
+        stated({"x": (-1, -1, 2)}, {"y": (-1, 7, 2)}), lambda sent, names: {"y": np.cumsum(sent["x"], axis=1)}
+    ).spec
+    assert [(t.shape, t.steps_axis) for t in (*spec.inputs, *spec.outputs)] == [((-1, -1, 2), 1), ((-1, 7, 2), None)]
