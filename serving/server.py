@@ -62,6 +62,7 @@ class Server:
         order.check_defaults(settings.defaults, _configs(repository))
         self._settings = settings
         self._health = HealthState()
+        self._telling = threading.Lock()  # what is told last is what was looked at last
         self._manager = ModelManager(self._readiness_changed)
         failovers = Failovers(self._manager, reset_seconds=settings.breaker_reset)
         self._control = RepositoryControl(
@@ -145,7 +146,8 @@ class Server:
             self._control.poll(self._settings.repository_poll_secs)
 
     def _readiness_changed(self) -> None:
-        self._health.set(self._metadata.ready)
+        with self._telling:
+            self._health.set(self._metadata.ready)
 
     def _stop_metrics(self) -> None:
         self._metrics_server.shutdown()

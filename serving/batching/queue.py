@@ -156,12 +156,13 @@ class Queue:
                 self._changed.wait(None)
                 ends = self._remove_hopeless()
             taken: list[Pending] = []
+            asked = mended
             if self._mended != mended:
                 self._broken -= 1
                 mended = self._mended
             elif self._all_broken:
                 taken, self._waiting = self._waiting, []
-            over = self._draining and not (taken or self._waiting)
+            over = self._draining and not (taken or self._waiting) and mended == asked
         self._finish(ends)
         self._tell_idlers()
         return None if over else (taken, mended)

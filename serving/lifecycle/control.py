@@ -64,6 +64,7 @@ class RepositoryControl:
         self._measure = Measurements(allow_tf32=defaults.allow_tf32)
         self._shadows = Shadows(manager, defaults, self._measure, clock)
         self._acted_on: changes.Seen = {}
+        self._begun = False  # the first load is over
 
     def start(self, names: Sequence[str] = ()) -> None:
         """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
@@ -77,6 +78,10 @@ class RepositoryControl:
         for name in self._at_start(there, names):
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._begun = True
         self._manager.started()
 
     def _at_start(self, there: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -141,6 +146,8 @@ class RepositoryControl:
             changed = {name: now[name] for name in actions.load}
             acted_on = {name: seen for name, seen in {**acted_on, **changed}.items() if name not in actions.unload}
             before = now
+            if not self._begun and now.keys() <= acted_on.keys():  # the repository could not be read at the start
+                self._begin()
 
     def index(self) -> list[VersionStatus]:
         """What the repository index shows: everything known, and by name alone what has never been loaded."""
@@ -202,9 +209,10 @@ class RepositoryControl:
                 let_in = ", ".join(one.model.version for one, _ in loaded)
                 raise LoadFailed(f"{failed} (version {let_in} could be loaded, and serves)") from failed
             raise failed
-        changed = bool(loaded) or model.routes != config.routes
+        gone = sorted(set(model.versions()) - {str(number) for number in chosen})
+        changed = bool(loaded or gone) or model.routes != config.routes  # a shadow may have followed what has gone
         model.adopt(config.routes)  # first, so that no label leads to a version that has left
-        for version in sorted(set(model.versions()) - {str(number) for number in chosen}):
+        for version in gone:
             self._manager.remove(model, version, unloaded=False)
         if changed:
             self._shadows.start(model, repository, folders, config)

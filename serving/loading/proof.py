@@ -45,10 +45,26 @@ def read(request: LoadRequest, candidate: Candidate) -> Facts:
     """What is known before anything is loaded. Raises `RepositoryError`."""
     folder = request.folder
     if folder.described:
-        return Facts(folder.spec(), folder.samples(), described=True)
+        facts = Facts(folder.spec(), folder.samples(), described=True)
+        _check_steps(facts, folder.path)
+        return facts
     module = backends.module(candidate.backend)
     stated = model_config.stated(request.config) or module.stated(folder.artifact(candidate.backend))
     return Facts(inspection.unproved(*stated), (), described=False)
+
+
+def _check_steps(facts: Facts, folder: Path) -> None:
+    """Raises `RepositoryError` where an output has other steps than the input: answers would be cut at the wrong place."""
+    for tensor in facts.spec.outputs:
+        for sample in facts.samples:
+            answer, steps = sample.outputs.get(tensor.name), facts.spec.steps(sample.inputs)
+            if tensor.steps_axis is None or answer is None or answer.ndim <= tensor.steps_axis:
+                continue
+            if answer.shape[tensor.steps_axis] != steps:
+                raise RepositoryError(
+                    f"{folder}: {tensor.name} is said to have its steps on axis {tensor.steps_axis}, but of {steps} steps a "
+                    f"golden sample gives {answer.shape[tensor.steps_axis]}: bring the file in again with lstm-export import"
+                )
 
 
 @contextlib.contextmanager

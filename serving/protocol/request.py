@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -12,6 +12,9 @@ from protos import grpc_service_pb2 as pb
 from serving.errors import InvalidRequest
 
 SHARED_MEMORY, CLASSIFICATION = "shared_memory_region", "classification"
+FEW = 256  # inputs or outputs, more than most models have
+
+T = TypeVar("T")
 
 
 class Parameter(NamedTuple):
@@ -64,9 +67,11 @@ def from_protobuf(payload: bytes) -> InferRequest:
         sent = pb.ModelInferRequest.FromString(payload)
     except DecodeError as error:
         raise InvalidRequest(f"the request is not a ModelInferRequest message: {error}") from error
-    raw = list(sent.raw_input_contents)
-    inputs = [
-        InferTensor(
+    raw = sent.raw_input_contents
+
+    def tensor(place: int) -> InferTensor:
+        one = sent.inputs[place]
+        return InferTensor(
             one.name,
             one.datatype,
             tuple(one.shape),
@@ -74,18 +79,37 @@ def from_protobuf(payload: bytes) -> InferRequest:
             raw[place] if place < len(raw) else None,
             _contents(one) if not raw or one.HasField("contents") else None,
         )
-        for place, one in enumerate(sent.inputs)
-    ]
-    outputs = [
-        RequestedOutput(
+
+    def output(place: int) -> RequestedOutput:
+        one = sent.outputs[place]
+        return RequestedOutput(
             one.name,
             SHARED_MEMORY in one.parameters,
             _parameter(one.parameters[CLASSIFICATION]) if CLASSIFICATION in one.parameters else None,
         )
-        for one in sent.outputs
-    ]
+
+    inputs, outputs = _made(tensor, len(sent.inputs)), _made(output, len(sent.outputs))
     parameters = {name: _parameter(value) for name, value in sent.parameters.items()}
     return InferRequest(sent.model_name, sent.model_version, sent.id, inputs, outputs, parameters, len(raw))
+
+
+class _Later(Sequence[T]):
+    """Made one by one when somebody looks: a message of 4 MB may hold 2 million inputs, of which the first is refused."""
+
+    def __init__(self, make: Callable[[int], T], count: int) -> None:
+        self._make = make
+        self._places = range(count)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._make(self._places[place])
+
+
+def _made(make: Callable[[int], T], count: int) -> Sequence[T]:
+    """At once where there are few, so that the message need not be kept."""
+    return [make(place) for place in range(count)] if count <= FEW else _Later(make, count)
 
 
 def id_of(payload: bytes) -> str:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from admin import healthcheck
 from admin.healthcheck import metadata, open_channel
 
 

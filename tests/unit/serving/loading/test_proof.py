@@ -135,3 +135,15 @@ def test_a_broken_backend_is_asked_what_is_answered_soonest(
 ) -> None:
     found = Facts(fake_models.spec(), samples, described=True).probe()
     assert found is (None if soonest is None else samples[soonest])
+
+
+def test_an_output_with_other_steps_than_the_input_is_refused(tmp_path: Path) -> None:
+    """Its answers would be cut at the wrong place; files of format 1 do not say where the steps are, only that there are some."""
+    folder = fake_models.write(tmp_path, model_spec=fake_models.spec(per_step=True))
+    (sample,) = golden.read_samples(folder / golden.FILE_NAME)
+    longer = {**sample.outputs, "y": np.concatenate([sample.outputs["y"]] * 2, axis=1)}
+    golden.write_samples(folder / golden.FILE_NAME, [golden.Sample(sample.inputs, longer)])
+    with pytest.raises(
+        RepositoryError, match="y is said to have its steps on axis 1, but of 3 steps a golden sample gives 6"
+    ):
+        proof.read(wanted(tmp_path), FAKE)

@@ -6,7 +6,7 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from serving.errors import InvalidRequest
-from serving.protocol.request import CLASSIFICATION, SHARED_MEMORY, InferTensor, Parameter, from_protobuf, id_of
+from serving.protocol.request import CLASSIFICATION, FEW, SHARED_MEMORY, InferTensor, Parameter, from_protobuf, id_of
 
 NO_MESSAGE = b"\xff\xff\xff"
 
@@ -103,3 +103,15 @@ def test_bytes_that_are_no_request_are_refused() -> None:
 @pytest.mark.parametrize(("payload", "known"), [(sent().SerializeToString(), "7"), (b"", ""), (NO_MESSAGE, "")])
 def test_the_id_of_what_may_be_no_request(payload: bytes, known: str) -> None:
     assert id_of(payload) == known
+
+
+def test_what_nobody_looks_at_is_not_made() -> None:
+    """A message of a few bytes an input may hold millions; the first that is wrong is all that is looked at."""
+    asked = pb.ModelInferRequest(model_name="m")
+    for number in range(FEW + 1):
+        asked.inputs.add(name=str(number))
+    many = from_protobuf(asked.SerializeToString()).inputs
+    assert not isinstance(many, list)
+    assert (len(many), many[FEW].name, next(iter(many)).name) == (FEW + 1, str(FEW), "0")
+    del asked.inputs[0]
+    assert [one.name for one in from_protobuf(asked.SerializeToString()).inputs] == [str(n + 1) for n in range(FEW)]
