@@ -64,16 +64,19 @@ class Failover:
         self._thread: Thread | None = None
 
     def take(self, requests: Sequence[Pending], reason: str, error: Exception) -> bool:
-        """Requests that the model which serves cannot compute; False if this object has ended. Never blocks for long."""
+        """Requests that the model which serves cannot compute; False if this object has ended. Never blocks for long.
+
+        Raises `RuntimeError`, nothing taken, where the system has no thread left for it.
+        """
         with self._changed:
             if self._ended:
                 return False
+            if self._thread is None:
+                self._thread = self._clock.start(self._run, f"failover of {self._serving.model.name}")
             for pending in requests:
                 pending.holder = self
             self._taken += requests
             self._why = self._why or (reason, error)
-            if self._thread is None:
-                self._thread = self._clock.start(self._run, f"failover of {self._serving.model.name}")
             self._changed.notify_all()
         self.look_again()
         return True

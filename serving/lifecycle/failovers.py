@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from serving.batching.model import Lease, Model
 from serving.batching.pending import Pending
 from serving.clock import SYSTEM, Clock
+from serving.errors import ComputeFailed
 from serving.lifecycle.failover import Failover, LoadIn, forward
 from serving.lifecycle.manager import ModelManager
 from serving.loading.loader import load_in
 from serving.loading.request import Loaded
+
+log = logging.getLogger(__name__)
 
 
 class Failovers:
@@ -44,9 +49,15 @@ class Failovers:
                 load_in=self._load_in,
             )
 
-        while failover := self._manager.failover(model, made):
-            if failover.take(requests, reason, error):
-                return
+        try:
+            while failover := self._manager.failover(model, made):
+                if failover.take(requests, reason, error):
+                    return
+        except RuntimeError as refused:  # by the system; it is tried again with what comes
+            log.error("nothing can stand in for %s: %s", model.title, refused)
+            for pending in requests:
+                pending.requester.finish(ComputeFailed(f"{model.title} failed to compute: {error}; {refused}"))
+            return
         forward(requests, lease)  # another model serves already
 
     def _stand_in(self, new: Loaded, old: Loaded, why: str) -> bool:

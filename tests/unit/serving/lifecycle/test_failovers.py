@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 from serving.backends.base import Candidate
 from serving.batching.pending import Pending
-from serving.errors import Cancelled, NotReady
+from serving.clock import Clock
+from serving.errors import Cancelled, ComputeFailed, NotReady
 from serving.lifecycle.failovers import Failovers
 from serving.lifecycle.manager import ModelManager
 from serving.loading import loader
@@ -81,6 +82,22 @@ def test_requests_go_to_whoever_stands_in(stage: Stage) -> None:
     assert stage.manager.swaps.snapshot() == {("fake", "1", "fake", "torchscript", "device_lost"): 1}
     for answer in answers:
         answer.moved_to[0].release()  # type: ignore[attr-defined]
+
+
+class NoThreads(Clock):
+    """A system that has no thread left."""
+
+    def start(self, work: Callable[[], None], name: str) -> Any:
+        raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_for_it_the_requests_fail_and_nothing_hangs(stage: Stage) -> None:
+    poor = Failovers(stage.manager, reset_seconds=3600, clock=NoThreads())
+    answer = asked(1)
+    poor.on_broken(stage.serving.model, [answer.pending], "device_lost", LOST)
+    error = answer.wait()
+    assert isinstance(error, ComputeFailed)
+    assert "the GPU is lost; can't start new thread" in str(error)
 
 
 def test_nobodys_request_ends_under_the_managers_lock(stage: Stage) -> None:
