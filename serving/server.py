@@ -13,6 +13,7 @@ import importlib.metadata
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -150,7 +151,15 @@ class Server:
             self._health.set(self._metadata.ready)
 
     def _stop_metrics(self) -> None:
-        self._metrics_server.shutdown()
+        """Its loop looks up twice a second, or when somebody comes; so somebody does."""
+        ending = threading.Thread(target=self._metrics_server.shutdown, daemon=True)
+        ending.start()
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((self._settings.host, self.metrics_port), timeout=1),
+        ):
+            ending.join()
+        ending.join()
         self._metrics_server.server_close()
 
     def _log_start(self, version: str) -> None:
