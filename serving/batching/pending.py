@@ -9,6 +9,8 @@ from serving.errors import Cancelled, DeadlineExceeded, ServingError
 from serving.signature.tensors import BatchKey, Tensors
 from serving.telemetry.timeline import Timeline
 
+EARLY_NS = 50_000_000  # how long a request may have been on its way
+
 
 class Requester(Protocol):
     """Who waits for an answer. Called from a worker's thread, or from whichever thread ends the request.
@@ -74,9 +76,11 @@ class Pending:
     def hopeless(self, now: int) -> ServingError | None:
         """Why nobody waits for the answer any more; None if somebody may.
 
-        A deadline goes before the client's going, since a client whose deadline passes goes too.
+        A deadline goes before the client's going, since a client whose deadline passes goes too; and by its own clock, which
+        was started before the request came here, it goes a little earlier.
         """
-        if self.deadline_ns is not None and now >= self.deadline_ns:
+        early_ns = EARLY_NS if self.cancelled else 0
+        if self.deadline_ns is not None and now >= self.deadline_ns - early_ns:
             waited_ms = (now - self.timeline.decoded) / 1e6
             return DeadlineExceeded(f"Deadline Exceeded: waited {waited_ms:.1f} ms in the queue; nothing was computed")
         return Cancelled("the client has cancelled the request") if self.cancelled else None

@@ -21,7 +21,7 @@ from serving.backends.fake import FakeBackend, Lost
 from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
 from serving.batching.model import Instance, Lease, Model
-from serving.batching.pending import Pending
+from serving.batching.pending import EARLY_NS, Pending
 from serving.batching.policy import BatchPolicy
 from serving.errors import (
     Cancelled,
@@ -165,7 +165,7 @@ class Request:
             assert not self.pending.timeline.started, "computed, though nobody waited"
         elif isinstance(error, DeadlineExceeded):
             assert self.deadline_ns is not None
-            assert now >= self.deadline_ns
+            assert now >= self.deadline_ns - (EARLY_NS if self.pending.cancelled else 0)
         elif isinstance(error, ComputeFailed):
             assert self.poison or self.world.nobody_stands_in, error
         else:

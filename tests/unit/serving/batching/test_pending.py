@@ -19,7 +19,8 @@ GONE = "the client has cancelled the request"
         (6, False, 5, None),
         (5, False, 5, LATE),
         (None, True, 5, GONE),
-        (6, True, 5, GONE),
+        (56, True, 5, GONE),
+        (55, True, 5, LATE),  # by its own clock, which was started before the request came here
         (5, True, 5, LATE),  # a client whose deadline has passed goes, too
     ],
 )
