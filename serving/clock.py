@@ -48,7 +48,7 @@ class Thread(Protocol):
 
 
 class Clock:
-    """The system's time and threads. A simulation overrides every method."""
+    """The system's time and threads. A simulation overrides every method but `seconds_until`."""
 
     def __init__(self) -> None:
         self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
@@ -56,6 +56,10 @@ class Clock:
     def now_ns(self) -> int:
         """Nanoseconds of the monotonic clock, that of `serving.telemetry.timeline.now_ns`."""
         return time.monotonic_ns()
+
+    def seconds_until(self, instant_ns: int) -> float:
+        """How long it is until an instant of `now_ns`; 0 if that has passed."""
+        return max(0.0, (instant_ns - self.now_ns()) / 1e9)
 
     def wall_ms(self, at_ns: int) -> int:
         """Milliseconds since 1970 of an instant of `now_ns`; the two clocks are set against each other once, at start."""
@@ -73,7 +77,7 @@ class Clock:
         """An event that is not set."""
         return threading.Event()
 
-    def start(self, work: Callable[[], None], name: str) -> Thread:
+    def start(self, work: Callable[[], object], name: str) -> Thread:
         """Runs `work` on a thread of its own, which does not keep the process alive."""
         thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()

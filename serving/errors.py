@@ -29,6 +29,11 @@ holds the one table from these classes to codes.
 from __future__ import annotations
 
 
+def as_text(message: str) -> str:
+    """The message with ? for what is no text: names on disk may hold it, and protobuf and gRPC refuse it."""
+    return message.encode(errors="replace").decode()
+
+
 class ServingError(Exception):
     """Root of the tree; `str(error)` is the sentence that the caller reads."""
 

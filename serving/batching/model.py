@@ -162,11 +162,11 @@ class Model:
             if not self._unleased.wait_for(lambda: not self._leases, timeout_seconds):
                 return False
         self.queue.drain()
-        ended = [worker.join(self._seconds_left(until)) for worker in self._workers]  # each, whatever the others do
+        ended = [
+            worker.join(None if until is None else self._clock.seconds_until(until))
+            for worker in self._workers  # each, whatever the others do
+        ]
         return all(ended)
-
-    def _seconds_left(self, until: int | None) -> float | None:
-        return None if until is None else max(0.0, (until - self._clock.now_ns()) / 1e9)
 
 
 class Lease:

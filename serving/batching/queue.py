@@ -156,13 +156,14 @@ class Queue:
                 self._changed.wait(None)
                 ends = self._remove_hopeless()
             taken: list[Pending] = []
-            asked = mended
+            over = False
             if self._mended != mended:
                 self._broken -= 1
                 mended = self._mended
-            elif self._all_broken:
-                taken, self._waiting = self._waiting, []
-            over = self._draining and not (taken or self._waiting) and mended == asked
+            else:
+                if self._all_broken:
+                    taken, self._waiting = self._waiting, []
+                over = self._draining and not (taken or self._waiting)
         self._finish(ends)
         self._tell_idlers()
         return None if over else (taken, mended)
@@ -204,7 +205,7 @@ class Queue:
         if until_ns is None:
             return None
         deadlines = [pending.deadline_ns for pending in self._waiting if pending.deadline_ns is not None]
-        return max(0.0, (min([until_ns, *deadlines]) - self._clock.now_ns()) / 1e9)
+        return self._clock.seconds_until(min([until_ns, *deadlines]))
 
     def _tell_idlers(self) -> None:
         if self._idlers and not self._waiting:

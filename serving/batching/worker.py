@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from serving.batching.computation import Computation, Failed
 from serving.batching.guard import Guard
-from serving.batching.pending import Pending, Piece, whole
+from serving.batching.pending import Pending, Piece
 from serving.batching.queue import Queue
 from serving.clock import SYSTEM, Clock
 from serving.errors import ComputeFailed, ServingError
@@ -122,7 +122,7 @@ class Worker:
     def _alone(self, piece: Piece, error: Exception | None) -> None:
         """Computes one request until it is answered, or it is known that it cannot be, or that the backend cannot."""
         while error is None or self._failures < self._guard.failures:
-            left, error = self._attempt([whole(piece.pending)])
+            left, error = self._attempt([piece])
             if error is None or self._lost(left, error):
                 return
         if self._guard.hand_over and not self._guard.healthy():

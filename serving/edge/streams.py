@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from protos import grpc_service_pb2 as pb
+from serving.errors import as_text
 from serving.protocol.call import Call
 from serving.protocol.codes import Code
 from serving.protocol.request import id_of
@@ -55,10 +56,8 @@ class _StreamedCall:
             self.answer.set_exception(Aborted(code, message))
             return
         failed = pb.ModelInferResponse(id=id_of(self._payload)).SerializeToString() + _FINAL
-        text = message.encode(
-            errors="replace"
-        ).decode()  # names on disk may hold what is no text, which protobuf refuses
-        self.answer.set_result(pb.ModelStreamInferResponse(error_message=text).SerializeToString() + framed(failed))
+        told = pb.ModelStreamInferResponse(error_message=as_text(message)).SerializeToString()
+        self.answer.set_result(told + framed(failed))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         self._cancel = action

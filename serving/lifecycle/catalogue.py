@@ -67,6 +67,11 @@ class Catalogue:
         model = self.known(name)
         return model.routes.version(version) if model else version
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the first load is over."""
+        return self._started
+
     def ready(self) -> bool:
         """Whether the first load is over and every model that is to be served can answer."""
         return self._started and can_answer(self.entries())

@@ -64,7 +64,6 @@ class RepositoryControl:
         self._measure = Measurements(allow_tf32=defaults.allow_tf32)
         self._shadows = Shadows(manager, defaults, self._measure, clock)
         self._acted_on: changes.Seen = {}
-        self._begun = False  # the first load is over
 
     def start(self, names: Sequence[str] = ()) -> None:
         """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
@@ -78,10 +77,6 @@ class RepositoryControl:
         for name in self._at_start(there, names):
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._begun = True
         self._manager.started()
 
     def _at_start(self, there: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -146,8 +141,8 @@ class RepositoryControl:
             changed = {name: now[name] for name in actions.load}
             acted_on = {name: seen for name, seen in {**acted_on, **changed}.items() if name not in actions.unload}
             before = now
-            if not self._begun and now.keys() <= acted_on.keys():  # the repository could not be read at the start
-                self._begin()
+            if not self._manager.has_started and now.keys() <= acted_on.keys():  # it could not be read at the start
+                self._manager.started()
 
     def index(self) -> list[VersionStatus]:
         """What the repository index shows: everything known, and by name alone what has never been loaded."""

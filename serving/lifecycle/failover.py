@@ -144,7 +144,7 @@ class Failover:
 
     def _until_next_try(self) -> float | None:
         waiting = [since + self._reset_ns for since in self._broken.values()]
-        return max(0.0, (min(waiting) - self._clock.now_ns()) / 1e9) if waiting else None
+        return self._clock.seconds_until(min(waiting)) if waiting else None
 
     def _breaks(self, candidate: Candidate) -> None:
         with self._changed:

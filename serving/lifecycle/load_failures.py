@@ -14,6 +14,7 @@ from serving.errors import (
     NotInRepository,
     RepositoryError,
     VerificationFailed,
+    as_text,
 )
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,7 @@ def kind_of(error: Exception) -> str:
 
 def in_words(error: Exception) -> str:
     """The reason as it is shown; never empty, text that can be sent, and not too much of it."""
-    reason = (str(error) or type(error).__name__).encode(errors="replace").decode()
-    return trimmed(reason, MAX_REASON_CHARACTERS)
+    return trimmed(as_text(str(error) or type(error).__name__), MAX_REASON_CHARACTERS)
 
 
 class LoadFailures:

@@ -9,7 +9,6 @@ not take a replica away.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
@@ -211,7 +210,7 @@ class ModelManager(Catalogue):
             if shadow:
                 shadow.follow(followed)
         if ended:
-            self._clock.start(functools.partial(_end, ended), f"end of the shadow of {model.name}")
+            self._clock.start(ended.close, f"end of the shadow of {model.name}")
 
     def started(self) -> None:
         """The first load is over."""
@@ -260,7 +259,7 @@ class ModelManager(Catalogue):
             failover.stop()
             failover.leave()
         models = self._alive()  # each is closed, whatever the others do
-        closed = [model.close(max(0.0, (until - self._clock.now_ns()) / 1e9)) for model in models]
+        closed = [model.close(self._clock.seconds_until(until)) for model in models]
         ended = [shadow.close(SHADOW_SECONDS) for shadow in shadows]
         self.left_computing = not all(ended)
         return all(closed)
@@ -275,7 +274,3 @@ class ModelManager(Catalogue):
     def _alive(self) -> list[Model]:
         with self._lock:
             return [*(entry.model for entry in self._versions() if entry.model), *self._retirement.models()]
-
-
-def _end(shadow: Shadow) -> None:
-    shadow.close()

@@ -47,8 +47,8 @@ class Yielding:
         """See `Backend.run`."""
         until = self._clock.now_ns() + PATIENCE_NS
         for model in self._followed.models:
-            if (left := until - self._clock.now_ns()) > 0:
-                model.queue.wait_until_idle(left / 1e9)
+            if left := self._clock.seconds_until(until):
+                model.queue.wait_until_idle(left)
         return self._backend.run(inputs, outputs)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ Runs on a loader thread, never on one that answers requests.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
 
@@ -24,6 +25,7 @@ from serving.loading.ranking import table
 from serving.loading.request import Loaded, LoadRequest
 from serving.repository.config_in_force import config_in_force, policy_for
 from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 from serving.verification import golden
 
 log = logging.getLogger(__name__)
@@ -61,16 +63,19 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began_ns = request.clock.now_ns() if began_ns is None else began_ns
     facts = proof.read(request, candidate)
-    if facts.described:  # what contradicts the operator's configuration need not be loaded
-        _configured(request, candidate, facts.spec)
+    # What contradicts the operator's configuration need not be loaded.
+    config = _configured(request, candidate, facts.spec) if facts.described else None
     with proof.opened(request, candidate, facts) as (facts, proved):
-        model, policy = _assembled(request, candidate, facts.spec, described=facts.described)
+        config = config or _configured(request, candidate, facts.spec)
+        policy = policy_for(request.config, facts.spec, alone=request.wrap is not None)
+        model = _assembled(request, candidate, facts, config, policy)
         warmup.check_rows(facts.samples, policy.max_rows)
-        warming = _Warming(request, candidate, facts, policy)
+        written = request.config.written.model_warmup
+        extra = warmup.configured(written, facts.spec, policy.max_rows, request.folder.path.parent)
         instances = [
             Instance(
                 Stateless(one.backend, facts.spec, request.clock),
-                warming.of(one.backend),
+                functools.partial(_warm_up, candidate, one.backend, facts, policy.max_rows, extra),
                 guard_of(request, candidate, facts, one, model),
             )
             for one in proved
@@ -82,22 +87,20 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
 
 
 def _assembled(
-    request: LoadRequest, candidate: Candidate, spec: ModelSpec, *, described: bool
-) -> tuple[Model, BatchPolicy]:
-    policy = policy_for(request.config, spec, alone=request.wrap is not None)
-    model = Model(
+    request: LoadRequest, candidate: Candidate, facts: Facts, config: pb.ModelConfig, policy: BatchPolicy
+) -> Model:
+    return Model(
         name=request.name,
         version=str(request.folder.number),
-        spec=spec,
-        config=_configured(request, candidate, spec),
+        spec=facts.spec,
+        config=config,
         labels=request.labels,
         candidate=candidate,
-        verified=described,
+        verified=facts.described,
         metrics=request.metrics(candidate.backend),
         policy=policy,
         clock=request.clock,
     )
-    return model, policy
 
 
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:
@@ -105,28 +108,16 @@ def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> 
     return config_in_force(request.config, spec, candidate.backend, candidate.device, labels=labels)
 
 
-class _Warming:
-    """What each instance computes before it is ready."""
-
-    def __init__(self, request: LoadRequest, candidate: Candidate, facts: Facts, policy: BatchPolicy) -> None:
-        self._candidate = candidate
-        self._facts = facts
-        self._rows = policy.max_rows
-        written = request.config.written.model_warmup
-        self._extra = warmup.configured(written, facts.spec, policy.max_rows, request.folder.path.parent)
-
-    def of(self, backend: Backend) -> warmup.Prepare:
-        def prepare() -> None:
-            samples = warmup.of_samples(self._facts.samples, self._rows)
-            try:
-                warmup.run(backend, self._facts.spec, samples, self._extra)
-            except Exception as error:
-                raise RepositoryError(
-                    f"{self._candidate} fails to compute what it is warmed up with, up to {self._rows} rows: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-
-        return prepare
+def _warm_up(
+    candidate: Candidate, backend: Backend, facts: Facts, rows: int, extra: Sequence[tuple[Tensors, int]]
+) -> None:
+    """What each instance computes before it is ready, on the thread that will serve. Raises `RepositoryError`."""
+    try:
+        warmup.run(backend, facts.spec, warmup.of_samples(facts.samples, rows), extra)
+    except Exception as error:
+        raise RepositoryError(
+            f"{candidate} fails to compute what it is warmed up with, up to {rows} rows: {type(error).__name__}: {error}"
+        ) from error
 
 
 def guard_of(request: LoadRequest, candidate: Candidate, facts: Facts, one: Proved, model: Model) -> Guard:

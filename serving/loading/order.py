@@ -132,7 +132,7 @@ def check_defaults(defaults: ServerDefaults, configs: Iterable[OperatorConfig]) 
 
     Where any of the models may fall back at load, that is left to its load.
     """
-    if any(may_fall_back(config, defaults) for config in configs) or defaults.fallback == "always":
+    if defaults.fallback == "always" or any(may_fall_back(config, defaults) for config in configs):
         return
     names = backends.PREFERENCE if defaults.backend == AUTO else (defaults.backend,)
     _possible([Candidate(name, CPU if defaults.device == AUTO else defaults.device, 1) for name in names])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ RUNS = 2
 FOLDER = "warmup"  # beside the versions, as Triton has it
 MOST_RUNS = 1000
 MOST_BYTES = 256 * 1024 * 1024
-Prepare = Callable[[], None]  # what a worker does first
 MOST_BATCH_BYTES = 2**31  # the largest message that gRPC takes; a batch of short rows is not larger by intention
 
 

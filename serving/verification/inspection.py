@@ -78,9 +78,10 @@ def inspect(stated: ModelSpec, run: Run, hints: Hints) -> Findings:
     trials = Trials(stated, inputs, run, hints.values)
     state = state_pairs(stated, inputs, hints)
     rows = rows_axes(trials, inputs, hints)
-    trials.ids = trials.found_ids(rows or dict.fromkeys(inputs))
+    axes = rows or dict.fromkeys(inputs)
+    trials.ids = trials.found_ids(axes)
     answers = list(trials.answers(rows))
-    timed = steps.input_axes(trials, inputs, rows or dict.fromkeys(inputs))
+    timed = steps.input_axes(trials, inputs, axes)
     specs = _Specs(stated, inputs, rows, timed, answers)
     spec = dataclasses.replace(
         stated,
