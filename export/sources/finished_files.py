@@ -118,7 +118,7 @@ def publish_file(
                 # What torch says on every machine whose GPU is none of Intel's.
                 warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
                 careful.enter_context(module.careful())
-                found = own_signature.find(unproved, backend.run, hints)
+                found = own_signature.find(unproved, backend.run, hints, module.contents(artifact))
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
             samples = _few(found)
             difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)
