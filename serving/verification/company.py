@@ -13,7 +13,7 @@ rows of one kind also meet among themselves, every row meets itself, and one com
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,9 @@ TOLERANCE = 1e-5
 # A row's answer may move by so many times what it moves when its inputs are rounded otherwise, up to the limit.
 ROUNDINGS, MOST_ROUNDING, NUDGES = 8, 1e-3, 3
 NEGLIGIBLE = 1e-6  # of the largest answer: what is smaller is measured against that
+
+
+Run = Callable[[Tensors], Tensors]
 
 
 class Alone(NamedTuple):
@@ -150,16 +153,42 @@ def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str
     A runtime sums in another order for another number of rows. A network that is sensitive to that is so to the last
     bit of its inputs too, which is tried here.
     """
-    dealer = np.random.default_rng(0)
     moved = 0.0
-    for _ in range(NUDGES):
-        other = {key: _nudged(dealer, array) for key, array in one.row.items()}
+    for other in _nudges(one.row):
         try:
             answer = trials.compute(trials.together(rows, [other], shared))[name]
         except Exception:  # noqa: BLE001 - whatever a runtime raises: then that explains nothing
             return 0.0
         moved = max(moved, disagreement(answer, one.answer[name], beside))
     return moved if np.isfinite(moved) else 0.0
+
+
+def answered_otherwise(run: Run, row: Tensors, answered: Tensors, *, tolerance: float) -> str:
+    """How far the answer to a row in company is from what `run` answers to it alone, as the end of a sentence; "" if it is not.
+
+    A difference is measured against the largest value of the answer, or against 1 if that is less, and is allowed to be
+    `tolerance`, or what rounding explains. Raises what `run` raises.
+    """
+    alone = run(row)
+    for name, got in answered.items():
+        expected = alone[name]
+        beside = max(1.0, largest(expected))
+        gap = disagreement(got, expected, beside)
+        if gap <= tolerance:
+            continue
+        rounding = ROUNDINGS * max(disagreement(run(other)[name], expected, beside) for other in _nudges(row))
+        if gap > min(rounding, MOST_ROUNDING):
+            return (
+                f"an answer {name} was {gap:.2g} away from that to the same row alone, and {tolerance:.2g} is allowed"
+            )
+    return ""
+
+
+def _nudges(row: Tensors) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """The row with every float moved to one of its neighbours, in several ways."""
+    dealer = np.random.default_rng(0)
+    for _ in range(NUDGES):
+        yield {name: _nudged(dealer, array) for name, array in row.items()}
 
 
 def _nudged(dealer: np.random.Generator, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
