@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from serving.verification import company, values
 from serving.verification.hints import Hints
 from serving.verification.inspection import Findings, inspect, unproved
 from serving.verification.values import Kind
-from tests.support.row_mixing import APART, MIXING, Network
+from tests.support.row_mixing import APART, MIXING, Network, embedded
 
 
 def looked_at(network: Network) -> Findings:
@@ -89,3 +90,30 @@ def test_a_difference_is_measured_against_the_largest_value_of_the_answer() -> N
 )
 def test_kinds_are_told(kind: Kind | None, words: str) -> None:
     assert company.told(kind) == words
+
+
+def rounded_otherwise(x: Any) -> Any:
+    """What a runtime does that sums in another order for several rows, of a network that is sensitive to that."""
+    x = np.nextafter(x, np.float32(9)) if len(x) > 1 else x
+    return np.sin(1e3 * x.astype(np.float64).sum(axis=1))[:, :1]
+
+
+@pytest.mark.parametrize(("tolerance", "batched"), [(1e-5, False), (1e-2, True)])
+def test_a_network_that_rounding_moves_is_batched_within_its_tolerance(tolerance: float, batched: bool) -> None:
+    stated = dataclasses.replace(unproved({"x": ("FP32", (-1, -1, 4))}, {"y": ("FP32", (-1, 1))}), tolerance=tolerance)
+    found = inspect(stated, lambda sent, wanted: {"y": rounded_otherwise(sent["x"]).astype(np.float32)}, Hints())
+    assert found.spec.batched is batched
+    if not batched:
+        assert "several rows are rounded otherwise than one, which moves the answer y" in found.why_alone
+        assert "(--tolerance)" in found.why_alone
+
+
+def test_whole_numbers_are_rounded_otherwise_too() -> None:
+    """Their last bit cannot be moved: the row is put beside copies of itself."""
+
+    def run(sent: Any, wanted: Any) -> Any:
+        x = embedded(sent["ids"]).astype(np.float32)
+        return {"y": rounded_otherwise(x / 100).astype(np.float32)}
+
+    stated = dataclasses.replace(unproved({"ids": ("INT64", (-1, -1))}, {"y": ("FP32", (-1, 1))}), tolerance=1e-2)
+    assert inspect(stated, run, Hints()).spec.batched
