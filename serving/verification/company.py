@@ -31,9 +31,10 @@ SMALLEST, LARGEST = 2, 9
 CROWD = 64  # rows of the largest company
 OWN_KINDS = 8  # rows in which each input has a kind of its own
 TOLERANCE = 1e-5
-# A row's answer may move by so many times what it moves when its inputs are rounded otherwise, up to the limit.
-ROUNDINGS, MOST_ROUNDING, NUDGES, COPIES = 8, 1e-3, 3, (2, 3, 8)
-USUAL_UP_TO = 50.0
+# A row's answer may move by so many times what it moves when its inputs are rounded otherwise.
+ROUNDINGS, NUDGES, COPIES = 8, 3, (2, 3, 8)
+# Rows with larger values may be moved further than the tolerance, but not beyond the second.
+USUAL_UP_TO, MOST_ROUNDING = 50.0, 1e-3
 NEGLIGIBLE = 1e-6  # of the largest answer: what is smaller is measured against that
 
 
@@ -143,10 +144,11 @@ def _touching(
                     f"{gap:.2g} of it apart"
                 )
             served = disagreement(answered[place], expected, max(1.0, largest(expected)))
-            if gap > MOST_ROUNDING or (served > trials.tolerance and _usual(one.row)):
+            allowed = trials.tolerance if _usual(one.row) else max(MOST_ROUNDING, trials.tolerance)
+            if served > allowed:
                 return (
                     f"several rows are rounded otherwise than one, which moves the answer {name} to a row ({told(one.kind)}) by "
-                    f"{served:.2g}, and {trials.tolerance:.2g} is allowed (--tolerance)"
+                    f"{served:.2g}, and {allowed:.2g} is allowed (--tolerance)"
                 )
     return ""
 
