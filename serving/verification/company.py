@@ -215,18 +215,20 @@ def answered_otherwise(run: Run, row: Tensors, answered: Tensors, *, tolerance: 
 
 
 def _nudges(row: Tensors) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """The row with every float moved to one of its neighbours, in several ways."""
+    """The row rounded otherwise, in several ways."""
     dealer = np.random.default_rng(0)
     for _ in range(NUDGES):
         yield {name: _nudged(dealer, array) for name, array in row.items()}
 
 
 def _nudged(dealer: np.random.Generator, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Every float moved to one of its neighbours."""
+    """Every float moved to one of its neighbours, but for what may be a marker: whole numbers, and what is there twice."""
     if array.dtype.kind != "f":
         return array
+    _, places, counts = np.unique(array, return_inverse=True, return_counts=True)
+    by_chance = (counts[places].reshape(array.shape) == 1) & (array != np.round(array))
     towards = np.where(dealer.integers(0, 2, array.shape), np.inf, -np.inf).astype(array.dtype)
-    nudged: npt.NDArray[Any] = np.nextafter(array, towards)
+    nudged: npt.NDArray[Any] = np.where(by_chance, np.nextafter(array, towards), array)
     return nudged
 
 
