@@ -6,9 +6,11 @@ a registered one. A model with such a layer has to come as a SavedModel that the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import tensorflow as tf
 from export import formats
 from export.errors import ExportError
 from export.publish import publish
-from export.sources import own_signature, plain
+from export.sources import keras2_files, own_signature, plain
 from export.sources.own_signature import Advice
 from export.sources.plain_keras import recognise
 from export.versions import Target, Version
@@ -31,33 +33,51 @@ from serving.signature.tensors import DTYPES, Tensors
 from serving.verification import inspection
 from serving.verification.hints import Hints
 
+_WEIGHTS = "weights need the code that makes it: lstm-export keras MODULE:FACTORY --weights FILE"
+_ELSEWHERE = "write it as a SavedModel where it was made (model.export(FOLDER)), then: lstm-export import FOLDER"
+_COLOURS = re.compile(r"\x1b\[\d*m")
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 
 
 def load_model(path: Path) -> Any:
-    """The model in a `.keras` file. Raises `ExportError` when it cannot be read without running code of its own."""
+    """The model in a `.keras` or `.h5` file, of Keras 2 too. Raises `ExportError` when no model can be had of it.
+
+    No code is run that is not Keras's own.
+    """
     if not path.exists():
         raise ExportError(f"{path} does not exist")
+    if path.suffix == ".index" or ".data-0" in path.suffix:
+        raise ExportError(f"{path} is a checkpoint of TensorFlow, which holds weights without their model; {_WEIGHTS}")
+    if keras2_files.is_weights_alone(path):
+        raise ExportError(f"{path} holds weights without their model; {_WEIGHTS}")
+    version = ""
     try:
+        version = keras2_files.version_of(path)
+        if version.startswith("2."):
+            return keras2_files.load(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ExportError as error:
+        raise ExportError(f"{path} was saved by Keras {version}, and {error}; {_ELSEWHERE}") from error
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        text = _COLOURS.sub("", str(error))
+        lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if line.startswith("Exception encountered:")), lines[0])
+        by = f", as Keras {version} saved it," if version.startswith("2.") else ""
         raise ExportError(
-            f"{path} cannot be read by Keras: {trimmed(reason.rstrip('. '))}; {_advice(str(error))}"
+            f"{path} cannot be read{by} by Keras {keras.__version__}: {trimmed(reason.rstrip('. '))}; {_advice(text, version)}"
         ) from error
 
 
-def _advice(said: str) -> str:
+def _advice(said: str, version: str) -> str:
     """What to do when Keras has said this of a file, as the end of a sentence."""
     if "Could not locate" in said:
         return (
             "a layer of your own cannot be rebuilt from the file alone: export the model where its class is known with "
             "model.export(FOLDER), then: lstm-export import FOLDER"
         )
-    if "ambda" in said:
+    if "Lambda layer" in said:
         return "a Lambda layer is code and is not run: use operations of Keras or a layer of theirs in its place"
-    return "give a whole model, as model.save('best.keras') writes it"
+    return _ELSEWHERE if version else "give a whole model, as model.save('best.keras') writes it"
 
 
 def publish_model(
@@ -68,6 +88,7 @@ def publish_model(
     Raises what `export.sources.torch_modules.publish_module` raises.
     """
     target.check()
+    _refuse_stateful(model)
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
     if isinstance(checkpoint, Checkpoint):
         made = publish(
@@ -111,6 +132,16 @@ def publish_model(
     return version, f"a model of its own: its own signature, since {checkpoint}; {own_signature.told_rows(spec)}"
 
 
+def _refuse_stateful(model: Any) -> None:
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "stateful", False):
+            raise ExportError(
+                f"the layer {layer.name} is stateful: it keeps its state from call to call, where a server answers many clients. "
+                "Build the model with stateful=False and give it these weights (model.set_weights(old.get_weights())); for "
+                "sequences in pieces let the state be an input and an output (initial_state, return_state=True)"
+            )
+
+
 class _Network:
     """A model by the names of its inputs, and as a SavedModel of the same names."""
 
@@ -141,12 +172,45 @@ class _Network:
         module = tf.Module()
         module.weights = [variable.value for variable in self._model.variables]  # what TensorFlow itself keeps
         module.answer = answer
-        tf.saved_model.save(module, str(path), signatures={"serving_default": answer})
+        with _steps_told_apart():
+            tf.saved_model.save(module, str(path), signatures={"serving_default": answer})
         return ""
 
     def _flat(self, tensors: list[Any]) -> list[Any]:
         structure = tensors[0] if len(tensors) == 1 else tensors
         return list(tf.nest.flatten(self._model(structure, training=False)))
+
+
+@contextlib.contextmanager
+def _steps_told_apart() -> Iterator[None]:
+    """Lets `TimeDistributed` take rows and steps as so many rows while a graph is made.
+
+    Keras 3.15 goes as often through a sequence of unknown length as there are rows (`layers/rnn/time_distributed.py`
+    asks for the shape before it turns the axes), so that the graph answers for as many steps as rows.
+    """
+
+    def call(layer: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        asked = {"training": training} if layer.layer._call_has_training_arg else {}
+        if mask is not None and layer.layer._call_has_mask_arg:
+            asked["mask"] = _merged(mask)
+        answer = layer.layer.call(_merged(inputs), **asked)
+        apart = tf.reshape(answer, tf.concat([tf.shape(inputs)[:2], tf.shape(answer)[1:]], 0))
+        return tf.ensure_shape(apart, [*inputs.shape[:2], *answer.shape[1:]])
+
+    kept = keras.layers.TimeDistributed.call
+    keras.layers.TimeDistributed.call = call
+    try:
+        yield
+    finally:
+        keras.layers.TimeDistributed.call = kept
+
+
+def _merged(tensor: Any) -> Any:
+    """The first two axes as one."""
+    shape = tf.shape(tensor)
+    return tf.ensure_shape(
+        tf.reshape(tensor, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), [None, *tensor.shape[2:]]
+    )
 
 
 def _digest(model: Any) -> str:

@@ -162,7 +162,7 @@ class Doubled(layers.Layer):  # type: ignore[misc]
                 [keras.Input((None, 8), batch_size=4), layers.LSTM(16, stateful=True), layers.Dense(3)]
             ),
             "savedmodel",
-            "let a state be an input and an output",
+            "is stateful: it keeps its state from call to call",
         ),
         (
             lambda: sequential(layers.LSTM(16, return_sequences=True), layers.LSTM(12), layers.Dense(3)),
