@@ -72,17 +72,18 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
 
 
 def _export_module(options: argparse.Namespace) -> int:
-    from export.sources import torch_modules
+    from export.sources.torch_modules import publish_module
+    from export.user_code.asking import UserCode
 
-    module = torch_modules.load_module(options.factory, options.weights)
-    version, told = torch_modules.publish_module(
-        module,
-        inputs=dict(map(tensor, options.input)),
-        outputs=options.output,
-        chosen=None if options.format == formats.ALL else formats.parse(options.format),
-        hints=hints(options),
-        target=_target(options, module=options.factory, weights=options.weights.name if options.weights else None),
-    )
+    with UserCode("torch", options.factory, options.weights) as code:
+        version, told = publish_module(
+            code,
+            inputs=dict(map(tensor, options.input)),
+            outputs=options.output,
+            chosen=None if options.format == formats.ALL else formats.parse(options.format),
+            hints=hints(options),
+            target=_target(options, module=options.factory, weights=options.weights.name if options.weights else None),
+        )
     print(told)
     _print_written(version, options.repository)
     if options.weights is None:

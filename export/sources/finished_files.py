@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from export.errors import ExportError
-from export.sources import own_signature
+from export.sources import own_signature, told
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
@@ -134,26 +134,14 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
     try:
         yield
     except StartupError as error:
-        told = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
-        told += "".join(f"; {remedy}" for said, remedy in _REMEDIES.items() if said in told)
-        raise type(error)(told) from error
+        said = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
+        said += "".join(f"; {remedy}" for words, remedy in _REMEDIES.items() if words in said)
+        raise type(error)(said) from error
 
 
 def described(spec: ModelSpec) -> str:
     """What was found out, for people."""
-    lines = [told_rows(spec)]
-    pairs = {pair.input: pair.output for pair in spec.state}
-    for side, tensors in (("input", spec.inputs), ("output", spec.outputs)):
-        for each in tensors:
-            words = [f"  {side:<7}{each.name:<16}{each.datatype} {list(spec.shown_shape(each))}"]
-            if each.rows_axis:
-                words.append(f"rows on axis {each.rows_axis} in the file")
-            if each.name in spec.shared:
-                words.append("one for all rows")
-            if each.name in pairs:
-                words.append(f"state, next value in {pairs[each.name]}")
-            lines.append(", ".join(words))
-    return "\n".join(lines)
+    return f"{told_rows(spec)}\n{told.signature(spec)}"
 
 
 def _few(found: inspection.Findings) -> list[golden.Sample]:
