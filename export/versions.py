@@ -1,7 +1,8 @@
 """A version of a model: what it may be called, what is known of it, and how it appears whole in a repository or not at all.
 
 `rename` refuses a folder that exists and is not empty, on every file system. That alone keeps two exports of the same
-moment apart; no lock file is needed, and none can be left behind.
+moment apart. An export locks the folder that it works in, so that the next one can tell what a killed one has left from
+what is in the making, and takes it away.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -23,6 +25,7 @@ from serving.signature.spec import LABELS_FILE, ModelSpec
 from serving.verification import golden, rows
 from serving.verification.golden import Sample
 
+_WORK = ".export-"  # how the folder of an export begins; the server leaves out whatever begins with a dot
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
@@ -102,15 +105,50 @@ def check_version(target: Path, version: int) -> None:
 
 @contextlib.contextmanager
 def begun(repository: Path) -> Iterator[Path]:
-    """An empty folder on the repository's file system, in which a version is made; gone afterwards unless it was finished."""
+    """An empty folder on the repository's file system, in which a version is made; gone afterwards unless it was finished.
+
+    Takes away what exports that were killed have left there.
+    """
     repository.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".export-", dir=repository))
+    _sweep(repository)
+    work, lock = _work(repository)
     folder = work / "version"
     try:
         folder.mkdir()
         yield folder
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _work(repository: Path) -> tuple[Path, int]:
+    """A new folder, and the descriptor that holds its lock, which ends with the process however that ends."""
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=_WORK, dir=repository))
+        lock = os.open(work, os.O_RDONLY)
+        # Where a file system has no locks, nobody else gets this one either, and nothing is swept.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if work.exists():
+            return work, lock
+        os.close(lock)  # another export took it for left behind before it was locked
+
+
+def _sweep(repository: Path) -> None:
+    """Removes the folders of exports that are no longer running; what cannot be removed is no reason to stop."""
+    for left in repository.glob(f"{_WORK}*"):
+        try:
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # it is gone, or no folder, or somebody else's
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # in use, or a file system without locks
+            continue
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def finish(

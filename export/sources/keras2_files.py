@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from export.sources import keras2_layers
 
 Config = dict[str, Any]
 
-_ZIP_CONFIG, _ZIP_METADATA, _ZIP_WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_ZIP_CONFIG, _ZIP_METADATA = "config.json", "metadata.json"
 _FOR_TRAINING = ("_initializer", "_regularizer", "_constraint")
 _ANY = object()
 # Keywords that a layer of Keras 2 keeps and Keras 3 does not take, and the value with which they change nothing.
@@ -78,17 +77,12 @@ def is_weights_alone(path: Path) -> bool:
 def load(path: Path) -> Any:
     """The model. Raises `ExportError` for what Keras 3 has no equal of, and whatever Keras raises."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="lstm-export-") as folder:
+        with zipfile.ZipFile(path) as archive:
             model = _built(json.loads(archive.read(_ZIP_CONFIG)))
-            archive.extract(_ZIP_WEIGHTS, folder)
-            model.load_weights(Path(folder) / _ZIP_WEIGHTS)
-            return model
-    with h5py.File(path) as file:
-        model = _built(json.loads(_text(file.attrs["model_config"])))
-    with tempfile.TemporaryDirectory(prefix="lstm-export-") as folder:
-        link = Path(folder) / "model.h5"  # Keras goes by this ending, whatever the file is called
-        link.symlink_to(path.absolute())
-        model.load_weights(link)
+    else:
+        with h5py.File(path) as file:
+            model = _built(json.loads(_text(file.attrs["model_config"])))
+    model.load_weights(path)
     return model
 
 

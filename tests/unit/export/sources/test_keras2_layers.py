@@ -46,7 +46,7 @@ def test_a_constant_may_come_first() -> None:
 
 
 def test_only_operations_of_the_list() -> None:
-    with pytest.raises(ValueError, match="the operation tf.io.read_file is not known here"):
+    with pytest.raises(ValueError, match=r"the operation tf\.io\.read_file is not known here"):
         TensorFlowOperation("io.read_file")
     assert not any(name.startswith(("io.", "py_function", "numpy_function")) for name in OPERATIONS)
 
