@@ -15,11 +15,11 @@ import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from export.errors import ExportError
-from export.sources import own_signature, told
+from export.sources import onnx_external, own_signature, told
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
@@ -49,6 +49,7 @@ _REMEDIES = {
     "is not a registered function/op": "export it again with operators of ONNX alone",
     "ValidateOpsetForDomain": "its opset is newer than this ONNX Runtime knows: export it again with opset_version=17",
 }
+_CHUNK = 2**20
 _GOLDEN_ELEMENTS = 1_000_000  # of all samples together; more are left out, the last ones first
 
 
@@ -107,11 +108,8 @@ def publish_file(
         stated = None
     with begun(repository) as folder, _named(file, folder):
         artifact = folder / module.FILE_NAME
-        if file.is_dir():
-            shutil.copytree(file, artifact)
-        else:
-            shutil.copyfile(file, artifact)
-        unproved = inspection.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact))
+        data = _copied(file, artifact)
+        unproved = inspection.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact, data))
         backend = module.load(artifact, unproved, "cpu", Options())
         try:
             with warnings.catch_warnings(), contextlib.ExitStack() as careful:
@@ -125,7 +123,22 @@ def publish_file(
         finally:
             backend.close()
         path = finish(folder, repository / name, version, spec, samples)
-        return Version(path, (Written(chosen, artifact_bytes(path / module.FILE_NAME), difference),)), spec
+        size = sum(artifact_bytes(path / part) for part in (Path(module.FILE_NAME), *data))
+        return Version(path, (Written(chosen, size, difference),)), spec
+
+
+def _copied(file: Path, artifact: Path) -> tuple[Path, ...]:
+    """Copies the file, and the files beside it that hold its weights, whose names are returned."""
+    if file.is_dir():
+        shutil.copytree(file, artifact)
+        return ()
+    shutil.copyfile(file, artifact)
+    data = onnx_external.beside(file) if file.suffix == ".onnx" else ()
+    for part in data:
+        target = artifact.parent / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.parent / part, target)
+    return data
 
 
 @contextlib.contextmanager
@@ -176,11 +189,15 @@ def _source(file: Path, hints: Hints) -> dict[str, object]:
     }
 
 
-def _digest(artifact: Path) -> str:
-    """SHA-256 (hex) of a file, or of names and contents of all files of a folder."""
+def _digest(artifact: Path, data: Sequence[Path] = ()) -> str:
+    """SHA-256 (hex) of a file; of names and contents where there are several, as of a folder or of weights beside a file."""
     digest = hashlib.sha256()
-    for path in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
+    beside = [artifact.parent / part for part in data]
+    for path in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact, *beside]:
         if path.is_file():
-            digest.update(str(path.relative_to(artifact)).encode() if artifact.is_dir() else b"")
-            digest.update(path.read_bytes())
+            inside = path.relative_to(artifact if artifact.is_dir() else artifact.parent)
+            digest.update(str(inside).encode() if path != artifact else b"")
+            with path.open("rb") as file:
+                while part := file.read(_CHUNK):
+                    digest.update(part)
     return digest.hexdigest()
