@@ -3,6 +3,7 @@
     lstm-export checkpoint runs/vowels-torch --format onnx,torchscript --name vowels
     lstm-export module my_project.networks:build --weights best.pt --input x:FP32[-1,-1,40] --format all --name mine
     lstm-export keras best.keras --format all --name mine
+    lstm-export keras my_project.networks:build --weights best.weights.h5 --format all --name mine
     lstm-export import silero_vad.onnx --shape input:-1,576 --value sr=16000 --name voice
 
 A version is tried through the server's own backends before it appears, so an export that succeeds has already been
@@ -12,6 +13,7 @@ served once.
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,24 +88,52 @@ def _export_module(options: argparse.Namespace) -> int:
         )
     print(told)
     _print_written(version, options.repository)
-    if options.weights is None:
-        print(f"no --weights: the module keeps the values that {options.factory} has given it")
+    _print_unweighted(options, options.factory)
     return 0
 
 
 def _export_keras(options: argparse.Namespace) -> int:
-    from export.sources import keras_models
+    asked: dict[str, Any] = {
+        "chosen": None if options.format == formats.ALL else formats.parse(options.format),
+        "outputs": options.output,
+        "hints": hints(options),
+    }
+    if _names_code(options.model):
+        from export.sources.keras_factories import publish_factory
+        from export.user_code.asking import UserCode
 
-    version, told = keras_models.publish_model(
-        keras_models.load_model(options.file),
-        chosen=None if options.format == formats.ALL else formats.parse(options.format),
-        outputs=options.output,
-        hints=hints(options),
-        target=_target(options, file=options.file.name),
-    )
+        weights = options.weights.name if options.weights else None
+        with UserCode("keras", options.model, options.weights) as code:
+            version, told = publish_factory(
+                code, **asked, target=_target(options, module=options.model, weights=weights)
+            )
+    elif options.weights:
+        raise ExportError(
+            f"--weights belong to MODULE:FACTORY, and {options.model} is a file; give the code that builds the model, as in "
+            f"lstm-export keras my_project.networks:build --weights {options.weights}"
+        )
+    else:
+        from export.sources import keras_models
+
+        file = Path(options.model)
+        version, told = keras_models.publish_model(
+            keras_models.load_model(file), **asked, target=_target(options, file=file.name)
+        )
     print(told)
     _print_written(version, options.repository)
+    if _names_code(options.model):
+        _print_unweighted(options, options.model)
     return 0
+
+
+def _names_code(text: str) -> bool:
+    """Whether this is MODULE:FACTORY rather than a file."""
+    return re.fullmatch(r"[\w.]+:[\w.]+", text) is not None and not Path(text).exists()
+
+
+def _print_unweighted(options: argparse.Namespace, factory: str) -> None:
+    if options.weights is None:
+        print(f"no --weights: the network keeps the values that {factory} has given it")
 
 
 def _target(options: argparse.Namespace, **described: object) -> Target:

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_target(checkpoint)
     _add_module(subcommands.add_parser("module", help="any torch.nn.Module and its state dict"))
-    _add_keras(subcommands.add_parser("keras", help="a .keras file"))
+    _add_keras(subcommands.add_parser("keras", help="a .keras file, or code that builds a model and its weights"))
     _add_import(
         subcommands.add_parser("import", help="a finished .onnx, TorchScript or SavedModel that someone else made")
     )
@@ -58,7 +58,17 @@ def _add_module(source: argparse.ArgumentParser) -> None:
 
 
 def _add_keras(source: argparse.ArgumentParser) -> None:
-    source.add_argument("file", type=Path, metavar="FILE.keras", help="what model.save wrote")
+    source.add_argument(
+        "model",
+        metavar="FILE|MODULE:FACTORY",
+        help="what model.save wrote; or what returns the model, called without arguments",
+    )
+    source.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="for what FACTORY returns: .weights.h5, .h5 or .keras; without it, what FACTORY gives",
+    )
     _add_network(source)
 
 

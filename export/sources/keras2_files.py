@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,11 @@ import keras
 
 from export.errors import ExportError
 from export.sources import keras2_layers
+from export.user_code import keras_part
 
 Config = dict[str, Any]
 
-_ZIP_CONFIG, _ZIP_METADATA = "config.json", "metadata.json"
+_ZIP_CONFIG, _ZIP_METADATA, _ZIP_WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _FOR_TRAINING = ("_initializer", "_regularizer", "_constraint")
 _ANY = object()
 # Keywords that a layer of Keras 2 keeps and Keras 3 does not take, and the value with which they change nothing.
@@ -82,8 +84,20 @@ def load(path: Path) -> Any:
     else:
         with h5py.File(path) as file:
             model = _built(json.loads(_text(file.attrs["model_config"])))
-    model.load_weights(path)
+    _load_weights(model, path)
     return model
+
+
+def _load_weights(model: Any, path: Path) -> None:
+    """A .keras of 2.12 and 2.13 holds them under another name, which `keras_part` knows where they are a file of their own."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive, archive.open(_ZIP_WEIGHTS) as inside, h5py.File(inside) as file:
+            old = keras_part.KERAS2_DEPENDENCIES in file
+        if old:
+            with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+                keras_part.load_weights(model, Path(archive.extract(_ZIP_WEIGHTS, folder)))
+            return
+    keras_part.load_weights(model, path)
 
 
 def _text(said: Any) -> str:

@@ -6,13 +6,11 @@ a registered one. A model with such a layer has to come as a SavedModel that the
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -25,10 +23,12 @@ from export.publish import publish
 from export.sources import keras2_files, own_signature, plain
 from export.sources.own_signature import Advice
 from export.sources.plain_keras import recognise
+from export.user_code import keras_part
 from export.versions import Target, Version
 from models.checkpoint import Checkpoint
 from serving.backends.base import trimmed
 from serving.signature.spec import ModelSpec
+from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES, Tensors
 from serving.verification import inspection
 from serving.verification.hints import Hints
@@ -75,7 +75,7 @@ def _advice(said: str, version: str) -> str:
             "a layer of your own cannot be rebuilt from the file alone: export the model where its class is known with "
             "model.export(FOLDER), then: lstm-export import FOLDER"
         )
-    if "Lambda layer" in said:
+    if re.search(r"\bLambda\b", said):
         return "a Lambda layer is code and is not run: use operations of Keras or a layer of theirs in its place"
     return _ELSEWHERE if version else "give a whole model, as model.save('best.keras') writes it"
 
@@ -104,19 +104,56 @@ def publish_model(
         )
         told = f"a plain {checkpoint.config.told()}: the canonical signature, every format"
         return made, told + ("; the padding is told by lengths, no more by a value that is masked" if masked else "")
+    return publish_network(
+        _Network(model), checkpoint, chosen=chosen, outputs=outputs, hints=hints, target=target, where="the file"
+    )
+
+
+class KerasNetwork(Protocol):
+    """A model that is no plain stack, wherever it lives."""
+
+    @property
+    def digest(self) -> str:
+        """Of its weights."""
+        ...
+
+    @property
+    def stated(self) -> Mapping[str, Stated]:
+        """Its inputs, in order."""
+        ...
+
+    def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
+        """Its answers to arrays by the names of its inputs."""
+        ...
+
+    def write(self, spec: ModelSpec, path: Path) -> str:
+        """Writes it as a SavedModel with the names of its inputs and of the specification's outputs. Returns ""."""
+        ...
+
+
+def publish_network(
+    network: KerasNetwork,
+    why: str,
+    *,
+    chosen: Sequence[str] | None,
+    outputs: Sequence[str],
+    hints: Hints,
+    target: Target,
+    where: str,
+) -> tuple[Version, str]:
+    """As `publish_model`, for a model that is no plain stack, with the reason; `where` names what declares its inputs."""
     chosen = chosen or ("savedmodel",)
     if others := [form for form in chosen if form != "savedmodel"]:
         raise ExportError(
             f"format {others[0]} can be written of plain stacks of LSTM and dense layers only, and this model is none: "
-            f"{checkpoint}; it can be had as savedmodel"
+            f"{why}; it can be had as savedmodel"
         )
-    network = _Network(model)
-    answers = own_signature.first_answers(network.run, network.stated, hints, "the file")
+    answers = own_signature.first_answers(network.run, network.stated, hints, where)
     names = own_signature.names_of_outputs(outputs, len(answers))
     stated = inspection.unproved(
         network.stated,
         {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
-        _digest(model),
+        network.digest,
     )
     version, spec = own_signature.publish(
         stated,
@@ -129,7 +166,12 @@ def publish_model(
             sizes="compute sizes with keras.ops.shape, or fix the size with --shape NAME:SIZES",
         ),
     )
-    return version, f"a model of its own: its own signature, since {checkpoint}; {own_signature.told_rows(spec)}"
+    return version, f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
+
+
+def stated_inputs(inputs: Iterable[tuple[str, str, Sequence[int]]]) -> dict[str, Stated]:
+    """Inputs by their names, from what `keras_part.Network.facts` says of them."""
+    return {name: (_DATATYPES.get(dtype, dtype), tuple(shape)) for name, dtype, shape in inputs}
 
 
 def _refuse_stateful(model: Any) -> None:
@@ -147,75 +189,12 @@ class _Network:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.stated = {
-            tensor.name: (
-                _DATATYPES.get(tensor.dtype, tensor.dtype),
-                tuple(-1 if size is None else size for size in tensor.shape),
-            )
-            for tensor in model.inputs
-        }
+        self.digest = keras_part.digest(model)
+        self.stated = stated_inputs(keras_part.inputs(model))
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
-        return [np.asarray(tensor) for tensor in self._flat([tf.constant(sent[name]) for name in self.stated])]
+        return [np.asarray(t) for t in keras_part.flat(self._model, [tf.constant(sent[name]) for name in self.stated])]
 
     def write(self, spec: ModelSpec, path: Path) -> str:
-        names = [tensor.name for tensor in spec.outputs]
-        signature = [
-            tf.TensorSpec([None if size == -1 else size for size in shape], DTYPES[datatype].name, name=name)
-            for name, (datatype, shape) in self.stated.items()
-        ]
-
-        @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
-        def answer(*tensors: Any) -> dict[str, Any]:
-            return {name: tf.identity(t) for name, t in zip(names, self._flat(list(tensors)), strict=True)}
-
-        module = tf.Module()
-        module.weights = [variable.value for variable in self._model.variables]  # what TensorFlow itself keeps
-        module.answer = answer
-        with _steps_told_apart():
-            tf.saved_model.save(module, str(path), signatures={"serving_default": answer})
+        keras_part.save(self._model, [tensor.name for tensor in spec.outputs], str(path))
         return ""
-
-    def _flat(self, tensors: list[Any]) -> list[Any]:
-        structure = tensors[0] if len(tensors) == 1 else tensors
-        return list(tf.nest.flatten(self._model(structure, training=False)))
-
-
-@contextlib.contextmanager
-def _steps_told_apart() -> Iterator[None]:
-    """Lets `TimeDistributed` take rows and steps as so many rows while a graph is made.
-
-    Keras 3.15 goes as often through a sequence of unknown length as there are rows (`layers/rnn/time_distributed.py`
-    asks for the shape before it turns the axes), so that the graph answers for as many steps as rows.
-    """
-
-    def call(layer: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        asked = {"training": training} if layer.layer._call_has_training_arg else {}
-        if mask is not None and layer.layer._call_has_mask_arg:
-            asked["mask"] = _merged(mask)
-        answer = layer.layer.call(_merged(inputs), **asked)
-        apart = tf.reshape(answer, tf.concat([tf.shape(inputs)[:2], tf.shape(answer)[1:]], 0))
-        return tf.ensure_shape(apart, [*inputs.shape[:2], *answer.shape[1:]])
-
-    kept = keras.layers.TimeDistributed.call
-    keras.layers.TimeDistributed.call = call
-    try:
-        yield
-    finally:
-        keras.layers.TimeDistributed.call = kept
-
-
-def _merged(tensor: Any) -> Any:
-    """The first two axes as one."""
-    shape = tf.shape(tensor)
-    return tf.ensure_shape(
-        tf.reshape(tensor, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), [None, *tensor.shape[2:]]
-    )
-
-
-def _digest(model: Any) -> str:
-    digest = hashlib.sha256()
-    for variable in model.variables:
-        digest.update(f"{variable.path} {tuple(variable.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()

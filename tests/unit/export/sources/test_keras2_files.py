@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,19 @@ def test_a_checkpoint_of_tensorflow_holds_weights_alone(tmp_path: Path, capsys: 
         (tmp_path / name).touch()
         assert export(tmp_path / name, tmp_path / "r") == 2
         assert "is a checkpoint of TensorFlow, which holds weights without their model" in capsys.readouterr().err
+
+
+def test_weights_where_keras_2_12_kept_them(models: Path, tmp_path: Path) -> None:
+    path = tmp_path / "old.keras"
+    with zipfile.ZipFile(models / "sequential.keras") as there, zipfile.ZipFile(path, "w") as archive:
+        for name in there.namelist():
+            there.extract(name, tmp_path)
+            if name.endswith(".h5"):
+                with h5py.File(tmp_path / name, "r+") as file:
+                    file.move("layers", "_layer_checkpoint_dependencies")
+            archive.write(tmp_path / name, name)
+    arrays = np.load(models / "sequential.npz")
+    np.testing.assert_allclose(keras2_files.load(path)(arrays["in0"]), arrays["out0"], rtol=0, atol=1e-6)
 
 
 def altered(models: Path, folder: Path, **keywords: Any) -> Path:
