@@ -33,6 +33,7 @@ MEMORY_SHARE = 0.9  # of what is free when the child starts
 LAST_WORDS_BYTES = 4096
 MOST_WORDS = 300  # characters of them in a sentence
 _LAST_SECONDS = 1.0  # what a process gets to end in after it has closed its pipe
+_MOST_READS = 32  # of what is left in the pipe, 64 KiB each; somebody else may write on without an end
 _LOOK_SECONDS = 0.1  # between two looks at its memory, and at whether it lives
 _ON_POSIX = os.name == "posix"
 
@@ -232,8 +233,8 @@ class Child:
             time.sleep(0.001)
         os.set_blocking(self._process.stderr.fileno(), False)
         with contextlib.suppress(BlockingIOError):
-            while self._listen(self._process.stderr.fileno()):
-                pass
+            for _ in range(_MOST_READS):
+                self._listen(self._process.stderr.fileno())
         if not exited:
             return self._sentence(f"its process closed its pipe {doing}, and was ended")
         self._kill()
