@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import re
 import shutil
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from export.child import Runtime, serve_once
 from export.errors import ExportError
 from export.sources import own_signature
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
-from serving.backends.base import Backend, Options, artifact_bytes
+from serving.backends.base import Backend, artifact_bytes, artifact_digest
 from serving.backends.rows_first import laid_out
 from serving.errors import StartupError, VerificationFailed
 from serving.signature.spec import ModelSpec
@@ -111,20 +110,27 @@ def publish_file(
             shutil.copytree(file, artifact)
         else:
             shutil.copyfile(file, artifact)
-        unproved = inspection.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact))
-        backend = module.load(artifact, unproved, "cpu", Options())
-        try:
-            with warnings.catch_warnings(), contextlib.ExitStack() as careful:
-                # What torch says on every machine whose GPU is none of Intel's.
-                warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
-                careful.enter_context(module.careful())
+        runtime = Runtime(chosen)
+        unproved = inspection.unproved(*(stated or runtime.stated(artifact)), digest=artifact_digest(artifact))
+
+        def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
+            with runtime.careful():
                 found = own_signature.find(unproved, backend.run, hints)
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
             samples = _few(found)
-            difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)
-        finally:
-            backend.close()
-        path = finish(folder, repository / name, version, spec, samples)
+            return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)
+
+        spec, samples, difference = runtime.using(artifact, unproved, tried)
+        if runtime.remark:
+            spec = dataclasses.replace(spec, source={**spec.source, "remark": runtime.remark})
+        path = finish(
+            folder,
+            repository / name,
+            version,
+            spec,
+            samples,
+            check=lambda folder: serve_once(folder, name, chosen, runtime.level),
+        )
         return Version(path, (Written(chosen, artifact_bytes(path / module.FILE_NAME), difference),)), spec
 
 
@@ -133,7 +139,7 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
     """Errors speak of the file that was given, not of the copy that is tried."""
     try:
         yield
-    except StartupError as error:
+    except (StartupError, ExportError) as error:
         told = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
         told += "".join(f"; {remedy}" for said, remedy in _REMEDIES.items() if said in told)
         raise type(error)(told) from error
@@ -141,7 +147,7 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
 
 def described(spec: ModelSpec) -> str:
     """What was found out, for people."""
-    lines = [told_rows(spec)]
+    lines = [told_rows(spec), *filter(None, [spec.source.get("remark")])]
     pairs = {pair.input: pair.output for pair in spec.state}
     for side, tensors in (("input", spec.inputs), ("output", spec.outputs)):
         for each in tensors:
@@ -186,13 +192,3 @@ def _source(file: Path, hints: Hints) -> dict[str, object]:
         "said": said,
         "export": {"command": "import", "lstm-serving": importlib.metadata.version("lstm-serving")},
     }
-
-
-def _digest(artifact: Path) -> str:
-    """SHA-256 (hex) of a file, or of names and contents of all files of a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
-        if path.is_file():
-            digest.update(str(path.relative_to(artifact)).encode() if artifact.is_dir() else b"")
-            digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -32,6 +32,7 @@ from serving.verification import golden
 ROWS = (1, 8, 32)
 WARM_CALLS = 2  # TorchScript looks on during the first call and compiles in the second
 # With 30 calls, over in 2 ms, two threads came out as fast as one or half as fast again, by chance; with 300 they do not.
+Answer = tuple[dict[str, float], str]  # figures, and what is told instead of them
 LEAST_CALLS, MOST_CALLS, CELL_SECONDS = 5, 300, 0.15
 
 
@@ -77,7 +78,7 @@ def measure(
             "rows": list(rows),
             "allow_tf32": allow_tf32,
         }
-        answers, ended = _ask_child(request, silence_seconds)
+        answers, ended = _answers(request, backends.module(together[0].backend).LEVELS or ("",), silence_seconds)
         for position, candidate in enumerate(together):
             figures, failed = answers[position] if position < len(answers) else ({}, ended)
             results[candidate] = Measured(candidate, {int(count): p50 for count, p50 in figures.items()}, failed)
@@ -96,9 +97,24 @@ def _unavailable(candidate: Candidate) -> str:
     return ""
 
 
-def _ask_child(request: Mapping[str, Any], silence_seconds: float) -> tuple[list[tuple[dict[str, float], str]], str]:
-    """Figures and failure of the candidates, in their order; how the child ended if these are not all."""
-    answers: list[tuple[dict[str, float], str]] = []
+def _answers(request: Mapping[str, Any], levels: Sequence[str], silence_seconds: float) -> tuple[list[Answer], str]:
+    """Figures and failure of the candidates, in their order, and how the child ended if these are not all.
+
+    What kills the child at one level of optimisation is measured at the next, at which it can be served.
+    """
+    ended = ""
+    answers: list[Answer] = []
+    for level in levels:
+        answers, end = _ask_child({**request, "level": level}, silence_seconds)
+        ended = ended or str(end or "")
+        if end is None or answers or not end.crashed:
+            return answers, ended
+    return answers, ended
+
+
+def _ask_child(request: Mapping[str, Any], silence_seconds: float) -> tuple[list[Answer], ChildEnded | None]:
+    """What one child answers, and how it ended if these are not all."""
+    answers: list[Answer] = []
 
     def told(message: Message) -> None:
         if message.header is not None:
@@ -107,9 +123,11 @@ def _ask_child(request: Mapping[str, Any], silence_seconds: float) -> tuple[list
     try:
         with Child(__name__) as child:
             child.ask(request, doing="while it was measured", silence_seconds=silence_seconds, told=told)
-    except (ChildEnded, ChildRaised) as error:
-        return answers, str(error)
-    return answers, ""
+    except ChildEnded as error:
+        return answers, error
+    except ChildRaised as error:
+        return answers, ChildEnded(str(error))
+    return answers, None
 
 
 def _p50(call: Callable[[], object]) -> float:
@@ -134,11 +152,11 @@ def _rows(spec: ModelSpec, wanted: Sequence[int]) -> Sequence[int]:
 
 
 def _figures(
-    folder: VersionFolder, candidate: Candidate, rows: Sequence[int], allow_tf32: bool
+    folder: VersionFolder, candidate: Candidate, rows: Sequence[int], allow_tf32: bool, level: str = ""
 ) -> Iterator[tuple[int, float]]:
     """Rows and the median seconds of a call, one number of rows after the other. Raises what the loader would raise."""
     spec, samples = folder.spec(), folder.samples()
-    options = Options(threads=candidate.threads, allow_tf32=allow_tf32)
+    options = Options(threads=candidate.threads, allow_tf32=allow_tf32, level=level)
     module = backends.module(candidate.backend)
     loaded = module.load(folder.artifact(candidate.backend), spec, candidate.device, options)
     try:
@@ -160,7 +178,8 @@ def answer(request: Mapping[str, Any], _: Arrays, tell: Tell) -> None:
         figures: dict[int, float] = {}
         failed = ""
         try:
-            for count, seconds in _figures(folder, Candidate(**asked), request["rows"], request["allow_tf32"]):
+            candidate = Candidate(**asked)
+            for count, seconds in _figures(folder, candidate, request["rows"], request["allow_tf32"], request["level"]):
                 figures[count] = seconds
                 tell()
         except ServingError as error:
