@@ -15,13 +15,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
+from serving.backends.base import artifact_digest
 from serving.signature import spec as specification
-from serving.signature.spec import LABELS_FILE, ModelSpec
+from serving.signature.spec import LABELS_FILE, OWN_FILES, ModelSpec
 from serving.verification import golden, rows
 from serving.verification.golden import Sample
 
@@ -152,16 +153,30 @@ def _sweep(repository: Path) -> None:
 
 
 def finish(
-    folder: Path, target: Path, version: int | None, spec: ModelSpec, samples: Sequence[Sample], labels: str = ""
+    folder: Path,
+    target: Path,
+    version: int | None,
+    spec: ModelSpec,
+    samples: Sequence[Sample],
+    labels: str = "",
+    *,
+    own: Sequence[Path] = (),
+    check: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Adds the facts and the golden samples to a version in the folder of `begun`, and moves it into the model's `target`.
 
     `version` is its number, the next one if None. `labels` is the text of labels.txt; the first version of a model appears
-    together with the model's folder and that file. Everything is on disk before it appears. Returns where it is; raises
-    `ExportError` when its number has been taken meanwhile, and `OSError`.
+    together with the model's folder and that file. The digests of what our `own` writers have made are kept, and a server
+    knows it by them. `check` sees the whole version last, and what it raises stops it. Everything is on disk before it appears.
+    Returns where it is; raises `ExportError` when its number has been taken meanwhile, and `OSError`.
     """
+    if own:
+        digests = {artifact.name: artifact_digest(artifact) for artifact in own}
+        made = {**spec.source.get("export", {}), OWN_FILES: digests}
+        spec = dataclasses.replace(spec, source={**spec.source, "export": made})
     golden.write_samples(folder / golden.FILE_NAME, samples)
     (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
+    check(folder)
     _sync_tree(folder)
     number = version or next_version(target)
     model = folder.parent / "model"
