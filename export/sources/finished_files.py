@@ -18,6 +18,7 @@ from pathlib import Path
 
 from export.child import Runtime, serve_once
 from export.errors import ExportError
+from export.samples import NO_SAMPLES, UserSamples
 from export.sources import onnx_external, own_signature, told
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
@@ -81,12 +82,14 @@ def publish_file(
     outputs: Mapping[str, Stated] | None = None,
     hints: Hints,
     tolerance: float = TOLERANCE,
+    own: UserSamples = NO_SAMPLES,
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
-    `inputs` and `outputs` are for a file that does not state them (TorchScript). Raises `ExportError`, `Unclear` when
-    a person has to decide, other `StartupError`s when the file cannot be loaded or contradicts itself, and `OSError`.
-    Whatever it raises, the repository holds no part of the version then.
+    `inputs` and `outputs` are for a file that does not state them (TorchScript); `own` are a person's samples.
+
+    Raises `ExportError`, `Unclear` when a person has to decide, other `StartupError`s when the file cannot be loaded or
+    contradicts itself, and `OSError`. Whatever it raises, the repository holds no part of the version then.
     """
     check_name(name)
     chosen = backend_of(file)
@@ -112,8 +115,8 @@ def publish_file(
 
         def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
             with runtime.careful():
-                found = own_signature.find(unproved, backend.run, hints)
-            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
+                found = own_signature.find(unproved, backend.run, hints, own, tolerance)
+            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints, found.why_alone))
             samples = _few(found)
             return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)
 
@@ -186,11 +189,12 @@ def _replayed(file: Path, backend: Backend, spec: ModelSpec, sample: golden.Samp
         ) from error
 
 
-def _source(file: Path, hints: Hints) -> dict[str, object]:
+def _source(file: Path, hints: Hints, why_alone: str) -> dict[str, object]:
     said = {name: value for name, value in dataclasses.asdict(hints).items() if value}
     return {
         "file": file.name,
         "said": said,
+        **own_signature.rows_alone(why_alone),
         "export": {"command": "import", "lstm-serving": importlib.metadata.version("lstm-serving")},
     }
 

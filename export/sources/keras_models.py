@@ -32,6 +32,7 @@ from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES, Tensors
 from serving.verification import inspection
 from serving.verification.hints import Hints
+from serving.verification.trials import Run
 
 _WEIGHTS = "weights need the code that makes it: lstm-export keras MODULE:FACTORY --weights FILE"
 _ELSEWHERE = "write it as a SavedModel where it was made (model.export(FOLDER)), then: lstm-export import FOLDER"
@@ -91,8 +92,12 @@ def publish_model(
     _refuse_stateful(model)
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
     if isinstance(checkpoint, Checkpoint):
+        network = _Network(model)
+        stated, run = _asked(
+            network, own_signature.first_answers(network.run, network.stated, hints, "the file"), outputs
+        )
         made = publish(
-            checkpoint,
+            plain.with_samples(checkpoint, stated, run, target),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,
@@ -149,15 +154,10 @@ def publish_network(
             f"{why}; it can be had as savedmodel"
         )
     answers = own_signature.first_answers(network.run, network.stated, hints, where)
-    names = own_signature.names_of_outputs(outputs, len(answers))
-    stated = inspection.unproved(
-        network.stated,
-        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
-        network.digest,
-    )
+    stated, run = _asked(network, answers, outputs)
     version, spec = own_signature.publish(
         stated,
-        lambda sent, wanted: dict(zip(names, network.run(sent), strict=True)),
+        run,
         {"savedmodel": ("saved_model", network.write)},
         hints,
         dataclasses.replace(target, described={"framework": "keras", **target.described}),
@@ -167,6 +167,17 @@ def publish_network(
         ),
     )
     return version, f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
+
+
+def _asked(network: KerasNetwork, answers: Sequence[npt.NDArray[Any]], outputs: Sequence[str]) -> tuple[ModelSpec, Run]:
+    """What the network states, and how it is asked by the names of its outputs; `answers` are some of its answers."""
+    names = own_signature.names_of_outputs(outputs, len(answers))
+    stated = inspection.unproved(
+        network.stated,
+        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        network.digest,
+    )
+    return stated, lambda sent, wanted: dict(zip(names, network.run(sent), strict=True))
 
 
 def stated_inputs(inputs: Iterable[tuple[str, str, Sequence[int]]]) -> dict[str, Stated]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from export import child
 from export.errors import ExportError
+from export.samples import NO_SAMPLES, UserSamples, checked, rows_first
 from export.sources import plain
 from export.versions import Target, Version, Written, begun, finish
 from serving import backends
@@ -54,9 +55,13 @@ def publish(
     `stated` is what `inspection.unproved` makes of the network. Raises `ExportError`, `Unclear` when a person has to
     decide, and `OSError`; the repository holds no part of the version then.
     """
-    found = find(stated, run, hints)
+    found = find(stated, run, hints, target.samples, target.tolerance)
     made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
-    spec = dataclasses.replace(found.spec, tolerance=target.tolerance, source={**target.described, "export": made})
+    spec = dataclasses.replace(
+        found.spec,
+        tolerance=target.tolerance,
+        source={**target.described, **rows_alone(found.why_alone), "export": made},
+    )
     with begun(target.repository) as folder:
         written = []
         tried = [*found.samples, *_longer(spec, found.samples[0], run)]
@@ -77,8 +82,17 @@ def publish(
     return Version(path, tuple(written)), spec
 
 
-def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
-    """`inspection.inspect` for a network or a file that may raise anything. Raises what that raises, and `ExportError`."""
+def find(
+    stated: ModelSpec, run: Run, hints: Hints, samples: UserSamples = NO_SAMPLES, tolerance: float = TOLERANCE
+) -> inspection.Findings:
+    """`inspection.inspect` for a network or a file that may raise anything, with a person's own samples before those made.
+
+    Raises what that raises, and `ExportError`, among others where the answers to the samples are not within the tolerance
+    of those given.
+    """
+    given = samples.fitting(stated.inputs, stated.outputs, hints)
+    answers = checked(given, samples.path, run, [tensor.name for tensor in stated.outputs], tolerance)
+    hints = dataclasses.replace(hints, samples=[sample.inputs for sample in given])
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
         try:
@@ -89,7 +103,8 @@ def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
             raise RuntimeError(_said(error)) from error
 
     try:
-        return inspection.inspect(stated, told, hints)
+        found = inspection.inspect(stated, told, hints)
+        return dataclasses.replace(found, samples=[*rows_first(given, answers, found.spec), *found.samples])
     except RuntimeError as error:
         raise ExportError(
             f"it runs on some rows and fails when only the values of one have changed: {error}; let it take "
@@ -98,15 +113,23 @@ def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
         ) from error
 
 
+def rows_alone(why: str) -> dict[str, str]:
+    """What `source` of a specification says of rows that are never batched, and why; empty where that is not known."""
+    return {"rows_alone": why} if why else {}
+
+
 def told_rows(spec: ModelSpec) -> str:
-    """What was found out about its rows, for people."""
+    """What was found out about its rows, for people: what was seen, not what may be the reason."""
     if spec.batched:
         return "rows proved apart, with several rows and sizes"
+    if why := spec.source.get("rows_alone"):
+        return f"one row at a time, never batched: {why}"
+    free = [f"{t.name} axis {axis}" for t in spec.inputs for axis, size in enumerate(t.file_shape) if size == -1]
+    if not free:
+        return "one row at a time, never batched: every size of its inputs is fixed, so that there is no axis for more rows"
     return (
-        "one row at a time, never batched: no axis was found along which every row moves its own answer and no other "
-        "(usually for a mean, softmax or sort over the rows, an LSTM without batch_first, a number of rows that is fixed in the "
-        "file, an answer that is as long as the longest row, as of pad_packed_sequence without total_length, or because "
-        "numbers about 0 all get the same answer)"
+        f"one row at a time, never batched: along no axis that is free ({', '.join(free)}) was there an answer for each row that "
+        "its own row moves and no other"
     )
 
 

@@ -120,6 +120,16 @@ def publish_module(
     target.check()
     module = TorchModule(code, tuple(inputs))
     answers = own_signature.first_answers(module.run, inputs, hints, "--input")
+    names = own_signature.names_of_outputs(outputs, len(answers))
+    stated = inspection.unproved(
+        inputs,
+        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        module.digest,
+    )
+
+    def run(sent: Tensors, wanted: Sequence[str]) -> Tensors:
+        return dict(zip(names, module.run(sent), strict=True))
+
     found = (
         plain.TOLD_MORE
         if outputs or hints != Hints()
@@ -127,7 +137,7 @@ def publish_module(
     )
     if isinstance(found, Plain):
         made = publish(
-            found.checkpoint,
+            plain.with_samples(found.checkpoint, stated, run, target, rows_first=found.rows_first),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,
@@ -146,18 +156,12 @@ def publish_module(
             f"format {foreign_formats[0]} can be written of plain stacks of LSTM and linear layers only, and this module is "
             f"none: {found}; it can be had as {' or '.join(WRITERS)}"
         )
-    names = own_signature.names_of_outputs(outputs, len(answers))
-    stated = inspection.unproved(
-        inputs,
-        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
-        module.digest,
-    )
     writers: dict[str, tuple[str, Callable[[ModelSpec, Path], str]]] = {
         form: (WRITERS[form], functools.partial(module.write, form)) for form in chosen
     }
     version, spec = own_signature.publish(
         stated,
-        lambda sent, wanted: dict(zip(names, module.run(sent), strict=True)),
+        run,
         writers,
         hints,
         dataclasses.replace(target, described={"framework": "torch", **target.described}),
