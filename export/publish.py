@@ -61,14 +61,15 @@ def publish(
         proven = proof.ask(network, trials.make(trained))
         rounding = _rounding(trained, network, proven, precision) if stored else None
         spec = _spec(checkpoint, chosen, tolerance, rounding)
-        written = []
+        written, own = [], []
         for form, writer in writers.items():
             artifact = folder / backends.module(writer.BACKEND).FILE_NAME
             writer.write(checkpoint.config, checkpoint.weights, artifact, stored)
             difference = proof.check(form, writer.BACKEND, artifact, spec, proven)
             written.append(Written(form, artifact_bytes(artifact), difference))
+            own.append(artifact)
         samples = [case.sample for case in proven if case.trial.golden]
-        path = finish(folder, target, version, spec, samples, labels)
+        path = finish(folder, target, version, spec, samples, labels, own=own)
     return Version(path, tuple(written), rounding)
 
 

@@ -121,7 +121,14 @@ class VerificationFailed(StartupError):
 
 
 class ChildEnded(StartupError):
-    """A child process has ended, or was ended, before it answered; the message is the sentence that says how."""
+    """A child process has ended, or was ended, before it answered; the message is the sentence that says how.
+
+    It has `crashed` if nobody ended it: neither whoever asked nor the system for want of memory.
+    """
+
+    def __init__(self, sentence: str, *, crashed: bool = False) -> None:
+        super().__init__(sentence)
+        self.crashed = crashed
 
 
 class ChildRaised(StartupError):

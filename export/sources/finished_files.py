@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import re
 import shutil
-import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from export.child import Runtime, serve_once
 from export.errors import ExportError
-from export.sources import own_signature, told
+from export.sources import onnx_external, own_signature, told
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
-from serving.backends.base import Backend, Options, artifact_bytes
+from serving.backends.base import Backend, artifact_bytes, artifact_digest, files_digest
 from serving.backends.rows_first import laid_out
 from serving.errors import StartupError, VerificationFailed
 from serving.signature.spec import ModelSpec
@@ -107,25 +106,44 @@ def publish_file(
         stated = None
     with begun(repository) as folder, _named(file, folder):
         artifact = folder / module.FILE_NAME
-        if file.is_dir():
-            shutil.copytree(file, artifact)
-        else:
-            shutil.copyfile(file, artifact)
-        unproved = inspection.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact))
-        backend = module.load(artifact, unproved, "cpu", Options())
-        try:
-            with warnings.catch_warnings(), contextlib.ExitStack() as careful:
-                # What torch says on every machine whose GPU is none of Intel's.
-                warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
-                careful.enter_context(module.careful())
+        data = _copied(file, artifact)
+        runtime = Runtime(chosen)
+        unproved = inspection.unproved(*(stated or runtime.stated(artifact)), digest=_digest(artifact, data))
+
+        def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
+            with runtime.careful():
                 found = own_signature.find(unproved, backend.run, hints)
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
             samples = _few(found)
-            difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)
-        finally:
-            backend.close()
-        path = finish(folder, repository / name, version, spec, samples)
-        return Version(path, (Written(chosen, artifact_bytes(path / module.FILE_NAME), difference),)), spec
+            return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)
+
+        spec, samples, difference = runtime.using(artifact, unproved, tried)
+        if runtime.remark:
+            spec = dataclasses.replace(spec, source={**spec.source, "remark": runtime.remark})
+        path = finish(
+            folder,
+            repository / name,
+            version,
+            spec,
+            samples,
+            check=lambda folder: serve_once(folder, name, chosen, runtime.level),
+        )
+        size = sum(artifact_bytes(path / part) for part in (Path(module.FILE_NAME), *data))
+        return Version(path, (Written(chosen, size, difference),)), spec
+
+
+def _copied(file: Path, artifact: Path) -> tuple[Path, ...]:
+    """Copies the file, and the files beside it that hold its weights, whose names are returned."""
+    if file.is_dir():
+        shutil.copytree(file, artifact)
+        return ()
+    shutil.copyfile(file, artifact)
+    data = onnx_external.beside(file) if file.suffix == ".onnx" else ()
+    for part in data:
+        target = artifact.parent / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.parent / part, target)
+    return data
 
 
 @contextlib.contextmanager
@@ -133,7 +151,7 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
     """Errors speak of the file that was given, not of the copy that is tried."""
     try:
         yield
-    except StartupError as error:
+    except (StartupError, ExportError) as error:
         said = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
         said += "".join(f"; {remedy}" for words, remedy in _REMEDIES.items() if words in said)
         raise type(error)(said) from error
@@ -141,7 +159,8 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
 
 def described(spec: ModelSpec) -> str:
     """What was found out, for people."""
-    return f"{told_rows(spec)}\n{told.signature(spec)}"
+    lines = [told_rows(spec), *filter(None, [spec.source.get("remark")]), told.signature(spec)]
+    return "\n".join(lines)
 
 
 def _few(found: inspection.Findings) -> list[golden.Sample]:
@@ -176,11 +195,8 @@ def _source(file: Path, hints: Hints) -> dict[str, object]:
     }
 
 
-def _digest(artifact: Path) -> str:
-    """SHA-256 (hex) of a file, or of names and contents of all files of a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
-        if path.is_file():
-            digest.update(str(path.relative_to(artifact)).encode() if artifact.is_dir() else b"")
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _digest(artifact: Path, data: Sequence[Path]) -> str:
+    """SHA-256 (hex) of the artefact, and of names and contents of the files beside it that hold its weights."""
+    if not data:
+        return artifact_digest(artifact)
+    return files_digest({artifact: ".", **{artifact.parent / part: str(part) for part in data}})

@@ -7,6 +7,7 @@ a registered one. A model with such a layer has to come as a SavedModel that the
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ import tensorflow as tf
 from export import formats
 from export.errors import ExportError
 from export.publish import publish
-from export.sources import own_signature, plain
+from export.sources import keras2_files, own_signature, plain
 from export.sources.own_signature import Advice
 from export.sources.plain_keras import recognise
 from export.user_code import keras_part
@@ -32,33 +33,51 @@ from serving.signature.tensors import DTYPES, Tensors
 from serving.verification import inspection
 from serving.verification.hints import Hints
 
+_WEIGHTS = "weights need the code that makes it: lstm-export keras MODULE:FACTORY --weights FILE"
+_ELSEWHERE = "write it as a SavedModel where it was made (model.export(FOLDER)), then: lstm-export import FOLDER"
+_COLOURS = re.compile(r"\x1b\[\d*m")
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 
 
 def load_model(path: Path) -> Any:
-    """The model in a `.keras` file. Raises `ExportError` when it cannot be read without running code of its own."""
+    """The model in a `.keras` or `.h5` file, of Keras 2 too. Raises `ExportError` when no model can be had of it.
+
+    No code is run that is not Keras's own.
+    """
     if not path.exists():
         raise ExportError(f"{path} does not exist")
+    if path.suffix == ".index" or ".data-0" in path.suffix:
+        raise ExportError(f"{path} is a checkpoint of TensorFlow, which holds weights without their model; {_WEIGHTS}")
+    if keras2_files.is_weights_alone(path):
+        raise ExportError(f"{path} holds weights without their model; {_WEIGHTS}")
+    version = ""
     try:
+        version = keras2_files.version_of(path)
+        if version.startswith("2."):
+            return keras2_files.load(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ExportError as error:
+        raise ExportError(f"{path} was saved by Keras {version}, and {error}; {_ELSEWHERE}") from error
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        text = _COLOURS.sub("", str(error))
+        lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if line.startswith("Exception encountered:")), lines[0])
+        by = f", as Keras {version} saved it," if version.startswith("2.") else ""
         raise ExportError(
-            f"{path} cannot be read by Keras: {trimmed(reason.rstrip('. '))}; {_advice(str(error))}"
+            f"{path} cannot be read{by} by Keras {keras.__version__}: {trimmed(reason.rstrip('. '))}; {_advice(text, version)}"
         ) from error
 
 
-def _advice(said: str) -> str:
+def _advice(said: str, version: str) -> str:
     """What to do when Keras has said this of a file, as the end of a sentence."""
     if "Could not locate" in said:
         return (
             "a layer of your own cannot be rebuilt from the file alone: export the model where its class is known with "
             "model.export(FOLDER), then: lstm-export import FOLDER"
         )
-    if "ambda" in said:
+    if re.search(r"\bLambda\b", said):
         return "a Lambda layer is code and is not run: use operations of Keras or a layer of theirs in its place"
-    return "give a whole model, as model.save('best.keras') writes it"
+    return _ELSEWHERE if version else "give a whole model, as model.save('best.keras') writes it"
 
 
 def publish_model(
@@ -69,6 +88,7 @@ def publish_model(
     Raises what `export.sources.torch_modules.publish_module` raises.
     """
     target.check()
+    _refuse_stateful(model)
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
     if isinstance(checkpoint, Checkpoint):
         made = publish(
@@ -152,6 +172,16 @@ def publish_network(
 def stated_inputs(inputs: Iterable[tuple[str, str, Sequence[int]]]) -> dict[str, Stated]:
     """Inputs by their names, from what `keras_part.Network.facts` says of them."""
     return {name: (_DATATYPES.get(dtype, dtype), tuple(shape)) for name, dtype, shape in inputs}
+
+
+def _refuse_stateful(model: Any) -> None:
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "stateful", False):
+            raise ExportError(
+                f"the layer {layer.name} is stateful: it keeps its state from call to call, where a server answers many clients. "
+                "Build the model with stateful=False and give it these weights (model.set_weights(old.get_weights())); for "
+                "sequences in pieces let the state be an input and an output (initial_state, return_state=True)"
+            )
 
 
 class _Network:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export import child
 from export.errors import ExportError
 from export.sources import plain
 from export.versions import Target, Version, Written, begun, finish
@@ -67,7 +68,12 @@ def publish(
             except ExportError as error:
                 raise ExportError(f"{error}{note and f' ({note})'}") from error
             written.append(Written(form, artifact_bytes(artifact), difference))
-        path = finish(folder, target.repository / target.name, target.version, spec, found.samples)
+
+        def served_once(folder: Path) -> None:
+            for backend, _ in writers.values():
+                child.serve_once(folder, target.name, backend)
+
+        path = finish(folder, target.repository / target.name, target.version, spec, found.samples, check=served_once)
     return Version(path, tuple(written)), spec
 
 
@@ -216,7 +222,10 @@ def _proved(
             sizes = _sizes({name: array if spec.batched else array[0] for name, array in sample.inputs.items()})
             try:
                 got = backend.run(sample.inputs, list(sample.outputs))
+                _check_shapes(got, sample.outputs)
                 worst = max(worst, golden.check_agreement(form, got, sample.outputs, spec.tolerance))
+            except _OtherShape as error:
+                raise ExportError(f"{frozen}: with {sizes} {error}; {advice.sizes}") from error
             except VerificationFailed as error:
                 apart = max(golden.disagreement(got[name], expected) for name, expected in sample.outputs.items())
                 if apart < ROUNDING:
@@ -232,3 +241,13 @@ def _proved(
     finally:
         backend.close()
     return worst
+
+
+class _OtherShape(ValueError):
+    """A file answers in another shape than the network."""
+
+
+def _check_shapes(got: Tensors, expected: Tensors) -> None:
+    for name, array in expected.items():
+        if got[name].shape != array.shape:
+            raise _OtherShape(f"{name} has the shape {list(got[name].shape)} and the network's has {list(array.shape)}")

@@ -6,10 +6,11 @@ Imports nothing of ours; see `program`. Weights are read by what the file holds,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import tensorflow as tf
 Arrays = Mapping[str, npt.NDArray[Any]]
 Header = Mapping[str, Any]
 
-_KERAS2_DEPENDENCIES = "_layer_checkpoint_dependencies"  # where Keras 2.12 to 2.15 has what Keras 3 calls layers
+KERAS2_DEPENDENCIES = "_layer_checkpoint_dependencies"  # where Keras 2.12 to 2.15 has what Keras 3 calls layers
 _IN_CHECKPOINT = re.compile(r"(\w+/)?layer_with_weights-(?P<layer>\d+)/(?P<inside>[\w/]+)/\.ATTRIBUTES/VARIABLE_VALUE")
 
 
@@ -94,7 +95,40 @@ def save(model: Any, outputs: Sequence[str], path: str) -> None:
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]  # what TensorFlow itself keeps
     module.answer = answer
-    tf.saved_model.save(module, path, signatures={"serving_default": answer})
+    with _steps_told_apart():
+        tf.saved_model.save(module, path, signatures={"serving_default": answer})
+
+
+@contextlib.contextmanager
+def _steps_told_apart() -> Iterator[None]:
+    """Lets `TimeDistributed` take rows and steps as so many rows while a graph is made.
+
+    Keras 3.15 goes as often through a sequence of unknown length as there are rows (`layers/rnn/time_distributed.py`
+    asks for the shape before it turns the axes), so that the graph answers for as many steps as rows.
+    """
+
+    def call(layer: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        asked = {"training": training} if layer.layer._call_has_training_arg else {}
+        if mask is not None and layer.layer._call_has_mask_arg:
+            asked["mask"] = _merged(mask)
+        answer = layer.layer.call(_merged(inputs), **asked)
+        apart = tf.reshape(answer, tf.concat([tf.shape(inputs)[:2], tf.shape(answer)[1:]], 0))
+        return tf.ensure_shape(apart, [*inputs.shape[:2], *answer.shape[1:]])
+
+    kept = keras.layers.TimeDistributed.call
+    keras.layers.TimeDistributed.call = call
+    try:
+        yield
+    finally:
+        keras.layers.TimeDistributed.call = kept
+
+
+def _merged(tensor: Any) -> Any:
+    """The first two axes as one."""
+    shape = tf.shape(tensor)
+    return tf.ensure_shape(
+        tf.reshape(tensor, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), [None, *tensor.shape[2:]]
+    )
 
 
 def digest(model: Any) -> str:
@@ -149,12 +183,12 @@ def _as_keras_names_it(path: Path, folder: Path) -> str:
         return str(path)
     with h5py.File(path) as file:
         old = "layer_names" in file.attrs or "model_weights" in file
-        renamed = _KERAS2_DEPENDENCIES in file
+        renamed = KERAS2_DEPENDENCIES in file
     named = folder / ("old.h5" if old else "new.weights.h5")
     if renamed:
         named.write_bytes(path.read_bytes())
         with h5py.File(named, "r+") as file:
-            file.move(_KERAS2_DEPENDENCIES, "layers")
+            file.move(KERAS2_DEPENDENCIES, "layers")
     else:
         named.symlink_to(path.absolute())
     return str(named)

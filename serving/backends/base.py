@@ -5,11 +5,17 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
     FILE_NAME: str                    what it reads inside a version folder ("model.onnx")
     TRITON_NAMES: tuple[str, ...]     what config.pbtxt calls it: first the `backend`, then the `platform`
     TEXT_ONLY: bool                   BYTES tensors hold UTF-8 text, as the runtime carries nothing else
+    LEVELS: tuple[str, ...]           how far it optimises a file, furthest first: what kills the process at one level is tried
+                                      at the next. Empty for what runs in Python alone and so kills nothing
+    def version() -> str
+        The version of the runtime that is installed, "" if none is; imports nothing.
     def available(device: str) -> None
         Raises BackendUnavailable, saying what is missing, when it cannot run on `device` ("cpu" or "cuda:N") here.
     def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]
         What the file itself says of its inputs and outputs, in its own layout. Raises RepositoryError when it cannot be
         read, or says nothing.
+    def contents(artifact: Path) -> Contents
+        What the file shows of how it computes without being run. Raises RepositoryError when it cannot be read.
     def careful() -> ContextManager[None]
         Within it a call with sizes that do not fit each other raises, whatever the runtime does otherwise.
     def lost(error: Exception) -> str
@@ -22,8 +28,11 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -41,11 +50,13 @@ class Options:
     """What an operator decides for a backend.
 
     `threads` is the number of compute threads within one call. LSTM steps are small and depend on each other, so one
-    thread is the fastest for most of them. `allow_tf32` lets CUDA round FP32 products to 10 bits of mantissa.
+    thread is the fastest for most of them. `allow_tf32` lets CUDA round FP32 products to 10 bits of mantissa. `level` is one of
+    the backend's `LEVELS`, or empty for its furthest.
     """
 
     threads: int = 1
     allow_tf32: bool = False
+    level: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +80,19 @@ class Measured:
     failed: str = ""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file shows of how it computes: numbers and texts that it holds, with which something special may happen.
+
+    `mixed` says in what way rows that lie along these axes of its inputs (None: an input that all rows share) touch each
+    other, as far as its graph shows; "" if nothing is seen.
+    """
+
+    constants: Sequence[float] = ()
+    texts: Sequence[str] = ()
+    mixed: Callable[[Mapping[str, int | None]], str] = lambda rows: ""
+
+
 class Backend(Protocol):
     """A loaded model on one device, owned by one thread: never called from two at once.
 
@@ -88,10 +112,15 @@ class BackendModule(Protocol):
     FILE_NAME: str
     TRITON_NAMES: tuple[str, ...]
     TEXT_ONLY: bool
+    LEVELS: tuple[str, ...]
+
+    def version(self) -> str: ...
 
     def available(self, device: str) -> None: ...
 
     def stated(self, artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]: ...
+
+    def contents(self, artifact: Path) -> Contents: ...
 
     def careful(self) -> AbstractContextManager[None]: ...
 
@@ -114,8 +143,37 @@ def trimmed(text: str, most: int = 300) -> str:
 
 def artifact_bytes(artifact: Path) -> int:
     """The size of a file, or of all files in a folder and its subfolders."""
-    files = artifact.rglob("*") if artifact.is_dir() else [artifact]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(file.stat().st_size for file in _files(artifact))
+
+
+def artifact_digest(artifact: Path) -> str:
+    """SHA-256 (hex) of a file, or of names and contents of all files in a folder and its subfolders."""
+    return files_digest({file: str(file.relative_to(artifact)) for file in _files(artifact)})
+
+
+def files_digest(files: Mapping[Path, str]) -> str:
+    """SHA-256 (hex) of files by name; of one whose name is ".", of its contents alone. Raises `OSError`."""
+    digest = hashlib.sha256()
+    for path, name in sorted(files.items()):
+        digest.update(name.encode(errors="surrogateescape") if name != "." else b"")
+        with path.open("rb") as file:
+            while piece := file.read(1024 * 1024):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _files(artifact: Path) -> list[Path]:
+    """The files of a folder and its subfolders, or the one file; what is neither, such as a pipe, is left out."""
+    found = artifact.rglob("*") if artifact.is_dir() else [artifact]
+    return sorted(file for file in found if file.is_file())
+
+
+def installed_version(*distributions: str) -> str:
+    """The version of the first of these packages that is installed, "" if none is."""
+    for distribution in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return ""
 
 
 def cuda_lost(error: Exception) -> str:

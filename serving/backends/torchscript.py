@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Options, cuda_lost, first_line
+from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Options, cuda_lost, first_line, installed_version
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices
 from serving.signature.spec import ModelSpec
@@ -25,6 +25,7 @@ from serving.signature.tensors import BF16, Tensors, TensorSpec
 FILE_NAME = "model.pt"
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
 TEXT_ONLY = False
+LEVELS = ("all",)
 
 # As torch loads them.
 LIBRARIES = ("lib/libtorch_global_deps.so", "lib/libtorch_cpu.so", "lib/libtorch.so")
@@ -33,6 +34,11 @@ max_batch_size: 64
 input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 8 ] } ]
 output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
 """
+
+
+def version() -> str:
+    """That of PyTorch."""
+    return installed_version("torch")
 
 
 def available(device: str) -> None:

@@ -33,6 +33,7 @@ MEMORY_SHARE = 0.9  # of what is free when the child starts
 LAST_WORDS_BYTES = 4096
 MOST_WORDS = 300  # characters of them in a sentence
 _LAST_SECONDS = 1.0  # what a process gets to end in after it has closed its pipe
+_MOST_READS = 32  # of what is left in the pipe, 64 KiB each; somebody else may write on without an end
 _LOOK_SECONDS = 0.1  # between two looks at its memory, and at whether it lives
 _ON_POSIX = os.name == "posix"
 
@@ -155,7 +156,7 @@ class Child:
                 if message.kind != pipes.TOLD:
                     return message
                 told(message)
-        raise ChildEnded(self._how_it_ended(doing))
+        raise self._end(doing)
 
     def _messages(self, data: bytes, doing: str) -> list[Message]:
         try:
@@ -225,23 +226,23 @@ class Child:
             return False
         return False
 
-    def _how_it_ended(self, doing: str) -> str:
+    def _end(self, doing: str) -> ChildEnded:
         assert self._process.stderr
         until = time.monotonic() + _LAST_SECONDS
         while not (exited := self._exited()) and time.monotonic() < until:
             time.sleep(0.001)
         os.set_blocking(self._process.stderr.fileno(), False)
         with contextlib.suppress(BlockingIOError):
-            while self._listen(self._process.stderr.fileno()):
-                pass
+            for _ in range(_MOST_READS):
+                self._listen(self._process.stderr.fileno())
         if not exited:
-            return self._sentence(f"its process closed its pipe {doing}, and was ended")
+            return ChildEnded(self._sentence(f"its process closed its pipe {doing}, and was ended"))
         self._kill()
         code = self._process.wait()
         if code == -signal.SIGKILL and memory.killed() > self._killed_before:
-            return self._sentence(f"its process was killed {doing}, as the system ran out of memory")
+            return ChildEnded(self._sentence(f"its process was killed {doing}, as the system ran out of memory"))
         how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
-        return self._sentence(f"its process ended with {how} {doing}")
+        return ChildEnded(self._sentence(f"its process ended with {how} {doing}"), crashed=True)
 
     def _sentence(self, how: str) -> str:
         lines = [line.strip() for line in self.printed.decode(errors="replace").splitlines() if line.strip()]

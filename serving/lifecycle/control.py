@@ -20,6 +20,7 @@ from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
 from serving.loading.order import Measurements, ServerDefaults
 from serving.loading.request import Loaded, LoadRequest, OnBroken
+from serving.loading.trials import Trials
 from serving.machine import background
 from serving.repository import changes, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
@@ -62,7 +63,8 @@ class RepositoryControl:
         self._clock = clock
         self._loader = load
         self._measure = Measurements(allow_tf32=defaults.allow_tf32)
-        self._shadows = Shadows(manager, defaults, self._measure, clock)
+        self._trials = Trials(defaults.trial, clock=clock)
+        self._shadows = Shadows(manager, defaults, self._measure, self._trials, clock)
         self._acted_on: changes.Seen = {}
 
     def start(self, names: Sequence[str] = ()) -> None:
@@ -239,6 +241,7 @@ class RepositoryControl:
                 repository=repository,
                 on_broken=self._on_broken,
                 measure=self._measure,
+                trial=self._trials,
                 failures=self._failures,
                 clock=self._clock,
             )

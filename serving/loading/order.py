@@ -22,6 +22,8 @@ from serving.repository.operator_config import OperatorConfig
 
 AUTO = "auto"
 FALLBACKS = ("none", "runtime", "always")
+ALWAYS, OFF = "always", "off"
+TRIALS = (AUTO, ALWAYS, OFF)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,8 @@ class ServerDefaults:
     """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; a number of threads, None for auto.
 
     What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
-    `fallback` says when another backend may take over: never, at run time, or at load too.
+    `fallback` says when another backend may take over: never, at run time, or at load too. `trial` is one of `TRIALS`:
+    which versions are loaded in a child process first.
     """
 
     backend: str = AUTO
@@ -39,10 +42,11 @@ class ServerDefaults:
     require_verified: bool = False
     optimize_for: Literal["latency", "throughput"] = "latency"
     fallback: str = "runtime"
+    trial: str = AUTO
 
-    def options(self, threads: int) -> Options:
+    def options(self, threads: int, level: str = "") -> Options:
         """What a backend is loaded with."""
-        return Options(threads=threads, allow_tf32=self.allow_tf32)
+        return Options(threads=threads, allow_tf32=self.allow_tf32, level=level)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

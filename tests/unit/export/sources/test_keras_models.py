@@ -162,7 +162,7 @@ class Doubled(layers.Layer):  # type: ignore[misc]
                 [keras.Input((None, 8), batch_size=4), layers.LSTM(16, stateful=True), layers.Dense(3)]
             ),
             "savedmodel",
-            "let a state be an input and an output",
+            "is stateful: it keeps its state from call to call",
         ),
         (
             lambda: sequential(layers.LSTM(16, return_sequences=True), layers.LSTM(12), layers.Dense(3)),
@@ -215,7 +215,7 @@ def test_weights_alone_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / "m.weights.h5"
     sequential(layers.LSTM(16), layers.Dense(3)).save_weights(path)
     assert main(["keras", str(path), "--format", "all", "--repository", str(tmp_path / "r"), "--name", "m"]) == 2
-    assert "give a whole model" in capsys.readouterr().err
+    assert "lstm-export keras MODULE:FACTORY --weights FILE" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_or_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
