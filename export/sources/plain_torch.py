@@ -65,7 +65,7 @@ def recognise(parts: Parts, run: Run, inputs: Mapping[str, Stated], described: M
         return reason
     if any(lstm["proj_size"] for lstm in lstms):
         return "its LSTM projects its state (proj_size)"
-    why = ""
+    reasons = [(0, plain.ANSWERS_DIFFERENTLY)]  # with how often the answers were the same before
     table = (embedding[0]["num_embeddings"], embedding[0]["embedding_dim"]) if embedding else None
     for config in plain.configs(
         table,
@@ -81,13 +81,13 @@ def recognise(parts: Parts, run: Run, inputs: Mapping[str, Stated], described: M
         except ValueError:
             continue
         for rows_first in {lstm["batch_first"] for lstm in lstms}:
-            differs = _differs(functools.partial(_answer, run, next(iter(inputs)), rows_first), network, config)
-            if not differs:
+            same, reason = _compared(functools.partial(_answer, run, next(iter(inputs)), rows_first), network, config)
+            if not reason:
                 weights = network.canonical_weights()
                 checkpoint = Checkpoint(config=config, weights=weights, framework="torch", training=dict(described))
                 return Plain(checkpoint, rows_first) if _free(inputs, config) else _NOT_FREE
-            why = differs if why != plain.ANSWERS_DIFFERENTLY else why
-    return why or plain.ANSWERS_DIFFERENTLY
+            reasons.append((same, reason))
+    return max(reasons, key=lambda found: found[0])[1]
 
 
 def _free(inputs: Mapping[str, Stated], config: LSTMConfig) -> bool:
@@ -125,15 +125,16 @@ def _answer(run: Run, name: str, rows_first: bool, x: npt.NDArray[Any]) -> npt.N
     return np.moveaxis(got, 0, 1) if got.ndim == 3 and not rows_first else got
 
 
-def _differs(answer: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], network: TorchLSTM, config: LSTMConfig) -> str:
-    """Why the module is not the canonical network, tried with several numbers of rows and steps; "" if it is."""
-    for x in plain.usual_and_unusual(config):
+def _compared(
+    answer: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], network: TorchLSTM, config: LSTMConfig
+) -> tuple[int, str]:
+    """For how many inputs the module answers as the canonical network does, and why it is another; "" where it is none."""
+    for number, x in enumerate(plain.usual_and_unusual(config)):
         expected = network.predict({"x": x})["y"]
         try:
             got = answer(x)
         except Raised as error:
-            rows, steps = x.shape[:2]
-            return f"it does not run on {rows} rows of {steps} steps as a plain stack would: {error}"
+            return number, f"it does not run on {list(x.shape)} (rows, steps, ...) as a plain stack would: {error}"
         if golden.disagreement(got, expected) > plain.SAME:
-            return plain.ANSWERS_DIFFERENTLY
-    return ""
+            return number, plain.ANSWERS_DIFFERENTLY
+    return number, ""

@@ -133,6 +133,8 @@ def _shown(file: str) -> str:
 def _words(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return repr(error.code)
+    if isinstance(error, SyntaxError):
+        return str(error.msg)
     with contextlib.suppress(Exception):  # an error of somebody else's code may not even have words
         return str(error)[:_MOST_WORDS]
     return ""

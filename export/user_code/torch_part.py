@@ -33,16 +33,20 @@ class Refused(Exception):
 class Eager(nn.Module):
     """A module whose results are one flat tuple; what torch's own exporters are given.
 
-    It is in evaluation mode itself: `torch.onnx.export` gives its mode, whatever the parts are in, to all of them.
+    It is in evaluation mode itself: `torch.onnx.export` gives its mode, whatever the parts are in, to all of them, before and
+    after. Parts that were in training mode at the end of a call are therefore looked for there, and added to `seen`.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, seen: set[str]) -> None:
         super().__init__()
         self.module = module
+        self.seen = seen
         self.training = False
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(flat(self.module(*tensors)))
+        answers = tuple(flat(self.module(*tensors)))
+        self.seen.update(in_training(self.module)[:1])
+        return answers
 
 
 class Network:
@@ -59,7 +63,8 @@ class Network:
         if any(parameter.device.type != "cpu" for parameter in made.parameters()):
             raise Refused("the module's weights are not on the CPU; let the factory leave them there")
         self.module = made.eval().requires_grad_(False)
-        self.eager = Eager(self.module)
+        self.seen: set[str] = set(in_training(self.module)[:1])
+        self.eager = Eager(self.module, self.seen)
         self._double: nn.Module | None = None
 
     def facts(self) -> Header:
@@ -67,8 +72,8 @@ class Network:
         return {"digest": digest(self.module)}
 
     def after(self) -> Header:
-        """What goes with every answer: which part is in `training` mode, as `in_training` names it."""
-        return {"training": in_training(self.module)}
+        """What goes with every answer: a part that has answered in `training` mode, as `in_training` names it, or ""."""
+        return {"training": min(self.seen, default="")}
 
     def run(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         with torch.inference_mode():
@@ -80,7 +85,7 @@ class Network:
         usual = torch.get_default_dtype()
         try:
             torch.set_default_dtype(torch.float64)  # for what it makes itself, as a first state
-            self._double = self._double or Eager(copy.deepcopy(self.module).double())
+            self._double = self._double or Eager(copy.deepcopy(self.module).double(), set())
             tensors = [tensor.double() if tensor.is_floating_point() else tensor for tensor in _tensors(header, arrays)]
             with torch.inference_mode():
                 answers = self._double(*tensors)
@@ -136,21 +141,20 @@ class Network:
                 why = "forward returns tuples within tuples"
             elif arguments == names:
                 try:
-                    torch.jit.script(self.module).save(header["path"])  # type: ignore[no-untyped-call]
+                    silent(torch.jit.script(self.module)).save(header["path"])
                     return {"note": ""}
                 except Exception as error:  # noqa: BLE001 - what cannot be scripted is traced, and the trace is proved
                     why = str(error) or type(error).__name__
             kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
             signature = inspect.Signature([inspect.Parameter(name, kind) for name in ("self", *names)])
-            named = type("Traced", (Eager,), {"forward": _forward(signature)})(self.module)
+            named = type("Traced", (Eager,), {"forward": _forward(signature)})(self.module, self.seen)
             torch.jit.trace(named, tensors, check_trace=False).save(header["path"])  # type: ignore[no-untyped-call]
         return {"note": why}
 
 
-def in_training(module: nn.Module) -> str:
-    """Which part of a module is in training mode, as "NAME (CLASS)"; empty if none is."""
-    found = ((name or "it", part) for name, part in module.named_modules() if part.training)
-    return next((f"{name} ({type(part).__name__})" for name, part in found), "")
+def in_training(module: nn.Module) -> list[str]:
+    """The parts of a module that are in training mode, as "NAME (CLASS)", the outermost first."""
+    return [f"{name or 'it'} ({type(part).__name__})" for name, part in module.named_modules() if part.training]
 
 
 def flat(answer: Any) -> Iterator[Tensor]:
@@ -164,6 +168,15 @@ def flat(answer: Any) -> Iterator[Tensor]:
             yield from flat(part)
     else:
         raise Refused(f"the module returns a {type(answer).__name__}; it must return tensors, alone or in tuples")
+
+
+def silent(scripted: Any) -> Any:
+    """A scripted module without its prints, which a file would carry on to the output of whoever serves it."""
+    for module in scripted.modules():
+        for name in module._c._method_names():
+            for node in list(module._c._get_method(name).graph.findAllNodes("prim::Print")):
+                node.destroy()
+    return scripted
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -218,7 +231,7 @@ def _sizes(part: nn.Module) -> Mapping[str, Any]:
 
 def _forward(signature: inspect.Signature) -> Any:
     def forward(self: Eager, *tensors: Tensor) -> Any:
-        answers = tuple(flat(self.module(*tensors)))
+        answers = Eager.forward(self, *tensors)
         return answers if len(answers) > 1 else answers[0]
 
     forward.__signature__ = signature  # type: ignore[attr-defined]  # tracing asks it for the names of the arguments

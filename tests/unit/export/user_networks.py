@@ -86,6 +86,15 @@ class Mixed(Plain):
         return y - y.mean(0)
 
 
+class Short(Plain):
+    """A plain stack that takes no long sequences."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 40:
+            raise ValueError(f"{x.shape[1]} steps are too many")
+        return super().forward(x)
+
+
 class FrozenTime(Looks):
     def forward(self, x: Tensor) -> Tensor:
         weights = torch.tensor([1.0 / (step + 1) for step in range(int(x.shape[1]))])
@@ -119,6 +128,25 @@ class NormedInTraining(Plain):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.norm(self.rnn(x)[0][:, -1]))
+
+
+class Normed(Plain):
+    """Dropout and batch norm as torch has them: in training mode until `eval()`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(16)
+        self.norm.running_mean = torch.linspace(-1, 1, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.drop(self.norm(self.rnn(x)[0][:, -1])))
+
+
+class NormedAndTraced(Normed):
+    """In evaluation mode, and cannot be scripted."""
+
+    def forward(self, x: Tensor, *unused: Tensor) -> Tensor:
+        return super().forward(x)
 
 
 class GoesBackToTraining(Plain):
