@@ -39,12 +39,15 @@ def is_rounding(apart: float, natural: float) -> bool:
 
 
 def told(apart: float, natural: float | None) -> str:
-    """What to say of answers that are so far apart, and with which tolerance it would pass; None where nobody knows how natural."""
+    """What to say of answers that are so far apart; `natural` is None where float64 cannot be had."""
     if natural is None:
         return f"it could not be computed in float64, which would tell whether that is rounding; {_allowed(apart)}"
     if not is_rounding(apart, natural):
         return f"float32 is only {natural:.2g} from float64 for this network on these samples, so that is no rounding"
-    return f"float32 itself is {natural:.2g} from float64 for this network on these samples, so that is rounding; {_allowed(apart)}"
+    return (
+        f"float32 itself is {natural:.2g} from float64 for this network on these samples, so that is rounding; "
+        f"{_allowed(apart)}"
+    )
 
 
 def _allowed(apart: float) -> str:

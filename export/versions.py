@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
+from export.float64 import check_tolerance
 from export.samples import NO_SAMPLES, UserSamples
 from serving.backends.base import artifact_digest
 from serving.signature import spec as specification
@@ -48,6 +49,7 @@ class Target:
     def check(self) -> None:
         """Raises `ExportError` when a version of that name or number cannot be written."""
         check_name(self.name)
+        check_tolerance(self.tolerance)
         if self.version is not None:
             check_version(self.repository / self.name, self.version)
 

@@ -19,7 +19,7 @@ from export import formats
 from export.errors import ExportError
 from export.publish import publish
 from export.sources import own_signature, plain, told
-from export.sources.own_signature import Advice
+from export.sources.differences import ROWS, SIZE, Advice, example
 from export.sources.plain_torch import Parts, Plain, recognise
 from export.user_code.asking import Raised, UserCode
 from export.versions import Target, Version
@@ -77,7 +77,7 @@ class TorchModule:
         try:
             header = self._code.ask(
                 f"write_{form}",
-                self._sent(own_signature.example(spec, 2, 9)),
+                self._sent(example(spec, ROWS, SIZE)),
                 doing=f"while torch wrote it as {form}",
                 path=str(path.absolute()),
                 inputs=self._names,
@@ -130,6 +130,10 @@ def publish_module(
     def run(sent: Tensors, wanted: Sequence[str]) -> Tensors:
         return dict(zip(names, module.run(sent), strict=True))
 
+    def wide(sent: Tensors) -> Tensors | None:
+        answers = module.run_float64(sent)
+        return None if answers is None else dict(zip(names, answers, strict=True))
+
     found = (
         plain.TOLD_MORE
         if outputs or hints != Hints()
@@ -172,6 +176,7 @@ def publish_module(
             "sizes from the tensors (x.shape[1]) and let nn.LSTM do the loop, let torch.jit.script take the module and "
             "choose --format torchscript, or fix the size with --shape NAME:SIZES",
         ),
+        wide,
     )
     sentence = f"a module of its own: its own signature, since {found}; {own_signature.told_rows(spec)}"
     return version, f"{sentence}\n{told.signature(spec)}"

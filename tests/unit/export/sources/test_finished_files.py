@@ -62,7 +62,12 @@ def one_node(path: Path, operator: str, domain: str, opset: int) -> None:
         ("m.keras", Path.touch, (), "goes by lstm-export keras FILE"),
         ("m.safetensors", Path.touch, (), "--weights FILE"),
         ("m.bin", Path.touch, (), "ends in '.bin'; known are .onnx"),
-        ("m.pt", lambda path: scripted(Noisy(), path), (*X, *Y), "draws something at random or keeps something"),
+        (
+            "m.pt",
+            lambda path: scripted(Noisy(), path),
+            (*X, *Y),
+            "as of what draws at random or keeps something",
+        ),
         (
             "m.pt",
             lambda path: traced(user_networks.StepByStep(), 2, path),

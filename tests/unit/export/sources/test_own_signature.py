@@ -12,10 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from export.errors import ExportError
-from export.sources import own_signature
-from export.sources.own_signature import datatype, example, find, first_answers, names_of_outputs, rows_alone, told_rows
+from export.sources.own_signature import datatype, find, first_answers, names_of_outputs, rows_alone, told_rows
 from serving.signature.tensors import Tensors
-from serving.verification import inspection, rows
+from serving.verification import inspection
 from serving.verification.hints import Hints
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -96,7 +95,6 @@ def test_rows_that_do_not_touch_each_other_are_found() -> None:
     spec = found(run).spec
     assert spec.batched
     assert told_rows(spec) == "rows proved apart, with several rows and sizes"
-    assert example(spec, rows=3, size=9)["x"].shape == (3, 9, 2)
 
 
 def test_rows_that_touch_each_other_are_taken_one_at_a_time() -> None:
@@ -121,7 +119,3 @@ def test_where_every_size_is_fixed_there_is_no_axis_for_rows() -> None:
     assert "every size of its inputs is fixed" in told_rows(
         find(stated, lambda sent, _: {"y": sent["x"].sum(1)}, Hints()).spec
     )
-
-
-def test_where_a_choice_is_baked_in_shows_by_more_than_rounding() -> None:
-    assert rows.TOLERANCE < own_signature.ROUNDING
