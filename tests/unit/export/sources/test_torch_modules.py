@@ -182,7 +182,7 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
             "RowByRow",
             (),
             "torchscript",
-            "fails: RuntimeError: Expected 9 elements in a list but found 5, with x [5, 5, 8]: it agrees with x [2, 9, 8]",
+            "fails: RuntimeError: Expected 9 elements in a list but found 5, with x [5, 5, 8]: it agrees with x [",
         ),
         ("RowByRow", (), "onnx", "so that the sizes decide: one has been baked in"),
         ("StepByStep", (), "onnx", "or a loop of Python over an axis was unrolled: compute sizes from the tensors"),
