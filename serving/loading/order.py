@@ -14,7 +14,7 @@ from typing import Literal
 
 from serving import backends
 from serving.backends.base import Candidate, Measured, Options, artifact_bytes
-from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
+from serving.errors import BackendUnavailable, MissingFormat, RepositoryError, StartupError
 from serving.loading import measuring, ranking
 from serving.machine.devices import CPU, cuda
 from serving.repository.folders import VersionFolder
@@ -124,6 +124,18 @@ def order(
         if not instead:
             raise
         return Order(first=instead, missing=str(error))
+
+
+def without_measuring(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> Candidate | None:
+    """Who is tried first when a version is loaded, if that can be said at once."""
+
+    def measured(*_: object) -> Sequence[Measured]:
+        raise LookupError
+
+    try:
+        return order(config, defaults, folder, measured).at_load[0]
+    except (LookupError, StartupError):
+        return None
 
 
 def may_fall_back(config: OperatorConfig, defaults: ServerDefaults) -> bool:
