@@ -8,7 +8,6 @@ the file is given up. What our own writers made needs no trial, as long as the f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -16,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from serving import backends, errors
-from serving.backends.base import Candidate, artifact_digest, files_digest
+from serving.backends.base import Candidate
 from serving.child.process import Child
 from serving.clock import SYSTEM, Clock
 from serving.errors import ChildEnded, ChildRaised, RepositoryError, StartupError
 from serving.loading import trial
+from serving.loading.keys import key_of, needed
 from serving.loading.order import AUTO, OFF, ServerDefaults, without_measuring
 from serving.loading.remembered import Remembered, name_of
 from serving.loading.request import LoadRequest, Tried
 from serving.repository import model_config
 from serving.repository.folders import Repository, VersionFolder
-from serving.signature.spec import OWN_FILES
+from serving.repository.operator_config import OperatorConfig
 from serving.telemetry.counters import ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Trials:
             self._end()
 
     def _held(self, request: LoadRequest, candidate: Candidate) -> Tried:
-        if self._when == OFF or (self._when == AUTO and not _needed(request.folder, candidate)):
+        if self._when == OFF or (self._when == AUTO and not needed(request.folder, candidate)):
             return Tried()
         try:
             key = key_of(request, candidate)
@@ -192,61 +192,22 @@ def try_ahead(
                 candidate = without_measuring(config, defaults, folders[number])
                 if leaving() or candidate is None:
                     continue
-                request = LoadRequest(
-                    name=name,
-                    folder=folders[number],
-                    config=config,
-                    labels=repository.labels(name),
-                    defaults=defaults,
-                    metrics=lambda backend: ModelMetrics(),
-                    repository=repository,
-                )
-                trials.ahead(request, candidate)
+                trials.ahead(request_for(repository, name, config, folders[number], defaults), candidate)
 
 
-def key_of(request: LoadRequest, candidate: Candidate) -> dict[str, Any] | None:
-    """What a trial is remembered by, JSON-ready: digests of the files and the configuration, runtime and options.
-
-    None where the version holds nothing for that backend. Raises `OSError`.
-    """
-    module = backends.module(candidate.backend)
-    if not request.folder.artifact(candidate.backend).exists():
-        return None
-    return {
-        "files": _digest(request.folder, candidate),
-        "config": hashlib.sha256(request.config.written.SerializeToString(deterministic=True)).hexdigest(),
-        "backend": candidate.backend,
-        "version": module.version(),
-        "device": candidate.device,
-        "threads": candidate.threads,
-        "allow_tf32": request.defaults.allow_tf32,
-        "shadow": request.wrap is not None,
-    }
-
-
-def _digest(folder: VersionFolder, candidate: Candidate) -> str:
-    """Of every file that may be read when it is loaded: all of the version's, but for the other backends' artefacts."""
-    others = [folder.artifact(name) for name in backends.names() if name != candidate.backend]
-    files = {
-        path: str(path.relative_to(folder.path))
-        for path in folder.path.rglob("*")
-        if path.is_file() and not any(path.is_relative_to(other) for other in others)
-    }
-    return files_digest(files)
-
-
-def _needed(folder: VersionFolder, candidate: Candidate) -> bool:
-    """Whether a version could end the process for all that is known: its runtime may, and the files are not ours."""
-    return bool(backends.module(candidate.backend).LEVELS) and not ours(folder, candidate.backend)
-
-
-def ours(folder: VersionFolder, backend: str) -> bool:
-    """Whether a backend's artefact is, byte for byte, what one of our own writers has made."""
-    artifact = folder.artifact(backend)
-    with contextlib.suppress(StartupError, OSError, KeyError, TypeError):  # no spec.json, or none that says so
-        digests = folder.spec().source["export"][OWN_FILES]
-        return bool(digests[artifact.name] == artifact_digest(artifact))
-    return False
+def request_for(
+    repository: Repository, name: str, config: OperatorConfig, folder: VersionFolder, defaults: ServerDefaults
+) -> LoadRequest:
+    """A version to be loaded on trial, whatever else is or is not loaded."""
+    return LoadRequest(
+        name=name,
+        folder=folder,
+        config=config,
+        labels=repository.labels(name),
+        defaults=defaults,
+        metrics=lambda backend: ModelMetrics(),
+        repository=repository,
+    )
 
 
 def _given_up(folder: VersionFolder, candidate: Candidate, ends: list[ChildEnded]) -> str:
@@ -263,3 +224,13 @@ def _given_up(folder: VersionFolder, candidate: Candidate, ends: list[ChildEnded
         f"{file} kills {runtime}: {ends[0]}{levels}. Export it again, in float32 or with another opset, or take another version "
         "of the runtime; everything else serves on"
     )
+
+
+def told(trials: Trials, request: LoadRequest, candidate: Candidate) -> str:
+    """For people: that a version is refused by its trial, or at which level it is loaded; empty if there is nothing to say."""
+    try:
+        return trials(request, candidate).remark
+    except StartupError as error:
+        return f"refused by its trial: {error}"
+    finally:
+        trials.close()

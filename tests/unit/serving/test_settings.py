@@ -17,6 +17,7 @@ def test_where_models_are_served_unless_their_configuration_says_so() -> None:
         "require_verified": True,
         "optimize_for": "throughput",
         "fallback": "always",
+        "trial": "off",
     }
     assert Settings(model_repository=Path(), **said).defaults == ServerDefaults(**said)  # type: ignore[arg-type]
     assert set(vars(ServerDefaults())) == set(said), "a decision that has no flag"

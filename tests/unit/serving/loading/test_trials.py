@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,10 @@ from serving.loading import order
 from serving.loading.order import ServerDefaults
 from serving.loading.remembered import FOLDER
 from serving.loading.request import LoadRequest, Tried
-from serving.loading.trials import Trials, key_of, ours, try_ahead
-from serving.repository import model_config
+from serving.loading.trials import Trials, told, try_ahead
 from serving.repository.folders import Repository, VersionFolder
-from serving.telemetry.counters import ModelMetrics
 from tests.support import fake_models
+from tests.support.loading import UNREAD, request_of, unread, unread_and_described
 
 ONNX = Candidate("onnx_runtime", "cpu", 1)
 CRASHED = ChildEnded("its process ended with signal 11", crashed=True)
@@ -62,24 +59,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def request_(tmp_path: Path) -> LoadRequest:
-    """To load a bare file, which nothing reads here."""
-    folder = tmp_path / "repository" / "bare" / "1"
-    folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(b"a network")
-    return of(tmp_path / "repository", "bare")
-
-
-def of(root: Path, name: str) -> LoadRequest:
-    repository = Repository(root)
-    return LoadRequest(
-        name=name,
-        folder=repository.versions(name)[-1],
-        config=model_config.parse(None, name),
-        labels=(),
-        defaults=ServerDefaults(),
-        metrics=lambda backend: ModelMetrics(),
-        repository=repository,
-    )
+    return unread(tmp_path / "repository")
 
 
 def trials(children: Children, when: str = "auto") -> Trials:
@@ -97,41 +77,6 @@ def test_what_others_made_is_tried_once_and_remembered_by_every_server(request_:
     assert (asked["do"], asked["name"], asked["candidate"]["backend"]) == ("load", "bare", "onnx_runtime")
     first.close()
     assert not children.alive
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda one: (one.folder.path / "model.onnx").write_bytes(b"another"),
-        lambda one: (one.folder.path / "weights.data").write_bytes(b"beside it"),
-        lambda one: (one.folder.path / "model.onnx").rename(one.folder.path / "other") and None,
-    ],
-)
-def test_other_files_are_tried_again(change: Callable[[LoadRequest], object], request_: LoadRequest) -> None:
-    before = key_of(request_, ONNX)
-    change(request_)
-    assert key_of(request_, ONNX) != before
-
-
-def test_the_artefacts_of_other_backends_do_not_count(request_: LoadRequest) -> None:
-    before = key_of(request_, ONNX)
-    (request_.folder.path / "model.pt").write_bytes(b"the same in another format")
-    (request_.folder.path / "model.savedmodel").mkdir()
-    (request_.folder.path / "model.savedmodel" / "saved_model.pb").write_bytes(b"and another")
-    assert key_of(request_, ONNX) == before
-
-
-def test_what_a_trial_is_remembered_by(request_: LoadRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = [
-        key_of(request_, ONNX),
-        key_of(request_, dataclasses.replace(ONNX, threads=2)),
-        key_of(request_, dataclasses.replace(ONNX, device="cuda:0")),
-        key_of(dataclasses.replace(request_, defaults=ServerDefaults(allow_tf32=True)), ONNX),
-        key_of(dataclasses.replace(request_, wrap=lambda backend: backend), ONNX),
-    ]
-    monkeypatch.setattr("serving.backends.onnx_runtime.installed_version", lambda *names: "9.9")
-    keys.append(key_of(request_, ONNX))
-    assert len({json.dumps(key, sort_keys=True) for key in keys}) == len(keys)
 
 
 def test_a_crash_lowers_the_optimisation_and_is_remembered_with_its_reason(request_: LoadRequest) -> None:
@@ -211,53 +156,19 @@ def test_a_place_that_cannot_be_written_costs_a_trial_at_each_start_and_no_more(
     assert len(children.asked) == 2
 
 
-def _described(folder: Path, **source: object) -> VersionFolder:
-    path = fake_models.write(folder, "described")
-    (path / "model.onnx").write_bytes(b"a network")
-    text = json.loads((path / "spec.json").read_text())
-    (path / "spec.json").write_text(json.dumps(text | {"source": source}))
-    return VersionFolder(1, path)
-
-
-DIGEST = hashlib.sha256(b"a network").hexdigest()
-
-
-@pytest.mark.parametrize(
-    ("source", "is_ours"),
-    [
-        ({"export": {"own_files": {"model.onnx": DIGEST}}}, True),
-        ({"export": {"own_files": {"model.onnx": DIGEST[::-1]}}}, False),
-        ({"export": {"own_files": {"model.pt": DIGEST}}}, False),
-        ({"export": {"own_files": None}}, False),
-        ({"export": {"command": "import"}}, False),
-        ({"export": "yes"}, False),
-        ({}, False),
-    ],
-)
-def test_what_our_own_writers_made_is_known_by_its_digest(
-    source: dict[str, object], is_ours: bool, tmp_path: Path
-) -> None:
-    folder = _described(tmp_path / "r", **source)
-    assert ours(folder, "onnx_runtime") == is_ours
+def test_what_our_own_writers_made_is_tried_only_when_everything_is(tmp_path: Path) -> None:
+    digest = hashlib.sha256(UNREAD).hexdigest()
+    request = unread_and_described(tmp_path, export={"own_files": {"model.onnx": digest}})
     children = Children()
-    request = of(tmp_path / "r", "described")
     trials(children)(request, ONNX)
-    assert bool(children.asked) != is_ours
+    assert children.started == 0
     trials(children, "always")(request, ONNX)
-    assert children.asked[-1]["name"] == "described"
-
-
-def test_a_file_of_ours_that_was_changed_is_tried(tmp_path: Path) -> None:
-    folder = _described(tmp_path / "r", export={"own_files": {"model.onnx": DIGEST}})
-    (folder.path / "model.onnx").write_bytes(b"a network!")
-    assert not ours(folder, "onnx_runtime")
-    (folder.path / "spec.json").write_text("{")
-    assert not ours(folder, "onnx_runtime")
+    assert [asked["name"] for asked in children.asked] == ["described"]
 
 
 def test_what_runs_in_python_alone_is_tried_only_when_everything_is(tmp_path: Path) -> None:
     fake_models.write(tmp_path / "r")
-    request, fake = of(tmp_path / "r", "fake"), Candidate("fake", "cpu", 1)
+    request, fake = request_of(tmp_path / "r", "fake"), Candidate("fake", "cpu", 1)
     for when, asked in (("auto", 0), ("off", 0), ("always", 2)):
         children = Children()
         held = trials(children, when)
@@ -310,7 +221,15 @@ def test_nothing_is_tried_ahead_when_the_server_leaves_or_when_it_has_to_be_meas
     children = Children()
     held = trials(children)
     ahead(held, request_, "bare", leaving=True)
-    described = _described(tmp_path / "repository")
+    described = unread_and_described(tmp_path / "repository").folder
     try_ahead(held, request_.repository, ["described"], ServerDefaults(), lambda: False)
     assert children.started == 0
     assert order.without_measuring(request_.config, ServerDefaults(), described) is None
+
+
+def test_what_people_are_told_of_a_trial(request_: LoadRequest) -> None:
+    children = Children(CRASHED, CRASHED, CRASHED, CRASHED)
+    assert told(trials(children), request_, ONNX).startswith("refused by its trial: ")
+    assert not children.alive
+    assert told(trials(children), request_, ONNX).startswith("loaded at the level 'extended' of optimisation")
+    assert told(trials(Children(), "off"), request_, ONNX) == ""
