@@ -115,7 +115,7 @@ def publish_file(
 
         def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
             with runtime.careful():
-                found = own_signature.find(unproved, backend.run, hints)
+                found = own_signature.find(unproved, backend.run, hints, runtime.contents(artifact))
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
             samples = _few(found)
             return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)

@@ -14,6 +14,8 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
     def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]
         What the file itself says of its inputs and outputs, in its own layout. Raises RepositoryError when it cannot be
         read, or says nothing.
+    def contents(artifact: Path) -> Contents
+        What the file shows of how it computes without being run. Raises RepositoryError when it cannot be read.
     def careful() -> ContextManager[None]
         Within it a call with sizes that do not fit each other raises, whatever the runtime does otherwise.
     def lost(error: Exception) -> str
@@ -30,16 +32,20 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from serving.machine.devices import CPU
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import Tensors
 
+SMALL = 64  # elements of a constant that `contents` looks into
 OUT_OF_MEMORY, DEVICE_LOST = "out_of_memory", "device_lost"
 
 
@@ -78,6 +84,19 @@ class Measured:
     failed: str = ""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file shows of how it computes: numbers and texts that it holds, with which something special may happen.
+
+    `mixed` says in what way rows that lie along these axes of its inputs (None: an input that all rows share) touch each
+    other, as far as its graph shows; "" if nothing is seen.
+    """
+
+    constants: Sequence[float] = ()
+    texts: Sequence[str] = ()
+    mixed: Callable[[Mapping[str, int | None]], str] = lambda rows: ""
+
+
 class Backend(Protocol):
     """A loaded model on one device, owned by one thread: never called from two at once.
 
@@ -105,11 +124,19 @@ class BackendModule(Protocol):
 
     def stated(self, artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]: ...
 
+    def contents(self, artifact: Path) -> Contents: ...
+
     def careful(self) -> AbstractContextManager[None]: ...
 
     def lost(self, error: Exception) -> str: ...
 
     def load(self, artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend: ...
+
+
+def distinct(arrays: Iterable[npt.NDArray[Any]]) -> list[float]:
+    """The numbers of constants that are small, each once, those of the smallest first: weights seldom stand alone."""
+    small = sorted((array for array in arrays if array.size <= SMALL and array.dtype.kind in "fiub"), key=np.size)
+    return list(dict.fromkeys(float(number) for array in small for number in array.ravel()))
 
 
 def first_line(error: Exception) -> str:

@@ -31,8 +31,9 @@ class ServerDefaults:
     """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; a number of threads, None for auto.
 
     What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
-    `fallback` says when another backend may take over: never, at run time, or at load too. `trial` is one of `TRIALS`:
-    which versions are loaded in a child process first.
+    `row_watch` is the share of the batches of files of others of which a row is computed again alone. `fallback` says when
+    another backend may take over: never, at run time, or at load too. `trial` is one of `TRIALS`: which versions are
+    loaded in a child process first.
     """
 
     backend: str = AUTO
@@ -43,6 +44,7 @@ class ServerDefaults:
     optimize_for: Literal["latency", "throughput"] = "latency"
     fallback: str = "runtime"
     trial: str = AUTO
+    row_watch: float = 0.01
 
     def options(self, threads: int, level: str = "") -> Options:
         """What a backend is loaded with."""
