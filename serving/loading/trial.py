@@ -65,7 +65,7 @@ def described(request: LoadRequest, candidate: Candidate, level: str) -> dict[st
 def answer(header: Mapping[str, Any], arrays: Arrays, tell: Tell) -> Any:
     """In the child. A `StartupError` is an answer, told by the name of its class; whatever else is raised is the runtime's."""
     try:
-        with _alive(tell):
+        with _alive(tell) if header["do"] == "load" else contextlib.nullcontext():
             return _DOES[header["do"]](header, arrays)
     except StartupError as error:
         kind = next(one.__name__ for one in type(error).__mro__ if one.__module__ == StartupError.__module__)
