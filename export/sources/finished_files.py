@@ -126,7 +126,9 @@ def publish_file(
 
         def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
             with runtime.careful():
-                found = own_signature.find(unproved, backend.run, hints, own, tolerance)
+                found = own_signature.find(
+                    unproved, backend.run, hints, runtime.contents(artifact), samples=own, tolerance=tolerance
+                )
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints, found.why_alone))
             samples = _few(found)
             return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)

@@ -22,7 +22,7 @@ from export.sources import differences, plain
 from export.sources.differences import Advice, Network, Wide
 from export.versions import Target, Version, Written, begun, finish
 from serving import backends
-from serving.backends.base import Options, artifact_bytes, first_line
+from serving.backends.base import Contents, Options, artifact_bytes, first_line
 from serving.backends.rows_first import laid_out
 from serving.errors import RepositoryError
 from serving.signature.spec import ModelSpec
@@ -31,7 +31,7 @@ from serving.signature.tensors import BF16, DTYPES, Tensors
 from serving.verification import golden, inspection
 from serving.verification.hints import Hints
 from serving.verification.rows import TOLERANCE
-from serving.verification.trials import Run
+from serving.verification.trials import NOTHING_SHOWN, Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
@@ -54,7 +54,7 @@ def publish(
     Raises `ExportError`, `Unclear` when a person has to
     decide, and `OSError`; the repository holds no part of the version then.
     """
-    found = find(stated, run, hints, target.samples, target.tolerance)
+    found = find(stated, run, hints, samples=target.samples, tolerance=target.tolerance)
     made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
     spec = dataclasses.replace(
         found.spec,
@@ -83,7 +83,13 @@ def publish(
 
 
 def find(
-    stated: ModelSpec, run: Run, hints: Hints, samples: UserSamples = NO_SAMPLES, tolerance: float = TOLERANCE
+    stated: ModelSpec,
+    run: Run,
+    hints: Hints,
+    contents: Contents = NOTHING_SHOWN,
+    *,
+    samples: UserSamples = NO_SAMPLES,
+    tolerance: float = TOLERANCE,
 ) -> inspection.Findings:
     """`inspection.inspect` for a network or a file that may raise anything, with a person's own samples before those made.
 
@@ -103,7 +109,7 @@ def find(
             raise RuntimeError(differences.said(error)) from error
 
     try:
-        found = inspection.inspect(stated, told, hints)
+        found = inspection.inspect(stated, told, hints, contents)
         return dataclasses.replace(found, samples=[*rows_first(given, answers, found.spec), *found.samples])
     except RuntimeError as error:
         raise ExportError(

@@ -134,7 +134,7 @@ def test_they_come_first_among_the_golden_samples_with_rows_first(tmp_path: Path
         return {"y": sent["x"].cumsum(0)[-1] * sent["scale"]}
 
     own = read(tmp_path, x=LAST, scale=np.float32(3))
-    found = own_signature.find(stated, steps_first, Hints(values={"scale": 2}), own)
+    found = own_signature.find(stated, steps_first, Hints(values={"scale": 2}), samples=own)
     assert found.spec.batched
     sample = found.samples[0]
     assert {name: array.shape for name, array in sample.inputs.items()} == {"x": (3, 2, 2), "scale": (3,)}
