@@ -171,7 +171,6 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
             "answers the same inputs differently the second time: it draws something at random",
         ),
         ("Remembers", (), "torchscript", "let a state be an input and an output"),
-        ("Sorted", ("--input", "lengths:INT64[-1]"), "torchscript", "pack_padded_sequence with enforce_sorted=False"),
         ("CountedInPython", (), "torchscript", "or a number of Python (len(x)), has been baked in"),
         ("CountedInPython", (), "torchscript", "was traced: forward takes x, unused and the inputs are x"),
         (
@@ -180,7 +179,7 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
             "torchscript",
             "RuntimeError: Expected 9 elements in a list but found 5; a size was a number of",
         ),
-        ("RowByRow", (), "onnx", "has frozen a size that the network leaves free: y has shape [9, 3] in the file"),
+        ("RowByRow", (), "onnx", "has frozen a size that the network leaves free: with x [5, 5, 8] it says: "),
         ("StepByStep", (), "onnx", "or a loop of Python over an axis was unrolled: compute sizes from the tensors"),
         ("Distances", (), "onnx", "with other rounding; allow it with --tolerance"),
         ("FourRows", (), "onnx", "state the one that it takes: --shape NAME:SIZES"),
@@ -275,6 +274,12 @@ def test_the_signature_that_was_written_is_told(tmp_path: Path, capsys: pytest.C
     told = capsys.readouterr().out
     assert "  input  x               FP32 [-1, -1, 8], rows on axis 1 in the file" in told
     assert "  output logits          FP32 [-1, -1, 2], rows on axis 1 in the file" in told
+
+
+def test_rows_that_must_be_sorted_are_taken_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pack_padded_sequence` with `enforce_sorted=True` refuses most batches."""
+    assert export("Sorted", "--input", "lengths:INT64[-1]", repository=tmp_path, form="torchscript") == 0
+    assert "one row at a time, never batched" in capsys.readouterr().out
 
 
 def test_rows_that_touch_each_other_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
