@@ -286,6 +286,12 @@ def test_the_signature_that_was_written_is_told(tmp_path: Path, capsys: pytest.C
     assert "  output logits          FP32 [-1, -1, 2], rows on axis 1 in the file" in told
 
 
+def test_rows_that_must_be_sorted_are_taken_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pack_padded_sequence` with `enforce_sorted=True` refuses most batches."""
+    assert export("Sorted", "--input", "lengths:INT64[-1]", repository=tmp_path, form="torchscript") == 0
+    assert "one row at a time, never batched" in capsys.readouterr().out
+
+
 def test_rows_that_touch_each_other_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export("Mixed", repository=tmp_path, form="onnx") == 0
     assert "one row at a time, never batched" in capsys.readouterr().out
