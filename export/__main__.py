@@ -13,6 +13,7 @@ served once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import signal
 import sys
@@ -22,26 +23,35 @@ from typing import Any
 
 from commands.parser import INTERRUPTED, REFUSED
 from commands.table import aligned
-from export import formats
-from export.arguments import hints, parser, samples, tensor
+from export import formats, progress
+from export.arguments import hints, lacking, parser, samples, tensor
 from export.errors import ExportError
+from export.missing import Missing, command, flags_in
 from export.versions import Rounding, Target, Version
 from models import networks
 from models.checkpoint import Checkpoint, CheckpointError
 from serving.errors import StartupError
+from serving.verification.hints import Unclear
 
 TERMINATED = 143  # what a shell reports for a program that was told to stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0, 2 when the export is refused or fails, 130 after Ctrl-C, 143 after SIGTERM."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     networks.silence_tensorflow()
     previous = signal.signal(signal.SIGTERM, _stop)  # so that what is half written is taken away
     try:
-        return SOURCES[options.source](options)
+        with progress.shown("lstm-export") if options.source != "checkpoint" else contextlib.nullcontext():
+            return SOURCES[options.source](options)
     except ModuleNotFoundError as error:
         print(f"lstm-export: {formats.missing_package('this export', error)}", file=sys.stderr)
+        return REFUSED
+    except (Missing, Unclear) as error:
+        print(f"lstm-export: {error}", file=sys.stderr)
+        if flags := error.flags if isinstance(error, Missing) else flags_in(str(error)):
+            print(f"run: {command(arguments, flags)}", file=sys.stderr)
         return REFUSED
     except (ExportError, CheckpointError, StartupError, OSError) as error:
         print(f"lstm-export: {error}", file=sys.stderr)
@@ -53,7 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, previous)
 
 
+def _told_enough(options: argparse.Namespace, *more: Missing) -> None:
+    """Raises `Missing` with all that is lacking: what every command needs, and `more`."""
+    flags = lacking(options)
+    too = ", too" if more else ""
+    words = [" and ".join(flag for flag in flags if flag.startswith("--")) + f" must be said{too}"] if flags else []
+    if flags or more:
+        raise Missing("; ".join([*map(str, more), *words]), [*(flag for each in more for flag in each.flags), *flags])
+
+
 def _export_checkpoint(options: argparse.Namespace) -> int:
+    _told_enough(options)
     chosen = formats.parse(options.format)
     checkpoint = Checkpoint.load(options.run)
     from export.publish import publish
@@ -75,10 +95,15 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
 
 
 def _export_module(options: argparse.Namespace) -> int:
-    from export.sources.torch_modules import publish_module
+    from export.sources.torch_modules import inputs_missing, publish_module
     from export.user_code.asking import UserCode
 
+    if options.input:
+        _told_enough(options)
+    progress.stage(f"calling {options.factory}")
     with UserCode("torch", options.factory, options.weights) as code:
+        if not options.input:
+            _told_enough(options, inputs_missing(code))
         version, told = publish_module(
             code,
             inputs=dict(map(tensor, options.input)),
@@ -94,6 +119,7 @@ def _export_module(options: argparse.Namespace) -> int:
 
 
 def _export_keras(options: argparse.Namespace) -> int:
+    _told_enough(options)
     asked: dict[str, Any] = {
         "chosen": None if options.format == formats.ALL else formats.parse(options.format),
         "outputs": options.output,
@@ -104,6 +130,7 @@ def _export_keras(options: argparse.Namespace) -> int:
         from export.user_code.asking import UserCode
 
         weights = options.weights.name if options.weights else None
+        progress.stage(f"calling {options.model}")
         with UserCode("keras", options.model, options.weights) as code:
             version, told = publish_factory(
                 code, **asked, target=_target(options, module=options.model, weights=weights)
@@ -114,6 +141,7 @@ def _export_keras(options: argparse.Namespace) -> int:
             f"lstm-export keras my_project.networks:build --weights {options.weights}"
         )
     else:
+        progress.stage(f"reading {options.model} with TensorFlow")
         from export.sources import keras_models
 
         file = Path(options.model)
@@ -151,13 +179,18 @@ def _target(options: argparse.Namespace, **described: object) -> Target:
 def _import_file(options: argparse.Namespace) -> int:
     from export.sources import finished_files
 
+    inputs, outputs = dict(map(tensor, options.input)), dict(map(tensor, options.output))
+    missing = [finished_files.unstated(options.file, inputs, outputs)]
+    if lacking(options) or missing[0]:
+        missing.append(finished_files.values_unstated(options.file, inputs, hints(options)))
+    _told_enough(options, *filter(None, missing))
     version, spec = finished_files.publish_file(
         options.file,
         repository=options.repository,
         name=options.name,
         version=options.version,
-        inputs=dict(map(tensor, options.input)),
-        outputs=dict(map(tensor, options.output)),
+        inputs=inputs,
+        outputs=outputs,
         hints=hints(options),
         tolerance=options.tolerance,
         own=samples(options),

@@ -17,6 +17,12 @@ from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES
 from serving.verification.hints import Hints
 
+_EXPORTED = {
+    "checkpoint": "run",
+    "module": "factory",
+    "keras": "model",
+    "import": "file",
+}  # by source, what it is given
 TENSOR = "NAME:DTYPE[SIZES]"
 _TENSOR = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+)\[(?P<shape>[-0-9, ]*)\]")
 
@@ -54,7 +60,7 @@ def _add_module(source: argparse.ArgumentParser) -> None:
         help="its state dict, .safetensors or .pt; without it, what FACTORY gives",
     )
     add = functools.partial(source.add_argument, action="append", default=[])
-    add("--input", metavar=TENSOR, required=True, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
+    add("--input", metavar=TENSOR, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
     _add_network(source)
 
 
@@ -89,7 +95,7 @@ def _add_network(source: argparse.ArgumentParser) -> None:
 
 def _add_format(source: argparse.ArgumentParser) -> None:
     known = ", ".join((*formats.names(), formats.ALL))
-    source.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
+    source.add_argument("--format", metavar="F[,F...]", help=f"what to write: {known}")
 
 
 def _add_import(source: argparse.ArgumentParser) -> None:
@@ -125,7 +131,7 @@ def _add_target(source: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the model repository (default %(default)s)",
     )
-    source.add_argument("--name", required=True, help="the model's name, a folder of the repository")
+    source.add_argument("--name", help="the model's name, a folder of the repository")
     source.add_argument("--version", type=int, metavar="N", help="the version's number (default: the next one)")
     source.add_argument(
         "--tolerance",
@@ -168,6 +174,24 @@ def hints(options: argparse.Namespace) -> Hints:
         },
         state={} if options.state == ["none"] else dict(_pairs(options.state, "=", "--state")) or None,
     )
+
+
+def lacking(options: argparse.Namespace) -> list[str]:
+    """The flags that every command of this kind needs and that were not given; a name is made of what is exported."""
+    flags = []
+    if options.name is None:
+        flags += ["--name", _name_from(str(vars(options)[_EXPORTED[options.source]]))]
+    if "format" in options and options.format is None:
+        flags += ["--format", formats.ALL]
+    return flags
+
+
+def _name_from(what: str) -> str:
+    """A name that a model may have, from that of a file, a folder or a factory."""
+    module, _, factory = what.partition(":")
+    stem = module.rpartition(".")[2] if factory else Path(what).stem
+    words = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
+    return re.sub(r"^[^A-Za-z0-9]+", "", words)[:128] or "NAME"
 
 
 def samples(options: argparse.Namespace) -> UserSamples:

@@ -16,11 +16,13 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from export import progress
 from export.child import Runtime, serve_once
 from export.errors import ExportError
 from export.float64 import check_tolerance
+from export.missing import Missing
 from export.samples import NO_SAMPLES, UserSamples
-from export.sources import onnx_external, own_signature, told
+from export.sources import onnx_external, own_signature, told, torchscript_archive
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
@@ -107,35 +109,37 @@ def publish_file(
     module = backends.module(chosen)
     if version is not None:
         check_version(repository / name, version)
+    if missing := unstated(file, inputs or {}, outputs or {}):
+        raise missing
     if inputs and outputs:
         stated: tuple[Mapping[str, Stated], Mapping[str, Stated]] | None = (inputs, outputs)
     elif inputs or outputs:
         raise ExportError("name both the inputs (--input) and the outputs (--output), or neither")
-    elif chosen == "torchscript":
-        raise ExportError(
-            f"{file} is TorchScript, which states no names of outputs, no shapes and no datatypes: give them in order, as in "
-            "--input x:FP32[-1,-1,8] --output y:FP32[-1,2]"
-        )
     else:
         stated = None
     with begun(repository) as folder, _named(file, folder):
         artifact = folder / module.FILE_NAME
+        progress.stage(f"reading {file}")
         data = _copied(file, artifact)
         runtime = Runtime(chosen)
-        unproved = inspection.unproved(*(stated or runtime.stated(artifact)), digest=_digest(artifact, data))
+        stated = stated or _whole(file, *runtime.stated(artifact))
+        unproved = inspection.unproved(*stated, digest=_digest(artifact, data))
 
         def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
+            progress.stage("trying where the rows are, and which sizes are free")
             with runtime.careful():
                 found = own_signature.find(
                     unproved, backend.run, hints, runtime.contents(artifact), samples=own, tolerance=tolerance
                 )
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints, found.why_alone))
             samples = _few(found)
+            progress.stage("running its golden samples a second time")
             return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)
 
         spec, samples, difference = runtime.using(artifact, unproved, tried)
         if runtime.remark:
             spec = dataclasses.replace(spec, source={**spec.source, "remark": runtime.remark})
+        progress.stage("serving it once")
         path = finish(
             folder,
             repository / name,
@@ -146,6 +150,45 @@ def publish_file(
         )
         size = sum(artifact_bytes(path / part) for part in (Path(module.FILE_NAME), *data))
         return Version(path, (Written(chosen, size, difference),)), spec
+
+
+def unstated(file: Path, inputs: Mapping[str, Stated], outputs: Mapping[str, Stated]) -> Missing | None:
+    """What must be said of a file that states nothing of itself. Raises `ExportError` for one that no backend reads."""
+    if backend_of(file) != "torchscript" or (inputs and outputs):
+        return None
+    for_inputs, for_outputs = torchscript_archive.forward(file).flags()
+    return Missing(
+        f"{file} is TorchScript, which states no names of outputs, no shapes and no datatypes: give them in order, as in "
+        "--input x:FP32[-1,-1,8] --output y:FP32[-1,2], -1 where free",
+        [*([] if inputs else for_inputs), *([] if outputs else for_outputs)],
+    )
+
+
+def values_unstated(file: Path, inputs: Mapping[str, Stated], hints: Hints) -> Missing | None:
+    """What must be said of values, before anything is tried; `inputs` as a person has said them, or the file says them itself.
+
+    Raises what reading the file raises.
+    """
+    if not inputs and backend_of(file) == "torchscript":
+        return None
+    stated = inputs or _whole(file, *Runtime(backend_of(file)).stated(file))[0]
+    return own_signature.values_missing({name: shape for name, (_, shape) in stated.items()}, hints)
+
+
+def _whole(
+    file: Path, inputs: Mapping[str, Stated], outputs: Mapping[str, Stated]
+) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
+    """What a file states, as long as that is a datatype and a rank for all. Raises `Missing`."""
+    flags = []
+    for flag, side in (("--input", inputs), ("--output", outputs)):
+        for name, (datatype, shape) in side.items():
+            sizes = "SIZES" if shape is None else ",".join(str(size if size > 0 else -1) for size in shape)
+            flags += [flag, f"{name}:{datatype or 'DTYPE'}[{sizes}]"]
+    if lacks := [n for side in (inputs, outputs) for n, (datatype, shape) in side.items() if None in (datatype, shape)]:
+        raise Missing(
+            f"{file} does not state datatype and rank of {', '.join(lacks)}: say them, -1 where a size is free", flags
+        )
+    return inputs, outputs
 
 
 def _copied(file: Path, artifact: Path) -> tuple[Path, ...]:
@@ -167,6 +210,8 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
     """Errors speak of the file that was given, not of the copy that is tried."""
     try:
         yield
+    except Missing:
+        raise
     except (StartupError, ExportError) as error:
         said = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
         said += "".join(f"; {remedy}" for words, remedy in _REMEDIES.items() if words in said)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export import child
+from export import child, progress
 from export.errors import ExportError
+from export.missing import Missing
 from export.samples import NO_SAMPLES, UserSamples, checked, rows_first
 from export.sources import differences, plain
 from export.sources.differences import Advice, Network, Wide
@@ -29,7 +30,7 @@ from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import BF16, DTYPES, Tensors
 from serving.verification import golden, inspection
-from serving.verification.hints import Hints
+from serving.verification.hints import Hints, Shape
 from serving.verification.rows import TOLERANCE
 from serving.verification.trials import NOTHING_SHOWN, Run
 
@@ -58,6 +59,7 @@ def publish(
     Raises `ExportError`, `Unclear` when a person has to
     decide, and `OSError`; the repository holds no part of the version then.
     """
+    progress.stage("trying where the rows are, and which sizes are free")
     found = find(stated, run, hints, samples=target.samples, tolerance=target.tolerance)
     spec = dataclasses.replace(found.spec, tolerance=target.tolerance)
     with begun(target.repository) as folder:
@@ -67,7 +69,9 @@ def publish(
         def write(form: str) -> Written:
             backend, how = writers[form]
             artifact = folder / backends.module(backend).FILE_NAME
+            progress.stage(f"writing {form}")
             note = how(spec, artifact)
+            progress.stage(f"holding {form} to the network")
             try:
                 difference = _proved(form, backend, artifact, network, tried, advice)
             except ExportError as error:
@@ -78,6 +82,7 @@ def publish(
 
         def served_once(folder: Path) -> None:
             for each in written:
+                progress.stage(f"serving {each.format} once")
                 child.serve_once(folder, target.name, writers[each.format][0])
 
         made = {
@@ -104,6 +109,8 @@ def find(
     Raises what that raises, and `ExportError`, among others where the answers to the samples are not within the tolerance
     of those given.
     """
+    if missing := values_missing({tensor.name: tensor.file_shape for tensor in stated.inputs}, hints):
+        raise missing
     given = samples.fitting(stated.inputs, stated.outputs, hints)
     answers = checked(given, samples.path, run, [tensor.name for tensor in stated.outputs], tolerance)
     hints = dataclasses.replace(hints, samples=[sample.inputs for sample in given])
@@ -124,6 +131,19 @@ def find(
             f"it has answered some of what was tried, and fails on other inputs: {error}; state what an input may hold with "
             "--value NAME=NUMBER, or the sizes that it takes with --shape NAME:SIZES"
         ) from error
+
+
+def values_missing(shapes: Mapping[str, Shape | None], hints: Hints) -> Missing | None:
+    """What must be said of inputs that have no axis, since nobody knows what to try them with."""
+    lacking = [
+        name for name, shape in shapes.items() if hints.shapes.get(name, shape) == () and name not in hints.values
+    ]
+    if not lacking:
+        return None
+    return Missing(
+        f"of {', '.join(lacking)} one value holds for all rows: say what to try the network with",
+        [part for name in lacking for part in ("--value", f"{name}=VALUE")],
+    )
 
 
 def rows_alone(why: str) -> dict[str, str]:

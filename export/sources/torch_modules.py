@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from export import formats
 from export.errors import ExportError
+from export.missing import UNKNOWN, Missing
 from export.publish import publish
 from export.sources import own_signature, plain, told
 from export.sources.differences import ROWS, SIZE, Advice, example
@@ -182,6 +183,17 @@ def publish_module(
     )
     sentence = f"a module of its own: its own signature, since {found}; {own_signature.told_rows(spec)}"
     return version, f"{sentence}\n{told.signature(spec)}"
+
+
+def inputs_missing(code: UserCode) -> Missing:
+    """What to say of the inputs of a module of which nothing was said: the arguments of its `forward`, in order."""
+    names = list(code.facts["arguments"]) or ["x"]
+    flags = [part for name in names for part in ("--input", f"{name}:{UNKNOWN}")]
+    return Missing(
+        "a module states neither shapes nor datatypes of its inputs: give them in order, as in --input x:FP32[-1,-1,40], -1 "
+        "where free",
+        flags,
+    )
 
 
 def _refuse_training(answer: Mapping[str, Any]) -> None:

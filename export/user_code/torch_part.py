@@ -68,8 +68,11 @@ class Network:
         self._double: nn.Module | None = None
 
     def facts(self) -> Header:
-        """A `digest` of its weights."""
-        return {"digest": digest(self.module)}
+        """A `digest` of its weights, and the `arguments` that its `forward` must have."""
+        taken = inspect.signature(self.module.forward).parameters.values()
+        places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        must = [each.name for each in taken if each.kind in places and each.default is each.empty]
+        return {"digest": digest(self.module), "arguments": must}
 
     def after(self) -> Header:
         """What goes with every answer: a part that has answered in `training` mode, as `in_training` names it, or ""."""

@@ -50,14 +50,32 @@ def test_refuses_in_one_sentence(run: Path, capsys: pytest.CaptureFixture[str], 
     assert not list((run.parent / "repository").glob("**/*"))
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["checkpoint"], ["checkpoint", "run", "--name", "a"], ["checkpoint", "run", "--version", "x"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["checkpoint"], ["checkpoint", "run", "--version", "x"]])
 def test_usage_errors_are_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "run"),
+    [
+        (["checkpoint", "runs/my run", "--name", "a"], "--format", "checkpoint 'runs/my run' --name a --format all"),
+        (
+            ["checkpoint", "runs/my run", "--version", "3"],
+            "--name and --format",
+            "checkpoint 'runs/my run' --version 3 --name my_run --format all",
+        ),
+        (["keras", "a/best.h5", "--format", "onnx"], "--name", "keras a/best.h5 --format onnx --name best"),
+        (["keras", "nets.lstm:build"], "--name and --format", "keras nets.lstm:build --name lstm --format all"),
+    ],
+)
+def test_what_is_missing_is_told_with_the_command_to_run(
+    arguments: list[str], missing: str, run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"lstm-export: {missing} must be said\nrun: lstm-export {run}\n"
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
