@@ -20,7 +20,7 @@ import tensorflow as tf
 from export import formats
 from export.errors import ExportError
 from export.publish import publish
-from export.sources import keras2_files, own_signature, plain
+from export.sources import keras2_files, own_signature, plain, told
 from export.sources.differences import Advice
 from export.sources.plain_keras import recognise
 from export.user_code import keras_part
@@ -85,7 +85,7 @@ def _advice(said: str, version: str) -> str:
 def publish_model(
     model: Any, *, chosen: Sequence[str] | None, outputs: Sequence[str], hints: Hints, target: Target
 ) -> tuple[Version, str]:
-    """Writes `model` as a version, and says in one sentence as what; `chosen` is every format that it can be had in if None.
+    """Writes `model` as a version, and says as what, with its signature; `chosen` is every format that it can be had in if None.
 
     Raises what `export.sources.torch_modules.publish_module` raises.
     """
@@ -109,8 +109,12 @@ def publish_model(
         masked = any(
             isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False) for layer in model.layers
         )
-        told = f"a plain {checkpoint.config.told()}: the canonical signature, every format"
-        return made, told + ("; the padding is told by lengths, no more by a value that is masked" if masked else "")
+        sentence = f"a plain {checkpoint.config.told()}: the canonical signature, every format"
+        if "x" not in network.stated:
+            sentence += f"; {next(iter(network.stated))} is called x"
+        if masked:
+            sentence += "; the padding is told by lengths, no more by a value that is masked"
+        return made, f"{sentence}\n{told.signature(ModelSpec.read(made.path / 'spec.json'))}"
     return publish_network(
         _Network(model), checkpoint, chosen=chosen, outputs=outputs, hints=hints, target=target, where="the file"
     )
@@ -179,7 +183,8 @@ def publish_network(
         wide,
         every=every,
     )
-    return version, f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
+    sentence = f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
+    return version, f"{sentence}\n{told.signature(spec)}"
 
 
 def _asked(network: KerasNetwork, answers: Sequence[npt.NDArray[Any]], outputs: Sequence[str]) -> tuple[ModelSpec, Run]:

@@ -104,7 +104,10 @@ def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
 
 def test_what_stood_for_padding_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(sequential(layers.Masking(), layers.LSTM(16), layers.Dense(3)), tmp_path, form="onnx") == 0
-    assert "the padding is told by lengths" in capsys.readouterr().out
+    told, x, lengths, *_ = capsys.readouterr().out.splitlines()
+    assert "the padding is told by lengths" in told
+    assert x.split() == ["input", "x", "FP32", "[-1,", "-1,", "8]"]
+    assert lengths.split()[:3] == ["input", "lengths", "INT64"]
 
 
 @pytest.mark.parametrize(
