@@ -258,7 +258,7 @@ def test_the_signature_that_was_written_is_told(tmp_path: Path, capsys: pytest.C
     assert export("TimeFirst", repository=tmp_path / "plain", form="onnx") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(
-        "; the module takes the steps first (batch_first=False), what was written takes the rows first"
+        "; the module takes the steps first, as nn.LSTM does without batch_first; what was written takes the rows first"
     )
     assert [line.split() for line in lines[1:3]] == [
         ["input", "x", "FP32", "[-1,", "-1,", "8]"],
@@ -269,7 +269,10 @@ def test_the_signature_that_was_written_is_told(tmp_path: Path, capsys: pytest.C
         ["output", "y"], ["output", "hn"], ["output", "cn"],
     ]  # fmt: skip
     assert export("Plain", repository=tmp_path / "rows first", form="onnx") == 0
-    assert "batch_first" not in capsys.readouterr().out
+    assert export("TurnsItself", repository=tmp_path / "turned", form="onnx") == 0
+    told = capsys.readouterr().out
+    assert told.count("a plain LSTM of") == 2
+    assert "batch_first" not in told
     assert export("TimeFirst", "--output", "logits", repository=tmp_path / "own", form="onnx") == 0
     told = capsys.readouterr().out
     assert "  input  x               FP32 [-1, -1, 8], rows on axis 1 in the file" in told
