@@ -23,7 +23,7 @@ from typing import Any
 from commands.parser import INTERRUPTED, REFUSED
 from commands.table import aligned
 from export import formats
-from export.arguments import hints, parser, tensor
+from export.arguments import hints, parser, samples, tensor
 from export.errors import ExportError
 from export.versions import Rounding, Target, Version
 from models import networks
@@ -143,6 +143,7 @@ def _target(options: argparse.Namespace, **described: object) -> Target:
         version=options.version,
         tolerance=options.tolerance,
         described=described,
+        samples=samples(options),
     )
 
 
@@ -158,6 +159,7 @@ def _import_file(options: argparse.Namespace) -> int:
         outputs=dict(map(tensor, options.output)),
         hints=hints(options),
         tolerance=options.tolerance,
+        own=samples(options),
     )
     print(finished_files.described(spec))
     _print_written(version, options.repository)

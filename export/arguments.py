@@ -12,6 +12,7 @@ from commands.parser import Parser
 from export import formats
 from export.errors import ExportError
 from export.precision import FP32, PRECISIONS
+from export.samples import NO_SAMPLES, UserSamples
 from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES
 from serving.verification.hints import Hints
@@ -107,6 +108,13 @@ def _add_hints(source: argparse.ArgumentParser) -> None:
     add("--value", metavar="NAME=NUMBER", help="what an input holds wherever the model is tried: sr=16000")
     add("--rows", metavar="NAME=AXIS", help="the axis of the rows of an input, or none")
     add("--state", metavar="INPUT=OUTPUT", help="an output that is the next value of an input; none: there is none")
+    group.add_argument(
+        "--samples",
+        type=Path,
+        metavar="FILE.npz",
+        help="inputs as they are in use, and their answers if they are known: arrays by the names of inputs and outputs (several "
+        "samples: 0/in/x, 0/out/y, 1/in/x, ...); the version is proved on them too",
+    )
 
 
 def _add_target(source: argparse.ArgumentParser) -> None:
@@ -160,6 +168,11 @@ def hints(options: argparse.Namespace) -> Hints:
         },
         state={} if options.state == ["none"] else dict(_pairs(options.state, "=", "--state")) or None,
     )
+
+
+def samples(options: argparse.Namespace) -> UserSamples:
+    """What is in the file of --samples. Raises `ExportError`."""
+    return UserSamples.read(options.samples) if options.samples else NO_SAMPLES
 
 
 def _pairs(texts: Sequence[str], between: str, flag: str) -> list[tuple[str, str]]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from export.errors import ExportError
 from serving import backends, errors
-from serving.backends.base import Candidate, Options
+from serving.backends.base import Candidate, Contents, Options
 from serving.child.process import Child
 from serving.errors import ChildEnded, ChildRaised
 from serving.signature.spec import ModelSpec
@@ -41,7 +41,7 @@ def ask(header: Mapping[str, Any], arrays: Tensors | None = None, *, doing: str)
     with _lock:
         if _child is None or not _child.alive:
             _close()
-            _child = Child(PROGRAM)
+            _child = Child(PROGRAM, nice=0)  # who waits for it is at the terminal
         message = _child.ask(header, arrays, doing=doing, silence_seconds=SILENCE_SECONDS, wall_seconds=WALL_SECONDS)
     if isinstance(message.header, Mapping) and (kind := message.header.get("refused")):
         raise getattr(errors, kind)(message.header["said"])
@@ -79,6 +79,15 @@ class Runtime:
             for side in header["stated"]
         )
         return inputs, outputs
+
+    def contents(self, artifact: Path) -> Contents:
+        """What the file shows of how it computes. Raises `RepositoryError`."""
+        header = self._asked({"do": "contents", "artifact": str(artifact)}, None, "while it was read")[0]
+
+        def mixed(rows: Mapping[str, int | None]) -> str:
+            return str(self._asked({"do": "mixed", "rows": dict(rows)}, None, "while it was read")[0]["mixed"])
+
+        return Contents(constants=header["constants"], texts=header["texts"], mixed=mixed)
 
     @contextlib.contextmanager
     def careful(self) -> Iterator[None]:
@@ -122,15 +131,15 @@ class Runtime:
     def _run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         header = {"do": "run", "outputs": list(outputs), "careful": self._careful}
         try:
-            return self._asked(header, inputs, "while it computed")
+            return self._asked(header, inputs, "while it computed")[1]
         except ChildRaised as error:
             raise RuntimeError(error.said or error.kind) from None
 
-    def _asked(self, header: Mapping[str, Any], arrays: Tensors | None, doing: str) -> Tensors:
+    def _asked(self, header: Mapping[str, Any], arrays: Tensors | None, doing: str) -> tuple[Any, Tensors]:
         if self._ended is not None:  # another file is open in the next child, or none
             raise self._ended
         try:
-            return ask({**header, "backend": self._backend}, arrays, doing=doing)[1]
+            return ask({**header, "backend": self._backend}, arrays, doing=doing)
         except ChildEnded as error:
             self._ended = error
             raise

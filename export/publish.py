@@ -13,6 +13,7 @@ from pathlib import Path
 
 from export import canonical, formats, proof, trials
 from export.errors import ExportError
+from export.float64 import check_tolerance
 from export.precision import FP32, rounded, store
 from export.versions import Rounding, Version, Written, begun, check_name, check_version, finish
 from models import networks, scoring
@@ -47,8 +48,7 @@ def publish(
     repository holds no part of the version then.
     """
     check_name(name)
-    if not 0 < tolerance < 1:
-        raise ExportError(f"tolerance is {tolerance:g}; it must lie between 0 and 1")
+    check_tolerance(tolerance)
     target = repository / name
     labels = _labels(checkpoint, target)
     stored = store(checkpoint.weights, precision)
@@ -65,7 +65,9 @@ def publish(
         for form, writer in writers.items():
             artifact = folder / backends.module(writer.BACKEND).FILE_NAME
             writer.write(checkpoint.config, checkpoint.weights, artifact, stored)
-            difference = proof.check(form, writer.BACKEND, artifact, spec, proven)
+            difference = proof.check(
+                form, writer.BACKEND, artifact, spec, proven, lambda: proof.natural(checkpoint, proven)
+            )
             written.append(Written(form, artifact_bytes(artifact), difference))
             own.append(artifact)
         samples = [case.sample for case in proven if case.trial.golden]

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
+from export.float64 import check_tolerance
+from export.samples import NO_SAMPLES, UserSamples
 from serving.backends.base import artifact_digest
 from serving.signature import spec as specification
 from serving.signature.spec import LABELS_FILE, OWN_FILES, ModelSpec
@@ -32,17 +34,22 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a version goes and what is said of it: `described` says where the network comes from, JSON-ready."""
+    """Where a version goes and what is said of it: `described` says where the network comes from, JSON-ready.
+
+    `samples` are a person's own, which the version is proved on beside made ones.
+    """
 
     repository: Path
     name: str
     version: int | None = None
     tolerance: float = rows.TOLERANCE
     described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    samples: UserSamples = NO_SAMPLES
 
     def check(self) -> None:
         """Raises `ExportError` when a version of that name or number cannot be written."""
         check_name(self.name)
+        check_tolerance(self.tolerance)
         if self.version is not None:
             check_version(self.repository / self.name, self.version)
 

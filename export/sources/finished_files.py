@@ -18,6 +18,8 @@ from pathlib import Path
 
 from export.child import Runtime, serve_once
 from export.errors import ExportError
+from export.float64 import check_tolerance
+from export.samples import NO_SAMPLES, UserSamples
 from export.sources import onnx_external, own_signature, told
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
@@ -38,9 +40,11 @@ _BY_SUFFIX = {
     ".ts": "torchscript",
     ".jit": "torchscript",
 }
+_DATA = ": that holds weights of an ONNX file: give the .onnx beside it, and both come along"
 _WEIGHTS = ": weights need their module beside them, so take lstm-export module MODULE:FACTORY --weights FILE"
 _INSTEAD = {
-    ".safetensors": _WEIGHTS,
+    **dict.fromkeys((".safetensors", ".ckpt"), _WEIGHTS),
+    ".data": _DATA,
     **dict.fromkeys((".keras", ".h5"), ": a model that Keras has saved goes by lstm-export keras FILE"),
 }
 # What a runtime says of a file that it cannot read, and what to do about it.
@@ -59,6 +63,8 @@ def backend_of(file: Path) -> str:
         if (file / "saved_model.pb").is_file():
             return "saved_model"
         raise ExportError(f"{file} is a folder without saved_model.pb, so no SavedModel")
+    if file.name == "saved_model.pb":
+        raise ExportError(f"{file} is part of a SavedModel: give its folder, lstm-export import {file.parent}")
     if file.suffix not in _BY_SUFFIX:
         instead = _INSTEAD.get(file.suffix, "")
         raise ExportError(
@@ -66,8 +72,13 @@ def backend_of(file: Path) -> str:
         )
     if _BY_SUFFIX[file.suffix] == "torchscript" and zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise ExportError(f"{file} is no TorchScript but what torch.save wrote{_WEIGHTS}")
+            names = archive.namelist()
+        if not any(name.endswith("/constants.pkl") for name in names):
+            if any(name.endswith("/data.pkl") for name in names):
+                raise ExportError(
+                    f"{file} is no TorchScript but what torch.save wrote, weights or a pickled module{_WEIGHTS}"
+                )
+            raise ExportError(f"{file} is no TorchScript: it is an archive without constants.pkl")
     return _BY_SUFFIX[file.suffix]
 
 
@@ -81,14 +92,17 @@ def publish_file(
     outputs: Mapping[str, Stated] | None = None,
     hints: Hints,
     tolerance: float = TOLERANCE,
+    own: UserSamples = NO_SAMPLES,
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
-    `inputs` and `outputs` are for a file that does not state them (TorchScript). Raises `ExportError`, `Unclear` when
-    a person has to decide, other `StartupError`s when the file cannot be loaded or contradicts itself, and `OSError`.
-    Whatever it raises, the repository holds no part of the version then.
+    `inputs` and `outputs` are for a file that does not state them (TorchScript); `own` are a person's samples.
+
+    Raises `ExportError`, `Unclear` when a person has to decide, other `StartupError`s when the file cannot be loaded or
+    contradicts itself, and `OSError`. Whatever it raises, the repository holds no part of the version then.
     """
     check_name(name)
+    check_tolerance(tolerance)
     chosen = backend_of(file)
     module = backends.module(chosen)
     if version is not None:
@@ -112,8 +126,10 @@ def publish_file(
 
         def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
             with runtime.careful():
-                found = own_signature.find(unproved, backend.run, hints)
-            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
+                found = own_signature.find(
+                    unproved, backend.run, hints, runtime.contents(artifact), samples=own, tolerance=tolerance
+                )
+            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints, found.why_alone))
             samples = _few(found)
             return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)
 
@@ -181,16 +197,17 @@ def _replayed(file: Path, backend: Backend, spec: ModelSpec, sample: golden.Samp
         return golden.check_agreement(f"{file}, run a second time", got, sample.outputs, spec.tolerance)
     except VerificationFailed as error:
         raise ExportError(
-            f"{error}: it draws something at random or keeps something from call to call, and nothing can be proved of that; "
-            "export it in evaluation mode, and let a state be an input and an output"
+            f"{error}: the same inputs, another answer, as of what draws at random or keeps something from call to call, and "
+            "nothing can be proved of that; export it in evaluation mode, and let a state be an input and an output"
         ) from error
 
 
-def _source(file: Path, hints: Hints) -> dict[str, object]:
+def _source(file: Path, hints: Hints, why_alone: str) -> dict[str, object]:
     said = {name: value for name, value in dataclasses.asdict(hints).items() if value}
     return {
         "file": file.name,
         "said": said,
+        **own_signature.rows_alone(why_alone),
         "export": {"command": "import", "lstm-serving": importlib.metadata.version("lstm-serving")},
     }
 

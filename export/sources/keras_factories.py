@@ -39,6 +39,11 @@ class KerasInChild:
         """Its answers, flat. Raises `Raised` for an error of the user's code."""
         return list(self._code.ask("run", {name: sent[name] for name in self.stated}).arrays.values())
 
+    def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
+        """As `run`, in float64; None where it cannot."""
+        header, arrays, _ = self._code.ask("run_float64", {name: sent[name] for name in self.stated})
+        return list(arrays.values()) if header["able"] else None
+
     def write(self, spec: ModelSpec, path: Path) -> str:
         """Has Keras write it as a SavedModel. Raises `ExportError` when that fails."""
         outputs = [tensor.name for tensor in spec.outputs]

@@ -21,7 +21,7 @@ from export import formats
 from export.errors import ExportError
 from export.publish import publish
 from export.sources import keras2_files, own_signature, plain
-from export.sources.own_signature import Advice
+from export.sources.differences import Advice
 from export.sources.plain_keras import recognise
 from export.user_code import keras_part
 from export.versions import Target, Version
@@ -32,6 +32,7 @@ from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES, Tensors
 from serving.verification import inspection
 from serving.verification.hints import Hints
+from serving.verification.trials import Run
 
 _WEIGHTS = "weights need the code that makes it: lstm-export keras MODULE:FACTORY --weights FILE"
 _ELSEWHERE = "write it as a SavedModel where it was made (model.export(FOLDER)), then: lstm-export import FOLDER"
@@ -70,10 +71,11 @@ def load_model(path: Path) -> Any:
 
 def _advice(said: str, version: str) -> str:
     """What to do when Keras has said this of a file, as the end of a sentence."""
-    if "Could not locate" in said:
+    if found := re.search(r"Could not locate (\w+ '[^']*')", said):
         return (
-            "a layer of your own cannot be rebuilt from the file alone: export the model where its class is known with "
-            "model.export(FOLDER), then: lstm-export import FOLDER"
+            f"{found[1]} is none of Keras's own, and cannot be rebuilt without its code: lstm-export keras MODULE:FACTORY "
+            "--weights FILE runs yours, or export the model where it was made (model.export(FOLDER)), then: lstm-export import "
+            "FOLDER"
         )
     if re.search(r"\bLambda\b", said):
         return "a Lambda layer is code and is not run: use operations of Keras or a layer of theirs in its place"
@@ -91,8 +93,12 @@ def publish_model(
     _refuse_stateful(model)
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
     if isinstance(checkpoint, Checkpoint):
+        network = _Network(model)
+        stated, run = _asked(
+            network, own_signature.first_answers(network.run, network.stated, hints, "the file"), outputs
+        )
         made = publish(
-            checkpoint,
+            plain.with_samples(checkpoint, stated, run, target),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,
@@ -126,6 +132,10 @@ class KerasNetwork(Protocol):
         """Its answers to arrays by the names of its inputs."""
         ...
 
+    def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
+        """As `run`, in float64; None where it cannot."""
+        ...
+
     def write(self, spec: ModelSpec, path: Path) -> str:
         """Writes it as a SavedModel with the names of its inputs and of the specification's outputs. Returns ""."""
         ...
@@ -149,15 +159,15 @@ def publish_network(
             f"{why}; it can be had as savedmodel"
         )
     answers = own_signature.first_answers(network.run, network.stated, hints, where)
-    names = own_signature.names_of_outputs(outputs, len(answers))
-    stated = inspection.unproved(
-        network.stated,
-        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
-        network.digest,
-    )
+    stated, run = _asked(network, answers, outputs)
+
+    def wide(sent: Tensors) -> Tensors | None:
+        found = network.run_float64(sent)
+        return None if found is None else {t.name: a for t, a in zip(stated.outputs, found, strict=True)}
+
     version, spec = own_signature.publish(
         stated,
-        lambda sent, wanted: dict(zip(names, network.run(sent), strict=True)),
+        run,
         {"savedmodel": ("saved_model", network.write)},
         hints,
         dataclasses.replace(target, described={"framework": "keras", **target.described}),
@@ -165,8 +175,20 @@ def publish_network(
             branch="use operations of Keras (keras.ops.where) in its place",
             sizes="compute sizes with keras.ops.shape, or fix the size with --shape NAME:SIZES",
         ),
+        wide,
     )
     return version, f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
+
+
+def _asked(network: KerasNetwork, answers: Sequence[npt.NDArray[Any]], outputs: Sequence[str]) -> tuple[ModelSpec, Run]:
+    """What the network states, and how it is asked by the names of its outputs; `answers` are some of its answers."""
+    names = own_signature.names_of_outputs(outputs, len(answers))
+    stated = inspection.unproved(
+        network.stated,
+        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        network.digest,
+    )
+    return stated, lambda sent, wanted: dict(zip(names, network.run(sent), strict=True))
 
 
 def stated_inputs(inputs: Iterable[tuple[str, str, Sequence[int]]]) -> dict[str, Stated]:
@@ -194,6 +216,9 @@ class _Network:
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
         return [np.asarray(t) for t in keras_part.flat(self._model, [tf.constant(sent[name]) for name in self.stated])]
+
+    def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
+        return keras_part.in_float64(self._model, sent)
 
     def write(self, spec: ModelSpec, path: Path) -> str:
         keras_part.save(self._model, [tensor.name for tensor in spec.outputs], str(path))

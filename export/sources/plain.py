@@ -7,13 +7,20 @@ them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from export.samples import checked
+from export.versions import Target
+from models.checkpoint import Checkpoint
 from models.config import ConfigError, LSTMConfig
+from serving.signature.spec import ModelSpec
+from serving.verification.hints import Hints
+from serving.verification.trials import Run
 
 TOLD_MORE = "--output or a hint was given"
 ANSWERS_DIFFERENTLY = (
@@ -105,3 +112,20 @@ def why_not(inputs: int, linear: int, embeddings: int, widths: Set[int], directi
     if len(directions) > 1:
         return "some of its LSTM layers have one direction and some two"
     return ""
+
+
+def with_samples(
+    checkpoint: Checkpoint, stated: ModelSpec, run: Run, target: Target, *, rows_first: bool = True
+) -> Checkpoint:
+    """The checkpoint with a person's own samples, each row of them, once `run` has answered them as they say.
+
+    `stated` describes the network in its own layout, where `rows_first` tells the order of axes. Raises `ExportError`.
+    """
+    given = target.samples.fitting(stated.inputs, stated.outputs, Hints())
+    checked(given, target.samples.path, run, [tensor.name for tensor in stated.outputs], target.tolerance)
+    dtype = np.int64 if checkpoint.config.input == "tokens" else np.float32
+    rows: list[npt.NDArray[Any]] = []
+    for sample in given:
+        (x,) = sample.inputs.values()
+        rows += [row.astype(dtype) for row in (x if rows_first else np.moveaxis(x, 1, 0))]
+    return dataclasses.replace(checkpoint, samples=tuple(rows))

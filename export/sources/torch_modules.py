@@ -19,7 +19,7 @@ from export import formats
 from export.errors import ExportError
 from export.publish import publish
 from export.sources import own_signature, plain, told
-from export.sources.own_signature import Advice
+from export.sources.differences import ROWS, SIZE, Advice, example
 from export.sources.plain_torch import Parts, Plain, recognise
 from export.user_code.asking import Raised, UserCode
 from export.versions import Target, Version
@@ -77,7 +77,7 @@ class TorchModule:
         try:
             header = self._code.ask(
                 f"write_{form}",
-                self._sent(own_signature.example(spec, 2, 9)),
+                self._sent(example(spec, ROWS, SIZE)),
                 doing=f"while torch wrote it as {form}",
                 path=str(path.absolute()),
                 inputs=self._names,
@@ -120,6 +120,20 @@ def publish_module(
     target.check()
     module = TorchModule(code, tuple(inputs))
     answers = own_signature.first_answers(module.run, inputs, hints, "--input")
+    names = own_signature.names_of_outputs(outputs, len(answers))
+    stated = inspection.unproved(
+        inputs,
+        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        module.digest,
+    )
+
+    def run(sent: Tensors, wanted: Sequence[str]) -> Tensors:
+        return dict(zip(names, module.run(sent), strict=True))
+
+    def wide(sent: Tensors) -> Tensors | None:
+        answers = module.run_float64(sent)
+        return None if answers is None else dict(zip(names, answers, strict=True))
+
     found = (
         plain.TOLD_MORE
         if outputs or hints != Hints()
@@ -127,7 +141,7 @@ def publish_module(
     )
     if isinstance(found, Plain):
         made = publish(
-            found.checkpoint,
+            plain.with_samples(found.checkpoint, stated, run, target, rows_first=found.rows_first),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,
@@ -149,18 +163,12 @@ def publish_module(
             f"format {foreign_formats[0]} can be written of plain stacks of LSTM and linear layers only, and this module is "
             f"none: {found}; it can be had as {' or '.join(WRITERS)}"
         )
-    names = own_signature.names_of_outputs(outputs, len(answers))
-    stated = inspection.unproved(
-        inputs,
-        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
-        module.digest,
-    )
     writers: dict[str, tuple[str, Callable[[ModelSpec, Path], str]]] = {
         form: (WRITERS[form], functools.partial(module.write, form)) for form in chosen
     }
     version, spec = own_signature.publish(
         stated,
-        lambda sent, wanted: dict(zip(names, module.run(sent), strict=True)),
+        run,
         writers,
         hints,
         dataclasses.replace(target, described={"framework": "torch", **target.described}),
@@ -171,6 +179,7 @@ def publish_module(
             "sizes from the tensors (x.shape[1]) and let nn.LSTM do the loop, let torch.jit.script take the module and "
             "choose --format torchscript, or fix the size with --shape NAME:SIZES",
         ),
+        wide,
     )
     sentence = f"a module of its own: its own signature, since {found}; {own_signature.told_rows(spec)}"
     return version, f"{sentence}\n{told.signature(spec)}"

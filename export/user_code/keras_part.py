@@ -23,6 +23,7 @@ import tensorflow as tf
 Arrays = Mapping[str, npt.NDArray[Any]]
 Header = Mapping[str, Any]
 
+_FLOATS = ("float16", "bfloat16", "float32", "mixed_float16", "mixed_bfloat16")
 KERAS2_DEPENDENCIES = "_layer_checkpoint_dependencies"  # where Keras 2.12 to 2.15 has what Keras 3 calls layers
 _IN_CHECKPOINT = re.compile(r"(\w+/)?layer_with_weights-(?P<layer>\d+)/(?P<inside>[\w/]+)/\.ATTRIBUTES/VARIABLE_VALUE")
 
@@ -66,6 +67,11 @@ class Network:
         answers = flat(self.model, [tf.constant(arrays[tensor.name]) for tensor in self.model.inputs])
         return {}, {str(number): np.asarray(tensor) for number, tensor in enumerate(answers)}
 
+    def run_float64(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        """As `run`, in float64; `able` is false where the model cannot."""
+        answers = in_float64(self.model, arrays)
+        return {"able": answers is not None}, {str(number): array for number, array in enumerate(answers or [])}
+
     def write(self, header: Header, arrays: Arrays) -> Header:
         """Writes it as the SavedModel header["path"], its answers by the names of header["outputs"]."""
         save(self.model, header["outputs"], header["path"])
@@ -82,6 +88,33 @@ def flat(model: Any, tensors: Sequence[Any]) -> list[Any]:
     """What a model answers in evaluation mode, nested answers flattened."""
     structure = tensors[0] if len(tensors) == 1 else list(tensors)
     return list(tf.nest.flatten(model(structure, training=False)))
+
+
+def in_float64(model: Any, arrays: Arrays) -> list[npt.NDArray[Any]] | None:
+    """Its answers in float64, by the names of its inputs; None where it cannot be built so."""
+    usual = keras.config.floatx()
+    try:
+        keras.config.set_floatx("float64")  # for what it makes itself, as a first state
+        made = keras.saving.deserialize_keras_object(_widened(keras.saving.serialize_keras_object(model)))
+        made.set_weights([array.astype(np.float64) for array in model.get_weights()])
+        sent = [arrays[tensor.name] for tensor in model.inputs]
+        tensors = [tf.constant(array.astype(np.float64) if array.dtype.kind == "f" else array) for array in sent]
+        return [np.asarray(tensor) for tensor in flat(made, tensors)]
+    except Exception:  # noqa: BLE001 - a layer of the user's own, a float32 of its own, too little memory: it cannot
+        return None
+    finally:
+        keras.config.set_floatx(usual)
+
+
+def _widened(config: Any) -> Any:
+    """What describes a model, with float64 wherever a datatype or a policy is of floats."""
+    if isinstance(config, dict) and config.get("class_name") in ("DTypePolicy", "FloatDTypePolicy"):
+        return "float64"
+    if isinstance(config, dict):
+        return {
+            key: "float64" if key == "dtype" and value in _FLOATS else _widened(value) for key, value in config.items()
+        }
+    return [_widened(part) for part in config] if isinstance(config, list) else config
 
 
 def save(model: Any, outputs: Sequence[str], path: str) -> None:

@@ -9,6 +9,7 @@ took is therefore asked for afterwards, and anything less is refused.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import Options, cuda_lost, first_line, installed_version
+from serving.backends import onnx_graph
+from serving.backends.base import Contents, Options, cuda_lost, first_line, installed_version
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices
 from serving.signature.spec import ModelSpec
@@ -81,6 +83,15 @@ def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     session = _session(artifact, None, Options(level="basic"))  # nothing will be computed
     return _both_sides(artifact, session)
+
+
+def contents(artifact: Path) -> Contents:
+    """The constants of the graph, and how rows flow through it. Raises `RepositoryError` when it cannot be read."""
+    model = onnx_graph.reading.read(artifact)
+    if model is None:
+        return Contents()
+    numbers, texts = onnx_graph.reading.constants(model)
+    return Contents(constants=numbers, texts=texts, mixed=functools.partial(onnx_graph.rows.mixed, model))
 
 
 def careful() -> AbstractContextManager[None]:

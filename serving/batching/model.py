@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,11 +14,14 @@ from serving.batching.guard import Guard
 from serving.batching.pending import Pending
 from serving.batching.policy import BatchPolicy
 from serving.batching.queue import Queue
+from serving.batching.watch import Differs, Watch
 from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
+
+log = logging.getLogger(__name__)
 
 
 class Instance(NamedTuple):
@@ -26,6 +30,13 @@ class Instance(NamedTuple):
     computation: Computation
     prepare: Callable[[], None]
     guard: Guard
+
+
+class Watched(NamedTuple):
+    """Which share of the batches is looked at for rows that touch each other, and what says that they do."""
+
+    share: float
+    differs: Differs
 
 
 class Copy(Protocol):
@@ -47,7 +58,8 @@ class Model:
 
     `config` is the configuration in force; `candidate` says what computes; `verified` whether its golden samples were
     replayed; `labels` names the classes of `spec.labels_of`; `max_rows` is the most that a request may hold; `text_only`
-    whether strings must be UTF-8. A leased model is never closed: `close` waits for the last lease to be released.
+    whether strings must be UTF-8; `watched` is of a version whose rows were found apart by trying. A leased model is never
+    closed: `close` waits for the last lease to be released.
     """
 
     def __init__(
@@ -62,6 +74,7 @@ class Model:
         verified: bool,
         metrics: ModelMetrics,
         policy: BatchPolicy,
+        watched: Watched | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.name = name
@@ -77,10 +90,23 @@ class Model:
         self.verified = verified
         self.metrics = metrics
         self.queue = Queue(self.title, policy, clock)
+        self.watch = self._watch(watched) if watched else None
         self._clock = clock
         self._workers: list[Worker] = []
         self._leases = 0
         self._unleased = clock.condition()
+
+    def _watch(self, watched: Watched) -> Watch:
+        def stop(found: str) -> None:
+            self.queue.part()
+            log.error("%s", found, extra={"fields": {"model": self.name, "version": self.version}})
+
+        return Watch(self.title, watched.share, watched.differs, self.metrics, wait=self.queue.offer_behind, stop=stop)
+
+    @property
+    def touching(self) -> str:
+        """What the watch has found of its rows; "" while they are believed to be apart."""
+        return self.watch.found if self.watch else ""
 
     @property
     def title(self) -> str:
@@ -95,7 +121,7 @@ class Model:
                 one = left.pop(0)
                 worker = Worker(
                     self.title, self.queue, one.computation, self.metrics,
-                    guard=one.guard, prepare=one.prepare, clock=self._clock,
+                    guard=one.guard, prepare=one.prepare, watch=self.watch, clock=self._clock,
                 )  # fmt: skip
                 self._workers.append(worker)
         except BaseException:

@@ -29,7 +29,7 @@ import importlib
 import importlib.util
 import json
 import os
-import queue
+import select
 import struct
 import sys
 import threading
@@ -43,6 +43,7 @@ import numpy.typing as npt
 MAGIC = b"\x93lstm\r\n\x01"
 _LENGTHS = struct.Struct("<IQ")
 _START = len(MAGIC) + _LENGTHS.size
+_SMALL = 32 * 1024  # bytes that are written at once rather than copied never
 MOST_HEADER_BYTES = 64 * 1024 * 1024
 MOST_BYTES = 8 * 1024**3
 STRINGS = "bytes"
@@ -77,7 +78,8 @@ def packed(header: Any, arrays: Arrays | None = None, kind: str = "") -> list[by
             pieces.append(memoryview(flat))  # type: ignore[arg-type]
     fields = {"header": header, "arrays": described, **({"kind": kind} if kind else {})}
     text = json.dumps(fields).encode()
-    return [MAGIC + _LENGTHS.pack(len(text), sum(map(len, pieces))) + text, *pieces]
+    whole = [MAGIC + _LENGTHS.pack(len(text), sum(map(len, pieces))) + text, *pieces]
+    return [b"".join(whole)] if sum(map(len, pieces)) <= _SMALL else whole
 
 
 class Reader:
@@ -155,13 +157,12 @@ def _strings(body: bytes, at: int, count: int, shape: Sequence[int]) -> tuple[np
 
 def serve(loaded: Callable[[], Callable[..., Any]], requests: int, answers: int) -> None:
     """Answers what comes from the file descriptor `requests` until it closes; `loaded()` gives the program's `answer`."""
-    waiting: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
-    def listen() -> None:
-        reader = Reader()
-        while data := os.read(requests, 1024 * 1024):
-            for message in reader.feed(data):
-                waiting.put(message)
+    def watch() -> None:
+        pipe = select.poll()
+        pipe.register(requests, 0)  # that it has been closed is said unasked
+        while not pipe.poll():
+            pass
         os._exit(0)  # whoever asked has gone: nobody wants what is being computed
 
     one_at_a_time = threading.Lock()
@@ -177,10 +178,10 @@ def serve(loaded: Callable[[], Callable[..., Any]], requests: int, answers: int)
     def tell(header: Any = None, arrays: Arrays | None = None) -> None:
         send(header, arrays, TOLD)
 
-    threading.Thread(target=listen, name="pipe", daemon=True).start()
+    if hasattr(select, "poll"):
+        threading.Thread(target=watch, name="pipe", daemon=True).start()
     answer: Callable[..., Any] | None = None
-    while True:
-        message = waiting.get()
+    for message in _received(requests):
         try:
             answer = answer or loaded()
             made = answer(message.header, message.arrays, tell)
@@ -191,6 +192,12 @@ def serve(loaded: Callable[[], Callable[..., Any]], requests: int, answers: int)
             os._exit(0)
         except BaseException as error:  # noqa: BLE001 - told to whoever asked, whatever it is
             send({"type": type(error).__name__, "said": _said(error), "trace": traceback.format_exc()}, kind=RAISED)
+
+
+def _received(requests: int) -> Iterator[Message]:
+    reader = Reader()
+    while data := os.read(requests, 1024 * 1024):
+        yield from reader.feed(data)
 
 
 def _said(error: BaseException) -> str:

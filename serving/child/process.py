@@ -79,6 +79,13 @@ class Child:
         self.printed = b""
         self._reader = Reader(self._said)
         self._ended = ""  # how, once it has
+        self._selector = selectors.DefaultSelector()
+        assert self._process.stdin
+        assert self._process.stdout
+        assert self._process.stderr
+        os.set_blocking(self._process.stdin.fileno(), False)
+        self._selector.register(self._process.stdout, selectors.EVENT_READ)
+        self._selector.register(self._process.stderr, selectors.EVENT_READ)
         self._lower(nice)
 
     def ask(
@@ -125,6 +132,7 @@ class Child:
         self._ended = self._ended or "its process was ended"
         self._kill()
         self._process.wait()
+        self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe
             with contextlib.suppress(OSError):  # what could not be sent any more
@@ -171,23 +179,22 @@ class Child:
         child = self._process
         assert child.stdin
         assert child.stdout
-        assert child.stderr
         waiting = [memoryview(piece).cast("B") for piece in pieces]
-        silent_at = time.monotonic() + silence_seconds
-        with selectors.DefaultSelector() as selector:
-            os.set_blocking(child.stdin.fileno(), False)
-            selector.register(child.stdin, selectors.EVENT_WRITE)
-            selector.register(child.stdout, selectors.EVENT_READ)
-            if not child.stderr.closed:
-                selector.register(child.stderr, selectors.EVENT_READ)
+        begun = time.monotonic()
+        silent_at, look_at = begun + silence_seconds, begun + _LOOK_SECONDS
+        unsent = self._sent(child.stdin.fileno(), waiting)  # mostly all of it goes at once
+        if unsent:
+            self._selector.register(child.stdin, selectors.EVENT_WRITE)
+        try:
             while True:
                 now = time.monotonic()
-                ready = selector.select(max(0.0, min(_LOOK_SECONDS, silent_at - now, until - now)))
+                ready = self._selector.select(max(0.0, min(_LOOK_SECONDS, silent_at - now, until - now)))
                 named = {key.fileobj for key, _ in ready}
-                if child.stderr in named and not self._listen(child.stderr.fileno()):
-                    selector.unregister(child.stderr)
+                if child.stderr in named and not self._listen(child.stderr.fileno()):  # type: ignore[union-attr]
+                    self._selector.unregister(child.stderr)  # type: ignore[arg-type]
                 if child.stdin in named and not self._sent(child.stdin.fileno(), waiting):
-                    selector.unregister(child.stdin)
+                    self._selector.unregister(child.stdin)
+                    unsent = False
                 if child.stdout in named:
                     silent_at = time.monotonic() + silence_seconds
                     if not (data := os.read(child.stdout.fileno(), 1024 * 1024)):
@@ -200,9 +207,14 @@ class Child:
                     yield "its process took more than {wall:g} s {doing}, and was ended"
                 if now >= silent_at:
                     yield "its process said nothing for {silence:g} s {doing}, and was ended"
-                if self._most_bytes and memory.resident_bytes(child.pid) > self._most_bytes:
+                if now >= look_at and self._most_bytes and memory.resident_bytes(child.pid) > self._most_bytes:
                     most = f"{self._most_bytes / 1e6:.0f} MB"
                     yield f"its process took more memory than the {most} that it may have {{doing}}, and was ended"
+                if now >= look_at:
+                    look_at = now + _LOOK_SECONDS
+        finally:
+            if unsent:
+                self._selector.unregister(child.stdin)
 
     def _listen(self, descriptor: int) -> bool:
         data = os.read(descriptor, 65536)

@@ -20,7 +20,7 @@ from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
 from serving.loading.order import Measurements, ServerDefaults
 from serving.loading.request import Loaded, LoadRequest, OnBroken
-from serving.loading.trials import Trials
+from serving.loading.trials import Trials, try_ahead
 from serving.machine import background
 from serving.repository import changes, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
@@ -76,7 +76,10 @@ class RepositoryControl:
             return
         with contextlib.suppress(OSError):  # what could not be looked at now is loaded again when it can be
             self._acted_on = self._look()  # before anything is loaded: what changes meanwhile is a change
-        for name in self._at_start(there, names):
+        asked = self._at_start(there, names)
+        leaving = self._manager.closing.is_set
+        self._clock.start(lambda: try_ahead(self._trials, self._repository, asked, self._defaults, leaving), "trials")
+        for name in asked:
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
         self._manager.started()

@@ -15,7 +15,7 @@ from serving import backends
 from serving.backends.base import Backend, Candidate, Measured
 from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
-from serving.batching.model import Instance, Model
+from serving.batching.model import Instance, Model, Watched
 from serving.batching.policy import BatchPolicy
 from serving.errors import RepositoryError, StartupError, VerificationFailed
 from serving.loading import proof, warmup
@@ -26,7 +26,7 @@ from serving.loading.request import Loaded, LoadRequest, Tried
 from serving.repository.config_in_force import config_in_force, policy_for
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
-from serving.verification import golden
+from serving.verification import company, golden
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
     with proof.opened(request, candidate, facts, tried.level) as (facts, proved):
         config = config or _configured(request, candidate, facts.spec)
         policy = policy_for(request.config, facts.spec, alone=request.wrap is not None)
-        model = _assembled(request, candidate, facts, config, policy)
+        model = _assembled(request, candidate, facts, config, policy, max(one.allowed for one in proved))
         warmup.check_rows(facts.samples, policy.max_rows)
         written = request.config.written.model_warmup
         extra = warmup.configured(written, facts.spec, policy.max_rows, request.folder.path.parent)
@@ -88,7 +88,12 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
 
 
 def _assembled(
-    request: LoadRequest, candidate: Candidate, facts: Facts, config: pb.ModelConfig, policy: BatchPolicy
+    request: LoadRequest,
+    candidate: Candidate,
+    facts: Facts,
+    config: pb.ModelConfig,
+    policy: BatchPolicy,
+    allowed: float,
 ) -> Model:
     return Model(
         name=request.name,
@@ -100,8 +105,17 @@ def _assembled(
         verified=facts.described,
         metrics=request.metrics(candidate.backend),
         policy=policy,
+        watched=_watched(request, facts.spec, policy, allowed),
         clock=request.clock,
     )
+
+
+def _watched(request: LoadRequest, spec: ModelSpec, policy: BatchPolicy, allowed: float) -> Watched | None:
+    """How a version is watched whose rows were found apart by trying; None of those whose rows are apart by construction."""
+    share = request.defaults.row_watch
+    if not share or not spec.batched or policy.max_rows < 2 or request.wrap or spec.by_our_writers:
+        return None
+    return Watched(share, functools.partial(company.answered_otherwise, tolerance=allowed))
 
 
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from serving import backends
 from serving.backends.base import Candidate, Measured, Options, artifact_bytes
-from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
+from serving.errors import BackendUnavailable, MissingFormat, RepositoryError, StartupError
 from serving.loading import measuring, ranking
 from serving.machine.devices import CPU, cuda
 from serving.repository.folders import VersionFolder
@@ -31,8 +31,9 @@ class ServerDefaults:
     """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; a number of threads, None for auto.
 
     What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
-    `fallback` says when another backend may take over: never, at run time, or at load too. `trial` is one of `TRIALS`:
-    which versions are loaded in a child process first.
+    `row_watch` is the share of the batches of files of others of which a row is computed again alone. `fallback` says when
+    another backend may take over: never, at run time, or at load too. `trial` is one of `TRIALS`: which versions are
+    loaded in a child process first.
     """
 
     backend: str = AUTO
@@ -43,6 +44,7 @@ class ServerDefaults:
     optimize_for: Literal["latency", "throughput"] = "latency"
     fallback: str = "runtime"
     trial: str = AUTO
+    row_watch: float = 0.01
 
     def options(self, threads: int, level: str = "") -> Options:
         """What a backend is loaded with."""
@@ -124,6 +126,18 @@ def order(
         if not instead:
             raise
         return Order(first=instead, missing=str(error))
+
+
+def without_measuring(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> Candidate | None:
+    """Who is tried first when a version is loaded, if that can be said at once."""
+
+    def measured(*_: object) -> Sequence[Measured]:
+        raise LookupError
+
+    try:
+        return order(config, defaults, folder, measured).at_load[0]
+    except (LookupError, StartupError):
+        return None
 
 
 def may_fall_back(config: OperatorConfig, defaults: ServerDefaults) -> bool:

@@ -7,6 +7,8 @@ name and asks for all the others.
     stated     what a file says of its inputs and outputs
     open       a file, in a backend; what was open before is closed
     run        the open file
+    contents   what a file shows of how it computes
+    mixed      in what way rows along these axes touch each other, as far as those contents show
     available  whether a backend can run here
 """
 
@@ -24,7 +26,7 @@ import numpy as np
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.backends.base import Backend, Candidate, Options
+from serving.backends.base import Backend, Candidate, Contents, Options
 from serving.child.pipes import Arrays, Tell
 from serving.errors import StartupError
 from serving.loading import loader
@@ -40,6 +42,7 @@ PROGRAM = __name__
 ALIVE_SECONDS = 1.0
 
 _open: list[Backend] = []
+_contents: list[Contents] = []
 
 
 def described(request: LoadRequest, candidate: Candidate, level: str) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def described(request: LoadRequest, candidate: Candidate, level: str) -> dict[st
 def answer(header: Mapping[str, Any], arrays: Arrays, tell: Tell) -> Any:
     """In the child. A `StartupError` is an answer, told by the name of its class; whatever else is raised is the runtime's."""
     try:
-        with _alive(tell):
+        with _alive(tell) if header["do"] == "load" else contextlib.nullcontext():
             return _DOES[header["do"]](header, arrays)
     except StartupError as error:
         kind = next(one.__name__ for one in type(error).__mro__ if one.__module__ == StartupError.__module__)
@@ -138,4 +141,21 @@ def _run(header: Mapping[str, Any], arrays: Tensors) -> tuple[dict[str, Any], di
     return {}, {name: np.asarray(array) for name, array in answers.items()}
 
 
-_DOES = {"load": _load, "stated": _stated, "available": _available, "open": _open_file, "run": _run}
+def _contents_of(header: Mapping[str, Any], _: Arrays) -> dict[str, Any]:
+    _contents[:] = [backends.module(header["backend"]).contents(Path(header["artifact"]))]
+    return {"constants": list(_contents[0].constants), "texts": list(_contents[0].texts)}
+
+
+def _mixed(header: Mapping[str, Any], _: Arrays) -> dict[str, Any]:
+    return {"mixed": _contents[0].mixed(header["rows"])}
+
+
+_DOES = {
+    "load": _load,
+    "stated": _stated,
+    "available": _available,
+    "open": _open_file,
+    "run": _run,
+    "contents": _contents_of,
+    "mixed": _mixed,
+}

@@ -8,23 +8,26 @@ the file is given up. What our own writers made needs no trial, as long as the f
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from serving import backends, errors
-from serving.backends.base import Candidate, artifact_digest, files_digest
+from serving.backends.base import Candidate
 from serving.child.process import Child
 from serving.clock import SYSTEM, Clock
 from serving.errors import ChildEnded, ChildRaised, RepositoryError, StartupError
 from serving.loading import trial
-from serving.loading.order import AUTO, OFF
+from serving.loading.keys import key_of, needed
+from serving.loading.order import AUTO, OFF, ServerDefaults, without_measuring
 from serving.loading.remembered import Remembered, name_of
 from serving.loading.request import LoadRequest, Tried
-from serving.repository.folders import VersionFolder
-from serving.signature.spec import OWN_FILES
+from serving.repository import model_config
+from serving.repository.folders import Repository, VersionFolder
+from serving.repository.operator_config import OperatorConfig
+from serving.telemetry.counters import ModelMetrics
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +55,42 @@ class Trials:
         self._remembered = remembered or Remembered()
         self._make = child
         self._clock = clock
-        self._asking = threading.Lock()  # guards the three below
+        self._asking = threading.Lock()  # held during a trial; guards the two below
         self._child: Child | None = None
         self._asked = 0
+        self._lock = threading.Lock()  # guards the two below
         self._known: dict[str, Tried] = {}  # what cannot be kept on disk is known as long as the server lives
+        self._refused: dict[str, StartupError] = {}  # ahead of a load, which has still to be told
 
     def __call__(self, request: LoadRequest, candidate: Candidate) -> Tried:
         """How a version is to be loaded in a backend: at once where it needs no trial, else after one.
 
         Raises the `StartupError` that the loader raised in the child, or `RepositoryError` where the child did not survive.
         """
-        if self._when == OFF or (self._when == AUTO and not _needed(request.folder, candidate)):
+        found = self._held(request, candidate)
+        if found.remark:
+            log.warning("%s", found.remark, extra={"fields": request.fields()})
+        return found
+
+    def ahead(self, request: LoadRequest, candidate: Candidate) -> None:
+        """Holds a trial before the load asks for it, while others are loaded. What it finds, an error too, the load is told."""
+        if self._when != AUTO:
+            return
+        try:
+            self._held(request, candidate)
+        except StartupError as error:
+            with contextlib.suppress(OSError):
+                name = name_of(key_of(request, candidate) or {})
+                with self._lock:
+                    self._refused[name] = error
+
+    def close(self) -> None:
+        """Ends the child."""
+        with self._asking:
+            self._end()
+
+    def _held(self, request: LoadRequest, candidate: Candidate) -> Tried:
+        if self._when == OFF or (self._when == AUTO and not needed(request.folder, candidate)):
             return Tried()
         try:
             key = key_of(request, candidate)
@@ -71,26 +99,29 @@ class Trials:
         if key is None:
             return Tried()  # there is nothing that could be loaded; the loader says so
         model, name = request.folder.path.parent, name_of(key)
+        if (found := self._found(model, key, name)) is not None:
+            return found
         with self._asking:
-            if self._when == AUTO and (found := self._known.get(name) or self._remembered.find(model, key)):
-                return self._told(request, candidate, found)
-            if (tried := self._tried(request, candidate)) is None:
+            found = self._found(model, key, name) or self._tried(request, candidate)
+            if found is None:
                 return Tried()
-            found = self._known[name] = tried
+            with self._lock:
+                self._known[name] = found
         self._remembered.keep(model, key, found)
-        return self._told(request, candidate, found)
-
-    def close(self) -> None:
-        """Ends the child."""
-        with self._asking:
-            self._end()
-
-    def _told(self, request: LoadRequest, candidate: Candidate, found: Tried) -> Tried:
-        if found.level and found.level not in backends.module(candidate.backend).LEVELS:
-            return Tried()
-        if found.remark:
-            log.warning("%s", found.remark, extra={"fields": request.fields()})
         return found
+
+    def _found(self, model: Path, key: Mapping[str, Any], name: str) -> Tried | None:
+        """What is known already. Raises the error that a trial ahead of the load has met, once."""
+        if self._when != AUTO:
+            return None
+        with self._lock:
+            if refused := self._refused.pop(name, None):
+                raise refused
+            if name in self._known:
+                return self._known[name]
+        found = self._remembered.find(model, key)
+        levels = backends.module(key["backend"]).LEVELS
+        return found if found is None or not found.level or found.level in levels else None
 
     def _tried(self, request: LoadRequest, candidate: Candidate) -> Tried | None:
         """What the trial finds, at the first level of optimisation that the process survives.
@@ -146,49 +177,37 @@ class Trials:
             self._child = None
 
 
-def key_of(request: LoadRequest, candidate: Candidate) -> dict[str, Any] | None:
-    """What a trial is remembered by, JSON-ready: digests of the files and the configuration, runtime and options.
+def try_ahead(
+    trials: Trials, repository: Repository, names: Iterable[str], defaults: ServerDefaults, leaving: Callable[[], bool]
+) -> None:
+    """Loads on trial what is about to be loaded and needs it, beside the loads, until the server is `leaving`.
 
-    None where the version holds nothing for that backend. Raises `OSError`.
+    What is wrong with a model its own load says. What has to be measured first is tried when it has been.
     """
-    module = backends.module(candidate.backend)
-    if not request.folder.artifact(candidate.backend).exists():
-        return None
-    return {
-        "files": _digest(request.folder, candidate),
-        "config": hashlib.sha256(request.config.written.SerializeToString(deterministic=True)).hexdigest(),
-        "backend": candidate.backend,
-        "version": module.version(),
-        "device": candidate.device,
-        "threads": candidate.threads,
-        "allow_tf32": request.defaults.allow_tf32,
-        "shadow": request.wrap is not None,
-    }
+    for name in names:
+        with contextlib.suppress(StartupError, OSError):
+            config = model_config.parse(repository.config_text(name), name)
+            folders = {folder.number: folder for folder in repository.versions(name)}
+            for number in config.versions(list(folders)):
+                candidate = without_measuring(config, defaults, folders[number])
+                if leaving() or candidate is None:
+                    continue
+                trials.ahead(request_for(repository, name, config, folders[number], defaults), candidate)
 
 
-def _digest(folder: VersionFolder, candidate: Candidate) -> str:
-    """Of every file that may be read when it is loaded: all of the version's, but for the other backends' artefacts."""
-    others = [folder.artifact(name) for name in backends.names() if name != candidate.backend]
-    files = {
-        path: str(path.relative_to(folder.path))
-        for path in folder.path.rglob("*")
-        if path.is_file() and not any(path.is_relative_to(other) for other in others)
-    }
-    return files_digest(files)
-
-
-def _needed(folder: VersionFolder, candidate: Candidate) -> bool:
-    """Whether a version could end the process for all that is known: its runtime may, and the files are not ours."""
-    return bool(backends.module(candidate.backend).LEVELS) and not ours(folder, candidate.backend)
-
-
-def ours(folder: VersionFolder, backend: str) -> bool:
-    """Whether a backend's artefact is, byte for byte, what one of our own writers has made."""
-    artifact = folder.artifact(backend)
-    with contextlib.suppress(StartupError, OSError, KeyError, TypeError):  # no spec.json, or none that says so
-        digests = folder.spec().source["export"][OWN_FILES]
-        return bool(digests[artifact.name] == artifact_digest(artifact))
-    return False
+def request_for(
+    repository: Repository, name: str, config: OperatorConfig, folder: VersionFolder, defaults: ServerDefaults
+) -> LoadRequest:
+    """A version to be loaded on trial, whatever else is or is not loaded."""
+    return LoadRequest(
+        name=name,
+        folder=folder,
+        config=config,
+        labels=repository.labels(name),
+        defaults=defaults,
+        metrics=lambda backend: ModelMetrics(),
+        repository=repository,
+    )
 
 
 def _given_up(folder: VersionFolder, candidate: Candidate, ends: list[ChildEnded]) -> str:
@@ -205,3 +224,13 @@ def _given_up(folder: VersionFolder, candidate: Candidate, ends: list[ChildEnded
         f"{file} kills {runtime}: {ends[0]}{levels}. Export it again, in float32 or with another opset, or take another version "
         "of the runtime; everything else serves on"
     )
+
+
+def told(trials: Trials, request: LoadRequest, candidate: Candidate) -> str:
+    """For people: that a version is refused by its trial, or at which level it is loaded; empty if there is nothing to say."""
+    try:
+        return trials(request, candidate).remark
+    except StartupError as error:
+        return f"refused by its trial: {error}"
+    finally:
+        trials.close()

@@ -1,8 +1,8 @@
 """Does an artefact take and give what `spec.json` says? Asked once, at load, of what the file itself states.
 
 A file may say less than the specification (a free axis, or nothing at all, as TorchScript does about shapes), and that
-fits; only a contradiction is refused. Of the shapes of outputs nothing is asked: no runtime holds a file to what it states of
-them, and some state what an example answered, or another rank. What is answered the golden samples show.
+fits; only a contradiction is refused. No runtime holds a file to what it states of its outputs, and some
+state another rank than they answer; what is answered the golden samples show.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def check(artifact: Path, side: str, expected: Sequence[TensorSpec], stated: Map
 def _fits(stated: tuple[int, ...], expected: tuple[int, ...], *, kept: bool) -> bool:
     """The file may leave free what the specification fixes. What it fixes it keeps to in its inputs, and not in its outputs.
 
-    An exporter that traces may write down the size of an answer that it has seen.
+    An exporter that traces may write down the size of an answer that it has seen, or a rank that it has guessed.
     """
-    return len(stated) == len(expected) and all(
-        s in (-1, e) or (e == -1 and not kept) for s, e in zip(stated, expected, strict=True)
-    )
+    if len(stated) != len(expected):
+        return not kept
+    return all(s in (-1, e) or (e == -1 and not kept) for s, e in zip(stated, expected, strict=True))

@@ -140,6 +140,15 @@ def test_anything_else_keeps_its_own_signature(
     backend.close()
 
 
+def test_a_tolerance_that_fits_is_suggested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keras.utils.set_random_seed(3)
+    model = sequential(layers.LSTM(8), layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(stddev=200)))
+    assert export(model, tmp_path, "--tolerance", "1e-9", form="onnx") == 2
+    said = capsys.readouterr().err
+    assert "from float64 for this network on these samples, so that is rounding" in said
+    assert export(model, tmp_path, "--tolerance", said.split()[-1], form="onnx") == 0
+
+
 @keras.saving.register_keras_serializable("tests")
 class Doubled(layers.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:

@@ -131,3 +131,28 @@ def test_it_runs_by_the_names_of_its_inputs() -> None:
     assert network.facts()["inputs"] == [("x", "float32", [-1, -1, 8])]
     _, answers = network.run({}, {"unused": np.zeros(1), "x": np.ones((2, 5, 8), np.float32)})
     assert [(name, answer.shape) for name, answer in answers.items()] == [("0", (2, 5, 3))]
+
+
+class Halved(layers.Layer):  # type: ignore[misc]
+    """Holds a float32 whatever its policy."""
+
+    def call(self, x: Any) -> Any:
+        return x * tf.constant(0.5, tf.float32)
+
+
+def test_it_is_computed_in_float64_too() -> None:
+    network = Network(build(), "theirs:build", None)
+    x = np.random.default_rng(0).normal(size=(2, 7, 8)).astype(np.float32)
+    header, arrays = network.run_float64({}, {"x": x})
+    assert header == {"able": True}
+    assert arrays["0"].dtype == np.float64
+    usual = network.run({}, {"x": x})[1]["0"]
+    assert 0 < np.abs(arrays["0"] - usual).max() < 1e-5
+    assert keras.config.floatx() == "float32"
+
+
+def test_what_cannot_be_computed_in_float64_says_so() -> None:
+    x = keras.Input((None, 8), name="x")
+    network = Network(keras.Model(x, Halved()(layers.LSTM(4)(x))), "theirs:build", None)
+    assert network.run_float64({}, {"x": np.ones((1, 3, 8), np.float32)}) == ({"able": False}, {})
+    assert keras.config.floatx() == "float32"
