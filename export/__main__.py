@@ -66,6 +66,7 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
         version=options.version,
         tolerance=options.tolerance,
         precision=options.precision,
+        every=options.format == formats.ALL,
     )
     if version.rounding:
         _print_rounding(version.rounding, checkpoint)
@@ -191,6 +192,8 @@ def _print_written(version: Version, repository: Path) -> None:
     for written in version.written:
         lines.append([written.format, f"{written.size_bytes / 1024:.0f} KiB", f"{written.largest_difference:.2g}"])
     print("\n".join(aligned(lines, right=(1, 2))))
+    for each in version.not_written:
+        print(f"{each.format} is not written: {each.why}")
     print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {repository}")
 
 

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from export.errors import ExportError
 from export.float64 import check_tolerance
 from export.samples import NO_SAMPLES, UserSamples
 from serving.backends.base import artifact_digest
+from serving.errors import StartupError
 from serving.signature import spec as specification
 from serving.signature.spec import LABELS_FILE, OWN_FILES, ModelSpec
 from serving.verification import golden, rows
@@ -64,6 +65,14 @@ class Written:
 
 
 @dataclasses.dataclass(frozen=True)
+class NotWritten:
+    """A format that was to be had if it can be, and why it cannot."""
+
+    format: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Rounding:
     """What keeping the weights smaller has changed: the largest `|a - b| / max(1, |b|)` of any answer, and the test scores.
 
@@ -83,6 +92,31 @@ class Version:
     path: Path
     written: tuple[Written, ...]
     rounding: Rounding | None = None
+    not_written: tuple[NotWritten, ...] = ()
+
+
+def what_can_be(
+    forms: Iterable[str], write: Callable[[str], Written], folder: Path, *, every: bool
+) -> tuple[list[Written], list[NotWritten]]:
+    """Has every format written into `folder`; with `every` one that cannot be is told rather than raised, and leaves nothing.
+
+    Raises what `write` raises without `every`, and `ExportError` with all the reasons when no format can be had.
+    """
+    written: list[Written] = []
+    failed: list[NotWritten] = []
+    for form in forms:
+        there = set(folder.iterdir())
+        try:
+            written.append(write(form))
+        except (ExportError, StartupError) as error:
+            if not every:
+                raise
+            failed.append(NotWritten(form, str(error)))
+            for left in set(folder.iterdir()) - there:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if failed and not written:
+        raise ExportError("; ".join(each.why for each in failed))
+    return written, failed
 
 
 def check_name(name: str) -> None:

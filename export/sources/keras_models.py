@@ -104,6 +104,7 @@ def publish_model(
             name=target.name,
             version=target.version,
             tolerance=target.tolerance,
+            every=chosen is None,
         )
         masked = any(
             isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False) for layer in model.layers
@@ -152,7 +153,7 @@ def publish_network(
     where: str,
 ) -> tuple[Version, str]:
     """As `publish_model`, for a model that is no plain stack, with the reason; `where` names what declares its inputs."""
-    chosen = chosen or ("savedmodel",)
+    every, chosen = chosen is None, chosen or ("savedmodel",)
     if others := [form for form in chosen if form != "savedmodel"]:
         raise ExportError(
             f"format {others[0]} can be written of plain stacks of LSTM and dense layers only, and this model is none: "
@@ -176,6 +177,7 @@ def publish_network(
             sizes="compute sizes with keras.ops.shape, or fix the size with --shape NAME:SIZES",
         ),
         wide,
+        every=every,
     )
     return version, f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
 

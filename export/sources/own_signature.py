@@ -20,7 +20,7 @@ from export.errors import ExportError
 from export.samples import NO_SAMPLES, UserSamples, checked, rows_first
 from export.sources import differences, plain
 from export.sources.differences import Advice, Network, Wide
-from export.versions import Target, Version, Written, begun, finish
+from export.versions import Target, Version, Written, begun, finish, what_can_be
 from serving import backends
 from serving.backends.base import Contents, Options, artifact_bytes, first_line
 from serving.backends.rows_first import laid_out
@@ -46,8 +46,12 @@ def publish(
     target: Target,
     advice: Advice,
     wide: Wide | None = None,
+    *,
+    every: bool = False,
 ) -> tuple[Version, ModelSpec]:
     """Writes a version with every format of `writers` (its backend and what writes it), proved against `run`.
+
+    With `every` formats that cannot be written are told in the version rather than raised, as long as one can.
 
     `stated` is what `inspection.unproved` makes of the network; `wide` runs it in float64, which explains a difference.
 
@@ -55,31 +59,35 @@ def publish(
     decide, and `OSError`; the repository holds no part of the version then.
     """
     found = find(stated, run, hints, samples=target.samples, tolerance=target.tolerance)
-    made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
-    spec = dataclasses.replace(
-        found.spec,
-        tolerance=target.tolerance,
-        source={**target.described, **rows_alone(found.why_alone), "export": made},
-    )
+    spec = dataclasses.replace(found.spec, tolerance=target.tolerance)
     with begun(target.repository) as folder:
-        written = []
         network = Network(spec, run, wide)
         tried = [*found.samples, *_longer(network, found.samples[0])]
-        for form, (backend, write) in writers.items():
+
+        def write(form: str) -> Written:
+            backend, how = writers[form]
             artifact = folder / backends.module(backend).FILE_NAME
-            note = write(spec, artifact)
+            note = how(spec, artifact)
             try:
                 difference = _proved(form, backend, artifact, network, tried, advice)
             except ExportError as error:
                 raise ExportError(f"{error}{note and f' ({note})'}") from error
-            written.append(Written(form, artifact_bytes(artifact), difference))
+            return Written(form, artifact_bytes(artifact), difference)
+
+        written, failed = what_can_be(writers, write, folder, every=every)
 
         def served_once(folder: Path) -> None:
-            for backend, _ in writers.values():
-                child.serve_once(folder, target.name, backend)
+            for each in written:
+                child.serve_once(folder, target.name, writers[each.format][0])
 
+        made = {
+            "formats": [each.format for each in written],
+            "lstm-serving": importlib.metadata.version("lstm-serving"),
+        }
+        source = {**target.described, **rows_alone(found.why_alone), "export": made}
+        spec = dataclasses.replace(spec, source=source)
         path = finish(folder, target.repository / target.name, target.version, spec, found.samples, check=served_once)
-    return Version(path, tuple(written)), spec
+    return Version(path, tuple(written), not_written=tuple(failed)), spec
 
 
 def find(

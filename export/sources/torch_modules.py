@@ -147,6 +147,7 @@ def publish_module(
             name=target.name,
             version=target.version,
             tolerance=target.tolerance,
+            every=chosen is None,
         )
         sentence = f"a plain {found.checkpoint.config.told()}: the canonical signature, every format"
         if "x" not in inputs:
@@ -157,7 +158,7 @@ def publish_module(
             )
             sentence += "rows first"
         return made, f"{sentence}\n{told.signature(ModelSpec.read(made.path / 'spec.json'))}"
-    chosen = chosen or tuple(WRITERS)
+    every, chosen = chosen is None, chosen or tuple(WRITERS)
     if foreign_formats := [form for form in chosen if form not in WRITERS]:
         raise ExportError(
             f"format {foreign_formats[0]} can be written of plain stacks of LSTM and linear layers only, and this module is "
@@ -180,6 +181,7 @@ def publish_module(
             "choose --format torchscript, or fix the size with --shape NAME:SIZES",
         ),
         wide,
+        every=every,
     )
     sentence = f"a module of its own: its own signature, since {found}; {own_signature.told_rows(spec)}"
     return version, f"{sentence}\n{told.signature(spec)}"

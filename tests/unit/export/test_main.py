@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from export import formats
 from export.__main__ import main
 
 
@@ -105,3 +106,23 @@ def test_a_smaller_precision_is_scored_again(run: Path, tmp_path: Path, capsys: 
     assert facts["source"]["precision"]["precision"] == "int8-weights"
     assert 0 < facts["source"]["precision"]["largest_difference"] < 0.1
     assert not any(name.startswith("test_") for name in facts["scores"])
+
+
+def test_all_formats_are_those_that_can_be_written(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = formats.writer
+
+    def without_tensorflow(name: str) -> formats.Writer:
+        if name == "savedmodel":
+            raise formats.missing_package("format savedmodel", ModuleNotFoundError(name="tensorflow"))
+        return writer(name)
+
+    monkeypatch.setattr(formats, "writer", without_tensorflow)
+    assert main(command(run, "--format", "all")) == 0
+    said = capsys.readouterr().out
+    assert "savedmodel is not written: format savedmodel needs the package tensorflow: pip install" in said
+    facts = json.loads((run.parent / "repository" / "compass" / "1" / "spec.json").read_text())
+    assert facts["source"]["export"]["formats"] == ["onnx", "torchscript"]
+    assert main(command(run, "--format", "onnx,savedmodel")) == 2
+    assert "needs the package tensorflow" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 
 from export import canonical
 from export.errors import ExportError
-from export.versions import Target, begun, check_name, check_version, finish, next_version
+from export.versions import Target, Written, begun, check_name, check_version, finish, next_version, what_can_be
 from models.config import LSTMConfig
+from serving.errors import VerificationFailed
 from serving.signature.spec import ModelSpec
 from serving.verification.golden import Sample
 
@@ -218,3 +220,33 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_anew(
     monkeypatch.setattr(fcntl, "flock", late)
     assert (appear(tmp_path) / "model.onnx").is_file()
     assert len(made) == 3
+
+
+def writes(folder: Path, bad: dict[str, Exception]) -> Callable[[str], Written]:
+    def write(form: str) -> Written:
+        (folder / f"model.{form}").mkdir()
+        (folder / f"model.{form}.data").touch()
+        if form in bad:
+            raise bad[form]
+        return Written(form, 1, 0.0)
+
+    return write
+
+
+def test_every_format_that_can_be_had(tmp_path: Path) -> None:
+    write = writes(tmp_path, {"b": ExportError("b cannot")})
+    written, failed = what_can_be("abc", write, tmp_path, every=True)
+    assert [each.format for each in written] == ["a", "c"]
+    assert [(each.format, each.why) for each in failed] == [("b", "b cannot")]
+    assert files(tmp_path) == {"model.a", "model.a.data", "model.c", "model.c.data"}
+
+
+def test_a_format_that_was_asked_for_must_be_had(tmp_path: Path) -> None:
+    with pytest.raises(VerificationFailed, match="b differs"):
+        what_can_be("abc", writes(tmp_path, {"b": VerificationFailed("b differs")}), tmp_path, every=False)
+
+
+def test_no_format_at_all(tmp_path: Path) -> None:
+    bad: dict[str, Exception] = {"a": ExportError("a cannot"), "b": VerificationFailed("b differs")}
+    with pytest.raises(ExportError, match=r"^a cannot; b differs$"):
+        what_can_be("ab", writes(tmp_path, bad), tmp_path, every=True)
