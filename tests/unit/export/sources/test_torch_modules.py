@@ -138,9 +138,14 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "flags", "form", "said"),
     [
-        ("FrozenTime", (), "onnx", "has frozen a size that the network leaves free: with x [3, 5, 8]"),
+        (
+            "FrozenTime",
+            (),
+            "onnx",
+            "with x [3, 5, 8]: it agrees with x [2, 9, 8], whatever the values, so that the sizes decide",
+        ),
         ("Branch", ("--rows", "x=none"), "onnx", "has been baked in; put it into tensor operations"),
-        ("LongOtherwise", (), "onnx", "with x [3, 400, 8]: an `if` or a loop of Python that depends on the data"),
+        ("LongOtherwise", (), "onnx", "so that the sizes decide: one has been baked in; a size was a number of Python"),
         ("Looks", (), "savedmodel", "plain stacks of LSTM and linear layers only"),
         ("Sampled", (), "onnx", "the module returns a dict; let it return a tensor or a tuple"),
         ("Attention", (*STATE, "--output", "y"), "onnx", "the network returns 3 tensors, but 1 are named: y"),
