@@ -42,6 +42,41 @@ def usual_and_unusual(config: LSTMConfig, steps: int | None = None, first_id: in
         yield from (x, -x, np.abs(x), -np.abs(x), 10 * x)
 
 
+def padded(config: LSTMConfig) -> Iterator[tuple[npt.NDArray[Any], float]]:
+    """`x` whose rows end or begin in what others take for padding, and how far answers may be apart by rounding.
+
+    A network that looks for its padding (`lengths = (x != 0).any(-1).sum(1)`) answers as a plain stack does until there is
+    some: a value or a token in each step, in one feature alone, the step before once more, or NaN.
+    """
+    generator = np.random.default_rng(7)
+    if config.input == "tokens":
+        ids = [*range(min(4, config.vocabulary)), *range(max(4, config.vocabulary - 2), config.vocabulary)]
+        fills: list[float] = [*ids]
+    else:
+        fills = [0, 1, -1, 100, -100, 999, -999, 9999, -9999, np.nan]
+    for fill in fills:
+        if config.input == "tokens":
+            x = generator.integers(0, config.vocabulary, (2, 7))
+        else:
+            x = generator.normal(size=(2, 7, config.features)).astype(np.float32)
+        ends, begins, once_more = x.copy(), x.copy(), x.copy()
+        ends[0, 5:], ends[1, 3:] = fill, fill
+        begins[0, :2], begins[1, :4] = fill, fill
+        once_more[0, 5:], once_more[1, 3:] = x[0, 4], x[1, 2]
+        tried = [ends, begins, once_more]
+        if config.input != "tokens":
+            first = x.copy()
+            first[:, 4:, 0] = fill
+            tried.append(first)
+        rounding = SAME if config.input == "tokens" or np.isnan(fill) else SAME * max(1, abs(fill))
+        yield from ((each, rounding) for each in tried)
+    if config.input == "tokens":
+        known = np.arange(min(config.vocabulary, 4096))
+        x = generator.integers(0, config.vocabulary, (len(known), 4))
+        x[:, 2:] = known[:, None]
+        yield x, SAME
+
+
 def configs(
     table: tuple[int, int] | None, features: int, layers: int, hidden: int, *, bidirectional: bool, outputs: int
 ) -> Iterator[LSTMConfig]:

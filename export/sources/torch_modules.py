@@ -154,7 +154,10 @@ def publish_module(
         if "x" not in inputs:
             sentence += f"; {next(iter(inputs))} is called x"
         if not found.rows_first:
-            sentence += "; the module takes the steps first (batch_first=False), what was written takes the rows first"
+            sentence += (
+                "; the module takes the steps first, as nn.LSTM does without batch_first; what was written takes the "
+            )
+            sentence += "rows first"
         return made, f"{sentence}\n{told.signature(ModelSpec.read(made.path / 'spec.json'))}"
     every, chosen = chosen is None, chosen or tuple(WRITERS)
     if foreign_formats := [form for form in chosen if form not in WRITERS]:

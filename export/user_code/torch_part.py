@@ -193,15 +193,35 @@ def load_weights(module: nn.Module, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise Refused(
-            f"{path} cannot be read as weights: {error}; give a state dict as .safetensors, or as .pt of tensors alone "
-            "(torch.save(module.state_dict(), ...))"
+            f"{path} cannot be read as weights: {_one_line(error)}; give a state dict as .safetensors, or as .pt of tensors "
+            "alone (torch.save(module.state_dict(), ...))"
         ) from error
     if not isinstance(state, Mapping):
         raise Refused(f"{path} holds a {type(state).__name__}; it must hold a state dict")
+    if inside := [name for name, kept in state.items() if isinstance(kept, Mapping) and _are_tensors(kept)]:
+        raise Refused(
+            f"{path} holds a state dict under {inside[0]!r}, beside other things: {', '.join(map(str, state))}; save that alone: "
+            f"torch.save(torch.load({str(path)!r})[{inside[0]!r}], 'weights.pt')"
+        )
     try:
         module.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise Refused(f"{path} does not fit the module: {error}") from error
+        prefix = str(next(iter(state), "")).partition(".")[0] + "."
+        wanted = {f"{prefix}{name}" for name in module.state_dict()}
+        hint = (
+            f"; every name begins with {prefix!r}, as a wrapper leaves it: save them without it, "
+            f"{{name.removeprefix({prefix!r}): tensor for name, tensor in state.items()}}"
+        )
+        raise Refused(f"{path} does not fit the module: {_one_line(error)}{hint * (wanted == set(state))}") from error
+
+
+def _one_line(error: Exception) -> str:
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= 400 else f"{line[:400]}..."
+
+
+def _are_tensors(kept: Mapping[str, Any]) -> bool:
+    return bool(kept) and all(isinstance(each, Tensor) for each in kept.values())
 
 
 def digest(module: nn.Module) -> str:
@@ -224,7 +244,7 @@ def _sizes(part: nn.Module) -> Mapping[str, Any]:
     """The sizes of an LSTM, a linear layer or an embedding, by the names that torch has for them."""
     names: Sequence[str]
     if isinstance(part, nn.LSTM):
-        names = ("input_size", "hidden_size", "num_layers", "bidirectional", "proj_size", "batch_first")
+        names = ("input_size", "hidden_size", "num_layers", "bidirectional", "proj_size")
     elif isinstance(part, nn.Linear):
         names = ("in_features", "out_features")
     else:

@@ -138,9 +138,14 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "flags", "form", "said"),
     [
-        ("FrozenTime", (), "onnx", "has frozen a size that the network leaves free: with x [3, 5, 8]"),
+        (
+            "FrozenTime",
+            (),
+            "onnx",
+            "with x [3, 5, 8]: it agrees with x [2, 9, 8], whatever the values, so that the sizes decide",
+        ),
         ("Branch", ("--rows", "x=none"), "onnx", "has been baked in; put it into tensor operations"),
-        ("LongOtherwise", (), "onnx", "with x [3, 400, 8]: an `if` or a loop of Python that depends on the data"),
+        ("LongOtherwise", (), "onnx", "so that the sizes decide: one has been baked in; a size was a number of Python"),
         ("Looks", (), "savedmodel", "plain stacks of LSTM and linear layers only"),
         ("Sampled", (), "onnx", "the module returns a dict; let it return a tensor or a tuple"),
         ("Attention", (*STATE, "--output", "y"), "onnx", "the network returns 3 tensors, but 1 are named: y"),
@@ -268,7 +273,7 @@ def test_the_signature_that_was_written_is_told(tmp_path: Path, capsys: pytest.C
     assert export("TimeFirst", repository=tmp_path / "plain", form="onnx") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(
-        "; the module takes the steps first (batch_first=False), what was written takes the rows first"
+        "; the module takes the steps first, as nn.LSTM does without batch_first; what was written takes the rows first"
     )
     assert [line.split() for line in lines[1:3]] == [
         ["input", "x", "FP32", "[-1,", "-1,", "8]"],
@@ -279,7 +284,10 @@ def test_the_signature_that_was_written_is_told(tmp_path: Path, capsys: pytest.C
         ["output", "y"], ["output", "hn"], ["output", "cn"],
     ]  # fmt: skip
     assert export("Plain", repository=tmp_path / "rows first", form="onnx") == 0
-    assert "batch_first" not in capsys.readouterr().out
+    assert export("TurnsItself", repository=tmp_path / "turned", form="onnx") == 0
+    told = capsys.readouterr().out
+    assert told.count("a plain LSTM of") == 2
+    assert "batch_first" not in told
     assert export("TimeFirst", "--output", "logits", repository=tmp_path / "own", form="onnx") == 0
     told = capsys.readouterr().out
     assert "  input  x               FP32 [-1, -1, 8], rows on axis 1 in the file" in told

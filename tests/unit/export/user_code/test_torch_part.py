@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from export.user_code.torch_part import OPSET, Network, Refused, digest, flat
+from export.user_code.torch_part import OPSET, Network, Refused, digest, flat, load_weights
 from tests.unit.export import user_networks
 
 X = np.ones((2, 9, 8), np.float32)
@@ -149,6 +150,11 @@ def test_nested_tuples_are_flattened_and_nothing_else() -> None:
             list(flat(answer))
 
 
+def test_weights_elsewhere_than_on_the_cpu_are_refused() -> None:
+    with pytest.raises(Refused, match="weights are not on the CPU"):
+        network(user_networks.Plain().to("meta"))
+
+
 def test_what_a_module_is_made_of() -> None:
     described, weights = network(user_networks.Tagger()).parts({}, {})
     assert described["other"] == ""
@@ -159,7 +165,6 @@ def test_what_a_module_is_made_of() -> None:
             "num_layers": 1,
             "bidirectional": True,
             "proj_size": 0,
-            "batch_first": True,
         }
     ]
     assert described["embedding"] == [{"num_embeddings": 11, "embedding_dim": 4}]
@@ -173,3 +178,22 @@ def test_the_digest_is_that_of_all_that_is_kept() -> None:
     assert digest(module) == before
     module.norm.num_batches_tracked += 1  # a tensor without axes
     assert digest(module) != before
+
+
+def test_weights_beside_other_things_are_named(tmp_path: Path) -> None:
+    """As training loops save them. What does not fit for another reason is told without that advice."""
+    trained = user_networks.Plain().state_dict()
+    torch.save({"epoch": 3, "model_state": trained}, tmp_path / "beside.pt")
+    torch.save({f"module.{name}": tensor for name, tensor in trained.items()}, tmp_path / "wrapped.pt")
+    save_file({"module.other": torch.ones(3)}, tmp_path / "other.safetensors")
+    for name, said in (
+        (
+            "beside.pt",
+            r"holds a state dict under 'model_state', beside other things: epoch, model_state; save that alone",
+        ),
+        ("wrapped.pt", r"does not fit the module: .*; every name begins with 'module\.', as a wrapper leaves it"),
+        ("other.safetensors", r'does not fit the module: .* Unexpected key\(s\) in state_dict: "module\.other"\. ?$'),
+    ):
+        with pytest.raises(Refused, match=said) as refused:
+            load_weights(user_networks.Plain(), tmp_path / name)
+        assert "\n" not in str(refused.value)
