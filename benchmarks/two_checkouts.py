@@ -58,9 +58,8 @@ def swap(address: str, model: str, backend: str) -> None:
 def measure(checkout: Path, python: str, options: argparse.Namespace) -> list[float]:
     """All of `FIGURES` for one start of one checkout."""
     flags = ["--backend", "onnx_runtime", "--model-control-mode", "explicit", "--load-model", options.model]
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
     began = time.monotonic()
-    with LaunchedServer(options.repository, *flags, python=python, environment=environment) as server:
+    with LaunchedServer(options.repository, *flags, python=python, packages=checkout) as server:
         ready = time.monotonic() - began
         figures = [ready]
         load(server.address, options.model, 8, 0.5)
@@ -74,8 +73,7 @@ def measure(checkout: Path, python: str, options: argparse.Namespace) -> list[fl
 def swapping(checkout: Path, options: argparse.Namespace) -> float:
     """The p99 of 8 in flight while the backend is swapped there and back; both have been loaded once before."""
     flags = ["--backend", "onnx_runtime", "--model-control-mode", "explicit", "--load-model", options.model]
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    with LaunchedServer(options.repository, *flags, environment=environment) as server:
+    with LaunchedServer(options.repository, *flags, packages=checkout) as server:
         for backend in ("torchscript", "onnx_runtime"):
             swap(server.address, options.model, backend)
         over = threading.Event()

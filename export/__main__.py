@@ -3,6 +3,7 @@
     lstm-export checkpoint runs/vowels-torch --format onnx,torchscript --name vowels
     lstm-export module my_project.networks:build --weights best.pt --input x:FP32[-1,-1,40] --format all --name mine
     lstm-export keras best.keras --format all --name mine
+    lstm-export keras my_project.networks:build --weights best.weights.h5 --format all --name mine
     lstm-export import silero_vad.onnx --shape input:-1,576 --value sr=16000 --name voice
 
 A version is tried through the server's own backends before it appears, so an export that succeeds has already been
@@ -12,6 +13,8 @@ served once.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,26 +23,35 @@ from typing import Any
 
 from commands.parser import INTERRUPTED, REFUSED
 from commands.table import aligned
-from export import formats
-from export.arguments import hints, parser, tensor
+from export import formats, progress
+from export.arguments import hints, lacking, parser, samples, tensor
 from export.errors import ExportError
+from export.missing import Missing, command, flags_in
 from export.versions import Rounding, Target, Version
 from models import networks
 from models.checkpoint import Checkpoint, CheckpointError
 from serving.errors import StartupError
+from serving.verification.hints import Unclear
 
 TERMINATED = 143  # what a shell reports for a program that was told to stop
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0, 2 when the export is refused or fails, 130 after Ctrl-C, 143 after SIGTERM."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(arguments)
     networks.silence_tensorflow()
     previous = signal.signal(signal.SIGTERM, _stop)  # so that what is half written is taken away
     try:
-        return SOURCES[options.source](options)
+        with progress.shown("lstm-export") if options.source != "checkpoint" else contextlib.nullcontext():
+            return SOURCES[options.source](options)
     except ModuleNotFoundError as error:
         print(f"lstm-export: {formats.missing_package('this export', error)}", file=sys.stderr)
+        return REFUSED
+    except (Missing, Unclear) as error:
+        print(f"lstm-export: {error}", file=sys.stderr)
+        if flags := error.flags if isinstance(error, Missing) else flags_in(str(error)):
+            print(f"run: {command(arguments, flags)}", file=sys.stderr)
         return REFUSED
     except (ExportError, CheckpointError, StartupError, OSError) as error:
         print(f"lstm-export: {error}", file=sys.stderr)
@@ -51,7 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, previous)
 
 
+def _told_enough(options: argparse.Namespace, *more: Missing) -> None:
+    """Raises `Missing` with all that is lacking: what every command needs, and `more`."""
+    flags = lacking(options)
+    too = ", too" if more else ""
+    words = [" and ".join(flag for flag in flags if flag.startswith("--")) + f" must be said{too}"] if flags else []
+    if flags or more:
+        raise Missing("; ".join([*map(str, more), *words]), [*(flag for each in more for flag in each.flags), *flags])
+
+
 def _export_checkpoint(options: argparse.Namespace) -> int:
+    _told_enough(options)
     chosen = formats.parse(options.format)
     checkpoint = Checkpoint.load(options.run)
     from export.publish import publish
@@ -64,6 +86,7 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
         version=options.version,
         tolerance=options.tolerance,
         precision=options.precision,
+        every=options.format == formats.ALL,
     )
     if version.rounding:
         _print_rounding(version.rounding, checkpoint)
@@ -72,37 +95,74 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
 
 
 def _export_module(options: argparse.Namespace) -> int:
-    from export.sources import torch_modules
+    from export.sources.torch_modules import inputs_missing, publish_module
+    from export.user_code.asking import UserCode
 
-    module = torch_modules.load_module(options.factory, options.weights)
-    version, told = torch_modules.publish_module(
-        module,
-        inputs=dict(map(tensor, options.input)),
-        outputs=options.output,
-        chosen=None if options.format == formats.ALL else formats.parse(options.format),
-        hints=hints(options),
-        target=_target(options, module=options.factory, weights=options.weights.name if options.weights else None),
-    )
+    if options.input:
+        _told_enough(options)
+    progress.stage(f"calling {options.factory}")
+    with UserCode("torch", options.factory, options.weights) as code:
+        if not options.input:
+            _told_enough(options, inputs_missing(code))
+        version, told = publish_module(
+            code,
+            inputs=dict(map(tensor, options.input)),
+            outputs=options.output,
+            chosen=None if options.format == formats.ALL else formats.parse(options.format),
+            hints=hints(options),
+            target=_target(options, module=options.factory, weights=options.weights.name if options.weights else None),
+        )
     print(told)
     _print_written(version, options.repository)
-    if options.weights is None:
-        print(f"no --weights: the module keeps the values that {options.factory} has given it")
+    _print_unweighted(options, options.factory)
     return 0
 
 
 def _export_keras(options: argparse.Namespace) -> int:
-    from export.sources import keras_models
+    _told_enough(options)
+    asked: dict[str, Any] = {
+        "chosen": None if options.format == formats.ALL else formats.parse(options.format),
+        "outputs": options.output,
+        "hints": hints(options),
+    }
+    if _names_code(options.model):
+        from export.sources.keras_factories import publish_factory
+        from export.user_code.asking import UserCode
 
-    version, told = keras_models.publish_model(
-        keras_models.load_model(options.file),
-        chosen=None if options.format == formats.ALL else formats.parse(options.format),
-        outputs=options.output,
-        hints=hints(options),
-        target=_target(options, file=options.file.name),
-    )
+        weights = options.weights.name if options.weights else None
+        progress.stage(f"calling {options.model}")
+        with UserCode("keras", options.model, options.weights) as code:
+            version, told = publish_factory(
+                code, **asked, target=_target(options, module=options.model, weights=weights)
+            )
+    elif options.weights:
+        raise ExportError(
+            f"--weights belong to MODULE:FACTORY, and {options.model} is a file; give the code that builds the model, as in "
+            f"lstm-export keras my_project.networks:build --weights {options.weights}"
+        )
+    else:
+        progress.stage(f"reading {options.model} with TensorFlow")
+        from export.sources import keras_models
+
+        file = Path(options.model)
+        version, told = keras_models.publish_model(
+            keras_models.load_model(file), **asked, target=_target(options, file=file.name)
+        )
     print(told)
     _print_written(version, options.repository)
+    if _names_code(options.model):
+        _print_unweighted(options, options.model)
     return 0
+
+
+def _names_code(text: str) -> bool:
+    """Whether this is MODULE:FACTORY rather than a file."""
+    return re.fullmatch(r"[\w.]+:[\w.]+", text) is not None and not Path(text).exists()
+
+
+def _print_unweighted(options: argparse.Namespace, factory: str) -> None:
+    if options.weights is None:
+        print(f"no --weights: the network keeps the values that {factory} has given it")
 
 
 def _target(options: argparse.Namespace, **described: object) -> Target:
@@ -112,21 +172,28 @@ def _target(options: argparse.Namespace, **described: object) -> Target:
         version=options.version,
         tolerance=options.tolerance,
         described=described,
+        samples=samples(options),
     )
 
 
 def _import_file(options: argparse.Namespace) -> int:
     from export.sources import finished_files
 
+    inputs, outputs = dict(map(tensor, options.input)), dict(map(tensor, options.output))
+    missing = [finished_files.unstated(options.file, inputs, outputs)]
+    if lacking(options) or missing[0]:
+        missing.append(finished_files.values_unstated(options.file, inputs, hints(options)))
+    _told_enough(options, *filter(None, missing))
     version, spec = finished_files.publish_file(
         options.file,
         repository=options.repository,
         name=options.name,
         version=options.version,
-        inputs=dict(map(tensor, options.input)),
-        outputs=dict(map(tensor, options.output)),
+        inputs=inputs,
+        outputs=outputs,
         hints=hints(options),
         tolerance=options.tolerance,
+        own=samples(options),
     )
     print(finished_files.described(spec))
     _print_written(version, options.repository)
@@ -158,6 +225,8 @@ def _print_written(version: Version, repository: Path) -> None:
     for written in version.written:
         lines.append([written.format, f"{written.size_bytes / 1024:.0f} KiB", f"{written.largest_difference:.2g}"])
     print("\n".join(aligned(lines, right=(1, 2))))
+    for each in version.not_written:
+        print(f"{each.format} is not written: {each.why}")
     print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {repository}")
 
 

@@ -12,10 +12,17 @@ from commands.parser import Parser
 from export import formats
 from export.errors import ExportError
 from export.precision import FP32, PRECISIONS
+from export.samples import NO_SAMPLES, UserSamples
 from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES
 from serving.verification.hints import Hints
 
+_EXPORTED = {
+    "checkpoint": "run",
+    "module": "factory",
+    "keras": "model",
+    "import": "file",
+}  # by source, what it is given
 TENSOR = "NAME:DTYPE[SIZES]"
 _TENSOR = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+)\[(?P<shape>[-0-9, ]*)\]")
 
@@ -35,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_target(checkpoint)
     _add_module(subcommands.add_parser("module", help="any torch.nn.Module and its state dict"))
-    _add_keras(subcommands.add_parser("keras", help="a .keras file"))
+    _add_keras(subcommands.add_parser("keras", help="a .keras file, or code that builds a model and its weights"))
     _add_import(
         subcommands.add_parser("import", help="a finished .onnx, TorchScript or SavedModel that someone else made")
     )
@@ -53,12 +60,22 @@ def _add_module(source: argparse.ArgumentParser) -> None:
         help="its state dict, .safetensors or .pt; without it, what FACTORY gives",
     )
     add = functools.partial(source.add_argument, action="append", default=[])
-    add("--input", metavar=TENSOR, required=True, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
+    add("--input", metavar=TENSOR, help="an input, in order: x:FP32[-1,-1,40], -1 where free")
     _add_network(source)
 
 
 def _add_keras(source: argparse.ArgumentParser) -> None:
-    source.add_argument("file", type=Path, metavar="FILE.keras", help="what model.save wrote")
+    source.add_argument(
+        "model",
+        metavar="FILE|MODULE:FACTORY",
+        help="what model.save wrote; or what returns the model, called without arguments",
+    )
+    source.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="for what FACTORY returns: .weights.h5, .h5 or .keras; without it, what FACTORY gives",
+    )
     _add_network(source)
 
 
@@ -78,7 +95,7 @@ def _add_network(source: argparse.ArgumentParser) -> None:
 
 def _add_format(source: argparse.ArgumentParser) -> None:
     known = ", ".join((*formats.names(), formats.ALL))
-    source.add_argument("--format", required=True, metavar="F[,F...]", help=f"what to write: {known}")
+    source.add_argument("--format", metavar="F[,F...]", help=f"what to write: {known}")
 
 
 def _add_import(source: argparse.ArgumentParser) -> None:
@@ -97,6 +114,13 @@ def _add_hints(source: argparse.ArgumentParser) -> None:
     add("--value", metavar="NAME=NUMBER", help="what an input holds wherever the model is tried: sr=16000")
     add("--rows", metavar="NAME=AXIS", help="the axis of the rows of an input, or none")
     add("--state", metavar="INPUT=OUTPUT", help="an output that is the next value of an input; none: there is none")
+    group.add_argument(
+        "--samples",
+        type=Path,
+        metavar="FILE.npz",
+        help="inputs as they are in use, and their answers if they are known: arrays by the names of inputs and outputs (several "
+        "samples: 0/in/x, 0/out/y, 1/in/x, ...); the version is proved on them too",
+    )
 
 
 def _add_target(source: argparse.ArgumentParser) -> None:
@@ -107,7 +131,7 @@ def _add_target(source: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the model repository (default %(default)s)",
     )
-    source.add_argument("--name", required=True, help="the model's name, a folder of the repository")
+    source.add_argument("--name", help="the model's name, a folder of the repository")
     source.add_argument("--version", type=int, metavar="N", help="the version's number (default: the next one)")
     source.add_argument(
         "--tolerance",
@@ -150,6 +174,29 @@ def hints(options: argparse.Namespace) -> Hints:
         },
         state={} if options.state == ["none"] else dict(_pairs(options.state, "=", "--state")) or None,
     )
+
+
+def lacking(options: argparse.Namespace) -> list[str]:
+    """The flags that every command of this kind needs and that were not given; a name is made of what is exported."""
+    flags = []
+    if options.name is None:
+        flags += ["--name", _name_from(str(vars(options)[_EXPORTED[options.source]]))]
+    if "format" in options and options.format is None:
+        flags += ["--format", formats.ALL]
+    return flags
+
+
+def _name_from(what: str) -> str:
+    """A name that a model may have, from that of a file, a folder or a factory."""
+    module, _, factory = what.partition(":")
+    stem = module.rpartition(".")[2] if factory else Path(what).stem
+    words = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)
+    return re.sub(r"^[^A-Za-z0-9]+", "", words)[:128] or "NAME"
+
+
+def samples(options: argparse.Namespace) -> UserSamples:
+    """What is in the file of --samples. Raises `ExportError`."""
+    return UserSamples.read(options.samples) if options.samples else NO_SAMPLES
 
 
 def _pairs(texts: Sequence[str], between: str, flag: str) -> list[tuple[str, str]]:

@@ -21,7 +21,13 @@ from models.config import LSTMConfig
 ALL = "all"
 
 _SUFFIX = "_writer"
-_EXTRAS = {"onnx": "train", "torch": "torch", "tensorflow": "tensorflow"}
+_EXTRAS = {
+    "onnx": "train",
+    "torch": "torch",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",  # they come with it
+    "h5py": "tensorflow",
+}
 
 
 class Writer(Protocol):

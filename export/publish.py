@@ -7,14 +7,17 @@ and how far apart the two are is part of the description.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from export import canonical, formats, proof, trials
 from export.errors import ExportError
+from export.float64 import check_tolerance
 from export.precision import FP32, rounded, store
-from export.versions import Rounding, Version, Written, begun, check_name, check_version, finish
+from export.versions import Rounding, Version, Written, begun, check_name, check_version, finish, what_can_be
 from models import networks, scoring
 from models.checkpoint import Checkpoint, weights_digest
 from models.networks import Network
@@ -35,8 +38,11 @@ def publish(
     version: int | None = None,
     tolerance: float = TOLERANCE,
     precision: str = FP32,
+    every: bool = False,
 ) -> Version:
     """Writes `checkpoint` in the formats `chosen` as `repository/name/version`; the next number where none is given.
+
+    With `every` formats that cannot be written are told in the version rather than raised, as long as one can.
 
     With a smaller `precision` (of `export.precision`) the network with the rounded weights is what is proven and scored; how
     far it is from the trained one is kept in the specification.
@@ -47,29 +53,39 @@ def publish(
     repository holds no part of the version then.
     """
     check_name(name)
-    if not 0 < tolerance < 1:
-        raise ExportError(f"tolerance is {tolerance:g}; it must lie between 0 and 1")
+    check_tolerance(tolerance)
     target = repository / name
     labels = _labels(checkpoint, target)
     stored = store(checkpoint.weights, precision)
     trained, checkpoint = checkpoint, dataclasses.replace(checkpoint, weights=rounded(checkpoint.weights, stored))
     if version is not None:
         check_version(target, version)
-    writers = {form: formats.writer(form) for form in chosen}
+    if not every:
+        _ = [formats.writer(form) for form in chosen]  # what is missing is told before anything is computed
     with begun(repository) as folder:
         network = networks.load(checkpoint)
         proven = proof.ask(network, trials.make(trained))
         rounding = _rounding(trained, network, proven, precision) if stored else None
-        spec = _spec(checkpoint, chosen, tolerance, rounding)
-        written = []
-        for form, writer in writers.items():
+        spec = _spec(checkpoint, tolerance, rounding)
+
+        def write(form: str) -> Written:
+            writer = formats.writer(form)
             artifact = folder / backends.module(writer.BACKEND).FILE_NAME
             writer.write(checkpoint.config, checkpoint.weights, artifact, stored)
-            difference = proof.check(form, writer.BACKEND, artifact, spec, proven)
-            written.append(Written(form, artifact_bytes(artifact), difference))
+            natural = functools.partial(proof.natural, checkpoint, proven)
+            difference = proof.check(form, writer.BACKEND, artifact, spec, proven, natural)
+            return Written(form, artifact_bytes(artifact), difference)
+
+        written, failed = what_can_be(chosen, write, folder, every=every)
+        spec = dataclasses.replace(spec, source={**spec.source, "export": _made([each.format for each in written])})
+        own = [folder / backends.module(formats.writer(each.format).BACKEND).FILE_NAME for each in written]
         samples = [case.sample for case in proven if case.trial.golden]
-        path = finish(folder, target, version, spec, samples, labels)
-    return Version(path, tuple(written), rounding)
+        path = finish(folder, target, version, spec, samples, labels, own=own)
+    return Version(path, tuple(written), rounding, tuple(failed))
+
+
+def _made(forms: Sequence[str]) -> dict[str, Any]:
+    return {"formats": list(forms), "lstm-serving": importlib.metadata.version("lstm-serving")}
 
 
 def _rounding(trained: Checkpoint, network: Network, proven: Sequence[proof.Proven], precision: str) -> Rounding:
@@ -89,7 +105,7 @@ def _rounding(trained: Checkpoint, network: Network, proven: Sequence[proof.Prov
     return Rounding(precision, difference, scores)
 
 
-def _spec(checkpoint: Checkpoint, chosen: Sequence[str], tolerance: float, rounding: Rounding | None) -> ModelSpec:
+def _spec(checkpoint: Checkpoint, tolerance: float, rounding: Rounding | None) -> ModelSpec:
     config = checkpoint.config
     scores = dict(checkpoint.training.get("scores", {}))
     if rounding:
@@ -110,7 +126,6 @@ def _spec(checkpoint: Checkpoint, chosen: Sequence[str], tolerance: float, round
             "network": dataclasses.asdict(config),
             **made,
             "precision": dataclasses.asdict(rounding) if rounding else {"precision": FP32},
-            "export": {"formats": list(chosen), "lstm-serving": importlib.metadata.version("lstm-serving")},
         },
         scores=scores,
     )

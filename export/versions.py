@@ -1,7 +1,8 @@
 """A version of a model: what it may be called, what is known of it, and how it appears whole in a repository or not at all.
 
 `rename` refuses a folder that exists and is not empty, on every file system. That alone keeps two exports of the same
-moment apart; no lock file is needed, and none can be left behind.
+moment apart. An export locks the folder that it works in, so that the next one can tell what a killed one has left from
+what is in the making, and takes it away.
 """
 
 from __future__ import annotations
@@ -9,36 +10,47 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
+from export.float64 import check_tolerance
+from export.samples import NO_SAMPLES, UserSamples
+from serving.backends.base import artifact_digest
+from serving.errors import StartupError
 from serving.signature import spec as specification
-from serving.signature.spec import LABELS_FILE, ModelSpec
+from serving.signature.spec import LABELS_FILE, OWN_FILES, ModelSpec
 from serving.verification import golden, rows
 from serving.verification.golden import Sample
 
+_WORK = ".export-"  # how the folder of an export begins; the server leaves out whatever begins with a dot
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a version goes and what is said of it: `described` says where the network comes from, JSON-ready."""
+    """Where a version goes and what is said of it: `described` says where the network comes from, JSON-ready.
+
+    `samples` are a person's own, which the version is proved on beside made ones.
+    """
 
     repository: Path
     name: str
     version: int | None = None
     tolerance: float = rows.TOLERANCE
     described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    samples: UserSamples = NO_SAMPLES
 
     def check(self) -> None:
         """Raises `ExportError` when a version of that name or number cannot be written."""
         check_name(self.name)
+        check_tolerance(self.tolerance)
         if self.version is not None:
             check_version(self.repository / self.name, self.version)
 
@@ -50,6 +62,14 @@ class Written:
     format: str
     size_bytes: int
     largest_difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class NotWritten:
+    """A format that was to be had if it can be, and why it cannot."""
+
+    format: str
+    why: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +92,31 @@ class Version:
     path: Path
     written: tuple[Written, ...]
     rounding: Rounding | None = None
+    not_written: tuple[NotWritten, ...] = ()
+
+
+def what_can_be(
+    forms: Iterable[str], write: Callable[[str], Written], folder: Path, *, every: bool
+) -> tuple[list[Written], list[NotWritten]]:
+    """Has every format written into `folder`; with `every` one that cannot be is told rather than raised, and leaves nothing.
+
+    Raises what `write` raises without `every`, and `ExportError` with all the reasons when no format can be had.
+    """
+    written: list[Written] = []
+    failed: list[NotWritten] = []
+    for form in forms:
+        there = set(folder.iterdir())
+        try:
+            written.append(write(form))
+        except (ExportError, StartupError) as error:
+            if not every:
+                raise
+            failed.append(NotWritten(form, str(error)))
+            for left in set(folder.iterdir()) - there:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if failed and not written:
+        raise ExportError("; ".join(each.why for each in failed))
+    return written, failed
 
 
 def check_name(name: str) -> None:
@@ -102,28 +147,77 @@ def check_version(target: Path, version: int) -> None:
 
 @contextlib.contextmanager
 def begun(repository: Path) -> Iterator[Path]:
-    """An empty folder on the repository's file system, in which a version is made; gone afterwards unless it was finished."""
+    """An empty folder on the repository's file system, in which a version is made; gone afterwards unless it was finished.
+
+    Takes away what exports that were killed have left there.
+    """
     repository.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".export-", dir=repository))
+    _sweep(repository)
+    work, lock = _work(repository)
     folder = work / "version"
     try:
         folder.mkdir()
         yield folder
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _work(repository: Path) -> tuple[Path, int]:
+    """A new folder, and the descriptor that holds its lock, which ends with the process however that ends."""
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=_WORK, dir=repository))
+        lock = os.open(work, os.O_RDONLY)
+        # Where a file system has no locks, nobody else gets this one either, and nothing is swept.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if work.exists():
+            return work, lock
+        os.close(lock)  # another export took it for left behind before it was locked
+
+
+def _sweep(repository: Path) -> None:
+    """Removes the folders of exports that are no longer running; what cannot be removed is no reason to stop."""
+    for left in repository.glob(f"{_WORK}*"):
+        try:
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # it is gone, or no folder, or somebody else's
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # in use, or a file system without locks
+            continue
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+        finally:
+            os.close(lock)
 
 
 def finish(
-    folder: Path, target: Path, version: int | None, spec: ModelSpec, samples: Sequence[Sample], labels: str = ""
+    folder: Path,
+    target: Path,
+    version: int | None,
+    spec: ModelSpec,
+    samples: Sequence[Sample],
+    labels: str = "",
+    *,
+    own: Sequence[Path] = (),
+    check: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Adds the facts and the golden samples to a version in the folder of `begun`, and moves it into the model's `target`.
 
     `version` is its number, the next one if None. `labels` is the text of labels.txt; the first version of a model appears
-    together with the model's folder and that file. Everything is on disk before it appears. Returns where it is; raises
-    `ExportError` when its number has been taken meanwhile, and `OSError`.
+    together with the model's folder and that file. The digests of what our `own` writers have made are kept, and a server
+    knows it by them. `check` sees the whole version last, and what it raises stops it. Everything is on disk before it appears.
+    Returns where it is; raises `ExportError` when its number has been taken meanwhile, and `OSError`.
     """
+    if own:
+        digests = {artifact.name: artifact_digest(artifact) for artifact in own}
+        made = {**spec.source.get("export", {}), OWN_FILES: digests}
+        spec = dataclasses.replace(spec, source={**spec.source, "export": made})
     golden.write_samples(folder / golden.FILE_NAME, samples)
     (folder / specification.FILE_NAME).write_text(spec.to_json(), encoding="utf-8")
+    check(folder)
     _sync_tree(folder)
     number = version or next_version(target)
     model = folder.parent / "model"

@@ -18,7 +18,7 @@ from commands.parser import INTERRUPTED, Parser, device, number, seconds, whole_
 from serving import backends
 from serving.errors import StartupError
 from serving.lifecycle.control import EVERY_MODEL, MODES
-from serving.loading.order import AUTO, FALLBACKS
+from serving.loading.order import AUTO, FALLBACKS, TRIALS
 from serving.telemetry import logs
 
 ENVIRONMENT_PREFIX = "LSTM_SERVE_"
@@ -106,6 +106,13 @@ def parser() -> argparse.ArgumentParser:
         default=30.0,
         metavar="S",
         help="how long after its failure a backend is loaded again; it serves again if its golden samples agree",
+    )
+    add(
+        "--trial",
+        choices=TRIALS,
+        default=AUTO,
+        help="load a version in a child process first, so that a file which kills its runtime does not kill the server: what "
+        "others made and was not seen to load here (auto), everything, or nothing",
     )
     add(
         "--allow-tf32",

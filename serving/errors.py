@@ -20,7 +20,9 @@
         │   ├── MissingFormat      no file for the backend that was asked for
         │   └── ModelConfigError   config.pbtxt
         ├── BackendUnavailable     a package, a device or a driver is missing
-        └── VerificationFailed     the artefact computes something else than the trained model did
+        ├── VerificationFailed     the artefact computes something else than the trained model did
+        ├── ChildEnded             a child process has crashed, hung or taken too much
+        └── ChildRaised            the program in a child process has raised an error
 
 A message says what is wrong, why, and what to do, with the offending value and the allowed ones. `serving/protocol/codes.py`
 holds the one table from these classes to codes.
@@ -116,3 +118,22 @@ class BackendUnavailable(StartupError):
 
 class VerificationFailed(StartupError):
     """The artefact computes something else than the trained model did."""
+
+
+class ChildEnded(StartupError):
+    """A child process has ended, or was ended, before it answered; the message is the sentence that says how.
+
+    It has `crashed` if nobody ended it: neither whoever asked nor the system for want of memory.
+    """
+
+    def __init__(self, sentence: str, *, crashed: bool = False) -> None:
+        super().__init__(sentence)
+        self.crashed = crashed
+
+
+class ChildRaised(StartupError):
+    """The program in a child process has raised an error, of the class `kind`, saying `said`; `trace` is where."""
+
+    def __init__(self, kind: str, said: str, trace: str = "") -> None:
+        super().__init__(f"{kind}: {said}" if said else kind)
+        self.kind, self.said, self.trace = kind, said, trace

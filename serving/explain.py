@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from serving.errors import StartupError
+from serving.loading import trials
 from serving.loading.order import AUTO, measured
 from serving.loading.ranking import table
+from serving.loading.trials import Trials, request_for
 from serving.repository import model_config
 from serving.repository.folders import Repository
 from serving.settings import Settings
@@ -32,7 +34,10 @@ def explain(settings: Settings, name: str) -> str:
         chosen = next((one.candidate for one in found if not one.failed), None)
         if chosen is None:
             raise StartupError(f"nothing here can serve {name} version {number}\n{table(found, None)}")
-        said = config.backend or settings.backend
-        note = "" if said == AUTO else f"\n(--backend or config.pbtxt say {said}: nothing is chosen by these figures)"
+        asked = config.backend or settings.backend
+        note = "" if asked == AUTO else f"\n(--backend or config.pbtxt say {asked}: nothing is chosen by these figures)"
+        request = request_for(repository, name, config, folders[number], settings.defaults)
+        if said := trials.told(Trials(settings.trial), request, chosen):
+            note += f"\n{said}"
         told.append(f"{name} version {number}, best first for {settings.optimize_for}:\n{table(found, chosen)}{note}")
     return "\n\n".join(told)

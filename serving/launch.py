@@ -1,12 +1,14 @@
 """Starting a server as a child process and waiting until it can answer: for demos, benchmarks and tests.
 
 It reads the server's own log (JSON lines on standard error) instead of polling ports, so it knows at once when the
-server is ready, on which ports, or why it is not. Imports nothing heavy.
+server is ready, on which ports, or why it is not. Imports nothing heavy. Where lstm-serving is installed, a user's tests have
+it as `lstm_serving.serving.launch`, so what it imports of ours is named from here.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,14 +17,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.errors import StartupError
+from .errors import StartupError
+
+ROOT = Path(__file__).parents[1]  # the folder that holds our packages
 
 
 class LaunchedServer:
     """An `lstm-serve` process of its own on free ports; a context manager that stops it.
 
     Waits until every model is loaded or refused. Raises `StartupError` with the server's own words if it ends before
-    that, or is not through within `timeout_seconds`. `python` is the interpreter whose environment is used.
+    that, or is not through within `timeout_seconds`. `python` is the interpreter whose environment is used, and `packages`
+    the folder with the server's code, of which nothing on `PYTHONPATH` or in the working directory takes the place.
     """
 
     def __init__(
@@ -31,17 +36,15 @@ class LaunchedServer:
         *flags: str,
         python: str = sys.executable,
         environment: Mapping[str, str] | None = None,
+        packages: Path = ROOT,
         timeout_seconds: float = 120.0,
     ) -> None:
         ports = [] if "--grpc-port" in flags else ["--grpc-port", "0"]
         ports += [] if "--metrics-port" in flags else ["--metrics-port", "0"]
-        command = [python, "-m", "serving", "--model-repository", str(model_repository), "--log-format", "json"]
-        self.process = subprocess.Popen(
-            [*command, *ports, *flags],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(environment) if environment else None,
-        )
+        command = [python, "-P", "-m", "serving", "--model-repository", str(model_repository), "--log-format", "json"]
+        variables = dict(environment or os.environ)
+        variables["PYTHONPATH"] = os.pathsep.join([str(packages), *filter(None, [variables.get("PYTHONPATH")])])
+        self.process = subprocess.Popen([*command, *ports, *flags], stderr=subprocess.PIPE, text=True, env=variables)
         self._log: list[dict[str, Any]] = []
         self._ended = False
         self._changed = threading.Condition()

@@ -23,6 +23,7 @@ class Settings:
     threads: int | None = None
     optimize_for: Literal["latency", "throughput"] = "latency"
     fallback: str = "runtime"
+    trial: str = "auto"
     breaker_failures: int = 3
     breaker_reset: float = 30.0
     allow_tf32: bool = False
@@ -52,5 +53,6 @@ class Settings:
             require_verified=self.require_verified,
             optimize_for=self.optimize_for,
             fallback=self.fallback,
+            trial=self.trial,
             row_watch=self.row_watch,
         )

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import re
 import shutil
-import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from export import progress
+from export.child import Runtime, serve_once
 from export.errors import ExportError
-from export.sources import own_signature
+from export.float64 import check_tolerance
+from export.missing import Missing
+from export.samples import NO_SAMPLES, UserSamples
+from export.sources import onnx_external, own_signature, told, torchscript_archive
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
-from serving.backends.base import Backend, Options, artifact_bytes
+from serving.backends.base import Backend, artifact_bytes, artifact_digest, files_digest
 from serving.backends.rows_first import laid_out
 from serving.errors import StartupError, VerificationFailed
 from serving.signature.spec import ModelSpec
@@ -39,9 +42,11 @@ _BY_SUFFIX = {
     ".ts": "torchscript",
     ".jit": "torchscript",
 }
+_DATA = ": that holds weights of an ONNX file: give the .onnx beside it, and both come along"
 _WEIGHTS = ": weights need their module beside them, so take lstm-export module MODULE:FACTORY --weights FILE"
 _INSTEAD = {
-    ".safetensors": _WEIGHTS,
+    **dict.fromkeys((".safetensors", ".ckpt"), _WEIGHTS),
+    ".data": _DATA,
     **dict.fromkeys((".keras", ".h5"), ": a model that Keras has saved goes by lstm-export keras FILE"),
 }
 # What a runtime says of a file that it cannot read, and what to do about it.
@@ -60,6 +65,8 @@ def backend_of(file: Path) -> str:
         if (file / "saved_model.pb").is_file():
             return "saved_model"
         raise ExportError(f"{file} is a folder without saved_model.pb, so no SavedModel")
+    if file.name == "saved_model.pb":
+        raise ExportError(f"{file} is part of a SavedModel: give its folder, lstm-export import {file.parent}")
     if file.suffix not in _BY_SUFFIX:
         instead = _INSTEAD.get(file.suffix, "")
         raise ExportError(
@@ -67,8 +74,13 @@ def backend_of(file: Path) -> str:
         )
     if _BY_SUFFIX[file.suffix] == "torchscript" and zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise ExportError(f"{file} is no TorchScript but what torch.save wrote{_WEIGHTS}")
+            names = archive.namelist()
+        if not any(name.endswith("/constants.pkl") for name in names):
+            if any(name.endswith("/data.pkl") for name in names):
+                raise ExportError(
+                    f"{file} is no TorchScript but what torch.save wrote, weights or a pickled module{_WEIGHTS}"
+                )
+            raise ExportError(f"{file} is no TorchScript: it is an archive without constants.pkl")
     return _BY_SUFFIX[file.suffix]
 
 
@@ -82,50 +94,115 @@ def publish_file(
     outputs: Mapping[str, Stated] | None = None,
     hints: Hints,
     tolerance: float = TOLERANCE,
+    own: UserSamples = NO_SAMPLES,
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
-    `inputs` and `outputs` are for a file that does not state them (TorchScript). Raises `ExportError`, `Unclear` when
-    a person has to decide, other `StartupError`s when the file cannot be loaded or contradicts itself, and `OSError`.
-    Whatever it raises, the repository holds no part of the version then.
+    `inputs` and `outputs` are for a file that does not state them (TorchScript); `own` are a person's samples.
+
+    Raises `ExportError`, `Unclear` when a person has to decide, other `StartupError`s when the file cannot be loaded or
+    contradicts itself, and `OSError`. Whatever it raises, the repository holds no part of the version then.
     """
     check_name(name)
+    check_tolerance(tolerance)
     chosen = backend_of(file)
     module = backends.module(chosen)
     if version is not None:
         check_version(repository / name, version)
+    if missing := unstated(file, inputs or {}, outputs or {}):
+        raise missing
     if inputs and outputs:
         stated: tuple[Mapping[str, Stated], Mapping[str, Stated]] | None = (inputs, outputs)
     elif inputs or outputs:
         raise ExportError("name both the inputs (--input) and the outputs (--output), or neither")
-    elif chosen == "torchscript":
-        raise ExportError(
-            f"{file} is TorchScript, which states no names of outputs, no shapes and no datatypes: give them in order, as in "
-            "--input x:FP32[-1,-1,8] --output y:FP32[-1,2]"
-        )
     else:
         stated = None
     with begun(repository) as folder, _named(file, folder):
         artifact = folder / module.FILE_NAME
-        if file.is_dir():
-            shutil.copytree(file, artifact)
-        else:
-            shutil.copyfile(file, artifact)
-        unproved = inspection.unproved(*(stated or module.stated(artifact)), digest=_digest(artifact))
-        backend = module.load(artifact, unproved, "cpu", Options())
-        try:
-            with warnings.catch_warnings(), contextlib.ExitStack() as careful:
-                # What torch says on every machine whose GPU is none of Intel's.
-                warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
-                careful.enter_context(module.careful())
-                found = own_signature.find(unproved, backend.run, hints, module.contents(artifact))
-            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
+        progress.stage(f"reading {file}")
+        data = _copied(file, artifact)
+        runtime = Runtime(chosen)
+        stated = stated or _whole(file, *runtime.stated(artifact))
+        unproved = inspection.unproved(*stated, digest=_digest(artifact, data))
+
+        def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
+            progress.stage("trying where the rows are, and which sizes are free")
+            with runtime.careful():
+                found = own_signature.find(
+                    unproved, backend.run, hints, runtime.contents(artifact), samples=own, tolerance=tolerance
+                )
+            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints, found.why_alone))
             samples = _few(found)
-            difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)
-        finally:
-            backend.close()
-        path = finish(folder, repository / name, version, spec, samples)
-        return Version(path, (Written(chosen, artifact_bytes(path / module.FILE_NAME), difference),)), spec
+            progress.stage("running its golden samples a second time")
+            return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)
+
+        spec, samples, difference = runtime.using(artifact, unproved, tried)
+        if runtime.remark:
+            spec = dataclasses.replace(spec, source={**spec.source, "remark": runtime.remark})
+        progress.stage("serving it once")
+        path = finish(
+            folder,
+            repository / name,
+            version,
+            spec,
+            samples,
+            check=lambda folder: serve_once(folder, name, chosen, runtime.level),
+        )
+        size = sum(artifact_bytes(path / part) for part in (Path(module.FILE_NAME), *data))
+        return Version(path, (Written(chosen, size, difference),)), spec
+
+
+def unstated(file: Path, inputs: Mapping[str, Stated], outputs: Mapping[str, Stated]) -> Missing | None:
+    """What must be said of a file that states nothing of itself. Raises `ExportError` for one that no backend reads."""
+    if backend_of(file) != "torchscript" or (inputs and outputs):
+        return None
+    for_inputs, for_outputs = torchscript_archive.forward(file).flags()
+    return Missing(
+        f"{file} is TorchScript, which states no names of outputs, no shapes and no datatypes: give them in order, as in "
+        "--input x:FP32[-1,-1,8] --output y:FP32[-1,2], -1 where free",
+        [*([] if inputs else for_inputs), *([] if outputs else for_outputs)],
+    )
+
+
+def values_unstated(file: Path, inputs: Mapping[str, Stated], hints: Hints) -> Missing | None:
+    """What must be said of values, before anything is tried; `inputs` as a person has said them, or the file says them itself.
+
+    Raises what reading the file raises.
+    """
+    if not inputs and backend_of(file) == "torchscript":
+        return None
+    stated = inputs or _whole(file, *Runtime(backend_of(file)).stated(file))[0]
+    return own_signature.values_missing({name: shape for name, (_, shape) in stated.items()}, hints)
+
+
+def _whole(
+    file: Path, inputs: Mapping[str, Stated], outputs: Mapping[str, Stated]
+) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
+    """What a file states, as long as that is a datatype and a rank for all. Raises `Missing`."""
+    flags = []
+    for flag, side in (("--input", inputs), ("--output", outputs)):
+        for name, (datatype, shape) in side.items():
+            sizes = "SIZES" if shape is None else ",".join(str(size if size > 0 else -1) for size in shape)
+            flags += [flag, f"{name}:{datatype or 'DTYPE'}[{sizes}]"]
+    if lacks := [n for side in (inputs, outputs) for n, (datatype, shape) in side.items() if None in (datatype, shape)]:
+        raise Missing(
+            f"{file} does not state datatype and rank of {', '.join(lacks)}: say them, -1 where a size is free", flags
+        )
+    return inputs, outputs
+
+
+def _copied(file: Path, artifact: Path) -> tuple[Path, ...]:
+    """Copies the file, and the files beside it that hold its weights, whose names are returned."""
+    if file.is_dir():
+        shutil.copytree(file, artifact)
+        return ()
+    shutil.copyfile(file, artifact)
+    data = onnx_external.beside(file) if file.suffix == ".onnx" else ()
+    for part in data:
+        target = artifact.parent / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file.parent / part, target)
+    return data
 
 
 @contextlib.contextmanager
@@ -133,26 +210,17 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
     """Errors speak of the file that was given, not of the copy that is tried."""
     try:
         yield
-    except StartupError as error:
-        told = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
-        told += "".join(f"; {remedy}" for said, remedy in _REMEDIES.items() if said in told)
-        raise type(error)(told) from error
+    except Missing:
+        raise
+    except (StartupError, ExportError) as error:
+        said = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
+        said += "".join(f"; {remedy}" for words, remedy in _REMEDIES.items() if words in said)
+        raise type(error)(said) from error
 
 
 def described(spec: ModelSpec) -> str:
     """What was found out, for people."""
-    lines = [told_rows(spec)]
-    pairs = {pair.input: pair.output for pair in spec.state}
-    for side, tensors in (("input", spec.inputs), ("output", spec.outputs)):
-        for each in tensors:
-            words = [f"  {side:<7}{each.name:<16}{each.datatype} {list(spec.shown_shape(each))}"]
-            if each.rows_axis:
-                words.append(f"rows on axis {each.rows_axis} in the file")
-            if each.name in spec.shared:
-                words.append("one for all rows")
-            if each.name in pairs:
-                words.append(f"state, next value in {pairs[each.name]}")
-            lines.append(", ".join(words))
+    lines = [told_rows(spec), *filter(None, [spec.source.get("remark")]), told.signature(spec)]
     return "\n".join(lines)
 
 
@@ -174,25 +242,23 @@ def _replayed(file: Path, backend: Backend, spec: ModelSpec, sample: golden.Samp
         return golden.check_agreement(f"{file}, run a second time", got, sample.outputs, spec.tolerance)
     except VerificationFailed as error:
         raise ExportError(
-            f"{error}: it draws something at random or keeps something from call to call, and nothing can be proved of that; "
-            "export it in evaluation mode, and let a state be an input and an output"
+            f"{error}: the same inputs, another answer, as of what draws at random or keeps something from call to call, and "
+            "nothing can be proved of that; export it in evaluation mode, and let a state be an input and an output"
         ) from error
 
 
-def _source(file: Path, hints: Hints) -> dict[str, object]:
+def _source(file: Path, hints: Hints, why_alone: str) -> dict[str, object]:
     said = {name: value for name, value in dataclasses.asdict(hints).items() if value}
     return {
         "file": file.name,
         "said": said,
+        **own_signature.rows_alone(why_alone),
         "export": {"command": "import", "lstm-serving": importlib.metadata.version("lstm-serving")},
     }
 
 
-def _digest(artifact: Path) -> str:
-    """SHA-256 (hex) of a file, or of names and contents of all files of a folder."""
-    digest = hashlib.sha256()
-    for path in sorted(artifact.rglob("*")) if artifact.is_dir() else [artifact]:
-        if path.is_file():
-            digest.update(str(path.relative_to(artifact)).encode() if artifact.is_dir() else b"")
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _digest(artifact: Path, data: Sequence[Path]) -> str:
+    """SHA-256 (hex) of the artefact, and of names and contents of the files beside it that hold its weights."""
+    if not data:
+        return artifact_digest(artifact)
+    return files_digest({artifact: ".", **{artifact.parent / part: str(part) for part in data}})

@@ -7,10 +7,10 @@ a registered one. A model with such a layer has to come as a SavedModel that the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -20,86 +20,159 @@ import tensorflow as tf
 from export import formats
 from export.errors import ExportError
 from export.publish import publish
-from export.sources import own_signature, plain
-from export.sources.own_signature import Advice
+from export.sources import keras2_files, own_signature, plain, told
+from export.sources.differences import Advice
 from export.sources.plain_keras import recognise
+from export.user_code import keras_part
 from export.versions import Target, Version
 from models.checkpoint import Checkpoint
 from serving.backends.base import trimmed
 from serving.signature.spec import ModelSpec
+from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES, Tensors
 from serving.verification import inspection
 from serving.verification.hints import Hints
+from serving.verification.trials import Run
 
+_WEIGHTS = "weights need the code that makes it: lstm-export keras MODULE:FACTORY --weights FILE"
+_ELSEWHERE = "write it as a SavedModel where it was made (model.export(FOLDER)), then: lstm-export import FOLDER"
+_COLOURS = re.compile(r"\x1b\[\d*m")
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 
 
 def load_model(path: Path) -> Any:
-    """The model in a `.keras` file. Raises `ExportError` when it cannot be read without running code of its own."""
+    """The model in a `.keras` or `.h5` file, of Keras 2 too. Raises `ExportError` when no model can be had of it.
+
+    No code is run that is not Keras's own.
+    """
     if not path.exists():
         raise ExportError(f"{path} does not exist")
+    if path.suffix == ".index" or ".data-0" in path.suffix:
+        raise ExportError(f"{path} is a checkpoint of TensorFlow, which holds weights without their model; {_WEIGHTS}")
+    if keras2_files.is_weights_alone(path):
+        raise ExportError(f"{path} holds weights without their model; {_WEIGHTS}")
+    version = ""
     try:
+        version = keras2_files.version_of(path)
+        if version.startswith("2."):
+            return keras2_files.load(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ExportError as error:
+        raise ExportError(f"{path} was saved by Keras {version}, and {error}; {_ELSEWHERE}") from error
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        text = _COLOURS.sub("", str(error))
+        lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if line.startswith("Exception encountered:")), lines[0])
+        by = f", as Keras {version} saved it," if version.startswith("2.") else ""
         raise ExportError(
-            f"{path} cannot be read by Keras: {trimmed(reason.rstrip('. '))}; {_advice(str(error))}"
+            f"{path} cannot be read{by} by Keras {keras.__version__}: {trimmed(reason.rstrip('. '))}; {_advice(text, version)}"
         ) from error
 
 
-def _advice(said: str) -> str:
+def _advice(said: str, version: str) -> str:
     """What to do when Keras has said this of a file, as the end of a sentence."""
-    if "Could not locate" in said:
+    if found := re.search(r"Could not locate (\w+ '[^']*')", said):
         return (
-            "a layer of your own cannot be rebuilt from the file alone: export the model where its class is known with "
-            "model.export(FOLDER), then: lstm-export import FOLDER"
+            f"{found[1]} is none of Keras's own, and cannot be rebuilt without its code: lstm-export keras MODULE:FACTORY "
+            "--weights FILE runs yours, or export the model where it was made (model.export(FOLDER)), then: lstm-export import "
+            "FOLDER"
         )
-    if "ambda" in said:
+    if re.search(r"\bLambda\b", said):
         return "a Lambda layer is code and is not run: use operations of Keras or a layer of theirs in its place"
-    return "give a whole model, as model.save('best.keras') writes it"
+    return _ELSEWHERE if version else "give a whole model, as model.save('best.keras') writes it"
 
 
 def publish_model(
     model: Any, *, chosen: Sequence[str] | None, outputs: Sequence[str], hints: Hints, target: Target
 ) -> tuple[Version, str]:
-    """Writes `model` as a version, and says in one sentence as what; `chosen` is every format that it can be had in if None.
+    """Writes `model` as a version, and says as what, with its signature; `chosen` is every format that it can be had in if None.
 
     Raises what `export.sources.torch_modules.publish_module` raises.
     """
     target.check()
+    _refuse_stateful(model)
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
     if isinstance(checkpoint, Checkpoint):
+        network = _Network(model)
+        stated, run = _asked(
+            network, own_signature.first_answers(network.run, network.stated, hints, "the file"), outputs
+        )
         made = publish(
-            checkpoint,
+            plain.with_samples(checkpoint, stated, run, target),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,
             version=target.version,
             tolerance=target.tolerance,
+            every=chosen is None,
         )
         masked = any(
             isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False) for layer in model.layers
         )
-        told = f"a plain {checkpoint.config.told()}: the canonical signature, every format"
-        return made, told + ("; the padding is told by lengths, no more by a value that is masked" if masked else "")
-    chosen = chosen or ("savedmodel",)
+        sentence = f"a plain {checkpoint.config.told()}: the canonical signature, every format"
+        if "x" not in network.stated:
+            sentence += f"; {next(iter(network.stated))} is called x"
+        if masked:
+            sentence += "; the padding is told by lengths, no more by a value that is masked"
+        return made, f"{sentence}\n{told.signature(ModelSpec.read(made.path / 'spec.json'))}"
+    return publish_network(
+        _Network(model), checkpoint, chosen=chosen, outputs=outputs, hints=hints, target=target, where="the file"
+    )
+
+
+class KerasNetwork(Protocol):
+    """A model that is no plain stack, wherever it lives."""
+
+    @property
+    def digest(self) -> str:
+        """Of its weights."""
+        ...
+
+    @property
+    def stated(self) -> Mapping[str, Stated]:
+        """Its inputs, in order."""
+        ...
+
+    def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
+        """Its answers to arrays by the names of its inputs."""
+        ...
+
+    def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
+        """As `run`, in float64; None where it cannot."""
+        ...
+
+    def write(self, spec: ModelSpec, path: Path) -> str:
+        """Writes it as a SavedModel with the names of its inputs and of the specification's outputs. Returns ""."""
+        ...
+
+
+def publish_network(
+    network: KerasNetwork,
+    why: str,
+    *,
+    chosen: Sequence[str] | None,
+    outputs: Sequence[str],
+    hints: Hints,
+    target: Target,
+    where: str,
+) -> tuple[Version, str]:
+    """As `publish_model`, for a model that is no plain stack, with the reason; `where` names what declares its inputs."""
+    every, chosen = chosen is None, chosen or ("savedmodel",)
     if others := [form for form in chosen if form != "savedmodel"]:
         raise ExportError(
             f"format {others[0]} can be written of plain stacks of LSTM and dense layers only, and this model is none: "
-            f"{checkpoint}; it can be had as savedmodel"
+            f"{why}; it can be had as savedmodel"
         )
-    network = _Network(model)
-    answers = own_signature.first_answers(network.run, network.stated, hints, "the file")
-    names = own_signature.names_of_outputs(outputs, len(answers))
-    stated = inspection.unproved(
-        network.stated,
-        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
-        _digest(model),
-    )
+    answers = own_signature.first_answers(network.run, network.stated, hints, where)
+    stated, run = _asked(network, answers, outputs)
+
+    def wide(sent: Tensors) -> Tensors | None:
+        found = network.run_float64(sent)
+        return None if found is None else {t.name: a for t, a in zip(stated.outputs, found, strict=True)}
+
     version, spec = own_signature.publish(
         stated,
-        lambda sent, wanted: dict(zip(names, network.run(sent), strict=True)),
+        run,
         {"savedmodel": ("saved_model", network.write)},
         hints,
         dataclasses.replace(target, described={"framework": "keras", **target.described}),
@@ -107,8 +180,37 @@ def publish_model(
             branch="use operations of Keras (keras.ops.where) in its place",
             sizes="compute sizes with keras.ops.shape, or fix the size with --shape NAME:SIZES",
         ),
+        wide,
+        every=every,
     )
-    return version, f"a model of its own: its own signature, since {checkpoint}; {own_signature.told_rows(spec)}"
+    sentence = f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
+    return version, f"{sentence}\n{told.signature(spec)}"
+
+
+def _asked(network: KerasNetwork, answers: Sequence[npt.NDArray[Any]], outputs: Sequence[str]) -> tuple[ModelSpec, Run]:
+    """What the network states, and how it is asked by the names of its outputs; `answers` are some of its answers."""
+    names = own_signature.names_of_outputs(outputs, len(answers))
+    stated = inspection.unproved(
+        network.stated,
+        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        network.digest,
+    )
+    return stated, lambda sent, wanted: dict(zip(names, network.run(sent), strict=True))
+
+
+def stated_inputs(inputs: Iterable[tuple[str, str, Sequence[int]]]) -> dict[str, Stated]:
+    """Inputs by their names, from what `keras_part.Network.facts` says of them."""
+    return {name: (_DATATYPES.get(dtype, dtype), tuple(shape)) for name, dtype, shape in inputs}
+
+
+def _refuse_stateful(model: Any) -> None:
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "stateful", False):
+            raise ExportError(
+                f"the layer {layer.name} is stateful: it keeps its state from call to call, where a server answers many clients. "
+                "Build the model with stateful=False and give it these weights (model.set_weights(old.get_weights())); for "
+                "sequences in pieces let the state be an input and an output (initial_state, return_state=True)"
+            )
 
 
 class _Network:
@@ -116,42 +218,15 @@ class _Network:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.stated = {
-            tensor.name: (
-                _DATATYPES.get(tensor.dtype, tensor.dtype),
-                tuple(-1 if size is None else size for size in tensor.shape),
-            )
-            for tensor in model.inputs
-        }
+        self.digest = keras_part.digest(model)
+        self.stated = stated_inputs(keras_part.inputs(model))
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
-        return [np.asarray(tensor) for tensor in self._flat([tf.constant(sent[name]) for name in self.stated])]
+        return [np.asarray(t) for t in keras_part.flat(self._model, [tf.constant(sent[name]) for name in self.stated])]
+
+    def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
+        return keras_part.in_float64(self._model, sent)
 
     def write(self, spec: ModelSpec, path: Path) -> str:
-        names = [tensor.name for tensor in spec.outputs]
-        signature = [
-            tf.TensorSpec([None if size == -1 else size for size in shape], DTYPES[datatype].name, name=name)
-            for name, (datatype, shape) in self.stated.items()
-        ]
-
-        @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
-        def answer(*tensors: Any) -> dict[str, Any]:
-            return {name: tf.identity(t) for name, t in zip(names, self._flat(list(tensors)), strict=True)}
-
-        module = tf.Module()
-        module.weights = [variable.value for variable in self._model.variables]  # what TensorFlow itself keeps
-        module.answer = answer
-        tf.saved_model.save(module, str(path), signatures={"serving_default": answer})
+        keras_part.save(self._model, [tensor.name for tensor in spec.outputs], str(path))
         return ""
-
-    def _flat(self, tensors: list[Any]) -> list[Any]:
-        structure = tensors[0] if len(tensors) == 1 else tensors
-        return list(tf.nest.flatten(self._model(structure, training=False)))
-
-
-def _digest(model: Any) -> str:
-    digest = hashlib.sha256()
-    for variable in model.variables:
-        digest.update(f"{variable.path} {tuple(variable.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
-    return digest.hexdigest()

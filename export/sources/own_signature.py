@@ -15,64 +15,105 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export import child, progress
 from export.errors import ExportError
-from export.sources import plain
-from export.versions import Target, Version, Written, begun, finish
+from export.missing import Missing
+from export.samples import NO_SAMPLES, UserSamples, checked, rows_first
+from export.sources import differences, plain
+from export.sources.differences import Advice, Network, Wide
+from export.versions import Target, Version, Written, begun, finish, what_can_be
 from serving import backends
 from serving.backends.base import Contents, Options, artifact_bytes, first_line
 from serving.backends.rows_first import laid_out
-from serving.errors import RepositoryError, VerificationFailed
-from serving.signature.axes import from_file, to_file
+from serving.errors import RepositoryError
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import BF16, DTYPES, Tensors
 from serving.verification import golden, inspection
-from serving.verification.hints import Hints
+from serving.verification.hints import Hints, Shape
 from serving.verification.rows import TOLERANCE
 from serving.verification.trials import NOTHING_SHOWN, Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
 Write = Callable[[ModelSpec, Path], str]  # returns how the file came about, where that explains a wrong answer, else ""
-ROUNDING = 1e-3  # a choice that was baked in shows by more than this
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Advice:
-    """What to do where a file has baked in a `branch`, or `sizes`."""
-
-    branch: str
-    sizes: str
 
 
 def publish(
-    stated: ModelSpec, run: Run, writers: Mapping[str, tuple[str, Write]], hints: Hints, target: Target, advice: Advice
+    stated: ModelSpec,
+    run: Run,
+    writers: Mapping[str, tuple[str, Write]],
+    hints: Hints,
+    target: Target,
+    advice: Advice,
+    wide: Wide | None = None,
+    *,
+    every: bool = False,
 ) -> tuple[Version, ModelSpec]:
     """Writes a version with every format of `writers` (its backend and what writes it), proved against `run`.
 
-    `stated` is what `inspection.unproved` makes of the network. Raises `ExportError`, `Unclear` when a person has to
+    With `every` formats that cannot be written are told in the version rather than raised, as long as one can.
+
+    `stated` is what `inspection.unproved` makes of the network; `wide` runs it in float64, which explains a difference.
+
+    Raises `ExportError`, `Unclear` when a person has to
     decide, and `OSError`; the repository holds no part of the version then.
     """
-    found = find(stated, run, hints)
-    made = {"formats": list(writers), "lstm-serving": importlib.metadata.version("lstm-serving")}
-    spec = dataclasses.replace(found.spec, tolerance=target.tolerance, source={**target.described, "export": made})
+    progress.stage("trying where the rows are, and which sizes are free")
+    found = find(stated, run, hints, samples=target.samples, tolerance=target.tolerance)
+    spec = dataclasses.replace(found.spec, tolerance=target.tolerance)
     with begun(target.repository) as folder:
-        written = []
-        tried = [*found.samples, *_longer(spec, found.samples[0], run)]
-        for form, (backend, write) in writers.items():
+        network = Network(spec, run, wide)
+        tried = [*found.samples, *_longer(network, found.samples[0])]
+
+        def write(form: str) -> Written:
+            backend, how = writers[form]
             artifact = folder / backends.module(backend).FILE_NAME
-            note = write(spec, artifact)
+            progress.stage(f"writing {form}")
+            note = how(spec, artifact)
+            progress.stage(f"holding {form} to the network")
             try:
-                difference = _proved(form, backend, artifact, spec, tried, advice)
+                difference = _proved(form, backend, artifact, network, tried, advice)
             except ExportError as error:
                 raise ExportError(f"{error}{note and f' ({note})'}") from error
-            written.append(Written(form, artifact_bytes(artifact), difference))
-        path = finish(folder, target.repository / target.name, target.version, spec, found.samples)
-    return Version(path, tuple(written)), spec
+            return Written(form, artifact_bytes(artifact), difference)
+
+        written, failed = what_can_be(writers, write, folder, every=every)
+
+        def served_once(folder: Path) -> None:
+            for each in written:
+                progress.stage(f"serving {each.format} once")
+                child.serve_once(folder, target.name, writers[each.format][0])
+
+        made = {
+            "formats": [each.format for each in written],
+            "lstm-serving": importlib.metadata.version("lstm-serving"),
+        }
+        source = {**target.described, **rows_alone(found.why_alone), "export": made}
+        spec = dataclasses.replace(spec, source=source)
+        path = finish(folder, target.repository / target.name, target.version, spec, found.samples, check=served_once)
+    return Version(path, tuple(written), not_written=tuple(failed)), spec
 
 
-def find(stated: ModelSpec, run: Run, hints: Hints, contents: Contents = NOTHING_SHOWN) -> inspection.Findings:
-    """`inspection.inspect` for a network or a file that may raise anything. Raises what that raises, and `ExportError`."""
+def find(
+    stated: ModelSpec,
+    run: Run,
+    hints: Hints,
+    contents: Contents = NOTHING_SHOWN,
+    *,
+    samples: UserSamples = NO_SAMPLES,
+    tolerance: float = TOLERANCE,
+) -> inspection.Findings:
+    """`inspection.inspect` for a network or a file that may raise anything, with a person's own samples before those made.
+
+    Raises what that raises, and `ExportError`, among others where the answers to the samples are not within the tolerance
+    of those given.
+    """
+    if missing := values_missing({tensor.name: tensor.file_shape for tensor in stated.inputs}, hints):
+        raise missing
+    given = samples.fitting(stated.inputs, stated.outputs, hints)
+    answers = checked(given, samples.path, run, [tensor.name for tensor in stated.outputs], tolerance)
+    hints = dataclasses.replace(hints, samples=[sample.inputs for sample in given])
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
         try:
@@ -80,27 +121,48 @@ def find(stated: ModelSpec, run: Run, hints: Hints, contents: Contents = NOTHING
         except ExportError:
             raise
         except Exception as error:  # whatever a network raises
-            raise RuntimeError(_said(error)) from error
+            raise RuntimeError(differences.said(error)) from error
 
     try:
-        return inspection.inspect(stated, told, hints, contents)
+        found = inspection.inspect(stated, told, hints, contents)
+        return dataclasses.replace(found, samples=[*rows_first(given, answers, found.spec), *found.samples])
     except RuntimeError as error:
         raise ExportError(
-            f"it runs on some rows and fails when only the values of one have changed: {error}; let it take "
-            "rows in any order (pack_padded_sequence with enforce_sorted=False), or state what an input may hold: "
-            "--value NAME=NUMBER"
+            f"it has answered some of what was tried, and fails on other inputs: {error}; state what an input may hold with "
+            "--value NAME=NUMBER, or the sizes that it takes with --shape NAME:SIZES"
         ) from error
 
 
+def values_missing(shapes: Mapping[str, Shape | None], hints: Hints) -> Missing | None:
+    """What must be said of inputs that have no axis, since nobody knows what to try them with."""
+    lacking = [
+        name for name, shape in shapes.items() if hints.shapes.get(name, shape) == () and name not in hints.values
+    ]
+    if not lacking:
+        return None
+    return Missing(
+        f"of {', '.join(lacking)} one value holds for all rows: say what to try the network with",
+        [part for name in lacking for part in ("--value", f"{name}=VALUE")],
+    )
+
+
+def rows_alone(why: str) -> dict[str, str]:
+    """What `source` of a specification says of rows that are never batched, and why; empty where that is not known."""
+    return {"rows_alone": why} if why else {}
+
+
 def told_rows(spec: ModelSpec) -> str:
-    """What was found out about its rows, for people."""
+    """What was found out about its rows, for people: what was seen, not what may be the reason."""
     if spec.batched:
         return "rows proved apart, with several rows and sizes"
+    if why := spec.source.get("rows_alone"):
+        return f"one row at a time, never batched: {why}"
+    free = [f"{t.name} axis {axis}" for t in spec.inputs for axis, size in enumerate(t.file_shape) if size == -1]
+    if not free:
+        return "one row at a time, never batched: every size of its inputs is fixed, so that there is no axis for more rows"
     return (
-        "one row at a time, never batched: no axis was found along which every row moves its own answer and no other "
-        "(usually for a mean, softmax or sort over the rows, an LSTM without batch_first, a number of rows that is fixed in the "
-        "file, an answer that is as long as the longest row, as of pad_packed_sequence without total_length, or because "
-        "numbers about 0 all get the same answer)"
+        f"one row at a time, never batched: along no axis that is free ({', '.join(free)}) was there an answer for each row that "
+        "its own row moves and no other"
     )
 
 
@@ -133,22 +195,11 @@ def first_answers(
         ) from error
     if any(golden.disagreement(a, b) > TOLERANCE for a, b in zip(again, answers, strict=True)):
         raise ExportError(
-            "the network answers the same inputs differently the second time: it draws something at random (dropout or noise "
+            "the network answers the same inputs differently the second time, as one does that draws at random (dropout or noise "
             "while it answers) or keeps something from call to call; take the chance out, and let a state be an input and "
             "an output"
         )
     return answers
-
-
-def example(spec: ModelSpec, rows: int, size: int) -> dict[str, npt.NDArray[Any]]:
-    """Inputs in the network's own layout: `rows` rows, `size` along every other free axis."""
-    made = {}
-    for tensor in spec.inputs:
-        sizes = [size if s == -1 else s for s in tensor.file_shape]
-        if tensor.rows_axis is not None:
-            sizes[tensor.rows_axis] = rows
-        made[tensor.name] = np.ones(sizes, tensor.dtype)
-    return made
 
 
 def datatype(name: str, array: npt.NDArray[Any]) -> str:
@@ -170,19 +221,13 @@ def _sizes(sent: Mapping[str, npt.NDArray[Any]]) -> str:
     return ", ".join(f"{name} {list(array.shape)}" for name, array in sent.items())
 
 
-def _said(error: Exception) -> str:
-    """The line that says what happened; TorchScript puts its own trace in front of it."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if "TorchScript interpreter" in str(error) else first_line(error)
-
-
-def _longer(spec: ModelSpec, sample: golden.Sample, run: Run) -> list[golden.Sample]:
+def _longer(network: Network, sample: golden.Sample) -> list[golden.Sample]:
     """A sample with `plain.LONG` along every free axis, since a network may take another branch for many steps.
 
     Empty where no axis is free, and where the network does not take so many.
     """
     inputs = {}
-    for tensor in spec.inputs:
+    for tensor in network.spec.inputs:
         array = sample.inputs[tensor.name]
         for axis, size in enumerate(tensor.shape):
             if axis and size == -1:
@@ -190,45 +235,27 @@ def _longer(spec: ModelSpec, sample: golden.Sample, run: Run) -> list[golden.Sam
         inputs[tensor.name] = array
     if all(array.shape == sample.inputs[name].shape for name, array in inputs.items()):
         return []
-    tensors = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
     try:
-        answer = run({name: to_file(array, tensors[name]) for name, array in inputs.items()}, list(sample.outputs))
+        return [golden.Sample(inputs, network.run(inputs))]
     except Exception:  # noqa: BLE001 - whatever a network raises: it has a limit of its own
         return []
-    return [golden.Sample(inputs, {name: from_file(array, tensors[name]) for name, array in answer.items()})]
 
 
 def _proved(
-    form: str, backend_name: str, artifact: Path, spec: ModelSpec, tried: Sequence[golden.Sample], advice: Advice
+    form: str, backend_name: str, artifact: Path, network: Network, tried: Sequence[golden.Sample], advice: Advice
 ) -> float:
-    """The largest difference of the file from the network over all rows and sizes that were tried."""
-    module = backends.module(backend_name)
-    frozen = f"the {form} file has frozen a size that the network leaves free"
+    """The largest difference of the file from the network over all rows and sizes that were tried. Raises `ExportError`."""
     try:
-        loaded = module.load(artifact, spec, "cpu", Options())
+        loaded = backends.module(backend_name).load(artifact, network.spec, "cpu", Options())
     except RepositoryError as error:
-        raise ExportError(f"{frozen}: {str(error).replace(f'{artifact}: ', '')}; {advice.sizes}") from error
-    backend = laid_out(loaded, spec)
-    worst = 0.0
+        said = str(error).replace(f"{artifact}: ", "").replace(f"{artifact} ", "")
+        if " has shape " in said:
+            said = f"it has frozen a size that the network leaves free: {said}; {advice.sizes}"
+        raise ExportError(f"the {form} file cannot be used: {said}") from error
     try:
-        for sample in tried:
-            # One row at a time, the network itself knows nothing of an axis for it.
-            sizes = _sizes({name: array if spec.batched else array[0] for name, array in sample.inputs.items()})
-            try:
-                got = backend.run(sample.inputs, list(sample.outputs))
-                worst = max(worst, golden.check_agreement(form, got, sample.outputs, spec.tolerance))
-            except VerificationFailed as error:
-                apart = max(golden.disagreement(got[name], expected) for name, expected in sample.outputs.items())
-                if apart < ROUNDING:
-                    why = "the file computes an operation with other rounding; allow it with --tolerance"
-                else:
-                    why = (
-                        "an `if` or a loop of Python that depends on the data, or a number of Python (len(x)), has been baked "
-                        f"in; {advice.branch}"
-                    )
-                raise ExportError(f"{error}, with {sizes}: {why}") from error
-            except Exception as error:
-                raise ExportError(f"{frozen}: with {sizes} it says: {_said(error)}; {advice.sizes}") from error
+        worst, sentence = differences.held(form, laid_out(loaded, network.spec), network, tried, advice)
     finally:
-        backend.close()
+        loaded.close()
+    if sentence:
+        raise ExportError(sentence)
     return worst

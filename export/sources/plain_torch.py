@@ -6,60 +6,88 @@ has.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
-from export.errors import ExportError
 from export.sources import plain
+from export.user_code.asking import Raised
 from models.checkpoint import DIRECTIONS, Checkpoint, no_scaling
 from models.config import LSTMConfig
 from models.torch_lstm import TorchLSTM
 from serving.signature.stated import Stated
+from serving.signature.tensors import Tensors
 from serving.verification import golden
 
-_HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
+_NOT_FREE = "--input fixes a size, or has another datatype or rank"
+
+Run = Callable[[Tensors], list[npt.NDArray[Any]]]
 
 
-def recognise(module: nn.Module, inputs: Mapping[str, Stated], described: Mapping[str, Any]) -> Checkpoint | str:
-    """The checkpoint of a module that is a plain stack of LSTM and linear layers with one input; of any other, why it is none."""
-    parts = [part for part in module.modules() if not list(part.children())]
-    lstms = [part for part in parts if isinstance(part, nn.LSTM)]
-    linear = [part for part in parts if isinstance(part, nn.Linear)]
-    embedding = [part for part in parts if isinstance(part, nn.Embedding)]
-    others = [part for part in parts if not isinstance(part, (nn.LSTM, nn.Linear, nn.Embedding, *_HARMLESS))]
-    if others:
-        return f"it has a {type(others[0]).__name__} beside LSTM and linear layers"
-    widths, directions = {part.hidden_size for part in lstms}, {1 + part.bidirectional for part in lstms}
-    if reason := plain.why_not(len(inputs), len(linear), len(embedding), widths, directions):
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a module is made of, each part by the names that torch has for its sizes: `{"hidden_size": 16, ...}`.
+
+    `other` is the class of a part of another kind, if there is one. `weights` are all parameters as float32, such as
+    `lstms.0.weight_ih_l0`.
+    """
+
+    weights: Mapping[str, npt.NDArray[Any]]
+    other: str
+    lstms: Sequence[Mapping[str, Any]]
+    linear: Sequence[Mapping[str, Any]]
+    embedding: Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """A plain stack as a checkpoint; whether the module itself takes the rows first."""
+
+    checkpoint: Checkpoint
+    rows_first: bool
+
+
+def recognise(parts: Parts, run: Run, inputs: Mapping[str, Stated], described: Mapping[str, Any]) -> Plain | str:
+    """A module that is a plain stack of LSTM and linear layers with one input; of any other, why it is none.
+
+    `run` is the module: it takes arrays by the names of `inputs` and returns what it answers.
+    """
+    if parts.other:
+        return f"it has a {parts.other} beside LSTM and linear layers"
+    lstms, embedding = parts.lstms, parts.embedding
+    widths, directions = {lstm["hidden_size"] for lstm in lstms}, {1 + lstm["bidirectional"] for lstm in lstms}
+    if reason := plain.why_not(len(inputs), len(parts.linear), len(embedding), widths, directions):
         return reason
-    if any(part.proj_size for part in lstms):
+    if any(lstm["proj_size"] for lstm in lstms):
         return "its LSTM projects its state (proj_size)"
-    table = (embedding[0].num_embeddings, embedding[0].embedding_dim) if embedding else None
+    reasons = [(0, plain.ANSWERS_DIFFERENTLY)]  # with how often the answers were the same before
+    table = (embedding[0]["num_embeddings"], embedding[0]["embedding_dim"]) if embedding else None
     for config in plain.configs(
         table,
-        lstms[0].input_size,
-        sum(part.num_layers for part in lstms),
-        lstms[0].hidden_size,
-        bidirectional=lstms[0].bidirectional,
-        outputs=linear[0].out_features,
+        lstms[0]["input_size"],
+        sum(lstm["num_layers"] for lstm in lstms),
+        lstms[0]["hidden_size"],
+        bidirectional=lstms[0]["bidirectional"],
+        outputs=parts.linear[0]["out_features"],
     ):
         try:
             network = TorchLSTM(config)
-            network.load_canonical(_canonical(config, lstms, linear[0], embedding))
+            network.load_canonical(_canonical(config, parts))
         except ValueError:
             continue
-        for batch_first in {part.batch_first for part in lstms}:
-            if _same(module, network, config, batch_first):
+        for rows_first in (True, False):  # whatever its LSTMs take: it may turn the axes itself
+            same, reason = _compared(functools.partial(_answer, run, next(iter(inputs)), rows_first), network, config)
+            if not reason:
                 weights = network.canonical_weights()
                 checkpoint = Checkpoint(config=config, weights=weights, framework="torch", training=dict(described))
-                return checkpoint if _free(inputs, config) else "--input fixes a size, or has another datatype or rank"
-    return plain.ANSWERS_DIFFERENTLY
+                return Plain(checkpoint, rows_first) if _free(inputs, config) else _NOT_FREE
+            reasons.append((same, reason))
+    return max(reasons, key=lambda found: found[0])[1]
 
 
 def _free(inputs: Mapping[str, Stated], config: LSTMConfig) -> bool:
@@ -72,52 +100,42 @@ def _free(inputs: Mapping[str, Stated], config: LSTMConfig) -> bool:
     )
 
 
-def _canonical(
-    config: LSTMConfig, lstms: Sequence[nn.LSTM], linear: nn.Linear, embedding: Sequence[nn.Embedding]
-) -> dict[str, npt.NDArray[np.float32]]:
+def _canonical(config: LSTMConfig, parts: Parts) -> dict[str, npt.NDArray[np.float32]]:
     """The weights of the parts in the layout of `models.checkpoint`. Scaling is none: the module has its own, or none."""
 
-    def array(tensor: Tensor | None, *shape: int) -> npt.NDArray[np.float32]:
-        return np.zeros(shape, np.float32) if tensor is None else tensor.detach().numpy().astype(np.float32)
+    def array(name: str, *shape: int) -> npt.NDArray[np.float32]:
+        return parts.weights.get(name, np.zeros(shape, np.float32))
 
-    weights = {"head.weight": array(linear.weight), "head.bias": array(linear.bias, config.outputs)}
+    weights = {"head.weight": array("linear.0.weight"), "head.bias": array("linear.0.bias", config.outputs)}
     weights |= no_scaling(config)
-    if embedding:
-        weights["embedding"] = array(embedding[0].weight)
-    inner = [(lstm, layer) for lstm in lstms for layer in range(lstm.num_layers)]
-    for number, (lstm, layer) in enumerate(inner):
+    if parts.embedding:
+        weights["embedding"] = array("embedding.0.weight")
+    inner = [(number, layer) for number, lstm in enumerate(parts.lstms) for layer in range(lstm["num_layers"])]
+    for layer_number, (number, layer) in enumerate(inner):
         for direction, suffix in zip(DIRECTIONS[: config.directions], ("", "_reverse"), strict=False):
             for part, kind in itertools.product(("weight", "bias"), ("input", "hidden")):
-                tensor = getattr(lstm, f"{part}_{kind[0]}h_l{layer}{suffix}", None)
-                weights[f"lstm.{number}.{direction}.{part}_{kind}"] = array(tensor, 4 * config.hidden)
+                tensor = array(f"lstms.{number}.{part}_{kind[0]}h_l{layer}{suffix}", 4 * config.hidden)
+                weights[f"lstm.{layer_number}.{direction}.{part}_{kind}"] = tensor
     return weights
 
 
-def _same(module: nn.Module, network: TorchLSTM, config: LSTMConfig, batch_first: bool) -> bool:
-    """Whether the module answers as the canonical network does, for several numbers of rows and steps."""
-    for x in plain.usual_and_unusual(config):
+def _answer(run: Run, name: str, rows_first: bool, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The first answer of a module to `x`, which has the rows first, in either order of axes; of an answer for each step, too."""
+    got = run({name: x if rows_first else np.ascontiguousarray(np.moveaxis(x, 0, 1))})[0]
+    return np.moveaxis(got, 0, 1) if got.ndim == 3 and not rows_first else got
+
+
+def _compared(
+    answer: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], network: TorchLSTM, config: LSTMConfig
+) -> tuple[int, str]:
+    """For how many inputs the module answers as the canonical network does, and why it is another; "" where it is none."""
+    usual = ((x, plain.SAME) for x in plain.usual_and_unusual(config))
+    for number, (x, allowed) in enumerate(itertools.chain(usual, plain.padded(config))):
         expected = network.predict({"x": x})["y"]
-        given = torch.tensor(x if batch_first else np.ascontiguousarray(np.moveaxis(x, 0, 1)))
         try:
-            with torch.inference_mode():
-                got = next(iter(flat(module(given)))).numpy()
-        except Exception:  # noqa: BLE001 - a module that does not run so is none of these
-            return False
-        if not batch_first and config.head == "values_per_step":
-            got = np.moveaxis(got, 0, 1) if got.ndim == 3 else got
-        if golden.disagreement(got, expected) > plain.SAME:
-            return False
-    return True
-
-
-def flat(answer: Any) -> Iterator[Tensor]:
-    """The tensors of what a module returns. Raises `ExportError` for what is neither a tensor nor a tuple of such."""
-    if isinstance(answer, Tensor):
-        yield answer
-    elif isinstance(answer, Mapping):
-        raise ExportError("the module returns a dict; let it return a tensor or a tuple of tensors")
-    elif isinstance(answer, (tuple, list)):
-        for part in answer:
-            yield from flat(part)
-    else:
-        raise ExportError(f"the module returns a {type(answer).__name__}; it must return tensors, alone or in tuples")
+            got = answer(x)
+        except Raised as error:
+            return number, f"it does not run on {list(x.shape)} (rows, steps, ...) as a plain stack would: {error}"
+        if golden.disagreement(got, expected) > allowed:
+            return number, plain.ANSWERS_DIFFERENTLY
+    return number, ""

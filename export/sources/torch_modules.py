@@ -1,64 +1,107 @@
 """Brings any PyTorch module into a model repository: by our writers if it is a plain LSTM, else by torch.
 
-`plain_torch` decides whether it is plain. Whoever loads a TorchScript file puts it into evaluation mode, so a module that
-answers in training mode (batch norm, dropout) would answer otherwise once it is a file.
+The module lives in a child process (`export.user_code`), which runs the user's code; this asks it. `plain_torch` decides
+whether it is plain. Whoever loads a TorchScript file puts it into evaluation mode, so a module that answers in training mode
+(batch norm, dropout) would answer otherwise once it is a file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import importlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import nn
+import numpy.typing as npt
 
 from export import formats
 from export.errors import ExportError
+from export.missing import UNKNOWN, Missing
 from export.publish import publish
-from export.sources import own_signature, plain
-from export.sources.own_signature import Advice
-from export.sources.plain_torch import recognise
-from export.sources.torch_files import WRITERS, Eager
+from export.sources import own_signature, plain, told
+from export.sources.differences import ROWS, SIZE, Advice, example
+from export.sources.plain_torch import Parts, Plain, recognise
+from export.user_code.asking import Raised, UserCode
 from export.versions import Target, Version
-from models.checkpoint import Checkpoint
+from serving.backends.base import first_line
+from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
+from serving.signature.tensors import Tensors
 from serving.verification import inspection
 from serving.verification.hints import Hints
 
+WRITERS = {"onnx": "onnx_runtime", "torchscript": "torchscript"}  # what torch writes, and who reads it
 
-def load_module(where: str, weights: Path | None) -> nn.Module:
-    """What FACTORY of `MODULE:FACTORY` returns, with these weights, ready to answer.
 
-    MODULE is imported as Python would from the working directory; nothing of `weights` is unpickled but tensors. Raises
-    `ExportError`, saying which of the steps failed.
+class TorchModule:
+    """A user's module by the names of its inputs, which are those of its `forward` in order; it runs in `code`'s process.
+
+    Whatever it is asked, `ExportError` is raised when the module has gone back to training mode meanwhile.
     """
-    name, _, factory = where.partition(":")
-    if not name or not factory:
-        raise ExportError(f"{where!r} names no factory: write MODULE:FACTORY, as in my_project.networks:build")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(name), factory)
-        module = found()
-    except Exception as error:
-        raise ExportError(
-            f"{where} does not give a module: {type(error).__name__}: {error}; FACTORY is called without arguments"
-        ) from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(module, nn.Module):
-        raise ExportError(f"{where} gives a {type(module).__name__}; it must return a torch.nn.Module")
-    if weights:
-        _load_weights(module, weights)
-    return module.eval().requires_grad_(False)
+
+    def __init__(self, code: UserCode, names: Sequence[str]) -> None:
+        self._code = code
+        self._names = list(names)
+        self.digest = str(code.facts["digest"])
+        _refuse_training(code.facts)
+
+    def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
+        """What it returns, flat. Raises `Raised` for an error of its own."""
+        try:
+            header, arrays, _ = self._code.ask("run", self._sent(sent), inputs=self._names)
+        except Raised as error:
+            _refuse_training(error.answer)  # that explains whatever else is wrong
+            raise
+        _refuse_training(header)
+        return list(arrays.values())
+
+    def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
+        """As `run`, with weights and inputs in float64; None where it cannot."""
+        header, arrays, _ = self._code.ask("run_float64", self._sent(sent), inputs=self._names)
+        return list(arrays.values()) if header["able"] else None
+
+    def parts(self) -> Parts:
+        """What it is made of."""
+        header, arrays, _ = self._code.ask("parts")
+        return Parts(arrays, **{name: header[name] for name in ("other", "lstms", "linear", "embedding")})
+
+    def write(self, form: str, spec: ModelSpec, path: Path) -> str:
+        """Has torch write it; returns how the file came about, where that explains a wrong answer, else "".
+
+        Raises `ExportError` when torch cannot.
+        """
+        free = {
+            t.name: [axis for axis, size in enumerate(t.file_shape) if size == -1]
+            for t in (*spec.inputs, *spec.outputs)
+        }
+        try:
+            header = self._code.ask(
+                f"write_{form}",
+                self._sent(example(spec, ROWS, SIZE)),
+                doing=f"while torch wrote it as {form}",
+                path=str(path.absolute()),
+                inputs=self._names,
+                outputs=[tensor.name for tensor in spec.outputs],
+                free=free,
+            ).header
+        except Raised as error:
+            _refuse_training(error.answer)
+            (other,) = set(WRITERS) - {form}
+            raise ExportError(
+                f"torch cannot write the module as {form}: {error}; take --format {other}, or replace in the module what "
+                "this speaks of"
+            ) from error
+        _refuse_training(header)
+        note = header["note"]
+        return f"it could not be scripted and was traced: {first_line(Exception(note))}" if note else ""
+
+    def _sent(self, sent: Tensors) -> Tensors:
+        return {name: sent[name] for name in self._names}
 
 
 def publish_module(
-    module: nn.Module,
+    code: UserCode,
     *,
     inputs: Mapping[str, Stated],
     outputs: Sequence[str],
@@ -66,7 +109,7 @@ def publish_module(
     hints: Hints,
     target: Target,
 ) -> tuple[Version, str]:
-    """Writes `module` as a version, and says in one sentence as what.
+    """Writes the module of `code` as a version, and says as what, with its signature.
 
     `inputs` are those of its `forward`, in order; `outputs` names what it returns, nested tuples flattened; `chosen` is
     every format that the module can be had in if it is None.
@@ -76,42 +119,59 @@ def publish_module(
     version then.
     """
     target.check()
-    if any(parameter.device.type != "cpu" for parameter in module.parameters()):
-        raise ExportError("the module's weights are not on the CPU; let the factory leave them there")
-    _refuse_training(module)
-    eager = Eager(module, tuple(inputs))
-    try:
-        answers = own_signature.first_answers(eager.run, inputs, hints, "--input")
-    finally:
-        _refuse_training(module)  # it may have gone back there by itself, and that explains whatever else is wrong
-    checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(module, inputs, target.described)
-    if isinstance(checkpoint, Checkpoint):
+    module = TorchModule(code, tuple(inputs))
+    answers = own_signature.first_answers(module.run, inputs, hints, "--input")
+    names = own_signature.names_of_outputs(outputs, len(answers))
+    stated = inspection.unproved(
+        inputs,
+        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
+        module.digest,
+    )
+
+    def run(sent: Tensors, wanted: Sequence[str]) -> Tensors:
+        return dict(zip(names, module.run(sent), strict=True))
+
+    def wide(sent: Tensors) -> Tensors | None:
+        answers = module.run_float64(sent)
+        return None if answers is None else dict(zip(names, answers, strict=True))
+
+    found = (
+        plain.TOLD_MORE
+        if outputs or hints != Hints()
+        else recognise(module.parts(), module.run, inputs, target.described)
+    )
+    if isinstance(found, Plain):
         made = publish(
-            checkpoint,
+            plain.with_samples(found.checkpoint, stated, run, target, rows_first=found.rows_first),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,
             version=target.version,
             tolerance=target.tolerance,
+            every=chosen is None,
         )
-        renamed = "" if "x" in inputs else f"; {next(iter(inputs))} is called x"
-        return made, f"a plain {checkpoint.config.told()}: the canonical signature, every format{renamed}"
-    chosen = chosen or tuple(WRITERS)
+        sentence = f"a plain {found.checkpoint.config.told()}: the canonical signature, every format"
+        if "x" not in inputs:
+            sentence += f"; {next(iter(inputs))} is called x"
+        if not found.rows_first:
+            sentence += (
+                "; the module takes the steps first, as nn.LSTM does without batch_first; what was written takes the "
+            )
+            sentence += "rows first"
+        return made, f"{sentence}\n{told.signature(ModelSpec.read(made.path / 'spec.json'))}"
+    every, chosen = chosen is None, chosen or tuple(WRITERS)
     if foreign_formats := [form for form in chosen if form not in WRITERS]:
         raise ExportError(
             f"format {foreign_formats[0]} can be written of plain stacks of LSTM and linear layers only, and this module is "
-            f"none: {checkpoint}; it can be had as {' or '.join(WRITERS)}"
+            f"none: {found}; it can be had as {' or '.join(WRITERS)}"
         )
-    names = own_signature.names_of_outputs(outputs, len(answers))
-    stated = inspection.unproved(
-        inputs,
-        {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
-        _digest(module),
-    )
+    writers: dict[str, tuple[str, Callable[[ModelSpec, Path], str]]] = {
+        form: (WRITERS[form], functools.partial(module.write, form)) for form in chosen
+    }
     version, spec = own_signature.publish(
         stated,
-        lambda sent, wanted: dict(zip(names, eager.run(sent), strict=True)),
-        {form: (WRITERS[form][0], functools.partial(WRITERS[form][1], eager)) for form in chosen},
+        run,
+        writers,
         hints,
         dataclasses.replace(target, described={"framework": "torch", **target.described}),
         Advice(
@@ -121,44 +181,28 @@ def publish_module(
             "sizes from the tensors (x.shape[1]) and let nn.LSTM do the loop, let torch.jit.script take the module and "
             "choose --format torchscript, or fix the size with --shape NAME:SIZES",
         ),
+        wide,
+        every=every,
     )
-    return version, f"a module of its own: its own signature, since {checkpoint}; {own_signature.told_rows(spec)}"
+    sentence = f"a module of its own: its own signature, since {found}; {own_signature.told_rows(spec)}"
+    return version, f"{sentence}\n{told.signature(spec)}"
 
 
-def _refuse_training(module: nn.Module) -> None:
-    for name, part in module.named_modules():
-        if part.training:
-            raise ExportError(
-                f"the module answers in training mode: {name or 'it'} ({type(part).__name__}) stays in it after module.eval(). "
-                "There, rows touch each other or something is drawn at random, and a file is served in evaluation mode; leave "
-                "train() and eval() as torch has them"
-            )
+def inputs_missing(code: UserCode) -> Missing:
+    """What to say of the inputs of a module of which nothing was said: the arguments of its `forward`, in order."""
+    names = list(code.facts["arguments"]) or ["x"]
+    flags = [part for name in names for part in ("--input", f"{name}:{UNKNOWN}")]
+    return Missing(
+        "a module states neither shapes nor datatypes of its inputs: give them in order, as in --input x:FP32[-1,-1,40], -1 "
+        "where free",
+        flags,
+    )
 
 
-def _load_weights(module: nn.Module, path: Path) -> None:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+def _refuse_training(answer: Mapping[str, Any]) -> None:
+    if answer["training"]:
         raise ExportError(
-            f"{path} cannot be read as weights: {error}; give a state dict as .safetensors, or as .pt of tensors alone "
-            "(torch.save(module.state_dict(), ...))"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise ExportError(f"{path} holds a {type(state).__name__}; it must hold a state dict")
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ExportError(f"{path} does not fit the module: {error}") from error
-
-
-def _digest(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else bytes(1))
-    return digest.hexdigest()
+            f"the module answers in training mode: {answer['training']} stays in it after module.eval(). There, rows touch each "
+            "other or something is drawn at random, and a file is served in evaluation mode; leave train() and eval() as "
+            "torch has them"
+        )

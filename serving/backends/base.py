@@ -5,6 +5,10 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
     FILE_NAME: str                    what it reads inside a version folder ("model.onnx")
     TRITON_NAMES: tuple[str, ...]     what config.pbtxt calls it: first the `backend`, then the `platform`
     TEXT_ONLY: bool                   BYTES tensors hold UTF-8 text, as the runtime carries nothing else
+    LEVELS: tuple[str, ...]           how far it optimises a file, furthest first: what kills the process at one level is tried
+                                      at the next. Empty for what runs in Python alone and so kills nothing
+    def version() -> str
+        The version of the runtime that is installed, "" if none is; imports nothing.
     def available(device: str) -> None
         Raises BackendUnavailable, saying what is missing, when it cannot run on `device` ("cpu" or "cuda:N") here.
     def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]
@@ -24,7 +28,10 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -47,11 +54,13 @@ class Options:
     """What an operator decides for a backend.
 
     `threads` is the number of compute threads within one call. LSTM steps are small and depend on each other, so one
-    thread is the fastest for most of them. `allow_tf32` lets CUDA round FP32 products to 10 bits of mantissa.
+    thread is the fastest for most of them. `allow_tf32` lets CUDA round FP32 products to 10 bits of mantissa. `level` is one of
+    the backend's `LEVELS`, or empty for its furthest.
     """
 
     threads: int = 1
     allow_tf32: bool = False
+    level: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +116,9 @@ class BackendModule(Protocol):
     FILE_NAME: str
     TRITON_NAMES: tuple[str, ...]
     TEXT_ONLY: bool
+    LEVELS: tuple[str, ...]
+
+    def version(self) -> str: ...
 
     def available(self, device: str) -> None: ...
 
@@ -141,8 +153,37 @@ def trimmed(text: str, most: int = 300) -> str:
 
 def artifact_bytes(artifact: Path) -> int:
     """The size of a file, or of all files in a folder and its subfolders."""
-    files = artifact.rglob("*") if artifact.is_dir() else [artifact]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(file.stat().st_size for file in _files(artifact))
+
+
+def artifact_digest(artifact: Path) -> str:
+    """SHA-256 (hex) of a file, or of names and contents of all files in a folder and its subfolders."""
+    return files_digest({file: str(file.relative_to(artifact)) for file in _files(artifact)})
+
+
+def files_digest(files: Mapping[Path, str]) -> str:
+    """SHA-256 (hex) of files by name; of one whose name is ".", of its contents alone. Raises `OSError`."""
+    digest = hashlib.sha256()
+    for path, name in sorted(files.items()):
+        digest.update(name.encode(errors="surrogateescape") if name != "." else b"")
+        with path.open("rb") as file:
+            while piece := file.read(1024 * 1024):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _files(artifact: Path) -> list[Path]:
+    """The files of a folder and its subfolders, or the one file; what is neither, such as a pipe, is left out."""
+    found = artifact.rglob("*") if artifact.is_dir() else [artifact]
+    return sorted(file for file in found if file.is_file())
+
+
+def installed_version(*distributions: str) -> str:
+    """The version of the first of these packages that is installed, "" if none is."""
+    for distribution in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(distribution)
+    return ""
 
 
 def cuda_lost(error: Exception) -> str:

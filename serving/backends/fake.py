@@ -32,6 +32,12 @@ from serving.signature.tensors import Tensors
 FILE_NAME = "model.fake.json"
 TRITON_NAMES = ("fake", "fake")
 TEXT_ONLY = False
+LEVELS = ()
+
+
+def version() -> str:
+    """None: it comes with the server."""
+    return ""
 
 
 def available(device: str) -> None:

@@ -24,16 +24,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import OUT_OF_MEMORY, SMALL, Contents, Options, cuda_lost, distinct, first_line
+from serving.backends.base import (
+    OUT_OF_MEMORY,
+    SMALL,
+    Contents,
+    Options,
+    cuda_lost,
+    distinct,
+    first_line,
+    installed_version,
+)
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices
 from serving.signature.spec import ModelSpec
-from serving.signature.stated import Stated, check
+from serving.signature.stated import INPUTS, OUTPUTS, Stated, check
 from serving.signature.tensors import BF16, DTYPES, Tensors
 
 FILE_NAME = "model.savedmodel"
 TRITON_NAMES = ("tensorflow", "tensorflow_savedmodel")
 TEXT_ONLY = False
+LEVELS = ("all",)
 
 SIGNATURE = "serving_default"
 TAG = "serve"
@@ -51,6 +61,11 @@ UNUSED_OPTIMIZERS = (
 LIBRARIES = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
 
 _here = threading.local()
+
+
+def version() -> str:
+    """That of TensorFlow, whichever of its packages is here."""
+    return installed_version("tensorflow", "tensorflow-cpu")
 
 
 def available(device: str) -> None:
@@ -128,8 +143,8 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
     tf = _tensorflow()
     meta_graph = _meta_graph(artifact)
     found = meta_graph.signature_def[SIGNATURE]
-    check(artifact, "inputs", spec.inputs, _stated(tf, found.inputs))
-    check(artifact, "outputs", spec.outputs, _stated(tf, found.outputs))
+    check(artifact, INPUTS, spec.inputs, _stated(tf, found.inputs))
+    check(artifact, OUTPUTS, spec.outputs, _stated(tf, found.outputs))
     tf.config.experimental.enable_tensor_float_32_execution(options.allow_tf32)  # of the process, not of the session
     graph = tf.Graph()
     index = devices.cuda_index(device)

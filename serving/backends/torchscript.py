@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Contents, Options, cuda_lost, distinct, first_line
+from serving.backends.base import (
+    DEVICE_LOST,
+    OUT_OF_MEMORY,
+    Contents,
+    Options,
+    cuda_lost,
+    distinct,
+    first_line,
+    installed_version,
+)
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices
 from serving.signature.spec import ModelSpec
@@ -25,6 +34,7 @@ from serving.signature.tensors import BF16, Tensors, TensorSpec
 FILE_NAME = "model.pt"
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
 TEXT_ONLY = False
+LEVELS = ("all",)
 
 # As torch loads them.
 LIBRARIES = ("lib/libtorch_global_deps.so", "lib/libtorch_cpu.so", "lib/libtorch.so")
@@ -33,6 +43,11 @@ max_batch_size: 64
 input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 8 ] } ]
 output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] } ]
 """
+
+
+def version() -> str:
+    """That of PyTorch."""
+    return installed_version("torch")
 
 
 def available(device: str) -> None:
@@ -70,7 +85,8 @@ def contents(artifact: Path) -> Contents:
     module = _loaded(artifact, "cpu")
     arrays = [buffer.numpy() for buffer in module.buffers() if buffer.dtype != _torch().bfloat16]
     texts: dict[str, None] = {}
-    for node in module.inlined_graph.findAllNodes("prim::Constant"):
+    graph = module.inlined_graph  # its nodes go when nobody holds it
+    for node in graph.findAllNodes("prim::Constant"):
         held = node.output().toIValue()
         for one in held if isinstance(held, list | tuple) else [held]:
             if isinstance(one, str):

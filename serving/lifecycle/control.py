@@ -20,6 +20,7 @@ from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
 from serving.loading.order import Measurements, ServerDefaults
 from serving.loading.request import Loaded, LoadRequest, OnBroken
+from serving.loading.trials import Trials, try_ahead
 from serving.machine import background
 from serving.repository import changes, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
@@ -62,7 +63,8 @@ class RepositoryControl:
         self._clock = clock
         self._loader = load
         self._measure = Measurements(allow_tf32=defaults.allow_tf32)
-        self._shadows = Shadows(manager, defaults, self._measure, clock)
+        self._trials = Trials(defaults.trial, clock=clock)
+        self._shadows = Shadows(manager, defaults, self._measure, self._trials, clock)
         self._acted_on: changes.Seen = {}
 
     def start(self, names: Sequence[str] = ()) -> None:
@@ -74,7 +76,10 @@ class RepositoryControl:
             return
         with contextlib.suppress(OSError):  # what could not be looked at now is loaded again when it can be
             self._acted_on = self._look()  # before anything is loaded: what changes meanwhile is a change
-        for name in self._at_start(there, names):
+        asked = self._at_start(there, names)
+        leaving = self._manager.closing.is_set
+        self._clock.start(lambda: try_ahead(self._trials, self._repository, asked, self._defaults, leaving), "trials")
+        for name in asked:
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
         self._manager.started()
@@ -239,6 +244,7 @@ class RepositoryControl:
                 repository=repository,
                 on_broken=self._on_broken,
                 measure=self._measure,
+                trial=self._trials,
                 failures=self._failures,
                 clock=self._clock,
             )

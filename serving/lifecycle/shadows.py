@@ -14,7 +14,7 @@ from serving.lifecycle.shadow import Followed, Shadow, Yielding, fits
 from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
 from serving.loading.order import Measure, ServerDefaults
-from serving.loading.request import LoadRequest
+from serving.loading.request import LoadRequest, OnTrial
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.operator_config import OperatorConfig
 from serving.repository.routes import Target
@@ -27,11 +27,17 @@ class Shadows:
     """Loads shadows into `manager`, each with a model, a queue and a worker of its own."""
 
     def __init__(
-        self, manager: ModelManager, defaults: ServerDefaults, measure: Measure | None = None, clock: Clock = SYSTEM
+        self,
+        manager: ModelManager,
+        defaults: ServerDefaults,
+        measure: Measure | None = None,
+        trial: OnTrial | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._manager = manager
         self._defaults = defaults
         self._measure = measure
+        self._trial = trial
         self._clock = clock
 
     def start(
@@ -92,6 +98,7 @@ class Shadows:
             metrics=lambda backend: ModelMetrics(),
             repository=repository,
             measure=self._measure,
+            trial=self._trial,
             wrap=lambda backend: Yielding(backend, followed, self._clock),
             clock=self._clock,
         )

@@ -22,7 +22,7 @@ from serving.loading import proof, warmup
 from serving.loading.order import Order, order
 from serving.loading.proof import Facts, Proved
 from serving.loading.ranking import table
-from serving.loading.request import Loaded, LoadRequest
+from serving.loading.request import Loaded, LoadRequest, Tried
 from serving.repository.config_in_force import config_in_force, policy_for
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
@@ -62,10 +62,11 @@ def load(request: LoadRequest) -> Loaded:
 def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns: int | None = None) -> Loaded:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began_ns = request.clock.now_ns() if began_ns is None else began_ns
+    tried = request.trial(request, candidate) if request.trial else Tried()
     facts = proof.read(request, candidate)
     # What contradicts the operator's configuration need not be loaded.
     config = _configured(request, candidate, facts.spec) if facts.described else None
-    with proof.opened(request, candidate, facts) as (facts, proved):
+    with proof.opened(request, candidate, facts, tried.level) as (facts, proved):
         config = config or _configured(request, candidate, facts.spec)
         policy = policy_for(request.config, facts.spec, alone=request.wrap is not None)
         model = _assembled(request, candidate, facts, config, policy, max(one.allowed for one in proved))
@@ -83,7 +84,7 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
     model.start(instances)
     model.metrics.load_seconds = (request.clock.now_ns() - began_ns) / 1e9
     _log_loaded(request, candidate, model, max(one.difference for one in proved))
-    return Loaded(model=model, request=request, order=chosen)
+    return Loaded(model=model, request=request, order=chosen, tried=tried.remark)
 
 
 def _assembled(

@@ -1,6 +1,6 @@
 """How fast each way to serve a version is: measured on this machine, with the version's golden samples, not guessed.
 
-Every backend is measured in a process of its own (`python -m serving.loading.measuring`), so that a server which ends up with
+Every backend is measured in a child process of its own (`serving.child`), so that a server which ends up with
 ONNX Runtime never pays for having tried TensorFlow, and a runtime that crashes takes nothing else with it. What does not
 agree with the trained model gets no figures. These processes run at a low priority, and where every CPU is busy that
 makes several threads look worse by orders of magnitude, since every call waits for the thread that runs last. They
@@ -9,24 +9,20 @@ would be in the way there, too.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
-import selectors
-import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from serving import backends
-from serving.backends.base import Candidate, Measured, Options, trimmed
+from serving.backends.base import Candidate, Measured, Options
 from serving.backends.rows_first import laid_out
-from serving.errors import BackendUnavailable, ServingError
+from serving.child.pipes import Arrays, Message, Tell
+from serving.child.process import SILENCE_SECONDS, Child
+from serving.errors import BackendUnavailable, ChildEnded, ChildRaised, ServingError
 from serving.machine import devices
 from serving.machine.devices import CPU
 from serving.repository.folders import VersionFolder
@@ -34,13 +30,10 @@ from serving.signature.spec import ModelSpec
 from serving.verification import golden
 
 ROWS = (1, 8, 32)
-SILENCE_SECONDS = 60.0
-# Three formats on two CPUs that others keep busy: 3 minutes and two formats given up at 19, 50 s and all measured at 10.
-NICE = 10  # at 19 a busy machine starves it until it looks dead
 WARM_CALLS = 2  # TorchScript looks on during the first call and compiles in the second
 # With 30 calls, over in 2 ms, two threads came out as fast as one or half as fast again, by chance; with 300 they do not.
+Answer = tuple[dict[str, float], str]  # figures, and what is told instead of them
 LEAST_CALLS, MOST_CALLS, CELL_SECONDS = 5, 300, 0.15
-_LAST_WORDS_BYTES = 4096
 
 
 def cpus_here(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -85,7 +78,7 @@ def measure(
             "rows": list(rows),
             "allow_tf32": allow_tf32,
         }
-        answers, ended = _ask_child(request, silence_seconds)
+        answers, ended = _answers(request, backends.module(together[0].backend).LEVELS or ("",), silence_seconds)
         for position, candidate in enumerate(together):
             figures, failed = answers[position] if position < len(answers) else ({}, ended)
             results[candidate] = Measured(candidate, {int(count): p50 for count, p50 in figures.items()}, failed)
@@ -104,67 +97,37 @@ def _unavailable(candidate: Candidate) -> str:
     return ""
 
 
-def _ask_child(request: Mapping[str, Any], silence_seconds: float) -> tuple[list[tuple[dict[str, float], str]], str]:
-    """Figures and failure of the candidates, in their order; how the child ended if these are not all."""
-    # The package that runs here, not a folder of that name where the server was started.
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "serving.loading.measuring"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert child.stdin
-    assert child.stdout
-    assert child.stderr
-    with child:
-        try:
-            with contextlib.suppress(BrokenPipeError), child.stdin:
-                child.stdin.write(json.dumps(request).encode())
-            said, last_words = b"", b""
-            answers: list[tuple[dict[str, float], str]] = []
-            for stream, data in _heard(child.stdout, child.stderr, silence_seconds):
-                if stream is child.stderr:
-                    last_words = (last_words + data)[-_LAST_WORDS_BYTES:]
-                    continue
-                *lines, said = (said + data).split(b"\n")
-                answers += [json.loads(line) for line in lines if line]
-                if len(answers) == len(request["candidates"]):
-                    return answers, ""
-            return answers, _how_it_ended(child.wait(), last_words.decode(errors="replace"))
-        except TimeoutError:
-            return answers, f"its process said nothing for {silence_seconds:g} s while it was measured, and was ended"
-        finally:
-            child.kill()
+def _answers(request: Mapping[str, Any], levels: Sequence[str], silence_seconds: float) -> tuple[list[Answer], str]:
+    """Figures and failure of the candidates, in their order, and how the child ended if these are not all.
+
+    What kills the child at one level of optimisation is measured at the next, at which it can be served.
+    """
+    ended = ""
+    answers: list[Answer] = []
+    for level in levels:
+        answers, end = _ask_child({**request, "level": level}, silence_seconds)
+        ended = ended or str(end or "")
+        if end is None or answers or not end.crashed:
+            return answers, ended
+    return answers, ended
 
 
-def _heard(answers: IO[bytes], noise: IO[bytes], silence_seconds: float) -> Iterator[tuple[IO[bytes], bytes]]:
-    """What comes from both pipes until both are closed. Raises `TimeoutError` when there is no answer for too long."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(answers, selectors.EVENT_READ)
-        selector.register(noise, selectors.EVENT_READ)
-        until = time.monotonic() + silence_seconds
-        while selector.get_map():
-            ready = selector.select(max(0.0, until - time.monotonic()))
-            if time.monotonic() >= until and all(key.fileobj is not answers for key, _ in ready):
-                raise TimeoutError
-            for key, _ in ready:
-                stream = answers if key.fileobj is answers else noise
-                data = os.read(key.fd, 65536)
-                if stream is answers:
-                    until = time.monotonic() + silence_seconds
-                if not data:
-                    selector.unregister(stream)
-                yield stream, data
+def _ask_child(request: Mapping[str, Any], silence_seconds: float) -> tuple[list[Answer], ChildEnded | None]:
+    """What one child answers, and how it ended if these are not all."""
+    answers: list[Answer] = []
 
+    def told(message: Message) -> None:
+        if message.header is not None:
+            answers.append(message.header)
 
-def _how_it_ended(code: int, said: str) -> str:
-    how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
-    last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
-    return f"its process ended with {how} while it was measured" + "".join(
-        f"; its last words: {trimmed(line)}" for line in last
-    )
+    try:
+        with Child(__name__) as child:
+            child.ask(request, doing="while it was measured", silence_seconds=silence_seconds, told=told)
+    except ChildEnded as error:
+        return answers, error
+    except ChildRaised as error:
+        return answers, ChildEnded(str(error))
+    return answers, None
 
 
 def _p50(call: Callable[[], object]) -> float:
@@ -189,11 +152,11 @@ def _rows(spec: ModelSpec, wanted: Sequence[int]) -> Sequence[int]:
 
 
 def _figures(
-    folder: VersionFolder, candidate: Candidate, rows: Sequence[int], allow_tf32: bool
+    folder: VersionFolder, candidate: Candidate, rows: Sequence[int], allow_tf32: bool, level: str = ""
 ) -> Iterator[tuple[int, float]]:
     """Rows and the median seconds of a call, one number of rows after the other. Raises what the loader would raise."""
     spec, samples = folder.spec(), folder.samples()
-    options = Options(threads=candidate.threads, allow_tf32=allow_tf32)
+    options = Options(threads=candidate.threads, allow_tf32=allow_tf32, level=level)
     module = backends.module(candidate.backend)
     loaded = module.load(folder.artifact(candidate.backend), spec, candidate.device, options)
     try:
@@ -208,26 +171,19 @@ def _figures(
         loaded.close()
 
 
-def _main() -> None:
-    """The child: a request on standard input, a line for each candidate on standard output, an empty one between figures."""
-    os.nice(NICE)
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a runtime prints is no answer
-    request = json.load(sys.stdin)
+def answer(request: Mapping[str, Any], _: Arrays, tell: Tell) -> None:
+    """In the child: tells figures and failure of each candidate in turn, and nothing between two figures: a sign of life."""
     folder = VersionFolder(request["number"], Path(request["path"]))
     for asked in request["candidates"]:
         figures: dict[int, float] = {}
         failed = ""
         try:
-            for count, seconds in _figures(folder, Candidate(**asked), request["rows"], request["allow_tf32"]):
+            candidate = Candidate(**asked)
+            for count, seconds in _figures(folder, candidate, request["rows"], request["allow_tf32"], request["level"]):
                 figures[count] = seconds
-                out.write("\n")  # a sign of life
+                tell()
         except ServingError as error:
             failed = str(error)
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the other candidates are measured
             failed = f"{type(error).__name__}: {error}"
-        out.write(json.dumps([{} if failed else figures, failed]) + "\n")
-
-
-if __name__ == "__main__":
-    _main()
+        tell([{} if failed else figures, failed])

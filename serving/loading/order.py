@@ -14,7 +14,7 @@ from typing import Literal
 
 from serving import backends
 from serving.backends.base import Candidate, Measured, Options, artifact_bytes
-from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
+from serving.errors import BackendUnavailable, MissingFormat, RepositoryError, StartupError
 from serving.loading import measuring, ranking
 from serving.machine.devices import CPU, cuda
 from serving.repository.folders import VersionFolder
@@ -22,6 +22,8 @@ from serving.repository.operator_config import OperatorConfig
 
 AUTO = "auto"
 FALLBACKS = ("none", "runtime", "always")
+ALWAYS, OFF = "always", "off"
+TRIALS = (AUTO, ALWAYS, OFF)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class ServerDefaults:
 
     What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
     `row_watch` is the share of the batches of files of others of which a row is computed again alone. `fallback` says when
-    another backend may take over: never, at run time, or at load too.
+    another backend may take over: never, at run time, or at load too. `trial` is one of `TRIALS`: which versions are
+    loaded in a child process first.
     """
 
     backend: str = AUTO
@@ -40,11 +43,12 @@ class ServerDefaults:
     require_verified: bool = False
     optimize_for: Literal["latency", "throughput"] = "latency"
     fallback: str = "runtime"
+    trial: str = AUTO
     row_watch: float = 0.01
 
-    def options(self, threads: int) -> Options:
+    def options(self, threads: int, level: str = "") -> Options:
         """What a backend is loaded with."""
-        return Options(threads=threads, allow_tf32=self.allow_tf32)
+        return Options(threads=threads, allow_tf32=self.allow_tf32, level=level)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,6 +126,18 @@ def order(
         if not instead:
             raise
         return Order(first=instead, missing=str(error))
+
+
+def without_measuring(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> Candidate | None:
+    """Who is tried first when a version is loaded, if that can be said at once."""
+
+    def measured(*_: object) -> Sequence[Measured]:
+        raise LookupError
+
+    try:
+        return order(config, defaults, folder, measured).at_load[0]
+    except (LookupError, StartupError):
+        return None
 
 
 def may_fall_back(config: OperatorConfig, defaults: ServerDefaults) -> bool:

@@ -68,15 +68,19 @@ def _check_steps(facts: Facts, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def opened(request: LoadRequest, candidate: Candidate, facts: Facts) -> Iterator[tuple[Facts, list[Proved]]]:
+def opened(
+    request: LoadRequest, candidate: Candidate, facts: Facts, level: str = ""
+) -> Iterator[tuple[Facts, list[Proved]]]:
     """A backend for each instance, proved; what a bare file turned out to be is in the facts that come back.
+
+    They are loaded at this `level` of optimisation, empty for the furthest.
 
     Raises a `StartupError` of the fitting kind. Whatever is raised within, all of them are closed.
     """
     proved: list[Proved] = []
     with contextlib.ExitStack() as left_open:
         for device in request.config.devices(candidate.device):
-            facts, one = _open(request, candidate, device, facts, first=not proved)
+            facts, one = _open(request, candidate, device, facts, level, first=not proved)
             left_open.callback(one.backend.close)
             proved.append(one)
         yield facts, proved
@@ -84,10 +88,10 @@ def opened(request: LoadRequest, candidate: Candidate, facts: Facts) -> Iterator
 
 
 def _open(
-    request: LoadRequest, candidate: Candidate, device: str, facts: Facts, *, first: bool
+    request: LoadRequest, candidate: Candidate, device: str, facts: Facts, level: str, *, first: bool
 ) -> tuple[Facts, Proved]:
     module, artifact = backends.module(candidate.backend), request.folder.artifact(candidate.backend)
-    backend = module.load(artifact, facts.spec, device, request.defaults.options(candidate.threads))
+    backend = module.load(artifact, facts.spec, device, request.defaults.options(candidate.threads, level))
     try:
         if first and not facts.described:
             named = model_config.stated(request.config) is not None

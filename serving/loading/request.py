@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from serving.backends.base import Backend
+from serving.backends.base import Backend, Candidate
 from serving.batching.model import Model
 from serving.batching.pending import Pending
 from serving.clock import SYSTEM, Clock
@@ -14,6 +14,17 @@ from serving.repository.folders import Repository, VersionFolder
 from serving.repository.operator_config import OperatorConfig
 from serving.telemetry.counters import ModelMetrics
 
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """What a trial has found: the `level` of optimisation to load at (of the backend's `LEVELS`; empty for its furthest), and
+    a `remark` where that is not the furthest."""
+
+    level: str = ""
+    remark: str = ""
+
+
+OnTrial = Callable[["LoadRequest", Candidate], Tried]
 OnBroken = Callable[[Model, list[Pending], str, Exception], None]
 
 
@@ -24,7 +35,7 @@ class LoadRequest:
     `metrics` gives the counts of the version in a backend, by the backend's name. `failures` in a row make the backend a
     broken one, and `on_broken(model, requests, reason, error)` is called from a worker's thread for requests that it cannot
     compute; without it they fail. With `wrap` the model serves behind something else, each request alone, and what it
-    fails at fails: it is a shadow.
+    fails at fails: it is a shadow. `trial` says how it is to be loaded, or raises a `StartupError` when it must not be.
     """
 
     name: str
@@ -36,6 +47,7 @@ class LoadRequest:
     repository: Repository
     on_broken: OnBroken | None = None
     measure: Measure | None = None
+    trial: OnTrial | None = None
     failures: int = 3
     wrap: Callable[[Backend], Backend] | None = None
     clock: Clock = SYSTEM
@@ -50,7 +62,7 @@ class Loaded:
     """A live model, what it was made from, and who may take over from it.
 
     `fell_back` says why it is not the first choice that serves, and is empty if it is; `damaged` names the other backends
-    whose files were tried and found wrong, and why.
+    whose files were tried and found wrong, and why; `tried` says what a trial has found, where that is worth a remark.
     """
 
     model: Model
@@ -58,6 +70,7 @@ class Loaded:
     order: Order
     fell_back: str = ""
     damaged: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tried: str = ""
 
     def standing_in(self, why: str) -> Loaded:
         """This in place of a backend that has broken; an empty `why` says that it is the first choice again."""
@@ -67,4 +80,5 @@ class Loaded:
     def remark(self) -> str:
         """What the index says of a version that serves."""
         wrong = "; ".join(f"{backend} cannot serve it: {why}" for backend, why in self.damaged.items())
-        return self.fell_back or wrong or ("" if self.model.verified else "not verified: it has no golden samples")
+        remark = self.fell_back or wrong or ("" if self.model.verified else "not verified: it has no golden samples")
+        return "; ".join(filter(None, (self.tried, remark)))

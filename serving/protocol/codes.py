@@ -52,6 +52,8 @@ CODES: Mapping[type[ServingError], Code] = {
     errors.ModelConfigError: Code.INTERNAL,
     errors.BackendUnavailable: Code.INTERNAL,
     errors.VerificationFailed: Code.INTERNAL,
+    errors.ChildEnded: Code.INTERNAL,
+    errors.ChildRaised: Code.INTERNAL,
 }
 
 # The codes by which a call is turned away before a model is found; each is counted from 0, so that a rate sees the first.

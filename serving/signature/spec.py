@@ -21,6 +21,7 @@ from serving.signature.tensors import DTYPES, Tensors, TensorSpec
 
 FORMAT_VERSION = 2  # 1 did not say which axis holds the steps
 FILE_NAME = "spec.json"
+OWN_FILES = "own_files"  # in source, under export: digests of the artefacts that our own writers made, by file name
 LABELS_FILE = "labels.txt"  # of the model, beside its versions
 LARGEST_TOLERANCE = 0.1
 
@@ -191,7 +192,17 @@ class ModelSpec:
     def read(cls, path: Path) -> ModelSpec:
         """Reads `spec.json`. Raises `RepositoryError` naming the file and what is wrong with it."""
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        except FileNotFoundError as error:
+            raise RepositoryError(f"{path} is missing: the version is incomplete; export it again") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RepositoryError(f"{path} is not a usable specification: {_reason(error)}") from error
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> ModelSpec:
+        """What `to_json` has made. Raises `RepositoryError` naming `where` it stands and what is wrong with it."""
+        try:
+            fields = json.loads(text)
             version = fields.pop("format_version")
             if version not in (1, FORMAT_VERSION):
                 raise RepositoryError(
@@ -204,10 +215,8 @@ class ModelSpec:
             if version == 1:
                 _add_steps_axes(fields)
             return cls(**fields)
-        except FileNotFoundError as error:
-            raise RepositoryError(f"{path} is missing: the version is incomplete; export it again") from error
-        except (RepositoryError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise RepositoryError(f"{path} is not a usable specification: {_reason(error)}") from error
+        except (RepositoryError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RepositoryError(f"{where} is not a usable specification: {_reason(error)}") from error
 
 
 def fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> None:

@@ -96,7 +96,7 @@ def _guarded(guards: tuple[str, ...], folder: Path) -> dict[str, str]:
 def _health_check(address: str, environment: Mapping[str, str]) -> tuple[int, str, str]:
     host, port = address.split(":")
     told = {**environment, "LSTM_SERVE_HOST": host, "LSTM_SERVE_GRPC_PORT": port}
-    command = [sys.executable, "-m", "admin.healthcheck"]
+    command = [sys.executable, "-m", "lstm_serving", "healthcheck"]
     done = subprocess.run(command, env=told, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 

@@ -19,7 +19,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def infer(client: RawClient, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
     request = pb.ModelInferRequest(model_name=model)
     for name, array in inputs.items():
-        request.inputs.add(name=name, datatype="INT64" if array.dtype == np.int64 else "FP32", shape=array.shape)
+        datatype = next(known for known, dtype in DTYPES.items() if dtype == array.dtype)
+        request.inputs.add(name=name, datatype=datatype, shape=array.shape)
         request.raw_input_contents.append(array.tobytes())
     answer = client.method("ModelInfer")(request, timeout=30)
     return {
@@ -28,8 +29,10 @@ def infer(client: RawClient, model: str, inputs: Arrays) -> dict[str, npt.NDArra
     }
 
 
-def session(file: Path) -> Any:
-    """The file itself, with none of our code around it."""
+def session(file: Path, level: str = "ORT_ENABLE_ALL") -> Any:
+    """The file itself, with none of our code around it, at this level of optimisation."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(file))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    return onnxruntime.InferenceSession(str(file), options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from serving.telemetry.timeline import Timeline, now_ns
 from tests.support import fake_models
 from tests.support.gated import Answer
 
+UNREAD = b"a network"
+
 
 def wanted(root: Path, text: str = "", **wishes: Any) -> LoadRequest:
     """The highest version, with the words of a `config.pbtxt`; `wishes` are the server's."""
@@ -33,6 +36,36 @@ def wanted(root: Path, text: str = "", **wishes: Any) -> LoadRequest:
         metrics=lambda backend: ModelMetrics(),
         repository=repository,
     )
+
+
+def request_of(root: Path, name: str) -> LoadRequest:
+    """The highest version of a model, with no configuration and a server's usual wishes."""
+    repository = Repository(root)
+    return LoadRequest(
+        name=name,
+        folder=repository.versions(name)[-1],
+        config=model_config.parse(None, name),
+        labels=(),
+        defaults=ServerDefaults(),
+        metrics=lambda backend: ModelMetrics(),
+        repository=repository,
+    )
+
+
+def unread(root: Path) -> LoadRequest:
+    """A bare file, the model `bare`, for tests in which nothing reads it."""
+    (folder := root / "bare" / "1").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(UNREAD)
+    return request_of(root, "bare")
+
+
+def unread_and_described(root: Path, **source: object) -> LoadRequest:
+    """The same with golden samples and a specification, the model `described`, which says this of where it comes from."""
+    path = fake_models.write(root, "described")
+    (path / "model.onnx").write_bytes(UNREAD)
+    text = json.loads((path / "spec.json").read_text())
+    (path / "spec.json").write_text(json.dumps(text | {"source": source}))
+    return request_of(root, "described")
 
 
 def loaded(root: Path, version: int = 1, **changes: Any) -> Loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 
 from models.config import LSTMConfig
 from serving import backends
+from serving.backends.base import artifact_digest
+from serving.signature.spec import OWN_FILES
 from serving.verification import golden
 from tests.support import artefacts, oracle
 
@@ -27,7 +30,10 @@ def write(
     version.mkdir(parents=True)
     for backend in formats:
         artefacts.make(backend, config, weights, version)
-    (version / "spec.json").write_text(artefacts.spec(config, weights).to_json())
+    files = [version / backends.module(backend).FILE_NAME for backend in formats]
+    own = {file.name: artifact_digest(file) for file in files}
+    spec = dataclasses.replace(artefacts.spec(config, weights), source={"export": {OWN_FILES: own}})
+    (version / "spec.json").write_text(spec.to_json())
     inputs = artefacts.batch(config, 6, 9)
     outputs = {key: array.astype(np.float32) for key, array in oracle.predict(config, weights, inputs).items()}
     golden.write_samples(version / golden.FILE_NAME, [golden.Sample(inputs, outputs)])

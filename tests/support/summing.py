@@ -7,6 +7,7 @@ or by setting the second column of `y` apart, for tests of what compares two ans
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.backends import onnx_runtime
+from serving.backends.base import artifact_digest
+from serving.signature.spec import OWN_FILES, ModelSpec
 from tests.support.fake_models import FEATURES, STATE
 
 OPSET, IR_VERSION = 17, 8
@@ -80,7 +83,11 @@ def content(*, factor: float = 1.0, apart: float = 0.0) -> bytes:
 
 
 def write(version: Path, *, factor: float = 1.0, apart: float = 0.0) -> Path:
-    """Puts it beside the fake model's file in a version folder; returns its path."""
+    """Puts it beside the fake model's file in a version folder, as a file of our own; returns its path."""
     path = version / onnx_runtime.FILE_NAME
     path.write_bytes(content(factor=factor, apart=apart))
+    if (version / "spec.json").exists():
+        spec = ModelSpec.read(version / "spec.json")
+        source = {"export": {OWN_FILES: {path.name: artifact_digest(path)}}}
+        (version / "spec.json").write_text(dataclasses.replace(spec, source=source).to_json())
     return path

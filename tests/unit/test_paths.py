@@ -19,6 +19,7 @@ PACKAGES = (
     "examples",
     "export",
     "loadtest",
+    "lstm_serving",
     "models",
     "protos",
     "serving",

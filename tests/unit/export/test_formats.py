@@ -37,7 +37,13 @@ def test_a_writer_names_the_backend_that_reads_what_it_writes(form: str) -> None
 
 @pytest.mark.parametrize(
     ("package", "extra"),
-    [("onnx", "train"), ("torch", "torch"), ("tensorflow", "tensorflow"), ("safetensors", "train")],
+    [
+        ("onnx", "train"),
+        ("torch", "torch"),
+        ("tensorflow", "tensorflow"),
+        ("keras", "tensorflow"),
+        ("safetensors", "train"),
+    ],
 )
 def test_a_missing_package_is_told_with_what_to_install(package: str, extra: str) -> None:
     error = formats.missing_package("this export", ModuleNotFoundError("No module", name=package))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from export import formats
 from export.__main__ import main
 
 
@@ -49,14 +50,32 @@ def test_refuses_in_one_sentence(run: Path, capsys: pytest.CaptureFixture[str], 
     assert not list((run.parent / "repository").glob("**/*"))
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["checkpoint"], ["checkpoint", "run", "--name", "a"], ["checkpoint", "run", "--version", "x"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["checkpoint"], ["checkpoint", "run", "--version", "x"]])
 def test_usage_errors_are_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "run"),
+    [
+        (["checkpoint", "runs/my run", "--name", "a"], "--format", "checkpoint 'runs/my run' --name a --format all"),
+        (
+            ["checkpoint", "runs/my run", "--version", "3"],
+            "--name and --format",
+            "checkpoint 'runs/my run' --version 3 --name my_run --format all",
+        ),
+        (["keras", "a/best.h5", "--format", "onnx"], "--name", "keras a/best.h5 --format onnx --name best"),
+        (["keras", "nets.lstm:build"], "--name and --format", "keras nets.lstm:build --name lstm --format all"),
+    ],
+)
+def test_what_is_missing_is_told_with_the_command_to_run(
+    arguments: list[str], missing: str, run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"lstm-export: {missing} must be said\nrun: lstm-export {run}\n"
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,3 +124,23 @@ def test_a_smaller_precision_is_scored_again(run: Path, tmp_path: Path, capsys: 
     assert facts["source"]["precision"]["precision"] == "int8-weights"
     assert 0 < facts["source"]["precision"]["largest_difference"] < 0.1
     assert not any(name.startswith("test_") for name in facts["scores"])
+
+
+def test_all_formats_are_those_that_can_be_written(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = formats.writer
+
+    def without_tensorflow(name: str) -> formats.Writer:
+        if name == "savedmodel":
+            raise formats.missing_package("format savedmodel", ModuleNotFoundError(name="tensorflow"))
+        return writer(name)
+
+    monkeypatch.setattr(formats, "writer", without_tensorflow)
+    assert main(command(run, "--format", "all")) == 0
+    said = capsys.readouterr().out
+    assert "savedmodel is not written: format savedmodel needs the package tensorflow: pip install" in said
+    facts = json.loads((run.parent / "repository" / "compass" / "1" / "spec.json").read_text())
+    assert facts["source"]["export"]["formats"] == ["onnx", "torchscript"]
+    assert main(command(run, "--format", "onnx,savedmodel")) == 2
+    assert "needs the package tensorflow" in capsys.readouterr().err

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import subprocess
+import sys
+import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from export import canonical
 from export.errors import ExportError
-from export.versions import Target, begun, check_name, check_version, finish, next_version
+from export.versions import Target, Written, begun, check_name, check_version, finish, next_version, what_can_be
 from models.config import LSTMConfig
+from serving.errors import VerificationFailed
 from serving.signature.spec import ModelSpec
 from serving.verification.golden import Sample
 
@@ -164,3 +171,82 @@ def test_a_number_taken_at_the_last_moment_is_left_alone(tmp_path: Path, monkeyp
     with pytest.raises(ExportError, match="by another export meanwhile"):
         appear(tmp_path, 1)
     assert files(tmp_path / "compass" / "1") == {"theirs"}
+
+
+def test_what_a_killed_export_has_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    program = (
+        "import sys, time, pathlib; from export.versions import begun\n"
+        "with begun(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'model.onnx').write_text('half'); print('begun', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "begun\n"
+        appear(tmp_path)
+        assert len(list(tmp_path.glob(".export-*"))) == 1, "what is in the making stays"
+        running.kill()
+    assert len(list(tmp_path.glob(".export-*"))) == 1
+    appear(tmp_path)
+    assert not list(tmp_path.glob(".export-*"))
+
+
+def test_only_folders_of_exports_are_swept(tmp_path: Path) -> None:
+    (tmp_path / ".export-notes").write_text("a file")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / ".export-link").symlink_to(tmp_path / "theirs")
+    appear(tmp_path)
+    assert {".export-notes", ".export-link", "theirs"} < files(tmp_path)
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    mkdtemp = tempfile.mkdtemp
+
+    def swept_once(*arguments: Any, **keywords: Any) -> str:
+        made.append(Path(mkdtemp(*arguments, **keywords)))
+        return str(made[-1])
+
+    flock = fcntl.flock
+
+    def late(descriptor: int, how: int) -> None:
+        if len(made) == 1:
+            made[0].rmdir()
+            made.append(made[0])
+        flock(descriptor, how)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", swept_once)
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert (appear(tmp_path) / "model.onnx").is_file()
+    assert len(made) == 3
+
+
+def writes(folder: Path, bad: dict[str, Exception]) -> Callable[[str], Written]:
+    def write(form: str) -> Written:
+        (folder / f"model.{form}").mkdir()
+        (folder / f"model.{form}.data").touch()
+        if form in bad:
+            raise bad[form]
+        return Written(form, 1, 0.0)
+
+    return write
+
+
+def test_every_format_that_can_be_had(tmp_path: Path) -> None:
+    write = writes(tmp_path, {"b": ExportError("b cannot")})
+    written, failed = what_can_be("abc", write, tmp_path, every=True)
+    assert [each.format for each in written] == ["a", "c"]
+    assert [(each.format, each.why) for each in failed] == [("b", "b cannot")]
+    assert files(tmp_path) == {"model.a", "model.a.data", "model.c", "model.c.data"}
+
+
+def test_a_format_that_was_asked_for_must_be_had(tmp_path: Path) -> None:
+    with pytest.raises(VerificationFailed, match="b differs"):
+        what_can_be("abc", writes(tmp_path, {"b": VerificationFailed("b differs")}), tmp_path, every=False)
+
+
+def test_no_format_at_all(tmp_path: Path) -> None:
+    bad: dict[str, Exception] = {"a": ExportError("a cannot"), "b": VerificationFailed("b differs")}
+    with pytest.raises(ExportError, match=r"^a cannot; b differs$"):
+        what_can_be("ab", writes(tmp_path, bad), tmp_path, every=True)

@@ -49,6 +49,13 @@ class TimeFirst(nn.Module):
         return self.out(self.second(self.first(x)[0])[0])
 
 
+class TurnsItself(TimeFirst):
+    """Takes the rows first although its LSTMs do not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(0, 1)).transpose(0, 1)
+
+
 class Attention(nn.Module):
     """More than a stack: two linear layers, a state that goes in and comes out."""
 
@@ -86,6 +93,46 @@ class Mixed(Plain):
         return y - y.mean(0)
 
 
+class Short(Plain):
+    """A plain stack that takes no long sequences."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 40:
+            raise ValueError(f"{x.shape[1]} steps are too many")
+        return super().forward(x)
+
+
+class LooksForPadding(Plain):
+    """The last step that is not all zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = ((x != 0).any(-1).sum(1) - 1).clamp(min=0)
+        return self.out(self.rnn(x)[0][torch.arange(x.shape[0]), last])
+
+
+class CutToTheLongest(Plain):
+    """All rows lose the steps that are padding in each of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, : int((x[:, :, 0] > -900).sum(1).max())])
+
+
+class WithoutNaN(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.nan_to_num(x))
+
+
+class LooksForTokens(Tagger):
+    """Answers nothing where a step is the padding's token, the last of the vocabulary."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (x < 998)[:, :, None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(1000, 4)
+
+
 class FrozenTime(Looks):
     def forward(self, x: Tensor) -> Tensor:
         weights = torch.tensor([1.0 / (step + 1) for step in range(int(x.shape[1]))])
@@ -119,6 +166,25 @@ class NormedInTraining(Plain):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.norm(self.rnn(x)[0][:, -1]))
+
+
+class Normed(Plain):
+    """Dropout and batch norm as torch has them: in training mode until `eval()`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(16)
+        self.norm.running_mean = torch.linspace(-1, 1, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.drop(self.norm(self.rnn(x)[0][:, -1])))
+
+
+class NormedAndTraced(Normed):
+    """In evaluation mode, and cannot be scripted."""
+
+    def forward(self, x: Tensor, *unused: Tensor) -> Tensor:
+        return super().forward(x)
 
 
 class GoesBackToTraining(Plain):

@@ -25,6 +25,7 @@ def test_defaults() -> None:
         "threads": None,
         "optimize_for": "latency",
         "fallback": "runtime",
+        "trial": "auto",
         "breaker_failures": 3,
         "breaker_reset": 30.0,
         "model_control_mode": "none",

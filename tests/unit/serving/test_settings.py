@@ -18,6 +18,7 @@ def test_where_models_are_served_unless_their_configuration_says_so() -> None:
         "row_watch": 0.5,
         "optimize_for": "throughput",
         "fallback": "always",
+        "trial": "off",
     }
     assert Settings(model_repository=Path(), **said).defaults == ServerDefaults(**said)  # type: ignore[arg-type]
     assert set(vars(ServerDefaults())) == set(said), "a decision that has no flag"

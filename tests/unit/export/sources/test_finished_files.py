@@ -62,8 +62,12 @@ def one_node(path: Path, operator: str, domain: str, opset: int) -> None:
         ("m.keras", Path.touch, (), "goes by lstm-export keras FILE"),
         ("m.safetensors", Path.touch, (), "--weights FILE"),
         ("m.bin", Path.touch, (), "ends in '.bin'; known are .onnx"),
-        ("m.pt", lambda path: scripted(Noisy(), path), (*X, *Y), "draws something at random or keeps something"),
-        ("m.pt", lambda path: scripted(InOrder(), path), (*X, *LENGTHS, *Y), "enforce_sorted=False"),
+        (
+            "m.pt",
+            lambda path: scripted(Noisy(), path),
+            (*X, *Y),
+            "as of what draws at random or keeps something",
+        ),
         (
             "m.pt",
             lambda path: traced(user_networks.StepByStep(), 2, path),
@@ -73,7 +77,7 @@ def one_node(path: Path, operator: str, domain: str, opset: int) -> None:
         ("m.onnx", lambda path: one_node(path, "Mine", "my.domain", 17), (), "export it again with operators of ONNX"),
         ("m.onnx", lambda path: one_node(path, "Relu", "", 99), (), "export it again with opset_version=17"),
     ],
-    ids=["weights", "keras", "safetensors", "unknown", "random", "sorted", "unrolled", "operator", "opset"],
+    ids=["weights", "keras", "safetensors", "unknown", "random", "unrolled", "operator", "opset"],
 )
 def test_what_cannot_be_imported_says_what_to_do(
     name: str,
@@ -92,7 +96,13 @@ def test_what_cannot_be_imported_says_what_to_do(
 def test_a_fixed_number_of_rows_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     traced(user_networks.FourRows(), 4, tmp_path / "m.pt")
     assert imported(tmp_path, "m.pt", "--input", "x:FP32[4,-1,8]", *Y) == 0
-    assert "a number of rows that is fixed in the file" in capsys.readouterr().out
+    assert "along no axis that is free (x axis 1) was there an answer for each row" in capsys.readouterr().out
+
+
+def test_rows_that_must_be_in_order_are_not_batched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scripted(InOrder(), tmp_path / "m.pt")
+    assert imported(tmp_path, "m.pt", *X, *LENGTHS, *Y) == 0
+    assert "one row at a time, never batched" in capsys.readouterr().out
 
 
 def imported(folder: Path, name: str, *flags: str) -> int:

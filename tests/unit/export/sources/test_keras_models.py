@@ -104,7 +104,10 @@ def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
 
 def test_what_stood_for_padding_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(sequential(layers.Masking(), layers.LSTM(16), layers.Dense(3)), tmp_path, form="onnx") == 0
-    assert "the padding is told by lengths" in capsys.readouterr().out
+    told, x, lengths, *_ = capsys.readouterr().out.splitlines()
+    assert "the padding is told by lengths" in told
+    assert x.split() == ["input", "x", "FP32", "[-1,", "-1,", "8]"]
+    assert lengths.split()[:3] == ["input", "lengths", "INT64"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +143,15 @@ def test_anything_else_keeps_its_own_signature(
     backend.close()
 
 
+def test_a_tolerance_that_fits_is_suggested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keras.utils.set_random_seed(3)
+    model = sequential(layers.LSTM(8), layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(stddev=200)))
+    assert export(model, tmp_path, "--tolerance", "1e-9", form="onnx") == 2
+    said = capsys.readouterr().err
+    assert "from float64 for this network on these samples, so that is rounding" in said
+    assert export(model, tmp_path, "--tolerance", said.split()[-1], form="onnx") == 0
+
+
 @keras.saving.register_keras_serializable("tests")
 class Doubled(layers.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
@@ -162,7 +174,7 @@ class Doubled(layers.Layer):  # type: ignore[misc]
                 [keras.Input((None, 8), batch_size=4), layers.LSTM(16, stateful=True), layers.Dense(3)]
             ),
             "savedmodel",
-            "let a state be an input and an output",
+            "is stateful: it keeps its state from call to call",
         ),
         (
             lambda: sequential(layers.LSTM(16, return_sequences=True), layers.LSTM(12), layers.Dense(3)),
@@ -215,7 +227,7 @@ def test_weights_alone_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / "m.weights.h5"
     sequential(layers.LSTM(16), layers.Dense(3)).save_weights(path)
     assert main(["keras", str(path), "--format", "all", "--repository", str(tmp_path / "r"), "--name", "m"]) == 2
-    assert "give a whole model" in capsys.readouterr().err
+    assert "lstm-export keras MODULE:FACTORY --weights FILE" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_or_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

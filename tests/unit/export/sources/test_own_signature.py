@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from export.errors import ExportError
-from export.sources import own_signature
-from export.sources.own_signature import datatype, example, find, first_answers, names_of_outputs, told_rows
+from export.sources.own_signature import datatype, find, first_answers, names_of_outputs, rows_alone, told_rows
 from serving.signature.tensors import Tensors
-from serving.verification import inspection, rows
+from serving.verification import inspection
 from serving.verification.hints import Hints
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -95,29 +95,27 @@ def test_rows_that_do_not_touch_each_other_are_found() -> None:
     spec = found(run).spec
     assert spec.batched
     assert told_rows(spec) == "rows proved apart, with several rows and sizes"
-    assert example(spec, rows=3, size=9)["x"].shape == (3, 9, 2)
 
 
 def test_rows_that_touch_each_other_are_taken_one_at_a_time() -> None:
     def run(sent: Tensors, _: object) -> Tensors:
         return {"y": sent["x"][:, -1] - sent["x"][:, -1].mean(axis=0)}
 
-    assert told_rows(found(run).spec).startswith("one row at a time, never batched: no axis was found")
+    seen = found(run)
+    assert not seen.spec.batched
+    assert told_rows(seen.spec) == (
+        "one row at a time, never batched: along no axis that is free (x axis 0, x axis 1) was there an answer for each row "
+        "that its own row moves and no other"
+    )
 
 
-def test_a_network_that_fails_on_some_values_is_told_what_to_do() -> None:
-    calls = itertools.count()
-
-    def fails_later(sent: Tensors, _: object) -> Tensors:
-        if next(calls) > 6:
-            raise ValueError("rows must be sorted")
-        return {"y": sent["x"][:, -1]}
-
-    with pytest.raises(
-        ExportError, match=r"fails when only the values of one have changed: rows must be sorted; let it take"
-    ):
-        found(fails_later)
+def test_what_was_seen_of_rows_is_told() -> None:
+    spec = dataclasses.replace(found(lambda sent, _: {"y": sent["x"][:1, 0]}).spec, source=rows_alone("2 rows get 1"))
+    assert told_rows(spec) == "one row at a time, never batched: 2 rows get 1"
 
 
-def test_where_a_choice_is_baked_in_shows_by_more_than_rounding() -> None:
-    assert rows.TOLERANCE < own_signature.ROUNDING
+def test_where_every_size_is_fixed_there_is_no_axis_for_rows() -> None:
+    stated = inspection.unproved({"x": ("FP32", (4, 2))}, {"y": ("FP32", (4,))})
+    assert "every size of its inputs is fixed" in told_rows(
+        find(stated, lambda sent, _: {"y": sent["x"].sum(1)}, Hints()).spec
+    )

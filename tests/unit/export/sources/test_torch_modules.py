@@ -15,8 +15,12 @@ from serving.backends.base import Options
 from serving.backends.rows_first import laid_out
 from serving.signature.spec import ModelSpec
 from serving.verification import golden
+from tests.support.in_this_process import in_this_process
 from tests.unit.export import user_networks
 
+__all__ = ["in_this_process"]
+
+pytestmark = pytest.mark.usefixtures("in_this_process")
 NETWORKS = "tests.unit.export.user_networks"
 X = "x:FP32[-1,-1,8]"
 STATE = ("--input", "h:FP32[1,-1,16]", "--input", "c:FP32[1,-1,16]")
@@ -134,14 +138,24 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "flags", "form", "said"),
     [
-        ("FrozenTime", (), "onnx", "has frozen a size that the network leaves free: with x [3, 5, 8]"),
+        (
+            "FrozenTime",
+            (),
+            "onnx",
+            "with x [3, 5, 8]: it agrees with x [2, 9, 8], whatever the values, so that the sizes decide",
+        ),
         ("Branch", ("--rows", "x=none"), "onnx", "has been baked in; put it into tensor operations"),
-        ("LongOtherwise", (), "onnx", "with x [3, 400, 8]: an `if` or a loop of Python that depends on the data"),
+        ("LongOtherwise", (), "onnx", "so that the sizes decide: one has been baked in; a size was a number of Python"),
         ("Looks", (), "savedmodel", "plain stacks of LSTM and linear layers only"),
         ("Sampled", (), "onnx", "the module returns a dict; let it return a tensor or a tuple"),
         ("Attention", (*STATE, "--output", "y"), "onnx", "the network returns 3 tensors, but 1 are named: y"),
         ("no_module", (), "onnx", "gives a int; it must return a torch.nn.Module"),
-        ("broken", (), "onnx", "KeyError: 'hidden'; FACTORY is called without arguments"),
+        (
+            "broken",
+            (),
+            "onnx",
+            "fails when it is called without arguments: KeyError: 'hidden' (tests/unit/export/user_",
+        ),
         ("nobody", (), "onnx", "has no attribute 'nobody'"),
         ("Plain", ("--weights", "nowhere.pt"), "onnx", "nowhere.pt cannot be read as weights"),
         ("Plain", ("--version", "0"), "onnx", "versions are counted from 1"),
@@ -152,27 +166,37 @@ def test_a_scripted_branch_is_kept(tmp_path: Path) -> None:
             "the network does not run on what --input says",
         ),
         ("NormedInTraining", (), "torchscript", "answers in training mode: norm (BatchNorm1d) stays in it"),
+        ("NormedInTraining", (), "savedmodel", "answers in training mode"),
         ("NormedInTraining", (), "onnx", "a file is served in evaluation mode"),
         ("GoesBackToTraining", (), "torchscript", "it (GoesBackToTraining) stays in it after module.eval()"),
         (
             "Drawn",
             (),
             "torchscript",
-            "answers the same inputs differently the second time: it draws something at random",
+            "answers the same inputs differently the second time, as one does that draws at random",
         ),
         ("Remembers", (), "torchscript", "let a state be an input and an output"),
-        ("Sorted", ("--input", "lengths:INT64[-1]"), "torchscript", "pack_padded_sequence with enforce_sorted=False"),
-        ("CountedInPython", (), "torchscript", "or a number of Python (len(x)), has been baked in"),
+        (
+            "CountedInPython",
+            (),
+            "torchscript",
+            "whatever the values, so that the sizes decide: one has been baked in; a size was a number of",
+        ),
         ("CountedInPython", (), "torchscript", "was traced: forward takes x, unused and the inputs are x"),
         (
             "RowByRow",
             (),
             "torchscript",
-            "RuntimeError: Expected 9 elements in a list but found 5; a size was a number of",
+            "fails: RuntimeError: Expected 9 elements in a list but found 5, with x [5, 5, 8]: it agrees with x [",
         ),
-        ("RowByRow", (), "onnx", "has frozen a size that the network leaves free: y has shape [9, 3] in the file"),
+        ("RowByRow", (), "onnx", "so that the sizes decide: one has been baked in"),
         ("StepByStep", (), "onnx", "or a loop of Python over an axis was unrolled: compute sizes from the tensors"),
-        ("Distances", (), "onnx", "with other rounding; allow it with --tolerance"),
+        (
+            "Distances",
+            (),
+            "onnx",
+            "from float64 for this network on these samples, so that is rounding; allow it with --tolerance",
+        ),
         ("FourRows", (), "onnx", "state the one that it takes: --shape NAME:SIZES"),
         ("Unequal", (), "savedmodel", "this module is none: its LSTM layers are 12 and 16 wide"),
     ],
@@ -185,8 +209,11 @@ def test_what_cannot_be_exported_says_why(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_what_torch_cannot_write_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Torch prints the whole graph then, past Python."""
+def test_what_torch_cannot_write_is_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch prints the whole graph then, past Python; in a process of its own nobody sees it."""
+    monkeypatch.undo()
     assert export("NormedByTheBatch", repository=tmp_path, form="onnx") == 2
     said = capfd.readouterr()
     assert said.out == ""
@@ -230,6 +257,47 @@ def test_whoever_says_more_gets_what_was_said(flags: tuple[str, ...], x: str, tm
 def test_another_name_of_the_input_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export("Plain", repository=tmp_path, x="seq:FP32[-1,-1,8]", form="onnx") == 0
     assert "seq is called x" in capsys.readouterr().out
+
+
+def test_a_layer_that_differs_in_training_is_written_as_it_is_in_evaluation(tmp_path: Path) -> None:
+    """Whether it is scripted or traced. `torch.onnx.export` gives the mode of what it is given to all parts of it."""
+    for network in ("Normed", "NormedAndTraced"):
+        assert export(network, repository=tmp_path / network) == 0
+        folder = tmp_path / network / "m" / "1"
+        assert (folder / "model.onnx").exists()
+        assert (folder / "model.pt").exists()
+
+
+def test_the_signature_that_was_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a plain stack and of another; and what was turned."""
+    assert export("TimeFirst", repository=tmp_path / "plain", form="onnx") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(
+        "; the module takes the steps first, as nn.LSTM does without batch_first; what was written takes the rows first"
+    )
+    assert [line.split() for line in lines[1:3]] == [
+        ["input", "x", "FP32", "[-1,", "-1,", "8]"],
+        ["input", "lengths", "INT64", "[-1],", "may", "be", "left", "out"],
+    ]
+    assert [line.split()[:2] for line in lines[1:8]] == [
+        ["input", "x"], ["input", "lengths"], ["input", "h0"], ["input", "c0"],
+        ["output", "y"], ["output", "hn"], ["output", "cn"],
+    ]  # fmt: skip
+    assert export("Plain", repository=tmp_path / "rows first", form="onnx") == 0
+    assert export("TurnsItself", repository=tmp_path / "turned", form="onnx") == 0
+    told = capsys.readouterr().out
+    assert told.count("a plain LSTM of") == 2
+    assert "batch_first" not in told
+    assert export("TimeFirst", "--output", "logits", repository=tmp_path / "own", form="onnx") == 0
+    told = capsys.readouterr().out
+    assert "  input  x               FP32 [-1, -1, 8], rows on axis 1 in the file" in told
+    assert "  output logits          FP32 [-1, -1, 2], rows on axis 1 in the file" in told
+
+
+def test_rows_that_must_be_sorted_are_taken_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pack_padded_sequence` with `enforce_sorted=True` refuses most batches."""
+    assert export("Sorted", "--input", "lengths:INT64[-1]", repository=tmp_path, form="torchscript") == 0
+    assert "one row at a time, never batched" in capsys.readouterr().out
 
 
 def test_rows_that_touch_each_other_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import RepositoryError
-from serving.signature.stated import Stated, check
+from serving.signature.stated import OUTPUTS, Stated, check
 from serving.signature.tensors import TensorSpec
 
 FILE = Path("1/model.onnx")
@@ -27,6 +27,13 @@ HELD: dict[str, Stated] = {"x": ("FP32", (-1, -1, 3)), "h": ("FP32", (2, -1, 4))
 )
 def test_what_fits(x: Stated) -> None:
     check(FILE, "inputs", EXPECTED, HELD | {"x": x})
+
+
+@pytest.mark.parametrize("shape", [(1, -1), (-1, 11, 3), (7, 7, 7, 7)])
+def test_what_a_file_states_of_the_shape_of_an_output_binds_nobody(shape: tuple[int, ...]) -> None:
+    check(FILE, OUTPUTS, EXPECTED, HELD | {"x": ("FP32", shape)})
+    with pytest.raises(RepositoryError, match="x is FP64 in the file"):
+        check(FILE, OUTPUTS, EXPECTED, HELD | {"x": ("FP64", shape)})
 
 
 @pytest.mark.parametrize(
