@@ -11,6 +11,8 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
         The version of the runtime that is installed, "" if none is; imports nothing.
     def available(device: str) -> None
         Raises BackendUnavailable, saying what is missing, when it cannot run on `device` ("cpu" or "cuda:N") here.
+    def bring_in() -> None
+        Imports the runtime, which `load` does otherwise. Raises `ImportError`, or whatever importing it raises.
     def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]
         What the file itself says of its inputs and outputs, in its own layout. Raises RepositoryError when it cannot be
         read, or says nothing.
@@ -121,6 +123,8 @@ class BackendModule(Protocol):
     def version(self) -> str: ...
 
     def available(self, device: str) -> None: ...
+
+    def bring_in(self) -> None: ...
 
     def stated(self, artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]: ...
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import backends, errors
-from serving.backends.base import Candidate
+from serving.backends.base import BackendModule, Candidate
 from serving.child.process import Child
 from serving.clock import SYSTEM, Clock
 from serving.errors import ChildEnded, ChildRaised, RepositoryError, StartupError
@@ -128,8 +128,10 @@ class Trials:
 
         None where an error was raised there that is none of ours: raised again by the load itself, it keeps its class.
         """
-        levels = backends.module(candidate.backend).LEVELS or ("",)
+        module = backends.module(candidate.backend)
+        levels = module.LEVELS or ("",)
         log.info("on trial", extra={"fields": request.fields() | {"backend": candidate.backend}})
+        self._clock.start(lambda: _bring_in(module), f"import for the trial in {candidate.backend}")
         ends: list[ChildEnded] = []
         for level in levels:
             try:
@@ -175,6 +177,14 @@ class Trials:
         if self._child is not None:
             self._child.close()
             self._child = None
+
+
+def _bring_in(module: BackendModule) -> None:
+    """Imports here, meanwhile, what the load will want next."""
+    try:
+        module.bring_in()
+    except Exception as error:  # noqa: BLE001 - whatever an import raises, the load meets it again and says so
+        log.info("not imported ahead of its load: %s", error)
 
 
 def try_ahead(

@@ -20,6 +20,7 @@ from serving.loading.trials import Trials, told, try_ahead
 from serving.repository.folders import Repository, VersionFolder
 from tests.support import fake_models
 from tests.support.loading import UNREAD, request_of, unread, unread_and_described
+from tests.support.running import until
 
 ONNX = Candidate("onnx_runtime", "cpu", 1)
 CRASHED = ChildEnded("its process ended with signal 11", crashed=True)
@@ -188,6 +189,18 @@ def test_nothing_is_tried_where_there_is_no_file(request_: LoadRequest) -> None:
     children = Children()
     assert trials(children)(request_, ONNX) == Tried()
     assert children.started == 0
+
+
+def test_a_runtime_that_cannot_be_imported_meanwhile_is_left_to_the_load(
+    request_: LoadRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise ImportError("libgomp.so.1 is missing")
+
+    monkeypatch.setattr("serving.backends.onnx_runtime.bring_in", broken)
+    caplog.set_level("INFO")
+    assert trials(Children())(request_, ONNX) == Tried()
+    until(lambda: "not imported ahead of its load: libgomp.so.1 is missing" in caplog.messages)
 
 
 def ahead(held: Trials, request: LoadRequest, *names: str, leaving: bool = False) -> None:
