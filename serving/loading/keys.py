@@ -10,6 +10,7 @@ from serving import backends
 from serving.backends.base import Candidate, artifact_digest, files_digest
 from serving.errors import StartupError
 from serving.loading.request import LoadRequest
+from serving.machine import devices
 from serving.repository.folders import VersionFolder
 from serving.signature.spec import OWN_FILES
 
@@ -27,6 +28,7 @@ def key_of(request: LoadRequest, candidate: Candidate) -> dict[str, Any] | None:
         "config": hashlib.sha256(request.config.written.SerializeToString(deterministic=True)).hexdigest(),
         "backend": candidate.backend,
         "version": module.version(),
+        "processor": devices.processor(),
         "device": candidate.device,
         "threads": candidate.threads,
         "allow_tf32": request.defaults.allow_tf32,

@@ -59,6 +59,8 @@ def test_what_a_trial_is_remembered_by(request_: LoadRequest, monkeypatch: pytes
     ]
     monkeypatch.setattr("serving.backends.onnx_runtime.installed_version", lambda *names: "9.9")
     keys.append(key_of(request_, ONNX))
+    monkeypatch.setattr("serving.machine.devices.processor", lambda: "another")
+    keys.append(key_of(request_, ONNX))
     assert len({json.dumps(key, sort_keys=True) for key in keys}) == len(keys)
 
 
