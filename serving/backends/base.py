@@ -162,7 +162,12 @@ def artifact_bytes(artifact: Path) -> int:
 
 def artifact_digest(artifact: Path) -> str:
     """SHA-256 (hex) of a file, or of names and contents of all files in a folder and its subfolders."""
-    return files_digest({file: str(file.relative_to(artifact)) for file in _files(artifact)})
+    return files_digest(artifact_files(artifact))
+
+
+def artifact_files(artifact: Path) -> dict[Path, str]:
+    """The files of a folder and its subfolders by their names there; of a file itself that name is "."."""
+    return {file: str(file.relative_to(artifact)) for file in _files(artifact)}
 
 
 def files_digest(files: Mapping[Path, str]) -> str:

@@ -62,6 +62,7 @@ def test_at_a_start_everything_else_serves_and_the_reason_is_told(repository: Pa
         assert KILLED in reason
         assert SIGNAL in reason
         assert "so at every level of optimisation (all, extended, basic). Export it again" in reason
+        assert tried(server) == ["good", "kills", "other"]  # each once, although trials run ahead of the loads
         assert metric(server, "model_load_failures_total", model="kills", version="1", reason="repository") == 1
 
 
