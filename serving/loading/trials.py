@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 DOING = "while it was loaded on trial"
 # Without a sign of life, and in all. A call into a runtime may take long; what it computes is what every load computes.
-SILENCE_SECONDS, WALL_SECONDS = 300.0, 3600.0
+SILENCE_SECONDS, WALL_SECONDS = 120.0, 3600.0
 MOST_KNOWN = 1000
 IDLE_SECONDS = 10.0  # before the child is ended, with the runtimes that it has imported
 

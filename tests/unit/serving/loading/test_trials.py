@@ -120,7 +120,7 @@ def test_what_dies_at_every_level_is_refused_and_the_next_version_is_tried_in_a_
 
 
 def test_what_was_ended_for_its_time_or_memory_is_not_tried_at_lower_levels(request_: LoadRequest) -> None:
-    children = Children(ChildEnded("its process said nothing for 300 s, and was ended"))
+    children = Children(ChildEnded("its process said nothing for 120 s, and was ended"))
     with pytest.raises(RepositoryError, match=r"could not be loaded on trial in onnx_runtime .* --trial off"):
         trials(children)(request_, ONNX)
     assert len(children.asked) == 1
