@@ -190,8 +190,8 @@ class Child:
                 now = time.monotonic()
                 ready = self._selector.select(max(0.0, min(_LOOK_SECONDS, silent_at - now, until - now)))
                 named = {key.fileobj for key, _ in ready}
-                if child.stderr in named and not self._listen(child.stderr.fileno()):  # type: ignore[union-attr]
-                    self._selector.unregister(child.stderr)  # type: ignore[arg-type]
+                if child.stderr in named and not self._listen(child.stderr.fileno()):
+                    self._selector.unregister(child.stderr)
                 if child.stdin in named and not self._sent(child.stdin.fileno(), waiting):
                     self._selector.unregister(child.stdin)
                     unsent = False
@@ -203,18 +203,24 @@ class Child:
                 now = time.monotonic()
                 if not ready and self._exited():  # a process that it has started holds the pipe open
                     return
-                if now >= until:
-                    yield "its process took more than {wall:g} s {doing}, and was ended"
-                if now >= silent_at:
-                    yield "its process said nothing for {silence:g} s {doing}, and was ended"
-                if now >= look_at and self._most_bytes and memory.resident_bytes(child.pid) > self._most_bytes:
-                    most = f"{self._most_bytes / 1e6:.0f} MB"
-                    yield f"its process took more memory than the {most} that it may have {{doing}}, and was ended"
+                if why := self._why_no_more(now, until, silent_at, look=now >= look_at):
+                    yield why
                 if now >= look_at:
                     look_at = now + _LOOK_SECONDS
         finally:
             if unsent:
                 self._selector.unregister(child.stdin)
+
+    def _why_no_more(self, now: float, until: float, silent_at: float, *, look: bool) -> str:
+        """Why an answer is not waited for any longer, as a sentence with gaps; empty if it is."""
+        if now >= until:
+            return "its process took more than {wall:g} s {doing}, and was ended"
+        if now >= silent_at:
+            return "its process said nothing for {silence:g} s {doing}, and was ended"
+        if look and self._most_bytes and memory.resident_bytes(self._process.pid) > self._most_bytes:
+            most = f"{self._most_bytes / 1e6:.0f} MB"
+            return f"its process took more memory than the {most} that it may have {{doing}}, and was ended"
+        return ""
 
     def _listen(self, descriptor: int) -> bool:
         data = os.read(descriptor, 65536)
