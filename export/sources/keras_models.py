@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,6 +120,9 @@ def publish_model(
     )
 
 
+Ask = Callable[[Tensors], list[npt.NDArray[Any]]]
+
+
 class KerasNetwork(Protocol):
     """A model that is no plain stack, wherever it lives."""
 
@@ -135,6 +138,10 @@ class KerasNetwork(Protocol):
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
         """Its answers to arrays by the names of its inputs."""
+        ...
+
+    def traced(self) -> Ask | None:
+        """As `run`, but quick: by the graph that is written; None where it cannot be traced."""
         ...
 
     def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
@@ -166,9 +173,12 @@ def publish_network(
     answers = own_signature.first_answers(network.run, network.stated, hints, where)
     stated, run = _asked(network, answers, outputs)
 
+    traced = network.traced()
+    names = [tensor.name for tensor in stated.outputs]
+
     def wide(sent: Tensors) -> Tensors | None:
         found = network.run_float64(sent)
-        return None if found is None else {t.name: a for t, a in zip(stated.outputs, found, strict=True)}
+        return None if found is None else dict(zip(names, found, strict=True))
 
     version, spec = own_signature.publish(
         stated,
@@ -181,6 +191,7 @@ def publish_network(
             sizes="compute sizes with keras.ops.shape, or fix the size with --shape NAME:SIZES",
         ),
         wide,
+        traced and (lambda sent, wanted: dict(zip(names, traced(sent), strict=True))),
         every=every,
     )
     sentence = f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
@@ -223,6 +234,12 @@ class _Network:
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
         return [np.asarray(t) for t in keras_part.flat(self._model, [tf.constant(sent[name]) for name in self.stated])]
+
+    def traced(self) -> Ask | None:
+        graph = keras_part.graph(self._model)
+        if graph is None:
+            return None
+        return lambda sent: [np.asarray(t) for t in graph(*(tf.constant(sent[name]) for name in self.stated))]
 
     def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
         return keras_part.in_float64(self._model, sent)
