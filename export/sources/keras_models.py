@@ -20,6 +20,7 @@ import tensorflow as tf
 from export import formats
 from export.errors import ExportError
 from export.publish import publish
+from export.samples import Wide
 from export.sources import keras2_files, own_signature, plain, told
 from export.sources.differences import Advice
 from export.sources.plain_keras import recognise
@@ -94,11 +95,11 @@ def publish_model(
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
     if isinstance(checkpoint, Checkpoint):
         network = _Network(model)
-        stated, run = _asked(
+        stated, run, wide = _asked(
             network, own_signature.first_answers(network.run, network.stated, hints, "the file"), outputs
         )
         made = publish(
-            plain.with_samples(checkpoint, stated, run, target),
+            plain.with_samples(checkpoint, stated, run, target, wide),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,
@@ -171,14 +172,10 @@ def publish_network(
             f"{why}; it can be had as savedmodel"
         )
     answers = own_signature.first_answers(network.run, network.stated, hints, where)
-    stated, run = _asked(network, answers, outputs)
+    stated, run, wide = _asked(network, answers, outputs)
 
     traced = network.traced()
     names = [tensor.name for tensor in stated.outputs]
-
-    def wide(sent: Tensors) -> Tensors | None:
-        found = network.run_float64(sent)
-        return None if found is None else dict(zip(names, found, strict=True))
 
     version, spec = own_signature.publish(
         stated,
@@ -198,15 +195,22 @@ def publish_network(
     return version, f"{sentence}\n{told.signature(spec)}"
 
 
-def _asked(network: KerasNetwork, answers: Sequence[npt.NDArray[Any]], outputs: Sequence[str]) -> tuple[ModelSpec, Run]:
-    """What the network states, and how it is asked by the names of its outputs; `answers` are some of its answers."""
+def _asked(
+    network: KerasNetwork, answers: Sequence[npt.NDArray[Any]], outputs: Sequence[str]
+) -> tuple[ModelSpec, Run, Wide]:
+    """What the network states, and how it is asked by the names of its outputs, in float64 too; `answers` are some of its own."""
     names = own_signature.names_of_outputs(outputs, len(answers))
     stated = inspection.unproved(
         network.stated,
         {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
         network.digest,
     )
-    return stated, lambda sent, wanted: dict(zip(names, network.run(sent), strict=True))
+
+    def wide(sent: Tensors) -> Tensors | None:
+        found = network.run_float64(sent)
+        return None if found is None else dict(zip(names, found, strict=True))
+
+    return stated, lambda sent, wanted: dict(zip(names, network.run(sent), strict=True)), wide
 
 
 def stated_inputs(inputs: Iterable[tuple[str, str, Sequence[int]]]) -> dict[str, Stated]:
