@@ -7,13 +7,14 @@ where nothing follows, what was seen is said.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from export import float64
+from export.samples import Wide
 from serving.backends.base import Backend, first_line
 from serving.signature.axes import from_file, to_file
 from serving.signature.spec import ModelSpec
@@ -24,7 +25,6 @@ from serving.verification.trials import Run
 
 ROUNDING = 1e-3  # where nothing better is known: a choice that was baked in shows by more than this
 ROWS, SIZE = 2, 9  # of the inputs, all of them 1, with which torch writes a file
-Wide = Callable[[Tensors], Tensors | None]  # the network's answers in float64, in its own layout; None where it cannot
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from export.errors import ExportError
 from export.float64 import check_tolerance
 from export.missing import Missing
 from export.samples import NO_SAMPLES, UserSamples
-from export.sources import onnx_external, own_signature, told, torchscript_archive
+from export.sources import onnx_external, onnx_float64, own_signature, told, torchscript_archive
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
@@ -125,11 +125,19 @@ def publish_file(
         stated = stated or _whole(file, *runtime.stated(artifact))
         unproved = inspection.unproved(*stated, digest=_digest(artifact, data))
 
+        wide = onnx_float64.opened(artifact) if chosen == "onnx_runtime" else None
+
         def tried(backend: Backend) -> tuple[ModelSpec, list[golden.Sample], float]:
             progress.stage("trying where the rows are, and which sizes are free")
             with runtime.careful():
                 found = own_signature.find(
-                    unproved, backend.run, hints, runtime.contents(artifact), samples=own, tolerance=tolerance
+                    unproved,
+                    backend.run,
+                    hints,
+                    runtime.contents(artifact),
+                    samples=own,
+                    tolerance=tolerance,
+                    wide=wide,
                 )
             spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints, found.why_alone))
             samples = _few(found)

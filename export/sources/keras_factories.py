@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from export.errors import ExportError
 from export.sources import keras_models, plain
+from export.sources.keras_models import Ask
 from export.user_code import keras_part
 from export.user_code.asking import Raised, UserCode
 from export.versions import Target, Version
@@ -38,6 +39,14 @@ class KerasInChild:
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
         """Its answers, flat. Raises `Raised` for an error of the user's code."""
         return list(self._code.ask("run", {name: sent[name] for name in self.stated}).arrays.values())
+
+    def traced(self) -> Ask | None:
+        """As `run`, by the graph that is written; None where it cannot be traced."""
+        if not self._code.ask("trace").header["able"]:
+            return None
+        return lambda sent: list(
+            self._code.ask("run_traced", {name: sent[name] for name in self.stated}).arrays.values()
+        )
 
     def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
         """As `run`, in float64; None where it cannot."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ import tensorflow as tf
 from export import formats
 from export.errors import ExportError
 from export.publish import publish
+from export.samples import Wide
 from export.sources import keras2_files, own_signature, plain, told
 from export.sources.differences import Advice
 from export.sources.plain_keras import recognise
@@ -94,11 +95,11 @@ def publish_model(
     checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
     if isinstance(checkpoint, Checkpoint):
         network = _Network(model)
-        stated, run = _asked(
+        stated, run, wide = _asked(
             network, own_signature.first_answers(network.run, network.stated, hints, "the file"), outputs
         )
         made = publish(
-            plain.with_samples(checkpoint, stated, run, target),
+            plain.with_samples(checkpoint, stated, run, target, wide),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,
@@ -120,6 +121,9 @@ def publish_model(
     )
 
 
+Ask = Callable[[Tensors], list[npt.NDArray[Any]]]
+
+
 class KerasNetwork(Protocol):
     """A model that is no plain stack, wherever it lives."""
 
@@ -135,6 +139,10 @@ class KerasNetwork(Protocol):
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
         """Its answers to arrays by the names of its inputs."""
+        ...
+
+    def traced(self) -> Ask | None:
+        """As `run`, but quick: by the graph that is written; None where it cannot be traced."""
         ...
 
     def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
@@ -164,11 +172,10 @@ def publish_network(
             f"{why}; it can be had as savedmodel"
         )
     answers = own_signature.first_answers(network.run, network.stated, hints, where)
-    stated, run = _asked(network, answers, outputs)
+    stated, run, wide = _asked(network, answers, outputs)
 
-    def wide(sent: Tensors) -> Tensors | None:
-        found = network.run_float64(sent)
-        return None if found is None else {t.name: a for t, a in zip(stated.outputs, found, strict=True)}
+    traced = network.traced()
+    names = [tensor.name for tensor in stated.outputs]
 
     version, spec = own_signature.publish(
         stated,
@@ -181,21 +188,29 @@ def publish_network(
             sizes="compute sizes with keras.ops.shape, or fix the size with --shape NAME:SIZES",
         ),
         wide,
+        traced and (lambda sent, wanted: dict(zip(names, traced(sent), strict=True))),
         every=every,
     )
     sentence = f"a model of its own: its own signature, since {why}; {own_signature.told_rows(spec)}"
     return version, f"{sentence}\n{told.signature(spec)}"
 
 
-def _asked(network: KerasNetwork, answers: Sequence[npt.NDArray[Any]], outputs: Sequence[str]) -> tuple[ModelSpec, Run]:
-    """What the network states, and how it is asked by the names of its outputs; `answers` are some of its answers."""
+def _asked(
+    network: KerasNetwork, answers: Sequence[npt.NDArray[Any]], outputs: Sequence[str]
+) -> tuple[ModelSpec, Run, Wide]:
+    """What the network states, and how it is asked by the names of its outputs, in float64 too; `answers` are some of its own."""
     names = own_signature.names_of_outputs(outputs, len(answers))
     stated = inspection.unproved(
         network.stated,
         {name: (own_signature.datatype(name, a), (-1,) * a.ndim) for name, a in zip(names, answers, strict=True)},
         network.digest,
     )
-    return stated, lambda sent, wanted: dict(zip(names, network.run(sent), strict=True))
+
+    def wide(sent: Tensors) -> Tensors | None:
+        found = network.run_float64(sent)
+        return None if found is None else dict(zip(names, found, strict=True))
+
+    return stated, lambda sent, wanted: dict(zip(names, network.run(sent), strict=True)), wide
 
 
 def stated_inputs(inputs: Iterable[tuple[str, str, Sequence[int]]]) -> dict[str, Stated]:
@@ -223,6 +238,12 @@ class _Network:
 
     def run(self, sent: Tensors) -> list[npt.NDArray[Any]]:
         return [np.asarray(t) for t in keras_part.flat(self._model, [tf.constant(sent[name]) for name in self.stated])]
+
+    def traced(self) -> Ask | None:
+        graph = keras_part.graph(self._model)
+        if graph is None:
+            return None
+        return lambda sent: [np.asarray(t) for t in graph(*(tf.constant(sent[name]) for name in self.stated))]
 
     def run_float64(self, sent: Tensors) -> list[npt.NDArray[Any]] | None:
         return keras_part.in_float64(self._model, sent)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from export import child, progress
 from export.errors import ExportError
 from export.missing import Missing
-from export.samples import NO_SAMPLES, UserSamples, checked, rows_first
+from export.samples import NO_SAMPLES, UserSamples, Wide, checked, rows_first
 from export.sources import differences, plain
-from export.sources.differences import Advice, Network, Wide
+from export.sources.differences import Advice, Network
 from export.versions import Target, Version, Written, begun, finish, what_can_be
 from serving import backends
 from serving.backends.base import Contents, Options, artifact_bytes, first_line
@@ -47,6 +47,7 @@ def publish(
     target: Target,
     advice: Advice,
     wide: Wide | None = None,
+    quick: Run | None = None,
     *,
     every: bool = False,
 ) -> tuple[Version, ModelSpec]:
@@ -55,16 +56,20 @@ def publish(
     With `every` formats that cannot be written are told in the version rather than raised, as long as one can.
 
     `stated` is what `inspection.unproved` makes of the network; `wide` runs it in float64, which explains a difference.
+    `quick` runs what is written rather than the network, to find out about it; the network's own answers go into the version.
 
     Raises `ExportError`, `Unclear` when a person has to
     decide, and `OSError`; the repository holds no part of the version then.
     """
     progress.stage("trying where the rows are, and which sizes are free")
-    found = find(stated, run, hints, samples=target.samples, tolerance=target.tolerance)
+    found = find(stated, quick or run, hints, samples=target.samples, tolerance=target.tolerance, wide=wide)
     spec = dataclasses.replace(found.spec, tolerance=target.tolerance)
     with begun(target.repository) as folder:
         network = Network(spec, run, wide)
-        tried = [*found.samples, *_longer(network, found.samples[0])]
+        samples = (
+            [golden.Sample(each.inputs, network.run(each.inputs)) for each in found.samples] if quick else found.samples
+        )
+        tried = [*samples, *_longer(network, samples[0])]
 
         def write(form: str) -> Written:
             backend, how = writers[form]
@@ -91,7 +96,7 @@ def publish(
         }
         source = {**target.described, **rows_alone(found.why_alone), "export": made}
         spec = dataclasses.replace(spec, source=source)
-        path = finish(folder, target.repository / target.name, target.version, spec, found.samples, check=served_once)
+        path = finish(folder, target.repository / target.name, target.version, spec, samples, check=served_once)
     return Version(path, tuple(written), not_written=tuple(failed)), spec
 
 
@@ -103,6 +108,7 @@ def find(
     *,
     samples: UserSamples = NO_SAMPLES,
     tolerance: float = TOLERANCE,
+    wide: Wide | None = None,
 ) -> inspection.Findings:
     """`inspection.inspect` for a network or a file that may raise anything, with a person's own samples before those made.
 
@@ -112,7 +118,7 @@ def find(
     if missing := values_missing({tensor.name: tensor.file_shape for tensor in stated.inputs}, hints):
         raise missing
     given = samples.fitting(stated.inputs, stated.outputs, hints)
-    answers = checked(given, samples.path, run, [tensor.name for tensor in stated.outputs], tolerance)
+    answers = checked(given, samples.path, run, [tensor.name for tensor in stated.outputs], tolerance, wide)
     hints = dataclasses.replace(hints, samples=[sample.inputs for sample in given])
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
@@ -124,7 +130,7 @@ def find(
             raise RuntimeError(differences.said(error)) from error
 
     try:
-        found = inspection.inspect(stated, told, hints, contents)
+        found = inspection.inspect(dataclasses.replace(stated, tolerance=tolerance), told, hints, contents)
         return dataclasses.replace(found, samples=[*rows_first(given, answers, found.spec), *found.samples])
     except RuntimeError as error:
         raise ExportError(

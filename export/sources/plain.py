@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.samples import checked
+from export.samples import Wide, checked
 from export.versions import Target
 from models.checkpoint import Checkpoint
 from models.config import ConfigError, LSTMConfig
@@ -115,14 +115,14 @@ def why_not(inputs: int, linear: int, embeddings: int, widths: Set[int], directi
 
 
 def with_samples(
-    checkpoint: Checkpoint, stated: ModelSpec, run: Run, target: Target, *, rows_first: bool = True
+    checkpoint: Checkpoint, stated: ModelSpec, run: Run, target: Target, wide: Wide, *, rows_first: bool = True
 ) -> Checkpoint:
     """The checkpoint with a person's own samples, each row of them, once `run` has answered them as they say.
 
     `stated` describes the network in its own layout, where `rows_first` tells the order of axes. Raises `ExportError`.
     """
     given = target.samples.fitting(stated.inputs, stated.outputs, Hints())
-    checked(given, target.samples.path, run, [tensor.name for tensor in stated.outputs], target.tolerance)
+    checked(given, target.samples.path, run, [tensor.name for tensor in stated.outputs], target.tolerance, wide)
     dtype = np.int64 if checkpoint.config.input == "tokens" else np.float32
     rows: list[npt.NDArray[Any]] = []
     for sample in given:

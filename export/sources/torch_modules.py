@@ -142,7 +142,7 @@ def publish_module(
     )
     if isinstance(found, Plain):
         made = publish(
-            plain.with_samples(found.checkpoint, stated, run, target, rows_first=found.rows_first),
+            plain.with_samples(found.checkpoint, stated, run, target, wide, rows_first=found.rows_first),
             chosen=chosen or formats.names(),
             repository=target.repository,
             name=target.name,

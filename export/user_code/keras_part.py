@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Network:
                 "once in FACTORY"
             )
         self.model: Any = made
+        self._graph: Callable[..., list[Any]] | None = None
 
     def facts(self) -> Header:
         """A `digest` of its weights, and its `inputs`."""
@@ -65,6 +66,17 @@ class Network:
 
     def run(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         answers = flat(self.model, [tf.constant(arrays[tensor.name]) for tensor in self.model.inputs])
+        return {}, {str(number): np.asarray(tensor) for number, tensor in enumerate(answers)}
+
+    def trace(self, header: Header, arrays: Arrays) -> Header:
+        """Makes the graph that `run_traced` runs; `able` is false where there is none."""
+        self._graph = graph(self.model)
+        return {"able": self._graph is not None}
+
+    def run_traced(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        """As `run`, by the graph."""
+        assert self._graph
+        answers = self._graph(*(tf.constant(arrays[tensor.name]) for tensor in self.model.inputs))
         return {}, {str(number): np.asarray(tensor) for number, tensor in enumerate(answers)}
 
     def run_float64(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
@@ -117,11 +129,32 @@ def _widened(config: Any) -> Any:
     return [_widened(part) for part in config] if isinstance(config, list) else config
 
 
+def graph(model: Any) -> Callable[..., list[Any]] | None:
+    """What `save` writes, as a function of tensors; None where it cannot be traced.
+
+    An LSTM layer of Keras that is called as it is goes through its steps in Python, which takes ten times as long.
+    """
+
+    @tf.function(input_signature=_signature(model))  # type: ignore[untyped-decorator]
+    def answer(*tensors: Any) -> list[Any]:
+        return flat(model, list(tensors))
+
+    try:
+        with _steps_told_apart():
+            made: Callable[..., list[Any]] = answer.get_concrete_function()
+    except Exception:  # noqa: BLE001 - whatever a user's layer raises; `save` raises it again, where it is told
+        return None
+    return made
+
+
+def _signature(model: Any) -> list[Any]:
+    return [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs]
+
+
 def save(model: Any, outputs: Sequence[str], path: str) -> None:
     """Writes a SavedModel whose signature has the names of the model's inputs and these of its outputs."""
-    signature = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs]
 
-    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=_signature(model))  # type: ignore[untyped-decorator]
     def answer(*tensors: Any) -> dict[str, Any]:
         return {name: tf.identity(t) for name, t in zip(outputs, flat(model, list(tensors)), strict=True)}
 

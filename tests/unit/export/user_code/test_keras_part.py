@@ -156,3 +156,27 @@ def test_what_cannot_be_computed_in_float64_says_so() -> None:
     network = Network(keras.Model(x, Halved()(layers.LSTM(4)(x))), "theirs:build", None)
     assert network.run_float64({}, {"x": np.ones((1, 3, 8), np.float32)}) == ({"able": False}, {})
     assert keras.config.floatx() == "float32"
+
+
+def test_the_graph_answers_as_the_model_does_for_every_number_of_rows_and_steps() -> None:
+    """Keras's own `TimeDistributed` answers for as many steps as rows in a graph."""
+    network = Network(build(), "theirs:build", None)
+    assert network.trace({}, {}) == {"able": True}
+    for rows, steps in ((3, 5), (1, 7)):
+        x = np.random.default_rng(0).normal(size=(rows, steps, 8)).astype(np.float32)
+        got, expected = (ask({}, {"x": x})[1]["0"] for ask in (network.run_traced, network.run))
+        assert got.shape == (rows, steps, 3)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
+class NotTraced(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return x.numpy()
+
+    def compute_output_spec(self, x: Any) -> Any:
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_what_cannot_be_traced_has_no_graph() -> None:
+    x = keras.Input((None, 8), name="x")
+    assert Network(keras.Model(x, NotTraced()(x)), "theirs:build", None).trace({}, {}) == {"able": False}

@@ -197,3 +197,11 @@ def test_weights_beside_other_things_are_named(tmp_path: Path) -> None:
         with pytest.raises(Refused, match=said) as refused:
             load_weights(user_networks.Plain(), tmp_path / name)
         assert "\n" not in str(refused.value)
+
+
+def test_the_arguments_are_those_that_must_be_given() -> None:
+    class WithAnOption(user_networks.Plain):
+        def forward(self, features: Tensor, lengths: Tensor, scale: float = 1.0, *, loud: bool = False) -> Tensor:  # type: ignore[override]
+            return features
+
+    assert network(WithAnOption()).facts()["arguments"] == ["features", "lengths"]
