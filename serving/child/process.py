@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +153,21 @@ class Child:
         wall_seconds: float,
         told: Callable[[Message], None],
     ) -> Message:
-        for data in self._heard(pieces, silence_seconds, until):
-            if isinstance(data, str):
-                raise ChildEnded(self._sentence(data.format(silence=silence_seconds, wall=wall_seconds, doing=doing)))
-            for message in self._messages(data, doing):
-                if message.kind == pipes.LEFT:
-                    raise ChildEnded(self._sentence(f"its code called sys.exit({message.header['code']!r}) {doing}"))
-                if message.kind == pipes.RAISED:
-                    raise ChildRaised(message.header["type"], message.header["said"], message.header["trace"])
-                if message.kind != pipes.TOLD:
-                    return message
-                told(message)
+        with contextlib.closing(self._heard(pieces, silence_seconds, until)) as heard:
+            for data in heard:
+                if isinstance(data, str):
+                    how = data.format(silence=silence_seconds, wall=wall_seconds, doing=doing)
+                    raise ChildEnded(self._sentence(how))
+                for message in self._messages(data, doing):
+                    if message.kind == pipes.LEFT:
+                        raise ChildEnded(
+                            self._sentence(f"its code called sys.exit({message.header['code']!r}) {doing}")
+                        )
+                    if message.kind == pipes.RAISED:
+                        raise ChildRaised(message.header["type"], message.header["said"], message.header["trace"])
+                    if message.kind != pipes.TOLD:
+                        return message
+                    told(message)
         raise self._end(doing)
 
     def _messages(self, data: bytes, doing: str) -> list[Message]:
@@ -174,7 +178,7 @@ class Child:
 
     def _heard(
         self, pieces: Sequence[bytes | memoryview], silence_seconds: float, until: float
-    ) -> Iterator[bytes | str]:
+    ) -> Generator[bytes | str, None, None]:
         """What comes through the pipe of the answers while the request goes out; a text says why no more is waited for."""
         child = self._process
         assert child.stdin

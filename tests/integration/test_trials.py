@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,3 +198,7 @@ def test_an_import_survives_and_what_it_writes_can_be_served(tmp_path: Path) -> 
     with LaunchedServer(tmp_path / "r", *ONNX) as server, RawClient(server.address) as client:
         assert {state for state, _ in client.index().values()} == {"READY"}
         assert infer(client, "ranks", X)["y"].shape == (4, 1, killing_files.OUTPUTS)
+    explain = [sys.executable, "-m", "serving", "--model-repository", str(tmp_path / "r"), "--explain", "half"]
+    explained = subprocess.run(explain, capture_output=True, text=True, check=True).stdout
+    assert explained.splitlines()[-1].startswith("loaded at the level 'extended' of optimisation: at 'all'")
+    assert "cannot serve" not in explained  # it was measured at the level that works
