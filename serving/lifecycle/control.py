@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from serving.clock import SYSTEM, Clock
-from serving.errors import ControlDisabled, InvalidRequest, LoadFailed, NotInRepository, NotReady, ServingError
+from serving.errors import ControlDisabled, InvalidRequest, LoadFailed, NotInRepository, NotReady, RepositoryError, ServingError
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.shadows import Shadows
 from serving.lifecycle.statuses import VersionStatus, in_order
@@ -24,6 +24,7 @@ from serving.machine import background
 from serving.repository import changes, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.operator_config import OperatorConfig
+from serving.repository.repositories import TWICE, Repositories
 from serving.repository.routes import Routes
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ Load = Callable[[LoadRequest], Loaded]
 
 
 class RepositoryControl:
-    """Loads into `manager` what `repository` holds, by `load`.
+    """Loads into `manager` what `repositories` hold, by `load`.
 
     `failures` in a row of a backend make it a broken one, and `on_broken` gets the requests that it cannot compute.
     """
@@ -44,7 +45,7 @@ class RepositoryControl:
     def __init__(
         self,
         manager: ModelManager,
-        repository: Repository,
+        repositories: Repositories,
         defaults: ServerDefaults,
         *,
         mode: str = "none",
@@ -54,7 +55,7 @@ class RepositoryControl:
         load: Load = loader.load,
     ) -> None:
         self._manager = manager
-        self._repository = repository
+        self._repositories = repositories
         self._defaults = defaults
         self._mode = mode
         self._failures = failures
@@ -68,7 +69,7 @@ class RepositoryControl:
     def start(self, names: Sequence[str] = ()) -> None:
         """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
         try:
-            there = self._repository.models()
+            there = self._repositories.models()
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             return
@@ -96,7 +97,9 @@ class RepositoryControl:
         self._check_allowed(name)
         if not files and self._manager.known(name) is None:
             try:
-                self._check_there(name)  # nothing is kept of a name that only a client knows
+                self._repositories.holding(name)  # nothing is kept of a name that only a client knows
+            except RepositoryError:
+                pass  # it lies there twice; that is kept as its reason
             except OSError as error:
                 raise NotInRepository(
                     f"failed to load '{name}', failed to poll from model repository: {error}"
@@ -107,12 +110,11 @@ class RepositoryControl:
             return
         with background.work(), self._manager.loading(name) as model:
             try:
-                repository = self._repository
                 if files:
                     model.keep(override := sent_files.write(name, files))
                     repository = override.repository
                 else:
-                    self._check_there(name)
+                    repository = self._repositories.holding(name)
                 self._load(model, repository, model_config.parse_json(configuration, name), REQUESTED)
             finally:
                 model.tidy()
@@ -148,15 +150,20 @@ class RepositoryControl:
         """What the repository index shows: everything known, and by name alone what has never been loaded."""
         known = self._manager.entries()
         try:
-            there = set(self._repository.models())
+            there = set(self._repositories.models())
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             there = set()
-        unknown = [VersionStatus(name=name) for name in there - {entry.name for entry in known}]
+        unknown = [
+            VersionStatus(name=name, state="UNAVAILABLE", reason=TWICE)
+            if self._repositories.appears_twice(name)
+            else VersionStatus(name=name)
+            for name in there - {entry.name for entry in known}
+        ]
         return in_order([*known, *unknown])
 
     def _look(self) -> changes.Seen:
-        return {name: self._repository.fingerprint(name) for name in self._repository.models()}
+        return {name: self._repositories.fingerprint(name) for name in self._repositories.models()}
 
     def _check_allowed(self, name: str) -> None:
         """Raises `ControlDisabled` or `InvalidRequest` unless clients may load and unload a model of that name."""
@@ -170,15 +177,11 @@ class RepositoryControl:
                 f"a model cannot be called '{name[:80]}': a name is that of a folder in the repository"
             )
 
-    def _check_there(self, name: str) -> None:
-        if name not in self._repository.models():
-            raise NotInRepository(f"failed to load '{name}', failed to poll from model repository")
-
     def _load_from_repository(self, name: str, why: str) -> None:
         with self._manager.loading(name) as model:
-            self._check_there(name)
-            config = model_config.parse(self._repository.config_text(name), name)
-            self._load(model, self._repository, config, why)
+            repository = self._repositories.holding(name)
+            config = model_config.parse(repository.config_text(name), name)
+            self._load(model, repository, config, why)
             model.tidy()
 
     def _load(self, model: ModelEntry, repository: Repository, config: OperatorConfig, why: str) -> None:

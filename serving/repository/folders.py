@@ -111,6 +111,11 @@ class Repository:
                 log.warning("not served: the folder %a has a name that is no plain text", name)
         return [name for name in names if name.isprintable()]
 
+    def has(self, model: str) -> bool:
+        """Whether there is a model of that name. Raises `OSError` where that cannot be looked up."""
+        plain = model.isprintable() and "/" not in model and not model.startswith(".")
+        return bool(model) and plain and (self.path / model).is_dir()
+
     def fingerprint(self, model: str) -> tuple[tuple[str, int, int], ...]:
         """What changes when any file of the model does, versions that are being written (`.name`) left out. Raises `OSError`.
 
