@@ -17,7 +17,9 @@ def explain(settings: Settings, name: str) -> str:
     """
     repositories = Repositories(settings.model_repository)
     if name not in repositories.models():
-        raise StartupError(f"there is no model '{name}' in {repositories}; there are {', '.join(repositories.models())}")
+        raise StartupError(
+            f"there is no model '{name}' in {repositories}; there are {', '.join(repositories.models())}"
+        )
     repository = repositories.holding(name)
     config = model_config.parse(repository.config_text(name), name)
     folders = {folder.number: folder for folder in repository.versions(name)}

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from serving.backends.base import Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.machine import background, devices
+from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated, check
 from serving.signature.tensors import Tensors
@@ -70,7 +70,7 @@ def available(device: str) -> None:
 def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """What the file says of its inputs and outputs. Raises `RepositoryError` when it cannot be read."""
     available("cpu")
-    if not artifact.is_file():
+    if not files.is_plain(artifact):
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     session = _session(artifact, None, Options())
     return _both_sides(artifact, session)
@@ -93,7 +93,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Onnx
     device cannot be taken.
     """
     available(device)
-    if not artifact.is_file():
+    if not files.is_plain(artifact):
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     index = devices.cuda_index(device)
     session = _session(artifact, index, options)

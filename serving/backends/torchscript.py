@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.machine import background, devices
+from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import BF16, Tensors, TensorSpec
@@ -87,7 +87,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
     device cannot be taken.
     """
     available(device)
-    if not artifact.is_file():
+    if not files.is_plain(artifact):
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     torch = _torch()
     torch.set_num_threads(options.threads)

@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from serving.clock import SYSTEM, Clock
-from serving.errors import ControlDisabled, InvalidRequest, LoadFailed, NotInRepository, NotReady, RepositoryError, ServingError
+from serving.errors import (
+    ControlDisabled,
+    InvalidRequest,
+    LoadFailed,
+    NotInRepository,
+    NotReady,
+    RepositoryError,
+    ServingError,
+)
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.shadows import Shadows
 from serving.lifecycle.statuses import VersionStatus, in_order
@@ -21,7 +29,7 @@ from serving.loading import loader
 from serving.loading.order import Measurements, ServerDefaults
 from serving.loading.request import Loaded, LoadRequest, OnBroken
 from serving.machine import background
-from serving.repository import changes, model_config, sent_files
+from serving.repository import changes, labels, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.operator_config import OperatorConfig
 from serving.repository.repositories import TWICE, Repositories
@@ -219,24 +227,29 @@ class RepositoryControl:
         self, model: ModelEntry, repository: Repository, folders: Sequence[VersionFolder], config: OperatorConfig
     ) -> tuple[list[tuple[Loaded, object]], dict[str, ServingError]]:
         """What does not serve as it is now, with what each is made from; and what failed, by version."""
-        labels = repository.labels(model.name)
+        names = labels.read(repository, config)
         written = config.written.SerializeToString(deterministic=True)
         loaded: list[tuple[Loaded, object]] = []
         failures: dict[str, ServingError] = {}
+        told = False
         for folder in folders:
             if self._manager.closing.is_set():
                 for one, _ in loaded:
                     one.model.close()
                 raise NotReady("Server exiting")
             version = str(folder.number)
-            identity = (repository.path, folder.fingerprint(), written, labels)
+            identity = (repository.path, folder.fingerprint(), written, tuple(names.items()))
             if not self._manager.announce(model, version, identity):
                 continue
+            if config.idle and not told:
+                told = True
+                fields = {"model": model.name, "fields": config.idle}
+                log.warning("accepted, and changes nothing here", extra={"fields": fields})
             request = LoadRequest(
                 name=model.name,
                 folder=folder,
                 config=config,
-                labels=labels,
+                labels=names,
                 defaults=self._defaults,
                 metrics=model.counts(version),
                 repository=repository,

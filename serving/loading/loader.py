@@ -23,8 +23,9 @@ from serving.loading.order import Order, order
 from serving.loading.proof import Facts, Proved
 from serving.loading.ranking import table
 from serving.loading.request import Loaded, LoadRequest
+from serving.repository import labels, reshapes
 from serving.repository.config_in_force import config_in_force, policy_for
-from serving.signature.spec import ModelSpec
+from serving.signature.spec import REFUSE, ModelSpec
 from serving.signature.tensors import Tensors
 from serving.verification import golden
 
@@ -62,10 +63,11 @@ def load(request: LoadRequest) -> Loaded:
 def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns: int | None = None) -> Loaded:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began_ns = request.clock.now_ns() if began_ns is None else began_ns
-    facts = proof.read(request, candidate)
+    facts = _shown(request, proof.read(request, candidate))
     # What contradicts the operator's configuration need not be loaded.
     config = _configured(request, candidate, facts.spec) if facts.described else None
-    with proof.opened(request, candidate, facts) as (facts, proved):
+    with proof.opened(request, candidate, facts) as (found, proved):
+        facts = _shown(request, found)
         config = config or _configured(request, candidate, facts.spec)
         policy = policy_for(request.config, facts.spec, alone=request.wrap is not None)
         model = _assembled(request, candidate, facts, config, policy)
@@ -94,18 +96,29 @@ def _assembled(
         version=str(request.folder.number),
         spec=facts.spec,
         config=config,
-        labels=request.labels,
+        labels=labels.of_outputs(request.labels, facts.spec),
         candidate=candidate,
         verified=facts.described,
         metrics=request.metrics(candidate.backend),
         policy=policy,
+        finite_only=_finite_only(request.config.nonfinite, facts.spec),
         clock=request.clock,
     )
 
 
+def _finite_only(chosen: str, spec: ModelSpec) -> bool:
+    """Whether NaN and Inf are refused: as the operator has chosen, else as the specification says."""
+    return chosen == REFUSE if chosen else spec.refuses_nonfinite
+
+
+def _shown(request: LoadRequest, facts: Facts) -> Facts:
+    """The facts with the shapes that the operator shows clients. Raises `ModelConfigError`."""
+    return dataclasses.replace(facts, spec=reshapes.shown(facts.spec, request.config.written))
+
+
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:
-    labels = bool(request.labels)
-    return config_in_force(request.config, spec, candidate.backend, candidate.device, labels=labels)
+    labelled = labels.of_outputs(request.labels, spec)
+    return config_in_force(request.config, spec, candidate.backend, candidate.device, labelled=labelled)
 
 
 def _warm_up(

@@ -41,7 +41,12 @@ class Inference:
             lease = self._manager.acquire(sent.model_name, sent.model_version)
             asked = _Asked(sent, lease, call, self._recorder)
             model = lease.model
-            limits = Limits(max_rows=model.max_rows, max_steps=self._max_steps, text_only=model.text_only)
+            limits = Limits(
+                max_rows=model.max_rows,
+                max_steps=self._max_steps,
+                text_only=model.text_only,
+                finite_only=model.finite_only,
+            )
             asked.submit(codec.decode(sent, model.spec, limits))
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if asked:

@@ -25,7 +25,9 @@ def test_a_model_is_found_wherever_it_lies(two: Repositories, tmp_path: Path) ->
 
 def test_a_name_in_two_of_them_means_neither(two: Repositories, tmp_path: Path) -> None:
     assert [two.appears_twice(name) for name in two.models()] == [True, False, False]
-    with pytest.raises(RepositoryError, match="failed to load 'both'.*in two or more repositories: .*a/both and .*b/both"):
+    with pytest.raises(
+        RepositoryError, match=r"failed to load 'both'.*in two or more repositories: .*a/both and .*b/both"
+    ):
         two.holding("both")
     before = two.fingerprint("both")
     (tmp_path / "b" / "both").rmdir()
@@ -35,7 +37,7 @@ def test_a_name_in_two_of_them_means_neither(two: Repositories, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["three", "", ".hidden", "a/one", "..", "one\n"])
 def test_what_lies_nowhere(two: Repositories, name: str) -> None:
-    with pytest.raises(NotInRepository, match="failed to poll from model repository"):
+    with pytest.raises(NotInRepository, match=r"failed to poll from model repository"):
         two.holding(name)
 
 
