@@ -10,6 +10,8 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
     def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]
         What the file itself says of its inputs and outputs, in its own layout. Raises RepositoryError when it cannot be
         read, or says nothing.
+    def contents(artifact: Path) -> Contents
+        What the file shows of how it computes without being run. Raises RepositoryError when it cannot be read.
     def careful() -> ContextManager[None]
         Within it a call with sizes that do not fit each other raises, whatever the runtime does otherwise.
     def lost(error: Exception) -> str
@@ -23,7 +25,7 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -69,6 +71,19 @@ class Measured:
     failed: str = ""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file shows of how it computes: numbers and texts that it holds, with which something special may happen.
+
+    `mixed` says in what way rows that lie along these axes of its inputs (None: an input that all rows share) touch each
+    other, as far as its graph shows; "" if nothing is seen.
+    """
+
+    constants: Sequence[float] = ()
+    texts: Sequence[str] = ()
+    mixed: Callable[[Mapping[str, int | None]], str] = lambda rows: ""
+
+
 class Backend(Protocol):
     """A loaded model on one device, owned by one thread: never called from two at once.
 
@@ -92,6 +107,8 @@ class BackendModule(Protocol):
     def available(self, device: str) -> None: ...
 
     def stated(self, artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]: ...
+
+    def contents(self, artifact: Path) -> Contents: ...
 
     def careful(self) -> AbstractContextManager[None]: ...
 

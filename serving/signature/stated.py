@@ -34,13 +34,18 @@ def check(artifact: Path, side: str, expected: Sequence[TensorSpec], stated: Map
             raise RepositoryError(
                 f"{artifact}: {tensor.name} is {datatype} in the file and {tensor.datatype} in its specification"
             )
-        if shape is not None and not _fits(shape, tensor.file_shape):
+        if shape is not None and not _fits(shape, tensor.file_shape, kept=side == "inputs"):
             raise RepositoryError(
                 f"{artifact}: {tensor.name} has shape {list(shape)} in the file and {list(tensor.file_shape)} in its "
                 "specification (-1 is a free size)"
             )
 
 
-def _fits(stated: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """The file may leave free what the specification fixes; it may not fix what the specification leaves free."""
-    return len(stated) == len(expected) and all(s in (-1, e) for s, e in zip(stated, expected, strict=True))
+def _fits(stated: tuple[int, ...], expected: tuple[int, ...], *, kept: bool) -> bool:
+    """The file may leave free what the specification fixes. What it fixes it keeps to in its inputs, and not in its outputs.
+
+    An exporter that traces may write down the size of an answer that it has seen.
+    """
+    return len(stated) == len(expected) and all(
+        s in (-1, e) or (e == -1 and not kept) for s, e in zip(stated, expected, strict=True)
+    )

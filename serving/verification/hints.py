@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from serving.errors import RepositoryError
 from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 
 Shape = tuple[int, ...]
 
@@ -21,13 +22,15 @@ class Hints:
 
     `shapes` replaces what the file states of an input, in its own layout, -1 where free. `values` are what an input holds
     in every trial. `rows` is the axis of the rows of an input, None for one that all rows share. `state` pairs inputs
-    with outputs, and empty says that there is none; None leaves it to the names.
+    with outputs, and empty says that there is none; None leaves it to the names. `samples` are inputs as they are in use, in
+    the file's own layout.
     """
 
     shapes: Mapping[str, Shape] = dataclasses.field(default_factory=dict)
     values: Mapping[str, float] = dataclasses.field(default_factory=dict)
     rows: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
     state: Mapping[str, str] | None = None
+    samples: Sequence[Tensors] = ()
 
 
 def check(stated: ModelSpec, hints: Hints) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.backends.base import Contents
 from serving.errors import RepositoryError
 from serving.signature.axes import from_file
 from serving.signature.spec import ModelSpec
@@ -22,19 +23,24 @@ from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES, Tensors, TensorSpec
 from serving.verification import hints as said
 from serving.verification import steps
+from serving.verification.company import TOLERANCE
 from serving.verification.golden import Sample
 from serving.verification.hints import Hints, Shape, Unclear
-from serving.verification.rows import TOLERANCE, axes_of_rows, rows_axes
+from serving.verification.rows import axes_of_rows, rows_axes
 from serving.verification.state_pairs import state_pairs
-from serving.verification.trials import ROWS, Run, Trials
+from serving.verification.trials import NOTHING_SHOWN, ROWS, Run, Trials
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """The specification of the file, and samples in our layout with the file's own answers."""
+    """The specification of the file, and samples in our layout with the file's own answers.
+
+    `why_alone` says of a file whose rows are not batched what was seen of them; it is empty where no axis looks like rows.
+    """
 
     spec: ModelSpec
     samples: Sequence[Sample]
+    why_alone: str = ""
 
 
 def unproved(inputs: Mapping[str, Stated], outputs: Mapping[str, Stated], digest: str = "") -> ModelSpec:
@@ -68,18 +74,18 @@ def unproved(inputs: Mapping[str, Stated], outputs: Mapping[str, Stated], digest
     )
 
 
-def inspect(stated: ModelSpec, run: Run, hints: Hints) -> Findings:
-    """What holds of the file that `stated` (of `unproved`) describes and `run` computes.
+def inspect(stated: ModelSpec, run: Run, hints: Hints, contents: Contents = NOTHING_SHOWN) -> Findings:
+    """What holds of the file that `stated` (of `unproved`) describes, `run` computes, and `contents` shows without being run.
 
     Raises `Unclear` where a person has to decide, and `RepositoryError` for a hint that does not fit the file.
     """
     said.check(stated, hints)
     inputs = {tensor.name: hints.shapes.get(tensor.name, tensor.file_shape) for tensor in stated.inputs}
-    trials = Trials(stated, inputs, run, hints.values)
+    trials = Trials(stated, inputs, run, hints, contents)
     state = state_pairs(stated, inputs, hints)
-    rows = rows_axes(trials, inputs, hints)
+    trials.learn()
+    rows, why_alone = rows_axes(trials, inputs, hints, contents)
     axes = rows or dict.fromkeys(inputs)
-    trials.ids = trials.found_ids(axes)
     answers = list(trials.answers(rows))
     timed = steps.input_axes(trials, inputs, axes)
     specs = _Specs(stated, inputs, rows, timed, answers)
@@ -88,7 +94,7 @@ def inspect(stated: ModelSpec, run: Run, hints: Hints) -> Findings:
         inputs=specs.inputs(),
         outputs=specs.outputs(),
         state=state,
-        streamable=bool(state),
+        streamable=bool(state) and steps.streamable(trials, axes, timed, state, specs.timed_outputs()),
         batched=rows is not None,
         vocabulary=trials.ids.get(stated.inputs[0].name, 0),
     )
@@ -98,7 +104,7 @@ def inspect(stated: ModelSpec, run: Run, hints: Hints) -> Findings:
         count = _count(sent, rows)
         given = {name: _for_rows(array, by_name[name], count) for name, array in sent.items()}
         samples.append(Sample(given, {name: from_file(array, by_name[name]) for name, array in answer.items()}))
-    return Findings(spec, samples)
+    return Findings(spec, samples, why_alone)
 
 
 def _count(sent: Tensors, rows: Mapping[str, int | None] | None) -> int:
@@ -132,6 +138,10 @@ class _Specs:
             made.append(TensorSpec(tensor.name, tensor.datatype, (rows, *shape), axis, timed))
         return tuple(made)
 
+    def timed_outputs(self) -> Mapping[str, int | None]:
+        """By output its axis of steps in the file's own layout."""
+        return {t.name: steps.output_axis(t.name, self.timed, self.answers) for t in self.stated.outputs}
+
     def outputs(self) -> tuple[TensorSpec, ...]:
         axes: Mapping[str, int] = {}
         if self.rows:
@@ -144,17 +154,12 @@ class _Specs:
             seen = [answer[tensor.name].shape for _, answer in self.answers]
             if len({len(shape) for shape in seen}) != 1:
                 raise RepositoryError(f"the output {tensor.name} has another rank for other sizes: {sorted(set(seen))}")
-            stated = tensor.file_shape if len(tensor.file_shape) == len(seen[0]) else (-1,) * len(seen[0])
-            shape = [
-                known if known > 0 else sizes[0] if len(set(sizes)) == 1 else -1
-                for known, sizes in zip(stated, zip(*seen, strict=True), strict=True)
-            ]
+            # Not what the file states, which may be a size that its exporter has traced with and that it does not keep to.
+            shape = [sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*seen, strict=True)]
             axis = axes.get(tensor.name)
             if axis is not None:
                 del shape[axis]
-            timed = _ours(steps.output_axis(tensor.name, self.timed, self.answers), axis)
-            if timed is not None and shape[timed - 1] != -1:
-                timed = None  # the file states a size there and answers with another: nothing is claimed of it
+            timed = _ours(self.timed_outputs()[tensor.name], axis)
             made.append(TensorSpec(tensor.name, tensor.datatype, (-1 if self.rows else 1, *shape), axis, timed))
         return tuple(made)
 

@@ -1,59 +1,82 @@
 """Where the rows of a file are: proved by running it, never guessed.
 
-What happens to one row along the axis of the rows must not move the answer of another. A free axis alone proves nothing,
-since the steps of a sequence are free as well; but a step does move the answers of those behind it.
+Every free axis may be that of the rows, and an input that has a free axis has rows, unless a person says that all rows
+share it. What happens to one row along the axis of the rows must not move the answer of another. A free axis alone
+proves nothing, since the steps of a sequence are free as well; but a step does move the answers of those behind it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import first_line
+from serving.backends.base import Contents, first_line
 from serving.errors import RepositoryError
 from serving.signature.tensors import Tensors
+from serving.verification import company, values
+from serving.verification.company import TOLERANCE as TOLERANCE  # noqa: PLC0414
+from serving.verification.company import Apart, largest
 from serving.verification.golden import disagreement
 from serving.verification.hints import Hints, Shape, Unclear
-from serving.verification.trials import KINDS, ROWS, SIZES, Trials
+from serving.verification.trials import ROWS, SIZES, Rows, Trials
+from serving.verification.values import Kind
 
-COMPANY = 8  # rows of a batch in which each must be answered as it is alone
 MOST_READINGS = 256
-TOLERANCE = 1e-5
+PROVED_AT = 2  # sizes, where the file takes so many
+TRIES = 6  # of moving an answer that is one of a few classes, say
+OWN_ANSWER = (Kind(), Kind(values.POSITIVE), Kind(values.LARGE))
 
 
-def rows_axes(trials: Trials, inputs: Mapping[str, Shape], hints: Hints) -> Mapping[str, int | None] | None:
-    """For each input the axis of the rows, None for one that all rows share; None if the file takes one row at a time."""
-    choices = {
+class Reading(NamedTuple):
+    """For each input the axis of the rows, None for one that all rows share; `rows` is None if they are taken one at a time.
+
+    `why` says what was seen of rows that touch each other.
+    """
+
+    rows: Rows | None
+    why: str = ""
+
+
+def rows_axes(trials: Trials, inputs: Mapping[str, Shape], hints: Hints, contents: Contents) -> Reading:
+    """Where the rows are; what the graph of the file shows goes before what its answers show.
+
+    Raises `Unclear` where a person has to decide, `RepositoryError` where what was said does not hold.
+    """
+    choices: dict[str, list[int | None]] = {
         name: [hints.rows.get(name)]
         if name in hints.rows or name in hints.values  # rows of one and the same value cannot be told apart
-        else [*(axis for axis, size in enumerate(shape) if size == -1), None]
+        else [*(axis for axis, size in enumerate(shape) if size == -1)] or [None]
         for name, shape in inputs.items()
     }
-    tried = 0
-    for readings_of_one_kind in _readings(choices):
-        proved = []
-        for candidate in readings_of_one_kind:
-            tried += 1
-            if tried > MOST_READINGS:
-                raise Unclear(
-                    f"there are too many ways to read {len(inputs)} inputs, and none of the first {MOST_READINGS} keeps rows "
-                    "apart; say where they are with --rows INPUT=AXIS, or INPUT=none, for some"
-                )
-            if _proved(trials, candidate):
-                proved.append(candidate)
-        if len(proved) > 1:
-            readings = " or ".join(_told(candidate) for candidate in proved)
-            raise Unclear(f"rows could lie along several axes: {readings}; say which with --rows INPUT=AXIS")
-        if proved:
-            return proved[0]
+    proved, why = [], ""
+    for tried, axes in enumerate(itertools.product(*choices.values())):
+        if tried == MOST_READINGS:
+            raise Unclear(
+                f"there are too many ways to read {len(inputs)} inputs, and none of the first {MOST_READINGS} keeps rows "
+                "apart; say where they are with --rows INPUT=AXIS, or INPUT=none, for some"
+            )
+        candidate = dict(zip(choices, axes, strict=True))
+        seen = _apart(trials, candidate, contents) if any(axis is not None for axis in axes) else None
+        if seen and not seen.why:
+            proved.append(candidate)
+        elif seen:
+            why = why or seen.why
+    if len(proved) > 1:
+        readings = " or ".join(_told(candidate) for candidate in proved)
+        raise Unclear(f"rows could lie along several axes: {readings}; say which with --rows INPUT=AXIS")
+    if proved:
+        return Reading(proved[0])
     if any(axis is not None for axis in hints.rows.values()):
-        raise RepositoryError(f"rows do touch each other along {_told(hints.rows)}, or the file does not run so")
+        raise RepositoryError(
+            f"rows do touch each other along {_told(hints.rows)}, or the file does not run so"
+            + (f": {why}" if why else "")
+        )
     try:
-        trials.compute(trials.sent(dict.fromkeys(inputs), 1, SIZES[0]))
+        trials.compute(trials.sent(dict.fromkeys(inputs), 1, SIZES[0], full=True))
     except Unclear:
         raise
     except Exception as error:  # whatever a runtime raises
@@ -62,45 +85,41 @@ def rows_axes(trials: Trials, inputs: Mapping[str, Shape], hints: Hints) -> Mapp
             f"{first_line(error)}; state the sizes that it takes with --shape NAME:SIZES, -1 where free, and values with "
             "--value NAME=VALUE"
         ) from error
-    return None
+    return Reading(None, why)
 
 
-def _readings(choices: Mapping[str, Sequence[int | None]]) -> Iterator[Iterator[dict[str, int | None]]]:
-    """Every way to say where the rows are, those first in which the fewest inputs have none."""
-    must = {name for name, axes in choices.items() if None not in axes}
-    may = [name for name, axes in choices.items() if None in axes and len(axes) > 1]
-    never = {name for name, axes in choices.items() if list(axes) == [None]}
-
-    def of_kind(count: int) -> Iterator[dict[str, int | None]]:
-        for without in itertools.combinations(may, count):
-            left_out = never | set(without)
-            options = [
-                (None,) if name in left_out else [axis for axis in axes if axis is not None]
-                for name, axes in choices.items()
-            ]
-            for axes in itertools.product(*options):
-                yield dict(zip(choices, axes, strict=True))
-
-    for count in range(len(may) + (1 if must else 0)):
-        yield of_kind(count)
-
-
-def _proved(trials: Trials, rows: Mapping[str, int | None]) -> bool:
-    """Whether the file runs with rows there, gives every row an answer, and moves no other when one is changed."""
-    count = ROWS[0]
+def _apart(trials: Trials, rows: Rows, contents: Contents) -> Apart | None:
+    """What is seen of rows that lie there; None where the file runs on nothing, or its answers are no rows' answers."""
+    seen: list[Apart] = []
+    enough = PROVED_AT if trials.free_beside(rows) else 1
     for size in SIZES[::-1]:
-        sent = trials.sent(rows, count, size)
+        axes = _axes_of_answers(trials, rows, size)
+        if axes is None:
+            continue
+        if not axes or (not seen and not _own_answers(trials, rows, axes, size)):
+            return None
+        if why := contents.mixed(rows):
+            return Apart(why)
+        seen.append(company.apart(trials, rows, axes, size))
+        if seen[-1].why or len(seen) == enough:
+            break
+    return next((each for each in seen if each.why), seen[0]) if seen else None
+
+
+def _axes_of_answers(trials: Trials, rows: Rows, size: int) -> Mapping[str, int] | None:
+    """Where the rows of each output are; empty where an output has none, None where the file does not run like this."""
+    count = ROWS[0]
+    for kind, full in itertools.product(OWN_ANSWER, (False, True)):
         try:
-            base = trials.compute(sent)
-            fewer = trials.compute(trials.sent(rows, count - 1, size))
+            base, fewer = (
+                trials.compute(trials.sent(rows, many, size, kind, full=full)) for many in (count, count - 1)
+            )
+        except Unclear:
+            raise
         except Exception:  # noqa: BLE001, S112 - whatever a runtime raises: it does not run like this
             continue
-        axes = axes_of_rows(base, fewer, count)
-        if axes is None:
-            return False
-        apart = all(_alone(trials, rows, axes, sent, base, row) for row in range(count))
-        return apart and all(_in_company(trials, rows, axes, size, kind) for kind in KINDS)
-    return False
+        return axes_of_rows(base, fewer, count) or {}
+    return None
 
 
 def axes_of_rows(base: Tensors, fewer: Tensors, count: int) -> Mapping[str, int] | None:
@@ -120,58 +139,54 @@ def axes_of_rows(base: Tensors, fewer: Tensors, count: int) -> Mapping[str, int]
     return axes
 
 
-def _alone(
+def _own_answers(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int) -> bool:
+    """Whether every row moves its own answer, and none moves another's: the rows of a file do, its steps do not.
+
+    For values about 0 a file may answer all rows alike, and then others are tried.
+    """
+    for kind in OWN_ANSWER:
+        sent = trials.sent(rows, ROWS[0], size, kind)
+        try:
+            base = trials.compute(sent)
+            moved = [_moves(trials, rows, axes, sent, base, row, size, kind) for row in range(ROWS[0])]
+        except Exception:  # noqa: BLE001, S112 - whatever a runtime raises: it does not take what was drawn
+            continue
+        if None in moved:
+            return False
+        if all(moved):
+            return True
+    return False
+
+
+def _moves(
     trials: Trials,
-    rows: Mapping[str, int | None],
+    rows: Rows,
     axes: Mapping[str, int],
     sent: Tensors,
     base: Tensors,
     row: int,
-) -> bool:
-    """Whether changing one row of all inputs changes that row of the answer and no other."""
-    changed = {
-        name: array if (axis := rows[name]) is None else trials.again(name, array, axis, row)
-        for name, array in sent.items()
-    }
-    answer = trials.compute(changed)
-    moved = False
-    for name, array in answer.items():
-        ours, theirs = np.moveaxis(array, axes[name], 0), np.moveaxis(base[name], axes[name], 0)
-        others = [i for i in range(len(ours)) if i != row]
-        if _differ(ours[others], theirs[others], _largest(theirs)):
-            return False
-        moved |= _differ(ours[row], theirs[row], 0)
-    return moved
+    size: int,
+    kind: Kind,
+) -> bool | None:
+    """Whether the answer to a row moves when all its inputs are made anew; None when that of another row does."""
+    for _ in range(TRIES):
+        answer = trials.compute(trials.again(rows, sent, row, size, kind))
+        moved = False
+        for name, array in answer.items():
+            ours, theirs = np.moveaxis(array, axes[name], 0), np.moveaxis(base[name], axes[name], 0)
+            others = [i for i in range(len(theirs)) if i != row]
+            if len(ours) != len(theirs) or _differ(ours[others], theirs[others], largest(theirs)):
+                return None
+            moved |= _differ(ours[row], theirs[row], 0)
+        if moved:
+            return True
+    return False
 
 
-def _in_company(trials: Trials, rows: Mapping[str, int | None], axes: Mapping[str, int], size: int, kind: str) -> bool:
-    """Whether every row of a larger batch is answered as it is alone; also if the file takes no values of that kind."""
-    sent = trials.sent(rows, COMPANY, size, kind)
-    try:
-        together = trials.compute(sent)
-    except Exception:  # noqa: BLE001 - whatever a runtime raises; an id outside the vocabulary, say
-        return kind != KINDS[0]
-    for row in range(COMPANY):
-        one = {
-            name: array if (axis := rows[name]) is None else np.take(array, [row], axis) for name, array in sent.items()
-        }
-        for name, array in trials.compute(one).items():
-            if _differ(np.take(together[name], [row], axes[name]), array, _largest(together[name])):
-                return False
-    return True
+def _differ(got: npt.NDArray[Any], expected: npt.NDArray[Any], beside: float) -> bool:
+    """Whether any element differs by more than rounding beside that magnitude; what is no number in both is the same."""
+    return disagreement(got, expected, beside) > TOLERANCE
 
 
-def _largest(array: npt.NDArray[Any]) -> float:
-    """The largest finite absolute value, which differences are measured against: what is tiny beside it is rounding."""
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).any():
-        return 0.0
-    return float(np.abs(array[np.isfinite(array)].astype(np.float64)).max())
-
-
-def _differ(got: npt.NDArray[Any], expected: npt.NDArray[Any], largest: float) -> bool:
-    """Whether any element differs by more than rounding beside `largest`; what is no number in both is the same."""
-    return disagreement(got, expected, largest) > TOLERANCE
-
-
-def _told(rows: Mapping[str, int | None]) -> str:
+def _told(rows: Rows) -> str:
     return ", ".join(f"{name}={'none' if axis is None else axis}" for name, axis in rows.items())

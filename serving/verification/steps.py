@@ -1,4 +1,4 @@
-"""Where the steps of a file are: which axis of its outputs is as long as the sequence that went in, whatever its length.
+"""The steps of a file: which axis of its outputs is as long as the sequence that went in, and whether it goes on from a state.
 
 Nothing is claimed where an input has several free axes, or where inputs may be of unequal length: then nobody but a
 person knows which of them are steps.
@@ -6,13 +6,22 @@ person knows which of them are steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
+from serving.signature.spec import StatePair
 from serving.signature.tensors import Tensors
+from serving.verification import values
+from serving.verification.company import TOLERANCE
+from serving.verification.golden import disagreement
 from serving.verification.hints import Shape
-from serving.verification.trials import ROWS, SIZES, Trials
+from serving.verification.trials import ROWS, SIZES, Rows, Trials
+from serving.verification.values import Kind
 
-Rows = Mapping[str, int | None]
+PIECES = ((1,), (3,), (1, 2, 3, 4, 5), (7, 2, 1))  # sizes of pieces, over and over until the steps are used up
+STREAMED = (Kind(), Kind(values.POSITIVE), Kind(place=values.TAIL), Kind(place=values.HEAD))
 
 
 def input_axes(trials: Trials, shapes: Mapping[str, Shape], rows: Rows) -> dict[str, int]:
@@ -54,3 +63,81 @@ def output_axis(name: str, axes: Mapping[str, int], answers: Sequence[tuple[Tens
         if all(shape[place] == length for shape, length in zip(shapes, lengths, strict=True))
     ]
     return found[0] if len(found) == 1 else None
+
+
+def streamable(
+    trials: Trials, rows: Rows, timed: Mapping[str, int], state: Sequence[StatePair], outputs: Mapping[str, int | None]
+) -> bool:
+    """Whether a sequence in pieces is answered as the whole of it, each piece from the state that the one before has left.
+
+    Values for each step are put together along the axis that `outputs` has for them; others are those of the last piece.
+    A file of a fixed size is asked piece by piece anyway, and knows no whole to compare with: its state makes it streamable.
+    """
+    if not timed:
+        return not trials.free_beside(rows)
+    size, count = SIZES[-1], ROWS[1]
+    for kind, pieces in itertools.product(STREAMED, PIECES):
+        sent = trials.sent(rows, count, size, kind, full=True)
+        if not any(
+            _alike(trials, sent, timed, state, outputs, size, pieces, counted=counted) for counted in (True, False)
+        ):
+            return False
+    return True
+
+
+def _alike(
+    trials: Trials,
+    sent: Tensors,
+    timed: Mapping[str, int],
+    state: Sequence[StatePair],
+    outputs: Mapping[str, int | None],
+    steps: int,
+    sizes: Sequence[int],
+    *,
+    counted: bool,
+) -> bool:
+    try:
+        whole = trials.compute(sent)
+        pieces = _in_pieces(trials, sent, timed, state, outputs, steps, sizes, counted=counted)
+    except Exception:  # noqa: BLE001 - whatever a runtime raises: it does not take such a piece
+        return False
+    return all(disagreement(pieces[name], expected) <= TOLERANCE for name, expected in whole.items())
+
+
+def _in_pieces(
+    trials: Trials,
+    sent: Tensors,
+    timed: Mapping[str, int],
+    state: Sequence[StatePair],
+    outputs: Mapping[str, int | None],
+    steps: int,
+    sizes: Sequence[int],
+    *,
+    counted: bool,
+) -> Tensors:
+    """The answer put together; `counted` says whether a number that stands alone in its row counts the steps of a piece."""
+    carried = {pair.input: sent[pair.input] for pair in state}
+    answers: list[Tensors] = []
+    for begin, size in _spans(steps, sizes):
+        piece = {
+            name: np.take(array, np.arange(begin, begin + size), timed[name]) if name in timed else array
+            for name, array in sent.items()
+        }
+        if counted:
+            piece |= {name: np.minimum(sent[name], size).astype(sent[name].dtype) for name in trials.counts}
+        answers.append(trials.compute({**piece, **carried}))
+        carried = {pair.input: answers[-1][pair.output] for pair in state}
+    return {
+        name: array if (axis := outputs[name]) is None else np.concatenate([answer[name] for answer in answers], axis)
+        for name, array in answers[-1].items()
+    }
+
+
+def _spans(steps: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where each piece begins, and how many steps it has."""
+    begin = 0
+    for size in itertools.cycle(sizes):
+        if begin >= steps:
+            return
+        yield begin, min(size, steps - begin)
+        begin += size

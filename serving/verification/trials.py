@@ -1,7 +1,8 @@
-"""Runs of a file on random inputs of chosen sizes: what the proofs about rows and steps are made of."""
+"""Runs of a file on inputs of chosen sizes and values: what the proofs about rows and steps are made of."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,69 +11,159 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import first_line
+from serving.backends.base import Contents, first_line
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
-from serving.verification.hints import Shape, Unclear
+from serving.verification import values
+from serving.verification.hints import Hints, Shape, Unclear
+from serving.verification.values import Holding, Kind
 
 Run = Callable[[Tensors, Sequence[str]], Tensors]  # in the file's own layout
+Rows = Mapping[str, int | None]  # by input the axis of the rows, None where it has none
 
 ROWS = (3, 2, 1)  # numbers of rows that are tried; the proof wants at least 3
 MOST_ELEMENTS = 20_000_000  # of one input in a trial
 MOST_IDS = 2**20  # of a vocabulary that is found
+MOST_COUNTS = 2**12  # that a number which stands alone in its row is tried with
 SIZES = (5, 9, 24)  # sizes that every other free axis is tried with
 SEED = 7
-# Values that the rows are tried with: about 1; positive; of magnitudes from a thousandth to ten thousand, row by row.
-KINDS = ("usual", "positive", "spread")
-_WHOLE = {"usual": (1, 3), "positive": (0, 2), "spread": (0, 10)}  # whole numbers of each kind, the second left out
+USUAL = Kind()
+NOTHING_SHOWN = Contents()
 
 
 class Trials:
-    """Runs of the file on random inputs of chosen sizes."""
+    """Runs of the file on random inputs of chosen sizes and kinds, `contents` of the file's own among them."""
 
-    def __init__(self, stated: ModelSpec, inputs: Mapping[str, Shape], run: Run, values: Mapping[str, float]) -> None:
-        self._dtypes = {tensor.name: tensor.dtype for tensor in stated.inputs}
+    def __init__(
+        self,
+        stated: ModelSpec,
+        inputs: Mapping[str, Shape],
+        run: Run,
+        hints: Hints,
+        contents: Contents = NOTHING_SHOWN,
+    ) -> None:
         self._shapes = inputs
+        self._datatypes = {tensor.name: tensor.datatype for tensor in stated.inputs}
         self._outputs = [tensor.name for tensor in stated.outputs]
         self._run = run
-        self._values = values
+        self._values = hints.values
+        self._samples = hints.samples
         self._generator = np.random.default_rng(SEED)
-        self.ids: Mapping[str, int] = {}  # by input, how many there are to draw from
+        self._holding = {
+            tensor.name: Holding(dtype=tensor.dtype, texts=contents.texts, counts=_one_a_row(inputs[tensor.name]))
+            for tensor in stated.inputs
+        }
+        self.kinds = values.kinds(contents.constants)
 
-    def sent(
-        self, rows: Mapping[str, int | None], count: int, size: int, kind: str = KINDS[0]
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Random inputs of one of `KINDS`: `count` along the axes of the rows, `size` along every other free axis."""
-        made = {}
-        for name, shape in self._shapes.items():
-            sizes = [size if s == -1 else s for s in shape]
-            axis = rows[name]
-            if axis is not None:
-                sizes[axis] = count
-            made[name] = self._array(name, sizes, kind)
-            if kind == "spread" and axis is not None and made[name].dtype.kind == "f":
-                factors = 10.0 ** np.linspace(-3, 4, count)
-                made[name] *= factors.reshape([-1 if a == axis else 1 for a in range(len(sizes))]).astype(
-                    made[name].dtype
-                )
-        return made
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """By input, how many lines the table has that its whole numbers lead to."""
+        return {name: holding.ids for name, holding in self._holding.items() if holding.ids}
 
-    def again(self, name: str, array: npt.NDArray[Any], axis: int, row: int) -> npt.NDArray[Any]:
-        """The array with one row made anew."""
-        changed = array.copy()
-        place = (slice(None),) * axis + (row,)
-        changed[place] = self._array(name, list(changed[place].shape))
-        return changed
+    @property
+    def counts(self) -> Sequence[str]:
+        """Inputs with one whole number a row that leads to no table: lengths, maybe."""
+        return [
+            name for name, each in self._holding.items() if each.counts and each.dtype.kind in "iu" and not each.ids
+        ]
 
     def compute(self, sent: Tensors) -> Tensors:
         return self._run(sent, self._outputs)
 
-    def answers(self, rows: Mapping[str, int | None] | None) -> Iterator[tuple[Tensors, Tensors]]:
+    def takes(self, sent: Tensors) -> bool:
+        """Whether the file answers that at all."""
+        try:
+            self.compute(sent)
+        except Exception:  # noqa: BLE001 - whatever a runtime raises
+            return False
+        return True
+
+    # What is sent.
+
+    def sent(
+        self, rows: Rows, count: int, size: int, kind: Kind = USUAL, *, full: bool = False
+    ) -> dict[str, npt.NDArray[Any]]:
+        """`count` rows of a kind along the axes of the rows, `size` along every other free axis.
+
+        No two are of equal length, or with `full` all steps of all of them are true, as a file that wants its rows in order
+        of their lengths can take them.
+        """
+        steps = self._steps(rows, size)
+        lengths = [steps] * count if full else self.lengths(count, rows, size)
+        shared = {
+            name: self._drawn(name, self._sizes(name, size), kind, steps if full else None, steps)
+            for name, axis in rows.items()
+            if axis is None
+        }
+        return self.together(rows, [self.row(rows, size, kind, true) for true in lengths], shared)
+
+    def shared(self, rows: Rows, size: int) -> dict[str, npt.NDArray[Any]]:
+        """What all rows share."""
+        steps = self._steps(rows, size)
+        return {
+            name: self._drawn(name, self._sizes(name, size), USUAL, steps, steps)
+            for name, axis in rows.items()
+            if axis is None
+        }
+
+    def lengths(self, count: int, rows: Rows, size: int) -> list[int]:
+        """How many of the steps of each row are true: all different while there are enough of them."""
+        steps = self._steps(rows, size)
+        rounds = math.ceil(count / steps)
+        return [int(n) for _ in range(rounds) for n in self._generator.permutation(steps) + 1][:count]
+
+    def row(
+        self, rows: Rows, size: int, kind: Kind | Mapping[str, Kind] = USUAL, true: int | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """One row of every input that has rows, without their axis; `kind` for all inputs, or for each its own."""
+        steps = self._steps(rows, size)
+        made = {}
+        for name, axis in rows.items():
+            if axis is not None:
+                sizes = self._sizes(name, size)
+                del sizes[axis]
+                each = kind if isinstance(kind, Kind) else kind[name]
+                made[name] = self._drawn(name, sizes, each, true or steps, steps)
+        return made
+
+    def rows_in_use(self, rows: Rows, size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """The rows of a person's samples, their free axes brought to `size` by leaving out or by repeating."""
+        for sample in self._samples:
+            count = next((sample[name].shape[axis] for name, axis in rows.items() if axis is not None), 0)
+            for place in range(count):
+                made = {}
+                for name, axis in rows.items():
+                    if axis is not None:
+                        made[name] = np.take(_fitted(sample[name], self._sizes(name, size), axis), place, axis)
+                yield made
+
+    def together(self, rows: Rows, those: Sequence[Tensors], shared: Tensors) -> dict[str, npt.NDArray[Any]]:
+        """Several rows as the file takes them, and what all of them share."""
+        return {
+            name: shared[name] if axis is None else np.stack([row[name] for row in those], axis)
+            for name, axis in rows.items()
+        }
+
+    def again(self, rows: Rows, sent: Tensors, row: int, size: int, kind: Kind = USUAL) -> Tensors:
+        """What was sent with one row made anew, in all inputs that have rows."""
+        (true,) = self.lengths(1, rows, size)
+        fresh = self.row(rows, size, kind, true)
+        changed = dict(sent)
+        for name, array in fresh.items():
+            axis = rows[name]
+            assert axis is not None
+            changed[name] = sent[name].copy()
+            changed[name][(slice(None),) * axis + (row,)] = array
+        return changed
+
+    def answers(self, rows: Rows | None) -> Iterator[tuple[Tensors, Tensors]]:
         """Samples of several numbers of rows and sizes. Raises `Unclear` where a size that the file calls free fails."""
         free = [name for name, shape in self._shapes.items() if _free_beside(shape, rows[name] if rows else None)]
-        axes: Mapping[str, int | None] = rows or dict.fromkeys(self._shapes)
+        axes: Rows = rows or dict.fromkeys(self._shapes)
         for count, size in itertools.product(ROWS if rows else (1,), SIZES if free else SIZES[:1]):
             sent = self.sent(axes, count, size)
+            if not self.takes(sent):
+                sent = self.sent(axes, count, size, full=True)
             try:
                 yield sent, self.compute(sent)
             except Exception as error:  # whatever a runtime raises
@@ -81,31 +172,48 @@ class Trials:
                     f"says: {first_line(error)}; state the sizes that it takes with --shape NAME:SIZES, -1 where free"
                 ) from error
 
-    def found_ids(self, rows: Mapping[str, int | None]) -> dict[str, int]:
-        """How many ids each input of whole numbers takes that has more than one a row: the lines of the table they lead to.
+    # What the numbers mean.
 
-        Inputs that take any number, or another one for other sizes, as lengths do, are left out.
+    def learn(self) -> None:
+        """Finds out which inputs hold whole numbers, and how many there are, before anything is drawn for a proof.
+
+        An input of floats holds whole numbers if it answers the same whatever is behind the point, as an Embedding of
+        Keras 2 does, which casts. From which number on the file fails, and whether that is the same for two numbers of
+        steps, tells the ids of a table from lengths.
         """
-        found = {}
-        for name, shape in self._shapes.items():
-            several = len(shape) > 1  # a row, or one row alone, may have more than one
-            if self._dtypes[name].kind in "iu" and several and name not in self._values:
-                first, second = (self._most_ids(name, self.sent(rows, ROWS[-1], size)) for size in SIZES[:2])
-                if first == second > 0:
-                    found[name] = first
-        return found
+        alone: Rows = dict.fromkeys(self._shapes)
+        for name, holding in self._holding.items():
+            if name in self._values or holding.dtype.kind not in "iuf":
+                continue
+            tried = [self.sent(alone, 1, size, Kind(values.POSITIVE), full=True) for size in SIZES[:2]]
+            if holding.dtype.kind == "f" and (holding.counts or not self._drops_fractions(name, tried[0])):
+                continue
+            first, second = (self._fails_from(name, sent) for sent in tried)
+            self._holding[name] = dataclasses.replace(holding, whole=True, ids=first if first == second else 0)
 
-    def _most_ids(self, name: str, sent: Tensors) -> int:
-        """From which id on the file fails; 0 if it takes all, or none."""
+    def _drops_fractions(self, name: str, sent: Tensors) -> bool:
+        """Whether what is behind the point changes nothing, while what is before it does."""
+        whole = self._generator.integers(1, 3, sent[name].shape).astype(sent[name].dtype)
+        if whole.size < 2:
+            return False
+        try:
+            base, more = (self.compute({**sent, name: whole + part}) for part in (0, np.asarray(0.25, whole.dtype)))
+            other = self.compute({**sent, name: 3 - whole})
+        except Exception:  # noqa: BLE001 - whatever a runtime raises: these are no whole numbers, or out of range
+            return False
+        return _same(base, more) and not _same(base, other)
+
+    def _fails_from(self, name: str, sent: Tensors) -> int:
+        """From which whole number on the file fails; 0 if it takes all, or none."""
 
         def takes(value: int) -> bool:
-            try:
-                self.compute({**sent, name: np.full_like(sent[name], value)})
-            except Exception:  # noqa: BLE001 - whatever a runtime raises
-                return False
-            return True
+            return self.takes({**sent, name: np.full_like(sent[name], value)})
 
-        fails, limit = 1, min(MOST_IDS, int(np.iinfo(self._dtypes[name]).max))
+        holding = self._holding[name]
+        limit = MOST_COUNTS if holding.counts else MOST_IDS
+        if holding.dtype.kind in "iu":
+            limit = min(limit, int(np.iinfo(holding.dtype).max))
+        fails = 1
         while takes(fails):
             if fails > limit // 2:
                 return 0
@@ -118,29 +226,58 @@ class Trials:
             works, fails = (middle, fails) if takes(middle) else (works, middle)
         return fails
 
-    def _array(self, name: str, sizes: Sequence[int], kind: str = KINDS[0]) -> npt.NDArray[Any]:
-        dtype = self._dtypes[name]
+    # Sizes and values of one input.
+
+    def free_beside(self, rows: Rows) -> bool:
+        """Whether some axis is free that is not one of the rows."""
+        return any(_free_beside(shape, rows[name]) for name, shape in self._shapes.items())
+
+    def _steps(self, rows: Rows, size: int) -> int:
+        """What lengths are drawn up to: the size of free axes, else that of the first axis of a row."""
+        if self.free_beside(rows):
+            return size
+        firsts = []
+        for name, shape in self._shapes.items():
+            sizes = [abs(s) for axis, s in enumerate(shape) if axis != rows[name]]
+            firsts += sizes[:1]
+        return max([1, *firsts])
+
+    def _sizes(self, name: str, size: int) -> list[int]:
+        return [size if s == -1 else s for s in self._shapes[name]]
+
+    def _drawn(self, name: str, sizes: Sequence[int], kind: Kind, true: int | None, steps: int) -> npt.NDArray[Any]:
+        holding = self._holding[name]
         if math.prod(sizes) > MOST_ELEMENTS:
             raise Unclear(
                 f"the input {name} has too many free axes to be tried; state some sizes with --shape {name}:SIZES"
             )
         if name in self._values:
-            return np.full(sizes, self._values[name], dtype)
+            return np.full(sizes, self._values[name], holding.dtype)
         if not self._shapes[name]:
             raise Unclear(
                 f"the input {name} is one value for all rows; say what to try the file with: --value {name}=..."
             )
-        if name in self.ids:
-            return self._generator.integers(0, self.ids[name], sizes).astype(dtype)
-        if dtype.kind in "iu":
-            return self._generator.integers(*_WHOLE[kind], sizes).astype(dtype)
-        if dtype.kind == "b":
-            return self._generator.integers(0, 2, sizes).astype(dtype)
-        if dtype.kind == "f" and kind == "positive":
-            return self._generator.uniform(0.1, 1, sizes).astype(dtype)
-        if dtype.kind == "f":
-            return self._generator.normal(0, 0.5, sizes).astype(dtype)
-        raise Unclear(f"nothing can be tried on the input {name} of {dtype}; say what it holds: --value {name}=...")
+        if holding.dtype.kind not in "fiubO":
+            raise Unclear(
+                f"nothing can be tried on the input {name} of {self._datatypes[name]}; say what it holds: --value {name}=..."
+            )
+        return values.draw(self._generator, holding, sizes, kind, true, steps)
+
+
+def _one_a_row(shape: Shape) -> bool:
+    """Whether a row, or all of them together, has one number of the input."""
+    return math.prod(size for size in shape if size != -1) == 1 and sum(size == -1 for size in shape) <= 1
+
+
+def _fitted(array: npt.NDArray[Any], sizes: Sequence[int], rows_axis: int) -> npt.NDArray[Any]:
+    for axis, size in enumerate(sizes):
+        if axis != rows_axis and array.shape[axis] != size:
+            array = np.take(array, np.arange(size) % array.shape[axis], axis)
+    return array
+
+
+def _same(some: Tensors, other: Tensors) -> bool:
+    return all(np.array_equal(some[name], other[name], equal_nan=some[name].dtype.kind == "f") for name in some)
 
 
 def _free_beside(shape: Shape, axis: int | None) -> bool:

@@ -43,7 +43,7 @@ def test_rows_that_touch_each_other_are_no_rows() -> None:
     assert not found(stated({"x": (-1, 4)}, {"y": (-1, 4)}), run).spec.batched
 
 
-def test_many_inputs_are_read_in_the_likeliest_way_first() -> None:
+def test_many_inputs() -> None:
     shapes = {f"x{i}": (-1, 4) for i in range(40)}
 
     def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
@@ -51,11 +51,26 @@ def test_many_inputs_are_read_in_the_likeliest_way_first() -> None:
 
     assert {t.rows_axis for t in found(stated(shapes, {"y": (-1, 4)}), run).spec.inputs} == {0}
 
-    def mixed(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        return {"y": run(inputs, outputs)["y"].sum(axis=0, keepdims=True) + inputs["x0"]}
+
+def test_too_many_ways_to_read_the_inputs() -> None:
+    shapes = {f"x{i}": (-1, -1) for i in range(40)}
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": sum(inputs.values()).sum(axis=0, keepdims=True)}  # type: ignore[union-attr]
 
     with pytest.raises(Unclear, match=r"too many ways to read 40 inputs.*--rows INPUT=AXIS"):
-        found(stated(shapes, {"y": (-1, 4)}), mixed)
+        found(stated(shapes, {"y": (-1, -1)}), run)
+
+
+def test_an_input_with_a_free_axis_is_shared_only_if_a_person_says_so() -> None:
+    """Else a mask of which only `any` counts would be taken for one mask of all rows."""
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": np.cumsum(inputs["x"], axis=1) * inputs["scale"].mean()}
+
+    spec = stated({"x": (-1, -1), "scale": (-1, 4)}, {"y": (-1, -1)})
+    assert not found(spec, run).spec.batched
+    assert found(spec, run, rows={"scale": None}).spec.shared == {"scale"}
 
 
 def test_rows_that_touch_each_other_only_in_larger_batches() -> None:

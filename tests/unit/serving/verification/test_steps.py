@@ -108,3 +108,61 @@ def test_the_axis_of_an_output(
     answers = [({"x": np.zeros((3, n))}, {"y": np.zeros(shape)}) for n, shape in zip(lengths, shapes, strict=True)]
     assert steps.output_axis("y", {"x": 1}, answers) == axis, why
     assert steps.output_axis("y", {}, answers) is None, "no input has steps"
+
+
+def with_state(y: str) -> Run:
+    """A recurrent file with a state, whose `y` is made of its steps in one of the ways below."""
+    ways = {
+        "each step": lambda h: h,
+        "the last step": lambda h: h[:, -1],
+        "the mean of what it was given": lambda h: h.mean(axis=1),
+        "the largest so far, within what it was given": lambda h: np.maximum.accumulate(h, axis=1),
+        "each step, less what comes after": lambda h: h - h[:, ::-1].cumsum(axis=1)[:, ::-1],
+        "each step, by its number": lambda h: h * np.arange(1, h.shape[1] + 1)[None, :, None],
+    }
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        h = inputs["h"]
+        made = []
+        for step in range(inputs["x"].shape[1]):
+            h = np.tanh(inputs["x"][:, step] + 0.5 * h)
+            made.append(h)
+        answers = {"y": ways[y](np.stack(made, axis=1)), "hn": h}
+        if "n" in inputs:
+            answers["y"] = answers["y"] * (np.arange(len(made)) < inputs["n"][:, None])[:, :, None]
+        return {name: answers[name].astype(np.float32) for name in outputs}
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("y", "streams"),
+    [
+        ("each step", True),
+        ("the last step", True),
+        ("the mean of what it was given", False),
+        ("the largest so far, within what it was given", False),
+        ("each step, less what comes after", False),
+        ("each step, by its number", False),
+    ],
+)
+def test_a_state_is_not_enough_to_go_on_with(y: str, streams: bool) -> None:
+    """A file is streamable if its sequences may be cut anywhere; that it has a state says that they may be cut somewhere."""
+    shapes = {"x": (-1, -1, 4), "h": (-1, 4)}, {"y": (-1, -1, 4) if "step" in y[:5] else (-1, 4), "hn": (-1, 4)}
+    spec = found(stated(*shapes), with_state(y)).spec
+    assert [(pair.input, pair.output) for pair in spec.state] == [("h", "hn")]
+    assert spec.streamable is streams
+
+
+def test_lengths_go_with_the_pieces() -> None:
+    spec = stated({"x": (-1, -1, 4), "h": (-1, 4), "n": (-1,)}, {"y": (-1, -1, 4), "hn": (-1, 4)}, {"n": "INT64"})
+    assert found(spec, with_state("each step")).spec.streamable
+
+
+def test_a_file_of_one_size_is_asked_piece_by_piece_anyway() -> None:
+    spec = stated({"x": (-1, 8, 4), "h": (-1, 4)}, {"y": (-1, 4), "hn": (-1, 4)})
+    assert found(spec, with_state("the mean of what it was given")).spec.streamable
+
+
+def test_without_a_state_there_is_nothing_to_go_on_from() -> None:
+    assert not found(stated({"x": (-1, -1, 4)}, {"y": (-1, -1, 4)}), running_sum(1)).spec.streamable

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from serving.backends.base import Contents
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
-from serving.verification.hints import Unclear
+from serving.verification.hints import Hints, Unclear
+from serving.verification.inspection import inspect
 from serving.verification.trials import Run, Trials
 from tests.support.files_of_others import found, stated
 
@@ -57,7 +59,7 @@ def test_whole_numbers_that_lead_to_no_table_stay_small() -> None:
 
     result = found(stated({"counts": (-1, -1)}, {"y": (-1, -1)}, {"counts": "INT8"}), run)
     assert result.spec.vocabulary == 0
-    assert {int(count) for sample in result.samples for count in sample.inputs["counts"].ravel()} == {1, 2}
+    assert {int(count) for sample in result.samples for count in sample.inputs["counts"].ravel()} == set(range(10))
 
 
 def test_lengths_are_no_ids() -> None:
@@ -80,7 +82,7 @@ ROWS_OF = {"x": 1, "mask": 0, "count": None}
 
 def trials(spec: ModelSpec = SPEC, **values: float) -> Trials:
     shapes = {tensor.name: tensor.file_shape for tensor in spec.inputs}
-    return Trials(spec, shapes, lambda inputs, outputs: inputs, values)
+    return Trials(spec, shapes, lambda inputs, outputs: inputs, Hints(values=values))
 
 
 def test_what_is_sent_has_the_rows_where_they_are_said_to_be() -> None:
@@ -89,26 +91,47 @@ def test_what_is_sent_has_the_rows_where_they_are_said_to_be() -> None:
     assert [array.dtype for array in sent.values()] == [np.float32, np.bool_, np.int32]
 
 
-@pytest.mark.parametrize(
-    ("kind", "whole", "least", "most"),
-    [("usual", {1, 2}, 0.0, 5), ("positive", {0, 1}, 0.1, 1), ("spread", None, 0, 1e5)],
-)
-def test_values_of_each_kind(kind: str, whole: set[int] | None, least: float, most: float) -> None:
-    sent = trials().sent({"x": 0, "mask": 0, "count": 0}, 8, 24, kind)
-    assert whole is None or set(np.unique(sent["count"])) == whole
-    sizes = np.abs(sent["x"]).max(axis=(1, 2))
-    assert least <= np.abs(sent["x"]).min()
-    assert sizes.max() <= most
-    if kind == "spread":
-        assert sizes.max() / sizes.min() > 1e6, "from row to row"
+def test_lengths_are_drawn_from_one_to_the_number_of_steps_and_all_different() -> None:
+    """Rows of one length hide what depends on the longest, and rows of length 0 are refused, which proves nothing."""
+    spec = stated({"x": (-1, -1, 4), "n": (-1,)}, {"y": (-1,)}, {"n": "INT64"})
+    sent = trials(spec).sent({"x": 0, "n": 0}, 8, 24)["n"]
+    assert len(set(sent)) == 8
+    assert (sent.min() >= 1, sent.max() <= 24) == (True, True)
+    assert set(trials(spec).sent({"x": 0, "n": 0}, 8, 24, full=True)["n"]) == {24}
+
+
+def test_floats_that_are_read_as_whole_numbers_are_ids() -> None:
+    """A SavedModel of Keras 2 takes the ids of its Embedding as floats."""
+    table = np.random.default_rng(0).normal(size=(37, 2)).astype(np.float32)
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        ids = inputs["ids"].astype(np.int32)
+        if ids.min() < 0 or ids.max() >= len(table):
+            raise ValueError("an id is outside the table")
+        return {"y": np.cumsum(table[ids], axis=1)}
+
+    spec = found(stated({"ids": (-1, -1)}, {"y": (-1, -1, 2)}), run).spec
+    assert (spec.batched, spec.vocabulary) == (True, 37)
+
+
+def test_strings_are_tried_with_what_the_file_knows() -> None:
+    """Whatever else is sent, a table of words gives the same answer to."""
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        known = np.vectorize({b"north": 1.0, b"south": 2.0}.get, otypes=[np.float32])
+        return {"y": known(inputs["word"], 0.0)}
+
+    spec = stated({"word": (-1, 1)}, {"y": (-1, 1)}, {"word": "BYTES"})
+    assert not found(spec, run).spec.batched
+    assert inspect(spec, run, Hints(), Contents(texts=["north", "south"])).spec.batched
 
 
 def test_a_row_is_made_anew_and_no_other() -> None:
     made = trials()
-    before = made.sent(ROWS_OF, 3, 5)["x"]
-    after = made.again("x", before, 1, 2)
-    np.testing.assert_array_equal(after[:, :2], before[:, :2])
-    assert not np.any(after[:, 2] == before[:, 2])
+    before = made.sent(ROWS_OF, 3, 5)
+    after = made.again(ROWS_OF, before, 2, 5)
+    np.testing.assert_array_equal(after["x"][:, :2], before["x"][:, :2])
+    assert not np.any(after["x"][:, 2] == before["x"][:, 2])
 
 
 def test_what_a_person_says_is_held_everywhere() -> None:
@@ -116,11 +139,20 @@ def test_what_a_person_says_is_held_everywhere() -> None:
     assert (np.unique(sent["x"]).tolist(), np.unique(sent["count"]).tolist()) == ([0.5], [7])
 
 
+def test_rows_out_of_samples_are_brought_to_the_size_that_is_tried() -> None:
+    spec = stated({"x": (-1, -1, 4)}, {"y": (-1,)})
+    sample = np.arange(2 * 3 * 4, dtype=np.float32).reshape(3, 2, 4)  # 3 steps of 2 rows
+    made = Trials(spec, {"x": (-1, -1, 4)}, lambda inputs, outputs: inputs, Hints(samples=[{"x": sample}]))
+    first, second = (row["x"] for row in made.rows_in_use({"x": 1}, 5))
+    np.testing.assert_array_equal(first, sample[[0, 1, 2, 0, 1], 0])
+    np.testing.assert_array_equal(second, sample[[0, 1, 2, 0, 1], 1])
+
+
 @pytest.mark.parametrize(
     ("shape", "datatype", "message"),
     [
         ((), "FP32", "the input x is one value for all rows; say what to try the file with: --value x=..."),
-        ((-1,), "BYTES", "nothing can be tried on the input x of object; say what it holds: --value x=..."),
+        ((-1,), "BF16", "nothing can be tried on the input x of BF16; say what it holds: --value x=..."),
     ],
 )
 def test_what_cannot_be_tried(shape: tuple[int, ...], datatype: str, message: str) -> None:

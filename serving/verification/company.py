@@ -1,0 +1,201 @@
+"""Whether rows are answered in company as they are alone: the proof that a batch changes no answer.
+
+A pool of rows of every kind (`values.kinds`) is made, and each row is answered alone. Then the rows are dealt into random
+companies, over and over, and in each company every row must get the answer that it got alone. What refuses a company of
+rows that it takes one by one does not keep them apart either. What refuses a row alone proves nothing, and the row is left
+out.
+
+A file that mixes rows in a share p of the random companies is missed with a chance of (1 - p) ^ n, n being the number of
+companies, which is more than 60 at each of two sizes: 5 % of the companies are missed once in 500 files. Random is not all:
+rows of one kind also meet among themselves, every row meets itself, and one company is as large as a batch usually becomes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.signature.tensors import Tensors
+from serving.verification import values
+from serving.verification.golden import disagreement
+from serving.verification.trials import Rows, Trials
+from serving.verification.values import Kind
+
+LEAST = 8  # rows that are answered alone, without which nothing is proved
+ROUNDS = 6  # how often all rows are dealt into companies
+SMALLEST, LARGEST = 2, 9
+CROWD = 64  # rows of the largest company
+OWN_KINDS = 8  # rows in which each input has a kind of its own
+TOLERANCE = 1e-5
+# A row's answer may move by so many times what it moves when its inputs are rounded otherwise, up to the limit.
+ROUNDINGS, MOST_ROUNDING, NUDGES = 8, 1e-3, 3
+NEGLIGIBLE = 1e-6  # of the largest answer: what is smaller is measured against that
+
+
+class Alone(NamedTuple):
+    """A row, what kind it is, and what the file answers to it alone."""
+
+    kind: Kind | None
+    row: Tensors
+    answer: Tensors
+
+
+class Apart(NamedTuple):
+    """What was seen: an empty `why` says that rows are apart, as far as `companies` of them can tell."""
+
+    why: str
+    companies: int = 0
+
+
+def apart(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int) -> Apart:
+    """Whether every row is answered in company as it is alone; `axes` says where the rows of each output are."""
+    dealer = np.random.default_rng(size)
+    shared = trials.shared(rows, size)
+    pool = list(_answered_alone(trials, rows, size, shared))
+    if len(pool) < LEAST:
+        return Apart(f"it takes only {len(pool)} rows of those that were tried, which proves nothing")
+    floors = {name: NEGLIGIBLE * max(largest(one.answer[name]) for one in pool) for name in axes}
+    count = 0
+    for company in _companies(dealer, pool):
+        if why := _touching(trials, rows, axes, shared, floors, company):
+            return Apart(why, count)
+        count += 1
+    return Apart("", count)
+
+
+def _answered_alone(trials: Trials, rows: Rows, size: int, shared: Tensors) -> Iterator[Alone]:
+    for kind, row in _pool(trials, rows, size):
+        try:
+            yield Alone(kind, row, trials.compute(trials.together(rows, [row], shared)))
+        except Exception:  # noqa: BLE001, S112 - whatever a runtime raises: that row proves nothing
+            continue
+
+
+def _pool(trials: Trials, rows: Rows, size: int) -> Iterator[tuple[Kind | None, Tensors]]:
+    kinds = trials.kinds
+    lengths = trials.lengths(len(kinds), rows, size)
+    for kind, true in zip(kinds, lengths, strict=True):
+        yield kind, trials.row(rows, size, kind, true)
+    dealer = np.random.default_rng(len(kinds))
+    for true in trials.lengths(OWN_KINDS, rows, size):
+        own = {name: kinds[dealer.integers(0, len(kinds))] for name in rows}
+        yield None, trials.row(rows, size, own, true)
+    for row in itertools.islice(trials.rows_in_use(rows, size), LEAST):
+        yield Kind(values.SAMPLED), row
+        share = float(dealer.uniform(0.1, 0.9))
+        cut = Kind(values.SAMPLED, values.TAIL)
+        yield cut, {name: values.placed(dealer, array, cut, share) for name, array in row.items()}
+
+
+def _companies(dealer: np.random.Generator, pool: Sequence[Alone]) -> Iterator[list[Alone]]:
+    """Rows that end alike among themselves, each row beside itself, all of them in random companies, and a crowd."""
+    finite = [one for one in pool if _finite(one.row)]
+    alike = [one for one in finite if one.kind and one.kind.place == values.TAIL and one.kind.marker == 0]
+    whole = [one for one in finite if one.kind and one.kind.place == values.NOWHERE]
+    yield from (family for family in (alike, alike[::-1], whole, finite) if len(family) > 1)
+    for _ in range(ROUNDS):
+        order = dealer.permutation(len(pool))
+        at = 0
+        while at < len(order):
+            many = int(dealer.integers(SMALLEST, LARGEST + 1))
+            chosen = [pool[place] for place in order[at : at + many]]
+            at += many
+            if len(chosen) == 1:
+                chosen *= 2  # beside itself
+            yield chosen
+    yield [finite[place % len(finite)] for place in dealer.permutation(max(CROWD, len(finite)))[:CROWD]]
+
+
+def _touching(
+    trials: Trials,
+    rows: Rows,
+    axes: Mapping[str, int],
+    shared: Tensors,
+    floors: Mapping[str, float],
+    company: Sequence[Alone],
+) -> str:
+    """What happened to a row in this company, as part of a sentence; "" if nothing."""
+    try:
+        together = trials.compute(trials.together(rows, [one.row for one in company], shared))
+    except Exception as error:  # noqa: BLE001 - whatever a runtime raises
+        return f"{len(company)} rows that it takes one by one it refuses together: {_all_told(company)} ({error})"
+    for name, axis in axes.items():
+        answered = np.moveaxis(together[name], axis, 0) if together[name].ndim > axis else together[name][:0]
+        if len(answered) != len(company):
+            return f"{len(company)} rows get {len(answered)} answers in {name}"
+        for place, one in enumerate(company):
+            expected = np.moveaxis(one.answer[name], axis, 0)[0]
+            beside = max(largest(expected), floors[name])
+            gap = disagreement(answered[place], expected, beside)
+            if gap <= TOLERANCE:
+                continue
+            rounding = ROUNDINGS * _rounding(trials, rows, shared, one, name, beside)
+            if gap > rounding:
+                return f"a row ({told(one.kind)}) gets another answer in {name} among {len(company)} rows than alone"
+            if rounding > MOST_ROUNDING:
+                return (
+                    f"rounding alone moves the answer {name} to a row ({told(one.kind)}) by {rounding / ROUNDINGS:.2g} of it, "
+                    f"and {len(company)} rows together are rounded otherwise than one"
+                )
+    return ""
+
+
+def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str, beside: float) -> float:
+    """How far the answer to a row alone moves when its inputs are rounded otherwise.
+
+    A runtime sums in another order for another number of rows. A network that is sensitive to that is so to the last
+    bit of its inputs too, which is tried here.
+    """
+    dealer = np.random.default_rng(0)
+    moved = 0.0
+    for _ in range(NUDGES):
+        other = {key: _nudged(dealer, array) for key, array in one.row.items()}
+        try:
+            answer = trials.compute(trials.together(rows, [other], shared))[name]
+        except Exception:  # noqa: BLE001 - whatever a runtime raises: then that explains nothing
+            return 0.0
+        moved = max(moved, disagreement(answer, one.answer[name], beside))
+    return moved if np.isfinite(moved) else 0.0
+
+
+def _nudged(dealer: np.random.Generator, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every float moved to one of its neighbours."""
+    if array.dtype.kind != "f":
+        return array
+    towards = np.where(dealer.integers(0, 2, array.shape), np.inf, -np.inf).astype(array.dtype)
+    nudged: npt.NDArray[Any] = np.nextafter(array, towards)
+    return nudged
+
+
+def _finite(row: Tensors) -> bool:
+    return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in row.values())
+
+
+def largest(array: npt.NDArray[Any]) -> float:
+    """The largest finite absolute value, which differences are measured against: what is tiny beside it is rounding."""
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).any():
+        return 0.0
+    return float(np.abs(array[np.isfinite(array)].astype(np.float64)).max())
+
+
+def _all_told(company: Sequence[Alone]) -> str:
+    """The kinds of a company, each once."""
+    return ", ".join(dict.fromkeys(told(one.kind) for one in company))
+
+
+def told(kind: Kind | None) -> str:
+    """A kind, for people."""
+    if kind is None:
+        return "each input of another kind"
+    body = {values.SAMPLED: "of the samples"}.get(kind.body, f"{kind.body} values")
+    where = {
+        values.TAIL: f"ending in {kind.marker:g}",
+        values.HEAD: f"beginning with {kind.marker:g}",
+        values.HOLE: f"{kind.marker:g} within",
+        values.EVERYWHERE: f"{kind.marker:g} everywhere",
+    }
+    return f"{body}, {where[kind.place]}" if kind.place in where else body
