@@ -94,7 +94,7 @@ def _add_hints(source: argparse.ArgumentParser) -> None:
     group = source.add_argument_group("where a choice is left")
     add = functools.partial(group.add_argument, action="append", default=[])
     add("--shape", metavar="NAME:SIZES", help="sizes that an input must have although they seem free: x:-1,576")
-    add("--value", metavar="NAME=NUMBER", help="what an input holds wherever the model is tried: sr=16000")
+    add("--value", metavar="NAME=VALUE", help="what an input holds wherever the model is tried: sr=16000")
     add("--rows", metavar="NAME=AXIS", help="the axis of the rows of an input, or none")
     add("--state", metavar="INPUT=OUTPUT", help="an output that is the next value of an input; none: there is none")
 
@@ -143,7 +143,7 @@ def hints(options: argparse.Namespace) -> Hints:
     """What a person says of the inputs where a choice is left. Raises `ExportError`."""
     return Hints(
         shapes={name: sizes(text, name) for name, text in _pairs(options.shape, ":", "--shape")},
-        values={name: _number(text, "--value") for name, text in _pairs(options.value, "=", "--value")},
+        values={name: _value(text) for name, text in _pairs(options.value, "=", "--value")},
         rows={
             name: None if text == "none" else int(_number(text, "--rows"))
             for name, text in _pairs(options.rows, "=", "--rows")
@@ -157,6 +157,14 @@ def _pairs(texts: Sequence[str], between: str, flag: str) -> list[tuple[str, str
         if between not in text:
             raise ExportError(f"{flag} {text!r} lacks the {between!r} between a name and what is said of it")
     return [(name, rest) for name, _, rest in (text.partition(between) for text in texts)]
+
+
+def _value(text: str) -> float | str:
+    """A number, or a text for an input of strings."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _number(text: str, flag: str) -> float:

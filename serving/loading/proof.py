@@ -142,7 +142,7 @@ def allowed_on(device: str, spec: ModelSpec, *, allow_tf32: bool) -> float:
 def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None]) -> ModelSpec:
     """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
     try:
-        return inspection.inspect(stated, backend.run, Hints(rows=rows)).spec
+        return inspection.inspect(stated, backend.run, Hints(rows=rows, values=_any_value(stated, rows))).spec
     except Unclear as error:
         raise RepositoryError(
             f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"
@@ -153,3 +153,10 @@ def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[st
         raise RepositoryError(
             f"{artifact} ran on some rows and not on others, so nothing is proved of them: {first_line(error)}"
         ) from error
+
+
+def _any_value(stated: ModelSpec, rows: Mapping[str, int | None]) -> Mapping[str, float]:
+    """What lone values hold in a trial of a file that the operator says has no rows: nothing is proved by them then."""
+    if not rows or any(axis is not None for axis in rows.values()):
+        return {}
+    return {tensor.name: 1 for tensor in stated.inputs if not tensor.file_shape}

@@ -15,7 +15,7 @@ from serving.backends.base import Contents, first_line
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 from serving.verification import values
-from serving.verification.hints import Hints, Shape, Unclear
+from serving.verification.hints import Hints, Shape, Unclear, value_for
 from serving.verification.values import Holding, Kind
 
 Run = Callable[[Tensors, Sequence[str]], Tensors]  # in the file's own layout
@@ -252,7 +252,7 @@ class Trials:
                 f"the input {name} has too many free axes to be tried; state some sizes with --shape {name}:SIZES"
             )
         if name in self._values:
-            return np.full(sizes, self._values[name], holding.dtype)
+            return np.full(sizes, value_for(self._values[name], holding.dtype), holding.dtype)
         if not self._shapes[name]:
             raise Unclear(
                 f"the input {name} is one value for all rows; say what to try the file with: --value {name}=..."
