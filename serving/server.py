@@ -37,7 +37,7 @@ from serving.protocol.control import Control
 from serving.protocol.inference import Inference
 from serving.protocol.metadata import Metadata
 from serving.protocol.methods import methods
-from serving.repository import model_config
+from serving.repository import model_config, sent_files
 from serving.repository.operator_config import OperatorConfig
 from serving.repository.repositories import Repositories
 from serving.settings import Settings
@@ -122,6 +122,9 @@ class Server:
         return self._manager.left_computing
 
     def _load(self) -> None:
+        if swept := sent_files.sweep():
+            told = {"folders": [str(folder) for folder in swept]}
+            log.info("removed files that were sent to servers which were killed", extra={"fields": told})
         self._control.start(self._settings.load_model)
         self._starting = False
         entries = self._manager.entries()

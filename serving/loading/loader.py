@@ -25,6 +25,7 @@ from serving.loading.ranking import table
 from serving.loading.request import Loaded, LoadRequest
 from serving.repository import labels, reshapes
 from serving.repository.config_in_force import config_in_force, policy_for
+from serving.repository.model_config import TOLD
 from serving.signature.spec import REFUSE, ModelSpec
 from serving.signature.tensors import Tensors
 from serving.verification import golden
@@ -82,6 +83,7 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
             )
             for one in proved
         ]
+        _tell(model.config, request, candidate, chosen, max(one.allowed for one in proved), verified=facts.described)
     model.start(instances)
     model.metrics.load_seconds = (request.clock.now_ns() - began_ns) / 1e9
     _log_loaded(request, candidate, model, max(one.difference for one in proved))
@@ -119,6 +121,33 @@ def _shown(request: LoadRequest, facts: Facts) -> Facts:
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:
     labelled = labels.of_outputs(request.labels, spec)
     return config_in_force(request.config, spec, candidate.backend, candidate.device, labelled=labelled)
+
+
+def _tell(
+    config: pb.ModelConfig,
+    request: LoadRequest,
+    candidate: Candidate,
+    chosen: Order,
+    tolerance: float,
+    *,
+    verified: bool,
+) -> None:
+    """Puts into the configuration in force what no field of it has room for, as parameters of our own."""
+    devices = request.config.devices(candidate.device)
+    version = request.folder.number
+    measured = next((one.p50_seconds for one in chosen.measured if one.candidate == candidate and not one.failed), {})
+    told = {
+        "backend": candidate.backend,
+        "device": ",".join(dict.fromkeys(devices)),
+        "instances": str(len(devices)),
+        "tolerance": f"{tolerance:g}" if verified else "",
+        "verified": "yes" if verified else "no",
+        "measured": ", ".join(f"{rows} row{'s' if rows > 1 else ''} {1e3 * s:.3g} ms" for rows, s in measured.items()),
+        "labels": ",".join(label for label, of in request.config.routes.labels.items() if of == version),
+    }
+    for name, value in told.items():
+        if value:
+            config.parameters[f"{TOLD}{name}"].string_value = value
 
 
 def _warm_up(

@@ -43,7 +43,7 @@ class LoadRequest:
 
     def fields(self) -> dict[str, object]:
         """How the log names it."""
-        return {"model": self.name, "version": self.folder.number}
+        return {"model": self.name, "version": str(self.folder.number)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

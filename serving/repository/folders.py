@@ -115,6 +115,7 @@ class Repository:
         """Whether there is a model of that name. Raises `OSError` where that cannot be looked up."""
         plain = model.isprintable() and "/" not in model and not model.startswith(".")
         folder = self.path / model
+        self.path.stat()  # raises where the whole repository has gone, which says nothing of its models
         return bool(model) and plain and (folder.is_dir() or _leads_nowhere(folder))
 
     def fingerprint(self, model: str) -> tuple[tuple[str, int, int], ...]:
