@@ -127,6 +127,7 @@ def _import_file(options: argparse.Namespace) -> int:
         outputs=dict(map(tensor, options.output)),
         hints=hints(options),
         tolerance=options.tolerance,
+        nonfinite=options.nonfinite,
     )
     print(finished_files.described(spec))
     _print_written(version, options.repository)

@@ -12,6 +12,7 @@ from commands.parser import Parser
 from export import formats
 from export.errors import ExportError
 from export.precision import FP32, PRECISIONS
+from serving.signature.spec import PASS, REFUSE
 from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES
 from serving.verification.hints import Hints
@@ -86,6 +87,13 @@ def _add_import(source: argparse.ArgumentParser) -> None:
     add = functools.partial(source.add_argument, action="append", default=[])
     add("--input", metavar=TENSOR, help="an input of a TorchScript file, in order: x:FP32[-1,-1,8], -1 where free")
     add("--output", metavar=TENSOR, help="an output of a TorchScript file, in order")
+    source.add_argument(
+        "--nonfinite",
+        choices=(REFUSE, PASS),
+        default=PASS,
+        help="what the server does with requests that hold NaN or infinity; say refuse for a recurrent model, whose runtime may "
+        "answer finite numbers that mean nothing (default %(default)s)",
+    )
     _add_target(source)
     _add_hints(source)
 

@@ -82,10 +82,11 @@ def publish_file(
     outputs: Mapping[str, Stated] | None = None,
     hints: Hints,
     tolerance: float = TOLERANCE,
+    nonfinite: str = "",
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
-    `inputs` and `outputs` are for a file that does not state them (TorchScript). Raises `ExportError`, `Unclear` when
+    `inputs` and `outputs` are for a file that does not state them (TorchScript); `nonfinite` is for the specification. Raises `ExportError`, `Unclear` when
     a person has to decide, other `StartupError`s when the file cannot be loaded or contradicts itself, and `OSError`.
     Whatever it raises, the repository holds no part of the version then.
     """
@@ -118,8 +119,10 @@ def publish_file(
                 # What torch says on every machine whose GPU is none of Intel's.
                 warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)
                 careful.enter_context(module.careful())
-                found = own_signature.find(unproved, backend.run, hints)
-            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints))
+                found = own_signature.find(unproved, backend.run, hints, module.contents(artifact))
+            spec = dataclasses.replace(
+                found.spec, tolerance=tolerance, nonfinite=nonfinite, source=_source(file, hints)
+            )
             samples = _few(found)
             difference = max(_replayed(file, laid_out(backend, spec), spec, sample) for sample in samples)
         finally:

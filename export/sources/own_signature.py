@@ -19,7 +19,7 @@ from export.errors import ExportError
 from export.sources import plain
 from export.versions import Target, Version, Written, begun, finish
 from serving import backends
-from serving.backends.base import Options, artifact_bytes, first_line
+from serving.backends.base import Contents, Options, artifact_bytes, first_line
 from serving.backends.rows_first import laid_out
 from serving.errors import RepositoryError, VerificationFailed
 from serving.signature.axes import from_file, to_file
@@ -29,7 +29,7 @@ from serving.signature.tensors import BF16, DTYPES, Tensors
 from serving.verification import golden, inspection
 from serving.verification.hints import Hints, value_for
 from serving.verification.rows import TOLERANCE
-from serving.verification.trials import Run
+from serving.verification.trials import NOTHING_SHOWN, Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
 
@@ -71,7 +71,7 @@ def publish(
     return Version(path, tuple(written)), spec
 
 
-def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
+def find(stated: ModelSpec, run: Run, hints: Hints, contents: Contents = NOTHING_SHOWN) -> inspection.Findings:
     """`inspection.inspect` for a network or a file that may raise anything. Raises what that raises, and `ExportError`."""
 
     def told(sent: Tensors, wanted: Sequence[str]) -> Tensors:
@@ -83,7 +83,7 @@ def find(stated: ModelSpec, run: Run, hints: Hints) -> inspection.Findings:
             raise RuntimeError(_said(error)) from error
 
     try:
-        return inspection.inspect(stated, told, hints)
+        return inspection.inspect(stated, told, hints, contents)
     except RuntimeError as error:
         raise ExportError(
             f"it runs on some rows and fails when only the values of one have changed: {error}; let it take "

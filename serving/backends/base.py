@@ -25,16 +25,20 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from serving.machine.devices import CPU
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import Tensors
 
+SMALL = 64  # elements of a constant that `contents` looks into
 OUT_OF_MEMORY, DEVICE_LOST = "out_of_memory", "device_lost"
 
 
@@ -115,6 +119,12 @@ class BackendModule(Protocol):
     def lost(self, error: Exception) -> str: ...
 
     def load(self, artifact: Path, spec: ModelSpec, device: str, options: Options) -> Backend: ...
+
+
+def distinct(arrays: Iterable[npt.NDArray[Any]]) -> list[float]:
+    """The numbers of constants that are small, each once, those of the smallest first: weights seldom stand alone."""
+    small = sorted((array for array in arrays if array.size <= SMALL and array.dtype.kind in "fiub"), key=np.size)
+    return list(dict.fromkeys(float(number) for array in small for number in array.ravel()))
 
 
 def first_line(error: Exception) -> str:

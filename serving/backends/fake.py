@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.backends.base import Options
+from serving.backends.base import Contents, Options
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import files
 from serving.signature.spec import ModelSpec
@@ -44,6 +44,11 @@ def available(device: str) -> None:
 def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """Nothing: a fake model is whatever its specification says."""
     raise RepositoryError(f"{artifact} says nothing of its inputs and outputs; it needs a spec.json")
+
+
+def contents(artifact: Path) -> Contents:
+    """Nothing that would not be said."""
+    return Contents()
 
 
 def careful() -> AbstractContextManager[None]:

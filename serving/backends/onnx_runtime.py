@@ -9,6 +9,7 @@ took is therefore asked for afterwards, and anything less is refused.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import Options, cuda_lost, first_line
+from serving.backends import onnx_graph
+from serving.backends.base import Contents, Options, cuda_lost, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
@@ -74,6 +76,15 @@ def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     session = _session(artifact, None, Options())
     return _both_sides(artifact, session)
+
+
+def contents(artifact: Path) -> Contents:
+    """The constants of the graph, and how rows flow through it. Raises `RepositoryError` when it cannot be read."""
+    model = onnx_graph.reading.read(artifact)
+    if model is None:
+        return Contents()
+    numbers, texts = onnx_graph.reading.constants(model)
+    return Contents(constants=numbers, texts=texts, mixed=functools.partial(onnx_graph.rows.mixed, model))
 
 
 def careful() -> AbstractContextManager[None]:

@@ -11,7 +11,9 @@ TensorFlow 2; the file is looked at before it is loaded.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import OUT_OF_MEMORY, Options, cuda_lost, first_line
+from serving.backends.base import OUT_OF_MEMORY, SMALL, Contents, Options, cuda_lost, distinct, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
@@ -78,6 +80,25 @@ def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     tf = _tensorflow()
     found = _meta_graph(artifact).signature_def[SIGNATURE]
     return _stated(tf, found.inputs), _stated(tf, found.outputs)
+
+
+def contents(artifact: Path) -> Contents:
+    """The small constants of its graph and of the functions in it. Raises `RepositoryError` when it cannot be read."""
+    _check_there(artifact)
+    tf = _tensorflow()
+    graph = _meta_graph(artifact).graph_def
+    arrays: list[npt.NDArray[Any]] = []
+    texts: dict[str, None] = {}
+    for node in itertools.chain(graph.node, *(function.node_def for function in graph.library.function)):
+        held = node.attr["value"].tensor if node.op == "Const" else None
+        if held is None or math.prod(dim.size for dim in held.tensor_shape.dim) > SMALL:
+            continue
+        array = tf.make_ndarray(held)
+        if array.dtype.kind == "O":
+            texts |= dict.fromkeys(text.decode(errors="replace") for text in array.ravel())
+        else:
+            arrays.append(array)
+    return Contents(constants=distinct(arrays), texts=list(texts))
 
 
 def careful() -> AbstractContextManager[None]:

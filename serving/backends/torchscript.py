@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Options, cuda_lost, first_line
+from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Contents, Options, cuda_lost, distinct, first_line
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
@@ -62,6 +62,26 @@ def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     )
 
 
+def contents(artifact: Path) -> Contents:
+    """The constants of its code and its small buffers; of how rows flow nothing, since its code may be anything.
+
+    Raises `RepositoryError` when it cannot be read.
+    """
+    module = _loaded(artifact, "cpu")
+    arrays = [buffer.numpy() for buffer in module.buffers() if buffer.dtype != _torch().bfloat16]
+    texts: dict[str, None] = {}
+    for node in module.inlined_graph.findAllNodes("prim::Constant"):
+        held = node.output().toIValue()
+        for one in held if isinstance(held, list | tuple) else [held]:
+            if isinstance(one, str):
+                texts[one] = None
+            elif isinstance(one, int | float):
+                arrays.append(np.array(one))
+            elif isinstance(one, _torch().Tensor) and one.dtype != _torch().bfloat16:
+                arrays.append(one.numpy())
+    return Contents(constants=distinct(arrays), texts=list(texts))
+
+
 @contextlib.contextmanager
 def careful() -> Iterator[None]:
     """Without oneDNN, whose LSTM does not look at the sizes of the state and writes where it must not.
@@ -94,15 +114,20 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
     if devices.cuda_index(device) is not None:
         torch.backends.cuda.matmul.allow_tf32 = options.allow_tf32
         torch.backends.cudnn.allow_tf32 = options.allow_tf32
+    module = _loaded(artifact, device)
+    _check(artifact, spec, module.forward.schema)
+    module.eval()
+    return TorchScriptBackend(module, spec, device)
+
+
+def _loaded(artifact: Path, device: str) -> Any:
+    torch = _torch()
     try:
-        module = torch.jit.load(str(artifact), map_location=device)
+        return torch.jit.load(str(artifact), map_location=device)
     except (torch.cuda.OutOfMemoryError, torch.AcceleratorError) as error:
         raise BackendUnavailable(f"{device} cannot take {artifact}: {first_line(error)}") from error
     except (RuntimeError, ValueError) as error:
         raise RepositoryError(f"{artifact} cannot be read by torch.jit.load: {first_line(error)}") from error
-    _check(artifact, spec, module.forward.schema)
-    module.eval()
-    return TorchScriptBackend(module, spec, device)
 
 
 class TorchScriptBackend:

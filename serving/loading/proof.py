@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from serving import backends
-from serving.backends.base import Backend, Candidate, first_line
+from serving.backends.base import Backend, Candidate, Contents, first_line
 from serving.backends.rows_first import laid_out
 from serving.errors import RepositoryError, ServingError
 from serving.loading.request import LoadRequest
@@ -122,7 +122,9 @@ def _open(
             named = model_config.stated(request.config) is not None
             with module.careful():
                 rows = model_config.rows(request.config) if named else {}
-                facts = dataclasses.replace(facts, spec=_found(artifact, facts.spec, backend, rows))
+                facts = dataclasses.replace(
+                    facts, spec=_found(artifact, facts.spec, backend, rows, module.contents(artifact))
+                )
         backend = laid_out(backend, facts.spec)
         if request.wrap:
             backend = request.wrap(backend)
@@ -139,10 +141,13 @@ def allowed_on(device: str, spec: ModelSpec, *, allow_tf32: bool) -> float:
     return golden.tolerance(spec, tf32=allow_tf32 and device != CPU)
 
 
-def _found(artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None]) -> ModelSpec:
+def _found(
+    artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None], contents: Contents
+) -> ModelSpec:
     """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
     try:
-        return inspection.inspect(stated, backend.run, Hints(rows=rows, values=_any_value(stated, rows))).spec
+        hints = Hints(rows=rows, values=_any_value(stated, rows))
+        return inspection.inspect(stated, backend.run, hints, contents).spec
     except Unclear as error:
         raise RepositoryError(
             f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"
