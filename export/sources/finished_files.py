@@ -86,9 +86,9 @@ def publish_file(
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
-    `inputs` and `outputs` are for a file that does not state them (TorchScript); `nonfinite` is for the specification. Raises `ExportError`, `Unclear` when
-    a person has to decide, other `StartupError`s when the file cannot be loaded or contradicts itself, and `OSError`.
-    Whatever it raises, the repository holds no part of the version then.
+    `inputs` and `outputs` are for a file that does not state them (TorchScript); `nonfinite` is what the specification says
+    of NaN. Raises `ExportError`, `Unclear` when a person has to decide, other `StartupError`s when the file cannot be loaded
+    or contradicts itself, and `OSError`. Whatever it raises, the repository holds no part of the version then.
     """
     check_name(name)
     chosen = backend_of(file)

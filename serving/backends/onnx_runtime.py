@@ -84,7 +84,12 @@ def contents(artifact: Path) -> Contents:
     if model is None:
         return Contents()
     numbers, texts = onnx_graph.reading.constants(model)
-    return Contents(constants=numbers, texts=texts, mixed=functools.partial(onnx_graph.rows.mixed, model))
+    return Contents(
+        constants=numbers,
+        texts=texts,
+        mixed=functools.partial(onnx_graph.rows.mixed, model),
+        may_be_empty=onnx_graph.empties.taken(model),
+    )
 
 
 def careful() -> AbstractContextManager[None]:

@@ -147,7 +147,8 @@ def _found(
     """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
     try:
         hints = Hints(rows=rows, values=_any_value(stated, rows))
-        return inspection.inspect(stated, backend.run, hints, contents).spec
+        found = inspection.inspect(stated, backend.run, hints, contents).spec
+        return dataclasses.replace(found, may_be_empty=contents.may_be_empty)
     except Unclear as error:
         raise RepositoryError(
             f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"

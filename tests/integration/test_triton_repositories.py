@@ -151,6 +151,17 @@ def test_strings_go_in_and_come_out(client: RawClient) -> None:
     assert answer["KIND"].tolist() == [[-1, -1, -1], [-1, 1, 2]]
 
 
+def test_empty_tensors_are_answered_as_the_runtime_does(client: RawClient) -> None:
+    empty = np.empty((2, 0), object)
+    answer = infer(client, "strings", {"INPUT0": empty, "INPUT1": empty})
+    assert (answer["SAME"].shape, answer["KIND"].shape) == ((2, 0), (2, 0))
+    nothing = infer(client, "scalars", {"x": np.zeros(0, np.float32), "gain": np.array([2], np.float32)})
+    assert nothing["y"].tolist() == [0.0]
+    with pytest.raises(grpc.RpcError, match="an input is empty, which the model does not take") as refused:
+        infer(client, "wide", {"p": np.zeros((1, 3, 0, 5), np.float32)})
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_a_picture_is_not_counted_in_steps(client: RawClient) -> None:
     picture = np.ones((1, 3, 50, 60), np.float32)
     assert infer(client, "wide", {"p": picture})["q"].tolist() == [[[[1.0]], [[1.0]], [[1.0]]]]
