@@ -134,6 +134,14 @@ def parser() -> argparse.ArgumentParser:
         help="refuse a version without golden samples, such as a bare model.onnx",
     )
     add(
+        "--row-watch",
+        type=number(0, 1, "a share"),
+        default=0.01,
+        metavar="SHARE",
+        help="share of the batches of files of others of which a row is computed again alone and compared, 0 to 1; the first "
+        "difference ends batching for that version (default %(default)g)",
+    )
+    add(
         "--model-control-mode",
         choices=MODES,
         default="none",

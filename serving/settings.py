@@ -28,6 +28,7 @@ class Settings:
     breaker_reset: float = 30.0
     allow_tf32: bool = False
     require_verified: bool = False
+    row_watch: float = 0.01
     model_control_mode: str = "none"
     load_model: Sequence[str] = ()
     repository_poll_secs: float = 15.0
@@ -52,4 +53,5 @@ class Settings:
             require_verified=self.require_verified,
             optimize_for=self.optimize_for,
             fallback=self.fallback,
+            row_watch=self.row_watch,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,11 +14,14 @@ from serving.batching.guard import Guard
 from serving.batching.pending import Pending
 from serving.batching.policy import BatchPolicy
 from serving.batching.queue import Queue
+from serving.batching.watch import Differs, Watch
 from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
+
+log = logging.getLogger(__name__)
 
 
 class Instance(NamedTuple):
@@ -26,6 +30,13 @@ class Instance(NamedTuple):
     computation: Computation
     prepare: Callable[[], None]
     guard: Guard
+
+
+class Watched(NamedTuple):
+    """Which share of the batches is looked at for rows that touch each other, and what says that they do."""
+
+    share: float
+    differs: Differs
 
 
 class Copy(Protocol):
@@ -47,8 +58,8 @@ class Model:
 
     `config` is the configuration in force; `candidate` says what computes; `verified` whether its golden samples were
     replayed; `labels` names the classes of outputs; `max_rows` is the most that a request may hold; `text_only` whether
-    strings must be UTF-8; `finite_only` whether numbers of true steps must be finite. A leased model is never closed:
-    `close` waits for the last lease to be released.
+    strings must be UTF-8; `finite_only` whether numbers of true steps must be finite; `watched` is of a version whose rows were
+    found apart by trying. A leased model is never closed: `close` waits for the last lease to be released.
     """
 
     def __init__(
@@ -64,6 +75,7 @@ class Model:
         metrics: ModelMetrics,
         policy: BatchPolicy,
         finite_only: bool = False,
+        watched: Watched | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.name = name
@@ -80,10 +92,23 @@ class Model:
         self.verified = verified
         self.metrics = metrics
         self.queue = Queue(self.title, policy, clock)
+        self.watch = self._watch(watched) if watched else None
         self._clock = clock
         self._workers: list[Worker] = []
         self._leases = 0
         self._unleased = clock.condition()
+
+    def _watch(self, watched: Watched) -> Watch:
+        def stop(found: str) -> None:
+            self.queue.part()
+            log.error("%s", found, extra={"fields": {"model": self.name, "version": self.version}})
+
+        return Watch(self.title, watched.share, watched.differs, self.metrics, wait=self.queue.offer_behind, stop=stop)
+
+    @property
+    def touching(self) -> str:
+        """What the watch has found of its rows; "" while they are believed to be apart."""
+        return self.watch.found if self.watch else ""
 
     @property
     def title(self) -> str:
@@ -98,7 +123,7 @@ class Model:
                 one = left.pop(0)
                 worker = Worker(
                     self.title, self.queue, one.computation, self.metrics,
-                    guard=one.guard, prepare=one.prepare, clock=self._clock,
+                    guard=one.guard, prepare=one.prepare, watch=self.watch, clock=self._clock,
                 )  # fmt: skip
                 self._workers.append(worker)
         except BaseException:

@@ -7,15 +7,19 @@ the lock is held.
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 from collections.abc import Callable, Sequence
 
-from serving.batching.pending import Pending, Piece
+from serving.batching.pending import Pending, Piece, whole
 from serving.batching.plan import Take, Wait, plan
 from serving.batching.policy import BatchPolicy
 from serving.clock import SYSTEM, Clock
 from serving.errors import ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
 
 END_OF_TIME = 2**63  # later than any instant of the clock
+MOST_BEHIND = 4  # rows that wait behind all requests
+PATIENCE_NS = 1_000_000_000  # after which one of them is computed although requests wait
 
 Decide = Callable[[Sequence[Pending], BatchPolicy, int], Take | Wait]
 
@@ -30,6 +34,7 @@ class Queue:
         self._decide = decide
         self._changed = clock.condition()  # guards what follows; only workers wait for it
         self._waiting: list[Pending] = []
+        self._behind: collections.deque[Pending] = collections.deque()
         self._workers = 0
         self._broken = 0  # of the workers, those whose backend is
         self._hurrying = False
@@ -69,6 +74,23 @@ class Queue:
         """The client of a request that waits here has gone."""
         with self._changed:
             self._changed.notify_all()
+
+    def offer_behind(self, pending: Pending) -> bool:
+        """Queues what nobody waits for behind every request; False when there is no room, or the queue is being drained.
+
+        It is computed when nothing else waits, or a second has passed; what is left when the queue is drained is dropped.
+        """
+        with self._changed:
+            if self._hurrying or len(self._behind) >= MOST_BEHIND:
+                return False
+            self._behind.append(pending)
+            self._notify()
+            return True
+
+    def part(self) -> None:
+        """From now on every request is computed alone."""
+        with self._changed:
+            self._policy = dataclasses.replace(self._policy, dynamic=False)
 
     def hurry(self) -> None:
         """From now on nobody waits for company; what comes is still taken."""
@@ -124,6 +146,8 @@ class Queue:
                 if not ends:
                     if self._draining and not self._waiting:
                         return ()
+                    if self._turn_of_what_is_behind():
+                        return [whole(self._behind.popleft())]
                     now = END_OF_TIME if self._hurrying else self._clock.now_ns()
                     decision = self._decide(self._waiting, self._policy, now)
                     if isinstance(decision, Take):
@@ -173,6 +197,11 @@ class Queue:
         return self._broken == self._workers
 
     # Inside.
+
+    def _turn_of_what_is_behind(self) -> bool:
+        if not self._behind or self._hurrying:
+            return False
+        return not self._waiting or self._clock.now_ns() - self._behind[0].timeline.decoded >= PATIENCE_NS
 
     def _notify(self) -> None:
         """Wakes one worker; where one is broken, all, since it might be the one that wakes and has nothing to take."""

@@ -8,13 +8,15 @@ since runtimes keep what they learn of it with the thread that runs it.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 
 from serving.batching.computation import Computation, Failed
 from serving.batching.guard import Guard
-from serving.batching.pending import Pending, Piece
+from serving.batching.pending import Pending, Piece, whole
 from serving.batching.queue import Queue
+from serving.batching.watch import Watch, Watched
 from serving.clock import SYSTEM, Clock
 from serving.errors import ComputeFailed, ServingError
 from serving.signature.tensors import Tensors
@@ -39,6 +41,7 @@ class Worker:
         *,
         guard: Guard | None = None,
         prepare: Callable[[], None] = lambda: None,
+        watch: Watch | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._name = name
@@ -46,6 +49,7 @@ class Worker:
         self._computation = computation
         self._metrics = metrics
         self._guard = guard or Guard(failures=1)
+        self._watch = watch
         self._clock = clock
         # The thread's own, from here on.
         self._failures = 0  # runs in a row that have failed
@@ -100,7 +104,10 @@ class Worker:
                 self._hand_over(requests)
             return True
         pieces = self._queue.take()
-        if pieces:
+        if pieces and isinstance(watched := pieces[0].pending, Watched):
+            if self._watch:
+                self._watch.compare(watched, functools.partial(self._run_alone, watched))
+        elif pieces:
             self.computing = len(pieces)
             try:
                 self._compute(pieces)
@@ -178,6 +185,16 @@ class Worker:
         self._metrics.answered(rows, [pending.timeline for pending in answered], wall_ms)
         for pending in answered:
             pending.requester.finish(None)
+        if self._watch:
+            self._watch.look(ready, rows)
+
+    def _run_alone(self, watched: Watched, inputs: Tensors) -> Tensors:
+        """What is answered to a row that nobody waits for. Raises what the backend raises."""
+        watched.inputs = inputs
+        (outcome,) = self._computation.run([whole(watched)])
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        return outcome.outputs
 
     def _encoded(self, pending: Pending, outputs: Tensors) -> bool:
         """Makes one request's answer ready; what goes wrong with it is that request's alone."""

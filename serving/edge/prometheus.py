@@ -111,6 +111,11 @@ def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     load = GaugeMetricFamily(
         "lstm_serving_model_load_duration_seconds", "Time to load, verify and warm up a version.", labels=LABELS
     )
+    watched = CounterMetricFamily(
+        "lstm_serving_rows_watched",
+        "Rows of batches that were computed again alone, by how that answer agreed with the one in company.",
+        labels=[*LABELS, "outcome"],
+    )
     for entry in entries:
         for backend, metrics in entry.counts.items():
             values = [entry.name, entry.version, backend]
@@ -123,7 +128,9 @@ def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
                 batch_rows.add_metric(values, *metrics.batch_rows.buckets(1))
                 in_flight.add_metric(values, metrics.in_flight)
                 load.add_metric(values, metrics.load_seconds)
-    yield from (requests, duration, stage, batch_rows, in_flight, load)
+                for outcome, count in metrics.rows_watched.items():
+                    watched.add_metric([*values, outcome], count)
+    yield from (requests, duration, stage, batch_rows, in_flight, load, watched)
 
 
 def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
@@ -134,16 +141,22 @@ def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     stood_in = GaugeMetricFamily(
         "lstm_serving_backend_broken", "1 while another backend answers because this one has failed.", labels=LABELS
     )
+    touching = GaugeMetricFamily(
+        "lstm_serving_rows_touch",
+        "1 once a row was answered otherwise in a batch than alone; its requests are computed one by one since.",
+        labels=LABELS,
+    )
     for entry in entries:
         values = [entry.name, entry.version, entry.backend]
         state.add_metric([*values, str(entry.verified).lower(), entry.state], 1)
         if entry.alive is not None:
             depth.add_metric(values, entry.depth)
+            touching.add_metric(values, int(bool(entry.touching)))
             if entry.backend not in entry.broken:
                 stood_in.add_metric(values, 0)
         for broken in entry.broken:
             stood_in.add_metric([entry.name, entry.version, broken], 1)
-    yield from (depth, state, stood_in)
+    yield from (depth, state, stood_in, touching)
 
 
 def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:

@@ -17,7 +17,8 @@ class VersionStatus:
     """One version as it was when somebody looked. `version` is empty for a model whose versions could not even be listed.
 
     `backend` is empty and `verified` False where nothing is loaded; `alive` says whether what is loaded can still answer,
-    and is None then. `broken` names the backends that another one stands in for. `counts` are by backend and go on counting.
+    and is None then. `touching` says what its watch has seen of rows that
+    touch each other. `broken` names the backends that another one stands in for. `counts` are by backend and go on counting.
     """
 
     name: str
@@ -29,6 +30,7 @@ class VersionStatus:
     alive: bool | None = None
     required: bool = False
     depth: int = 0
+    touching: str = ""
     broken: tuple[str, ...] = ()
     counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)
     measured: Sequence[Measured] = ()

@@ -15,7 +15,7 @@ from serving import backends
 from serving.backends.base import Backend, Candidate, Measured
 from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
-from serving.batching.model import Instance, Model
+from serving.batching.model import Instance, Model, Watched
 from serving.batching.policy import BatchPolicy
 from serving.errors import RepositoryError, StartupError, VerificationFailed
 from serving.loading import proof, warmup
@@ -28,7 +28,7 @@ from serving.repository.config_in_force import config_in_force, policy_for
 from serving.repository.model_config import TOLD
 from serving.signature.spec import REFUSE, ModelSpec
 from serving.signature.tensors import Tensors
-from serving.verification import golden
+from serving.verification import company, golden
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
         facts = _shown(request, found)
         config = config or _configured(request, candidate, facts.spec)
         policy = policy_for(request.config, facts.spec, alone=request.wrap is not None)
-        model = _assembled(request, candidate, facts, config, policy)
+        model = _assembled(request, candidate, facts, config, policy, max(one.allowed for one in proved))
         warmup.check_rows(facts.samples, policy.max_rows)
         written = request.config.written.model_warmup
         extra = warmup.configured(written, facts.spec, policy.max_rows, request.folder.path.parent)
@@ -91,7 +91,12 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
 
 
 def _assembled(
-    request: LoadRequest, candidate: Candidate, facts: Facts, config: pb.ModelConfig, policy: BatchPolicy
+    request: LoadRequest,
+    candidate: Candidate,
+    facts: Facts,
+    config: pb.ModelConfig,
+    policy: BatchPolicy,
+    allowed: float,
 ) -> Model:
     return Model(
         name=request.name,
@@ -104,6 +109,7 @@ def _assembled(
         metrics=request.metrics(candidate.backend),
         policy=policy,
         finite_only=_finite_only(request.config.nonfinite, facts.spec),
+        watched=_watched(request, facts.spec, policy, allowed),
         clock=request.clock,
     )
 
@@ -116,6 +122,14 @@ def _finite_only(chosen: str, spec: ModelSpec) -> bool:
 def _shown(request: LoadRequest, facts: Facts) -> Facts:
     """The facts with the shapes that the operator shows clients. Raises `ModelConfigError`."""
     return dataclasses.replace(facts, spec=reshapes.shown(facts.spec, request.config.written))
+
+
+def _watched(request: LoadRequest, spec: ModelSpec, policy: BatchPolicy, allowed: float) -> Watched | None:
+    """How a version is watched whose rows were found apart by trying; None of those whose rows are apart by construction."""
+    share = request.defaults.row_watch
+    if not share or not spec.batched or policy.max_rows < 2 or request.wrap or spec.by_our_writers:
+        return None
+    return Watched(share, functools.partial(company.answered_otherwise, tolerance=allowed))
 
 
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:

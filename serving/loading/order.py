@@ -29,7 +29,8 @@ class ServerDefaults:
     """The server-wide wishes: a backend's name or "auto"; "cpu", "cuda:N" or "auto"; a number of threads, None for auto.
 
     What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
-    `fallback` says when another backend may take over: never, at run time, or at load too.
+    `row_watch` is the share of the batches of files of others of which a row is computed again alone. `fallback` says when
+    another backend may take over: never, at run time, or at load too.
     """
 
     backend: str = AUTO
@@ -39,6 +40,7 @@ class ServerDefaults:
     require_verified: bool = False
     optimize_for: Literal["latency", "throughput"] = "latency"
     fallback: str = "runtime"
+    row_watch: float = 0.01
 
     def options(self, threads: int) -> Options:
         """What a backend is loaded with."""

@@ -178,6 +178,11 @@ class ModelSpec:
         return tuple(pair.input for pair in self.state)
 
     @functools.cached_property
+    def by_our_writers(self) -> bool:
+        """Whether it describes a network of our own, whose files our writers made: its rows are apart by construction."""
+        return self.lengths is not None and "network" in self.source
+
+    @functools.cached_property
     def _steps_input(self) -> TensorSpec | None:
         return next((tensor for tensor in self.inputs if tensor.steps_axis is not None), None)
 

@@ -23,6 +23,10 @@ ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SUCCESS = "success"
 OUTCOMES = (SUCCESS, "invalid", "rejected", "expired", "cancelled", "failed")
 
+# Of a row that is to be computed again alone: it was answered alike, or otherwise, or failed, or there was no room for it.
+SAME, DIFFERENT, FAILED, DROPPED = "same", "different", "failed", "dropped"
+WATCHED = (SAME, DIFFERENT, FAILED, DROPPED)
+
 
 class Histogram:
     """Counts of integers at or below each bound; the last count is for everything above."""
@@ -74,6 +78,7 @@ class ModelMetrics:
         self.rows_computed = 0
         self.last_inference_ms = 0
         self.load_seconds = 0.0
+        self.rows_watched = dict.fromkeys(WATCHED, 0)
         self.in_flight = 0
 
     def entered(self) -> None:
@@ -92,6 +97,11 @@ class ModelMetrics:
             self.in_flight -= 1
             self.requests[outcome] += 1
             self.failed_ns += duration_ns
+
+    def watched(self, outcome: str) -> None:
+        """A row of a batch was to be computed again, alone; `outcome` is one of `WATCHED`."""
+        with self.lock:
+            self.rows_watched[outcome] += 1
 
     def answered(self, rows: int, timelines: Sequence[Timeline], wall_ms: int) -> None:
         """One batch of `rows` rows has been computed; the requests of `timelines` are encoded."""

@@ -13,7 +13,7 @@ rows of one kind also meet among themselves, every row meets itself, and one com
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,9 +31,14 @@ SMALLEST, LARGEST = 2, 9
 CROWD = 64  # rows of the largest company
 OWN_KINDS = 8  # rows in which each input has a kind of its own
 TOLERANCE = 1e-5
-# A row's answer may move by so many times what it moves when its inputs are rounded otherwise, up to the limit.
-ROUNDINGS, MOST_ROUNDING, NUDGES = 8, 1e-3, 3
+# A row's answer may move by so many times what it moves when its inputs are rounded otherwise.
+ROUNDINGS, NUDGES, COPIES = 8, 3, (2, 3, 8)
+# Rows with larger values may be moved further than the tolerance, but not beyond the second.
+USUAL_UP_TO, MOST_ROUNDING = 50.0, 1e-3
 NEGLIGIBLE = 1e-6  # of the largest answer: what is smaller is measured against that
+
+
+Run = Callable[[Tensors], Tensors]
 
 
 class Alone(NamedTuple):
@@ -133,33 +138,88 @@ def _touching(
             gap = disagreement(answered[place], expected, beside)
             if gap <= TOLERANCE:
                 continue
-            rounding = ROUNDINGS * _rounding(trials, rows, shared, one, name, beside)
-            if gap > rounding:
-                return f"a row ({told(one.kind)}) gets another answer in {name} among {len(company)} rows than alone"
-            if rounding > MOST_ROUNDING:
+            if gap > ROUNDINGS * _rounding(trials, rows, shared, one, name, axis, beside):
                 return (
-                    f"rounding alone moves the answer {name} to a row ({told(one.kind)}) by {rounding / ROUNDINGS:.2g} of it, "
-                    f"and {len(company)} rows together are rounded otherwise than one"
+                    f"a row ({told(one.kind)}) gets another answer in {name} among {len(company)} rows than alone, "
+                    f"{gap:.2g} of it apart"
+                )
+            served = disagreement(answered[place], expected, max(1.0, largest(expected)))
+            allowed = trials.tolerance if _usual(one.row) else max(MOST_ROUNDING, trials.tolerance)
+            if served > allowed:
+                return (
+                    f"several rows are rounded otherwise than one, which moves the answer {name} to a row ({told(one.kind)}) by "
+                    f"{served:.2g}, and {allowed:.2g} is allowed (--tolerance)"
                 )
     return ""
 
 
-def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str, beside: float) -> float:
-    """How far the answer to a row alone moves when its inputs are rounded otherwise.
+def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str, axis: int, beside: float) -> float:
+    """How far the answer to a row moves when it is rounded otherwise: its inputs to the last bit, or its sums.
 
-    A runtime sums in another order for another number of rows. A network that is sensitive to that is so to the last
-    bit of its inputs too, which is tried here.
+    A runtime sums in another order for several rows than for one. A network that is sensitive to that is so to the last
+    bit of its inputs too. Where these are whole numbers, the row is put beside copies of itself: what moves it then, and
+    equally for any number of them, is neither another row nor how many there are.
     """
-    dealer = np.random.default_rng(0)
     moved = 0.0
-    for _ in range(NUDGES):
-        other = {key: _nudged(dealer, array) for key, array in one.row.items()}
-        try:
-            answer = trials.compute(trials.together(rows, [other], shared))[name]
-        except Exception:  # noqa: BLE001 - whatever a runtime raises: then that explains nothing
+    for other in _nudges(one.row):
+        answer = _attempted(trials, trials.together(rows, [other], shared))
+        if answer is None:  # that explains nothing
             return 0.0
-        moved = max(moved, disagreement(answer, one.answer[name], beside))
+        moved = max(moved, disagreement(answer[name], one.answer[name], beside))
+    copied = []
+    for many in COPIES:
+        answer = _attempted(trials, trials.together(rows, [one.row] * many, shared))
+        if answer is None:
+            return 0.0
+        copied.append(disagreement(np.take(answer[name], [0], axis), one.answer[name], beside))
+    if max(copied) <= 2 * min(copied):
+        moved = max(moved, max(copied))
     return moved if np.isfinite(moved) else 0.0
+
+
+def _attempted(trials: Trials, sent: Tensors) -> Tensors | None:
+    try:
+        return trials.compute(sent)
+    except Exception:  # noqa: BLE001 - whatever a runtime raises
+        return None
+
+
+def _usual(row: Tensors) -> bool:
+    """Whether it holds nothing that is out of the usual: what is may be as sensitive as it likes."""
+    return all(
+        array.dtype.kind != "f"
+        or not array.size
+        or float(np.abs(np.nan_to_num(array, nan=np.inf)).max()) <= USUAL_UP_TO
+        for array in row.values()
+    )
+
+
+def answered_otherwise(run: Run, row: Tensors, answered: Tensors, *, tolerance: float) -> str:
+    """How far the answer to a row in company is from what `run` answers to it alone, as the end of a sentence; "" if it is not.
+
+    A difference is measured against the largest value of the answer, or against 1 if that is less, and is allowed to be
+    `tolerance`, or what rounding explains. Raises what `run` raises.
+    """
+    alone = run(row)
+    for name, got in answered.items():
+        expected = alone[name]
+        beside = max(1.0, largest(expected))
+        gap = disagreement(got, expected, beside)
+        if gap <= tolerance:
+            continue
+        rounding = ROUNDINGS * max(disagreement(run(other)[name], expected, beside) for other in _nudges(row))
+        if gap > min(rounding, MOST_ROUNDING):
+            return (
+                f"an answer {name} was {gap:.2g} away from that to the same row alone, and {tolerance:.2g} is allowed"
+            )
+    return ""
+
+
+def _nudges(row: Tensors) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """The row with every float moved to one of its neighbours, in several ways."""
+    dealer = np.random.default_rng(0)
+    for _ in range(NUDGES):
+        yield {name: _nudged(dealer, array) for name, array in row.items()}
 
 
 def _nudged(dealer: np.random.Generator, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

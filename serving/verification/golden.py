@@ -141,6 +141,8 @@ def replay(
             raise VerificationFailed(f"{what}: a golden sample says nothing of {', '.join(unsaid)}; export it again")
         if not all(array.size for array in sample.inputs.values()):
             raise VerificationFailed(f"{what}: a golden sample has an input without elements; export it again")
+        if unlike := _unlike(sample, spec):
+            raise VerificationFailed(f"{what}: {unlike}")
         try:
             got = run(sample.inputs, names)
         except Exception as error:
@@ -149,6 +151,24 @@ def replay(
             ) from error
         worst = max(worst, check_agreement(what, got, sample.outputs, allowed))
     return worst
+
+
+def _unlike(sample: Sample, spec: ModelSpec) -> str:
+    """Which tensor of a sample is not as the specification says, which somebody may have edited; "" if all are."""
+    for arrays, tensors in ((sample.inputs, spec.inputs), (sample.outputs, spec.outputs)):
+        for tensor in tensors:
+            array = arrays.get(tensor.name)
+            if array is None:
+                return f"a golden sample says nothing of {tensor.name}; export it again"
+            fits = len(array.shape) == len(tensor.shape) and all(
+                fixed in (-1, size) for size, fixed in zip(array.shape, tensor.shape, strict=True)
+            )
+            if not fits or array.dtype != tensor.dtype:
+                return (
+                    f"spec.json says that {tensor.name} is {tensor.datatype} {list(tensor.shape)}, and a golden sample has it as "
+                    f"{array.dtype} {list(array.shape)}: put back what the exporter wrote, or export it again"
+                )
+    return ""
 
 
 def longest(samples: Sequence[Sample]) -> Sample:

@@ -42,6 +42,7 @@ class Trials:
         hints: Hints,
         contents: Contents = NOTHING_SHOWN,
     ) -> None:
+        self.tolerance = stated.tolerance
         self._shapes = inputs
         self._datatypes = {tensor.name: tensor.datatype for tensor in stated.inputs}
         self._outputs = [tensor.name for tensor in stated.outputs]

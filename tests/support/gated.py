@@ -12,7 +12,7 @@ from protos import model_config_pb2 as pb
 from serving.backends.base import Candidate
 from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
-from serving.batching.model import Instance, Model
+from serving.batching.model import Instance, Model, Watched
 from serving.batching.pending import Pending
 from serving.batching.plan import plan
 from serving.batching.policy import BatchPolicy
@@ -39,9 +39,13 @@ SPEC = ModelSpec(
 
 
 class GatedBackend:
-    """Doubles `x`. Tells when a batch has begun and lets it go on when `permits` has something; an error there is raised."""
+    """Doubles `x`, and adds `adds` to it.
+
+    Tells when a batch has begun, and lets it go on when `permits` has something; an error there is raised.
+    """
 
     def __init__(self) -> None:
+        self.adds = 0.0
         self.begun: queue.SimpleQueue[tuple[int, tuple[str, ...]]] = queue.SimpleQueue()
         self.permits: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self.closed = threading.Event()
@@ -50,7 +54,7 @@ class GatedBackend:
         self.begun.put((len(inputs["x"]), tuple(outputs)))
         if error := self.permits.get(timeout=10):
             raise error
-        return dict.fromkeys(outputs, inputs["x"] * 2)
+        return dict.fromkeys(outputs, inputs["x"] * 2 + self.adds)
 
     def close(self) -> None:
         self.closed.set()
@@ -158,7 +162,7 @@ def start(
     return line, backend, line.metrics
 
 
-def model(policy: BatchPolicy | None = None, clock: Clock = SYSTEM) -> Model:
+def model(policy: BatchPolicy | None = None, clock: Clock = SYSTEM, watched: Watched | None = None) -> Model:
     """A version of such backends that has not been started."""
     return Model(
         name="m",
@@ -170,6 +174,7 @@ def model(policy: BatchPolicy | None = None, clock: Clock = SYSTEM) -> Model:
         verified=True,
         metrics=ModelMetrics(),
         policy=policy or BatchPolicy(),
+        watched=watched,
         clock=clock,
     )
 
@@ -179,8 +184,13 @@ def instance(backend: GatedBackend, prepare: Callable[[], None] = lambda: None) 
     return Instance(Stateless(backend, SPEC), prepare, Guard())
 
 
-def started(*backends: GatedBackend, policy: BatchPolicy | None = None, clock: Clock = SYSTEM) -> Model:
+def started(
+    *backends: GatedBackend,
+    policy: BatchPolicy | None = None,
+    clock: Clock = SYSTEM,
+    watched: Watched | None = None,
+) -> Model:
     """A version that can answer, with a worker for each backend."""
-    made = model(policy, clock)
+    made = model(policy, clock, watched)
     made.start([instance(backend) for backend in backends])
     return made

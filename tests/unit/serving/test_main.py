@@ -32,6 +32,7 @@ def test_defaults() -> None:
         "repository_poll_secs": 15.0,
         "allow_tf32": False,
         "require_verified": False,
+        "row_watch": 0.01,
         "max_steps": 4096,
         "max_message_bytes": 128 * 2**20,
         "auth_health": "token",

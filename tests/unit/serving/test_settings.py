@@ -15,6 +15,7 @@ def test_where_models_are_served_unless_their_configuration_says_so() -> None:
         "threads": 3,
         "allow_tf32": True,
         "require_verified": True,
+        "row_watch": 0.5,
         "optimize_for": "throughput",
         "fallback": "always",
     }

@@ -266,3 +266,46 @@ def test_nobodys_request_is_finished_while_the_lock_is_held(
         queue.drain()
     finishes(queue)
     assert asking.wait() is not None
+
+
+def test_what_nobody_waits_for_comes_behind_every_request() -> None:
+    queue = made(HandClock())
+    row, request = answer(), answer()
+    assert queue.offer_behind(row.pending)
+    offer(queue, request)
+    assert queue.depth == 1, "it is no request"
+    assert of(queue.take(), request)
+    assert of(queue.take(), row)
+
+
+def test_what_nobody_waits_for_is_computed_after_a_second_although_requests_wait() -> None:
+    clock = HandClock()
+    queue = made(clock)
+    row, request = answer(), answer()
+    queue.offer_behind(row.pending)
+    offer(queue, request)
+    clock.passes(1.0)
+    assert of(queue.take(), row)
+    assert of(queue.take(), request)
+
+
+def test_there_is_little_room_behind_the_requests() -> None:
+    queue = made(HandClock())
+    assert [queue.offer_behind(answer().pending) for _ in range(5)] == [True] * 4 + [False]
+
+
+def test_a_queue_that_is_drained_drops_what_nobody_waits_for() -> None:
+    queue = made(HandClock())
+    queue.offer_behind(answer().pending)
+    queue.drain()
+    assert not queue.offer_behind(answer().pending)
+    assert queue.take() == ()
+
+
+def test_parted_requests_are_taken_one_by_one() -> None:
+    queue = made(HandClock())
+    first, second = answer(), answer()
+    offer(queue, first, second)
+    queue.part()
+    assert of(queue.take(), first)
+    assert of(queue.take(), second)

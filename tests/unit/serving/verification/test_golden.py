@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,25 @@ def test_golden_samples_survive_the_file(tmp_path: Path) -> None:
     for got, expected in zip(golden.read_samples(tmp_path / "golden.npz"), samples, strict=True):
         np.testing.assert_array_equal(got.inputs["x"], expected.inputs["x"])
         np.testing.assert_array_equal(got.outputs["y"], expected.outputs["y"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shape": (-1, -1, 9)}, r"says that x is FP32 \[-1, -1, 9\], and a golden sample has it as float32 \[2, 3, 3\]"),
+        ({"shape": (-1, -1)}, r"says that x is FP32 \[-1, -1\], and"),
+        ({"datatype": "FP64"}, r"says that x is FP64 \[-1, -1, 3\], and"),
+        ({"name": "z"}, "says nothing of z"),
+    ],
+)
+def test_a_specification_that_its_samples_contradict(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    (sample,) = golden.read_samples(fake_models.write(tmp_path) / golden.FILE_NAME)
+    x, *others = fake_models.spec().inputs
+    spec = dataclasses.replace(
+        fake_models.spec(), inputs=(dataclasses.replace(x, **change), *others), lengths=None, state=()
+    )
+    with pytest.raises(VerificationFailed, match=said):
+        golden.replay(lambda inputs, outputs: sample.outputs, spec, [sample], 0.1, "it")
 
 
 @pytest.mark.parametrize("key", ["x", "0/x", "0/with/x", "-1/in/x", "first/in/x", "0/in/", "1000000000/in/x"])
