@@ -90,7 +90,10 @@ def test_golden_samples_survive_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"shape": (-1, -1, 9)}, r"says that x is FP32 \[-1, -1, 9\], and a golden sample has it as float32 \[2, 3, 3\]"),
+        (
+            {"shape": (-1, -1, 9)},
+            r"says that x is FP32 \[-1, -1, 9\], and a golden sample has it as float32 \[2, 3, 3\]",
+        ),
         ({"shape": (-1, -1)}, r"says that x is FP32 \[-1, -1\], and"),
         ({"datatype": "FP64"}, r"says that x is FP64 \[-1, -1, 3\], and"),
         ({"name": "z"}, "says nothing of z"),
