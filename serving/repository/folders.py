@@ -153,6 +153,7 @@ class Repository:
             )
         if not found:
             raise RepositoryError(
-                f"{folder} holds no version: a version is a folder named by a whole number from 1, like {folder / '1'}"
+                f"failed to load '{model}', no version is available: {folder} holds no version: a version is a folder named by a "
+                f"whole number from 1, like {folder / '1'}"
             )
         return sorted(found, key=lambda version: version.number)

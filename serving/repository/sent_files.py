@@ -53,7 +53,7 @@ def write(name: str, files: Mapping[str, bytes]) -> Override:
     Raises `InvalidRequest` for a path that leads out of the version, names none or contradicts another, `OSError` when the
     disk does not take them, and then nothing is left behind.
     """
-    paths = {path: _checked(path) for path in files}
+    paths = {path: _checked(name, path) for path in files}
     folder, lock = _own_folder()
     made = Override(Repository(folder), lock)
     try:
@@ -65,7 +65,8 @@ def write(name: str, files: Mapping[str, bytes]) -> Override:
         made.discard()
         if error.errno in _OF_NAMES:
             raise InvalidRequest(
-                f"load parameter '{FILE_PREFIX}{path[:200]}' cannot become a file beside the others: {error.strerror}"
+                f"failed to load '{name}': load parameter '{FILE_PREFIX}{path[:200]}' "
+                f"cannot become a file beside the others: {error.strerror}"
             ) from error
         raise OSError(
             f"the files that were sent cannot be written to {folder.parent}: {error.strerror}; name another folder with the "
@@ -111,7 +112,7 @@ def _own_folder() -> tuple[Path, int]:
         os.close(lock)
 
 
-def _checked(path: str) -> PurePosixPath:
+def _checked(name: str, path: str) -> PurePosixPath:
     """`1/model.onnx`, or `1/model.savedmodel/saved_model.pb`. Raises `InvalidRequest`."""
     parts = path.split("/")
     version, *inside = parts
@@ -120,7 +121,8 @@ def _checked(path: str) -> PurePosixPath:
     labels = not inside and version.endswith(_LABELS) and version.isprintable() and not version.startswith(".")
     if "\\" in path or not (labels or (whole and inside and harmless)):
         raise InvalidRequest(
-            f"load parameter '{FILE_PREFIX}{path[:200]}' names no file of a version; it must be {FILE_PREFIX}VERSION/PATH, as "
+            f"failed to load '{name}': load parameter '{FILE_PREFIX}{path[:200]}' "
+            f"names no file of a version; it must be {FILE_PREFIX}VERSION/PATH, as "
             f"in {FILE_PREFIX}1/model.onnx, and stay within the version (or a file of labels, as {FILE_PREFIX}{LABELS_FILE})"
         )
     return PurePosixPath(path)

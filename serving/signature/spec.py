@@ -236,11 +236,9 @@ class ModelSpec:
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         ]
         try:
-            version, fields = spec_file.read(path, known, required)
+            fields = spec_file.read(path, known, required)
             fields["lengths"] = LengthsSpec(**fields["lengths"]) if fields["lengths"] else None
             fields["state"] = tuple(StatePair(**pair) for pair in fields["state"])
-            if version == 1:
-                _add_steps_axes(fields)
             return cls(**fields)
         except FileNotFoundError as error:
             raise RepositoryError(f"{path} is missing: the version is incomplete; export it again") from error
@@ -257,16 +255,3 @@ def fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> 
             inputs[tensor.name] = np.full(rows, spec.steps(inputs), tensor.dtype)
         else:
             inputs[tensor.name] = np.zeros((rows, *tensor.shape[1:]), tensor.dtype)
-
-
-def _add_steps_axes(fields: dict[str, Any]) -> None:
-    """What format 1 left unsaid: a model with `lengths` has its steps on axis 1, wherever that is free; others do not say."""
-    if not fields["lengths"]:
-        return
-    state = {pair.output for pair in fields["state"]}
-
-    def with_steps(tensor: TensorSpec, *, has: bool) -> TensorSpec:
-        return dataclasses.replace(tensor, steps_axis=1) if has and tensor.shape[1:2] == (-1,) else tensor
-
-    fields["inputs"] = tuple(with_steps(one, has=one.name == fields["lengths"].of) for one in fields["inputs"])
-    fields["outputs"] = tuple(with_steps(one, has=one.name not in state) for one in fields["outputs"])

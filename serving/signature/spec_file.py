@@ -5,8 +5,9 @@ What the values mean together is checked by `serving.signature.spec`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ _KINDS: dict[str, tuple[type, str]] = {
 _REFERENCES = {"lengths": ("input", "of"), "state": ("input", "output")}
 
 
-def read(path: Path, annotations: Mapping[str, str], required: Collection[str]) -> tuple[int, dict[str, Any]]:
-    """The format version and the fields of a specification, tensors as `TensorSpec`, all else as JSON has it.
+def read(path: Path, annotations: Mapping[str, str], required: Collection[str]) -> dict[str, Any]:
+    """The fields of a specification, tensors as `TensorSpec`, all else as JSON has it.
 
     `annotations` maps the fields that there are to the kinds of their values, and those `required` must be there. Raises
     `RepositoryError` with what is wrong, `FileNotFoundError`, `OSError`, or `ValueError` for what is no JSON.
@@ -56,7 +57,23 @@ def read(path: Path, annotations: Mapping[str, str], required: Collection[str]) 
             fields[name] = None if value is None else _names(value, name, name)
         else:
             fields[name] = _checked(value, name, annotations[name])
-    return version, fields
+    return fields if version == FORMAT_VERSION else _with_steps_axes(fields)
+
+
+def _with_steps_axes(fields: dict[str, Any]) -> dict[str, Any]:
+    """What format 1 left unsaid: a model with `lengths` has its steps on axis 1, wherever that is free; others do not say."""
+    if not fields.get("lengths"):
+        return fields
+    of, state = fields["lengths"]["of"], {pair["output"] for pair in fields.get("state", ())}
+
+    def side(name: str, has: Callable[[TensorSpec], bool]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            dataclasses.replace(one, steps_axis=1) if has(one) and one.shape[1:2] == (-1,) else one
+            for one in fields.get(name, ())
+        )
+
+    inputs, outputs = side("inputs", lambda one: one.name == of), side("outputs", lambda one: one.name not in state)
+    return {**fields, "inputs": inputs, "outputs": outputs}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

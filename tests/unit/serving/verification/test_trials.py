@@ -127,7 +127,7 @@ def test_strings_are_tried_with_what_the_file_knows() -> None:
 
 
 def test_strings_that_a_file_casts_are_numbers() -> None:
-    shapes = {name: (-1, 3) for name in ("cast", "words")}
+    shapes = dict.fromkeys(("cast", "words"), (-1, 3))
     spec = stated(shapes, {"y": (-1, 3)}, dict.fromkeys(shapes, "BYTES"))
 
     def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
