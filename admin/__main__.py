@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         if run is not index:
             added.add_argument("model", type=_name, metavar="MODEL", help="its name")
-        added.add_argument("--json", action="store_true", help="for programs: the same as JSON")
+        added.add_argument("--json", action="store_true", help="print JSON, for programs")
         return added.add_argument
 
     command(index, "list models and versions: state, what computes, how far it was proved, and why one is not ready")
