@@ -26,7 +26,7 @@ from serving.verification.trials import Rows, Trials
 from serving.verification.values import Kind
 
 LEAST = 8  # rows that are answered alone, without which nothing is proved
-ROUNDS = 6  # how often all rows are dealt into companies
+ROUNDS = 8  # how often all rows are dealt into companies
 SMALLEST, LARGEST = 2, 9
 CROWD = 64  # rows of the largest company
 OWN_KINDS = 8  # rows in which each input has a kind of its own

@@ -13,8 +13,9 @@ from serving.backends.base import Contents
 from serving.verification import company, values
 from serving.verification.hints import Hints
 from serving.verification.inspection import Findings, inspect, unproved
+from serving.verification.trials import Trials
 from serving.verification.values import Kind
-from tests.support.row_mixing import APART, MIXING, Network, embedded
+from tests.support.row_mixing import APART, MIXING, Network, X, embedded
 
 
 def looked_at(network: Network) -> Findings:
@@ -41,7 +42,7 @@ def test_there_are_enough_ways() -> None:
     assert len({network.name for network in MIXING}) >= 50
 
 
-ROW = {"x": np.array([[[0.5, -1.0, 2.0, 0.25]]], np.float32)}
+ROW = {"x": np.array([[[0.5, -1.1, 2.3, 0.25]]], np.float32)}
 
 
 def run_of(answer: Callable[[Any], Any]) -> company.Run:
@@ -66,7 +67,7 @@ def test_a_row_that_was_answered_otherwise_in_company(answered: float, told: str
 
 def test_what_rounding_explains_is_no_difference() -> None:
     """A network that multiplies what is left of two large numbers moves as far when its inputs move by one bit."""
-    run = run_of(lambda x: (x.sum(axis=(1, 2)) - 1.75) * 1e3)
+    run = run_of(lambda x: (x.sum(axis=(1, 2)) - 1.95) * 1e3)
     moved = run({"x": np.nextafter(ROW["x"], np.float32(9))})
     assert np.abs(moved["y"]).max() > 1e-5
     assert company.answered_otherwise(run, ROW, moved, tolerance=1e-5) == ""
@@ -117,3 +118,26 @@ def test_whole_numbers_are_rounded_otherwise_too() -> None:
 
     stated = dataclasses.replace(unproved({"ids": ("INT64", (-1, -1))}, {"y": ("FP32", (-1, 1))}), tolerance=1e-2)
     assert inspect(stated, run, Hints()).spec.batched
+
+
+@pytest.mark.parametrize("network", [APART[0], APART[10]], ids=lambda network: network.name)
+def test_a_proof_takes_a_few_hundred_runs(network: Network) -> None:
+    """At least 60 companies at each of two sizes, and no more than somebody would wait for."""
+    runs = 0
+
+    def counted(sent: Any, wanted: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        return network.run(sent, wanted)
+
+    spec = unproved(network.inputs, {"y": ("FP32", (-1, -1, 3))})
+    assert inspect(spec, counted, Hints()).spec.batched
+    assert 200 <= runs <= 300
+
+
+def test_there_are_more_than_sixty_companies() -> None:
+    spec = unproved(X, {"y": ("FP32", (-1, -1, 3))})
+    trials = Trials(spec, {"x": (-1, -1, 4)}, APART[0].run, Hints())
+    found = company.apart(trials, {"x": 0}, {"y": 0}, 24)
+    assert found.why == ""
+    assert found.companies > 60
