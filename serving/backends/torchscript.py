@@ -70,7 +70,8 @@ def contents(artifact: Path) -> Contents:
     module = _loaded(artifact, "cpu")
     arrays = [buffer.numpy() for buffer in module.buffers() if buffer.dtype != _torch().bfloat16]
     texts: dict[str, None] = {}
-    for node in module.inlined_graph.findAllNodes("prim::Constant"):
+    graph = module.inlined_graph  # held, since its nodes are gone when it is
+    for node in graph.findAllNodes("prim::Constant"):
         held = node.output().toIValue()
         for one in held if isinstance(held, list | tuple) else [held]:
             if isinstance(one, str):
