@@ -259,6 +259,7 @@ class RepositoryControl:
                 clock=self._clock,
             )
             try:
+                folder.check()
                 loaded.append((self._loader(request), identity))
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
                 failures[version] = self._manager.refuse(model, version, error)

@@ -55,6 +55,12 @@ class VersionFolder:
         """What changes when any file of the version does: path, bytes and time of change of each. Raises `OSError`."""
         return _fingerprint(self.path)
 
+    def check(self) -> None:
+        """Raises `RepositoryError` where anything in it is no plain file, such as a pipe that would be waited at for ever."""
+        for path in self.path.rglob("*"):
+            if not path.is_dir():
+                files.is_plain(path)
+
     def formats(self) -> tuple[str, ...]:
         """The backends whose artefact is there, in the order of preference."""
         return tuple(name for name in backends.names() if os.path.lexists(self.artifact(name)))

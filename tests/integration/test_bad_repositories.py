@@ -123,7 +123,7 @@ FAULTS: dict[Callable[[Path], None], str] = {
     _edited: 'spec.json is not a usable specification: tolerance is "loose"; it must be a number',
     _no_label_file: "label_filename of output 'y' is 'names.txt', and",
 }
-for _place in ("spec.json", "golden.npz", "model.fake.json", "../config.pbtxt", "../labels.txt"):
+for _place in ("spec.json", "golden.npz", "model.fake.json", "weights.bin", "../config.pbtxt", "../labels.txt"):
     for _made, _kind in ((_piped(_place), "is a named pipe"), (_lost(_place), "is a symbolic link to nowhere")):
         _made.__name__ = f"{_kind.replace(' ', '_')}_{_place.strip('./')}"
         FAULTS[_made] = f"{_place.strip('./')} {_kind}"

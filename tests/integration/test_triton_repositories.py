@@ -34,6 +34,11 @@ max_batch_size: 0
 input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] }, { name: "gain" data_type: TYPE_FP32 dims: [ 1 ] } ]
 output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]
 """
+PARTLY = """
+max_batch_size: 8
+input { name: "p" data_type: TYPE_FP32 dims: [ 3, -1, -1 ] }
+output { name: "q" data_type: TYPE_FP32 dims: [ 3, 1, 1 ] }
+"""
 STRINGS = """
 max_batch_size: 8
 input [ { name: "INPUT0" data_type: TYPE_STRING dims: [ -1 ] }, { name: "INPUT1" data_type: TYPE_STRING dims: [ -1 ] } ]
@@ -84,10 +89,11 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (second / "strings/config.pbtxt").write_text(STRINGS)
     graphs.write(
         second / "wide/1/model.onnx",
-        [("GlobalAveragePool", ["p"], ["q"])],
+        [("GlobalAveragePool", ["p"], ["q"]), ("GlobalMaxPool", ["p"], ["unserved"])],
         {"p": ("FP32", ["rows", 3, "height", "width"])},
-        {"q": ("FP32", ["rows", 3, 1, 1])},
+        {"q": ("FP32", ["rows", 3, 1, 1]), "unserved": ("FP32", ["rows", 3, 1, 1])},
     )
+    (second / "wide/config.pbtxt").write_text(PARTLY)
     for each in (first, second):
         pictures(each / "both/1/model.onnx")
     return first, second
@@ -165,6 +171,7 @@ def test_empty_tensors_are_answered_as_the_runtime_does(client: RawClient) -> No
 def test_a_picture_is_not_counted_in_steps(client: RawClient) -> None:
     picture = np.ones((1, 3, 50, 60), np.float32)
     assert infer(client, "wide", {"p": picture})["q"].tolist() == [[[[1.0]], [[1.0]], [[1.0]]]]
+    assert [output.name for output in client.call("ModelMetadata", name="wide").outputs] == ["q"]
 
 
 def test_a_probe_at_the_metrics_port_is_told_that_it_is_wrong(server: LaunchedServer) -> None:

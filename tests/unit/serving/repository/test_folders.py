@@ -122,3 +122,14 @@ def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
         with pytest.raises(RepositoryError, match=f"{name} is a symbolic link to nowhere, which is not there"):
             look()
         link.unlink()
+
+
+def test_whatever_lies_in_a_version_must_be_a_plain_file(tmp_path: Path) -> None:
+    folder = fake_models.write(tmp_path, "m")
+    (version,) = Repository(tmp_path).versions("m")
+    (folder / "model.savedmodel" / "variables").mkdir(parents=True)
+    (folder / "link").symlink_to("model.savedmodel")
+    version.check()
+    os.mkfifo(folder / "model.savedmodel" / "variables" / "data")
+    with pytest.raises(RepositoryError, match="variables/data is a named pipe, no plain file"):
+        version.check()

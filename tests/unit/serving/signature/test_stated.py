@@ -29,6 +29,12 @@ def test_what_fits(x: Stated) -> None:
     check(FILE, "inputs", EXPECTED, HELD | {"x": x})
 
 
+def test_outputs_may_be_left_unserved() -> None:
+    check(FILE, "outputs", EXPECTED, HELD | {"z": ("FP32", None)})
+    with pytest.raises(RepositoryError, match="has the outputs x, but its specification names x, h"):
+        check(FILE, "outputs", EXPECTED, {"x": HELD["x"]})
+
+
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
