@@ -16,18 +16,18 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from admin import index as listing
 from admin import shadows
-from admin.configuration import described, read_config, swapped
-from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, from_options, one_line
+from admin.configuration import TRITON_NAMES, described, read_config, swapped
+from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, from_options
 from commands import access
 from commands.parser import INTERRUPTED, REFUSED, Parser, address, device, seconds, whole_number
-from commands.table import aligned
 
 METRICS_PORT = 8002
 _EXAMPLES = """\
 examples:
   lstm-admin --url localhost:8001 index
-        which models are there, and in what state is each version?
+        which models are there, in what state is each version, and what computes it?
   lstm-admin --url localhost:8001 swap vowels_torch --backend torchscript --device cuda:0
         compute elsewhere while requests flow: the old one answers until the new one is ready
   lstm-admin --url localhost:8001 load vowels_torch
@@ -41,47 +41,53 @@ exit codes: 0 done, 1 the server refuses it or cannot be reached, 2 wrong usage
 
 def index(server: Server, asked: argparse.Namespace) -> str:
     """What is in the repository, as a table or as JSON."""
-    names = ("name", "version", "state", "reason")
-    found = [{name: getattr(entry, name) for name in names} for entry in server.call("RepositoryIndex").models]
-    if asked.json:
-        return json.dumps(found, indent=2)
-    if not found:
-        return "the repository holds no model"
-    lines = [[one_line(text) or "-" for text in entry.values()] for entry in found]
-    return "\n".join(aligned([("model", *names[1:]), *lines]))
+    found = listing.entries(server)
+    return listing.as_json(found) if asked.json else listing.as_table(found)
 
 
 def load(server: Server, asked: argparse.Namespace) -> str:
     """Loads a model, or looks again at one that is loaded."""
     seconds = server.load(asked.model, read_config(asked.config) if asked.config else None)
-    return f"{asked.model}: loaded in {seconds:.3g} s"
+    return _told(asked, f"{asked.model}: loaded in {seconds:.3g} s", seconds=round(seconds, 6))
 
 
 def unload(server: Server, asked: argparse.Namespace) -> str:
-    """Stops serving a model."""
+    """Stops serving a model; the protocol's call is answered alike for names that never were, so the index is asked first."""
+    known = list(server.call("RepositoryIndex").models)
+    if asked.model not in {entry.name for entry in known}:
+        names = ", ".join(dict.fromkeys(entry.name for entry in known)) or "none"
+        raise AdminError(f"there is no model '{asked.model}' to unload; the server knows {names}")
+    was_there = any(entry.name == asked.model and entry.state in ("READY", "LOADING") for entry in known)
     server.call("RepositoryModelUnload", model_name=asked.model)
-    return f"{asked.model}: unloaded"
+    return _told(asked, f"{asked.model}: {'unloaded' if was_there else 'was not loaded'}", was_loaded=was_there)
 
 
 def swap(server: Server, asked: argparse.Namespace) -> str:
     """Serves a model by another backend, device or number of instances, and says from what to what."""
     if not (asked.backend or asked.device or asked.count):
         raise UsageError("swap to what? Give at least one of --backend, --device and --count")
-    before = server.config(asked.model)
-    seconds = server.load(asked.model, swapped(before, asked.backend, asked.device, asked.count))
-    return f"{asked.model}: {described(before)} -> {described(server.config(asked.model))}, in {seconds:.3g} s"
+    before = described(config := server.config(asked.model))
+    seconds = server.load(asked.model, swapped(config, asked.backend, asked.device, asked.count))
+    after = described(server.config(asked.model))
+    told = {"before": before, "after": after, "seconds": round(seconds, 6)}
+    return _told(asked, f"{asked.model}: {before} -> {after}, in {seconds:.3g} s", **told)
 
 
 def shadow(server: Server, asked: argparse.Namespace) -> str:
     """Tells what came of requests that the server also sent elsewhere; its metrics know that, its RPCs do not."""
     url = asked.metrics_url or f"http://{asked.url.rpartition(':')[0]}:{METRICS_PORT}/metrics"
-    told = shadows.told(shadows.read(url, min(GREETING_SECONDS, asked.timeout_seconds)), asked.model)
-    if not told:
+    found = shadows.lines(shadows.read(url, min(GREETING_SECONDS, asked.timeout_seconds)), asked.model)
+    if not found:
         raise AdminError(
             f"{url} says nothing of a shadow of the model '{asked.model}': it has none, or these are the metrics of another "
             "server (--metrics-url URL)"
         )
-    return told
+    return json.dumps(found, indent=2) if asked.json else shadows.as_table(found)
+
+
+def _told(asked: argparse.Namespace, text: str, **said: object) -> str:
+    """One line for people, or the same as an object for programs."""
+    return json.dumps({"model": asked.model, **said}) if asked.json else text
 
 
 def _name(text: str) -> str:
@@ -120,10 +126,10 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         if run is not index:
             added.add_argument("model", type=_name, metavar="MODEL", help="its name")
+        added.add_argument("--json", action="store_true", help="print JSON, for programs")
         return added.add_argument
 
-    add = command(index, "list models, versions, their states, and why one is not ready")
-    add("--json", action="store_true", help="for programs")
+    command(index, "list models and versions: state, what computes, how far it was proved, and why one is not ready")
     add = command(load, "load a model, or look again at what its repository holds")
     add("--config", type=Path, metavar="FILE", help="ModelConfig to use instead: JSON, or text form in FILE.pbtxt")
     command(unload, "stop serving a model; requests that it has taken are still answered")
@@ -131,7 +137,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--backend",
         metavar="B",
-        help="a backend that the version has a file for: onnx_runtime, torchscript, saved_model",
+        help="a backend that the version has a file for: onnx_runtime, torchscript or saved_model, or as Triton calls them: "
+        + ", ".join(dict.fromkeys(TRITON_NAMES.values())),
     )
     add("--device", type=device(), metavar="cpu|cuda:N", help="where it computes")
     add("--count", type=whole_number(1), metavar="N", help="instances")

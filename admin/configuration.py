@@ -9,16 +9,27 @@ from google.protobuf import json_format, text_format
 from admin.server import UsageError, one_line
 from protos.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
+# Our names of backends and Triton's of platforms, by the names of backends that every server knows.
+TRITON_NAMES = {
+    "onnx_runtime": "onnxruntime",
+    "onnxruntime_onnx": "onnxruntime",
+    "torchscript": "pytorch",
+    "pytorch_libtorch": "pytorch",
+    "saved_model": "tensorflow",
+    "tensorflow_savedmodel": "tensorflow",
+}
+
 
 def swapped(config: ModelConfig, backend: str | None, device: str | None, count: int | None) -> ModelConfig:
     """A copy that asks for another backend, device ("cpu" or "cuda:N") and number of instances; None keeps what is there.
 
-    A new backend drops what else names the old one: the platform and the file. Several groups of instances become one.
+    The backend may have our name or one of Triton's. A new one drops what else names the old one: the platform and the
+    file. Several groups of instances become one.
     """
     changed = ModelConfig()
     changed.CopyFrom(config)
     if backend:
-        changed.backend = backend
+        changed.backend = TRITON_NAMES.get(backend, backend)
         changed.ClearField("platform")
         changed.ClearField("default_model_filename")
     if device or count:
@@ -31,6 +42,18 @@ def swapped(config: ModelConfig, backend: str | None, device: str | None, count:
             group.kind = ModelInstanceGroup.KIND_GPU if cuda else ModelInstanceGroup.KIND_CPU
             group.gpus[:] = [int(number)] if cuda else []
     return changed
+
+
+def instances(config: ModelConfig) -> tuple[str, str]:
+    """Where the instances compute and how many there are: ("cpu", "2"), ("cuda:0,cuda:1", "2")."""
+    places: dict[str, None] = {}
+    count = 0
+    for group in config.instance_group:
+        kind = ModelInstanceGroup.Kind.Name(group.kind).removeprefix("KIND_").lower()
+        on = [f"cuda:{gpu}" for gpu in group.gpus] or [kind]
+        places |= dict.fromkeys(on)
+        count += group.count * len(on)
+    return ",".join(places), str(count) if count else ""
 
 
 def described(config: ModelConfig) -> str:

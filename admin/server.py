@@ -65,9 +65,9 @@ class Server:
                 ) from error
             raise AdminError(f"the server refuses {rpc}: {_said(error)}") from error
 
-    def config(self, model: str) -> model_config_pb2.ModelConfig:
-        """The configuration of `model` that is in force."""
-        config: model_config_pb2.ModelConfig = self.call("ModelConfig", name=model).config
+    def config(self, model: str, version: str = "") -> model_config_pb2.ModelConfig:
+        """The configuration of `model` that is in force; of the version that answers who names none, unless one is named."""
+        config: model_config_pb2.ModelConfig = self.call("ModelConfig", name=model, version=version).config
         return config
 
     def load(self, model: str, config: model_config_pb2.ModelConfig | None = None) -> float:

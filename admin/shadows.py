@@ -48,18 +48,23 @@ def parsed(text: str) -> Iterator[Sample]:
             yield Sample(sample.name, sample.labels, sample.value)
 
 
-def told(samples: Iterable[Sample], model: str) -> str:
-    """A table with a line for each version of `model` and each target of its shadow; empty if it has no shadow."""
+def lines(samples: Iterable[Sample], model: str) -> list[dict[str, str]]:
+    """An entry for each version of `model` and each target of its shadow, by the names of `HEAD`; none if it has no shadow."""
     found: dict[tuple[str, str], dict[str, float]] = collections.defaultdict(lambda: collections.defaultdict(float))
     for name, labels, value in samples:
         if name in METRICS and labels.get("model") == model:
             figure = labels.get(METRICS[name], "difference")
             found[labels.get("version", ""), labels.get("target", "")][figure] += value
-    lines: list[list[str]] = []
+    made = []
     for (version, target), figures in sorted(found.items()):
         line = [version, target, *(f"{figures[outcome]:.0f}" for outcome in ("compared", "failed", "dropped"))]
         line.append(f"{figures['difference']:.3g}" if figures["compared"] else "-")
         classes = figures["true"] + figures["false"]
         line.append(f"{100 * figures['true'] / classes:.5g} % of {classes:.0f}" if classes else "-")
-        lines.append(line)
-    return "\n".join(aligned([HEAD, *lines])) if lines else ""
+        made.append(dict(zip(HEAD, line, strict=True)))
+    return made
+
+
+def as_table(found: Iterable[Mapping[str, str]]) -> str:
+    """The same as a table."""
+    return "\n".join(aligned([HEAD, *([line[name] for name in HEAD] for line in found)]))

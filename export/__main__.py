@@ -194,6 +194,7 @@ def _import_file(options: argparse.Namespace) -> int:
         hints=hints(options),
         tolerance=options.tolerance,
         own=samples(options),
+        nonfinite=options.nonfinite,
     )
     print(finished_files.described(spec))
     _print_written(version, options.repository)

@@ -13,6 +13,7 @@ from export import formats
 from export.errors import ExportError
 from export.precision import FP32, PRECISIONS
 from export.samples import NO_SAMPLES, UserSamples
+from serving.signature.spec import PASS, REFUSE
 from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES
 from serving.verification.hints import Hints
@@ -103,6 +104,13 @@ def _add_import(source: argparse.ArgumentParser) -> None:
     add = functools.partial(source.add_argument, action="append", default=[])
     add("--input", metavar=TENSOR, help="an input of a TorchScript file, in order: x:FP32[-1,-1,8], -1 where free")
     add("--output", metavar=TENSOR, help="an output of a TorchScript file, in order")
+    source.add_argument(
+        "--nonfinite",
+        choices=(REFUSE, PASS),
+        default=PASS,
+        help="what the server does with requests that hold NaN or infinity; say refuse for a recurrent model, whose runtime may "
+        "answer finite numbers that mean nothing (default %(default)s)",
+    )
     _add_target(source)
     _add_hints(source)
 
@@ -111,7 +119,7 @@ def _add_hints(source: argparse.ArgumentParser) -> None:
     group = source.add_argument_group("where a choice is left")
     add = functools.partial(group.add_argument, action="append", default=[])
     add("--shape", metavar="NAME:SIZES", help="sizes that an input must have although they seem free: x:-1,576")
-    add("--value", metavar="NAME=NUMBER", help="what an input holds wherever the model is tried: sr=16000")
+    add("--value", metavar="NAME=VALUE", help="what an input holds wherever the model is tried: sr=16000")
     add("--rows", metavar="NAME=AXIS", help="the axis of the rows of an input, or none")
     add("--state", metavar="INPUT=OUTPUT", help="an output that is the next value of an input; none: there is none")
     group.add_argument(
@@ -167,7 +175,7 @@ def hints(options: argparse.Namespace) -> Hints:
     """What a person says of the inputs where a choice is left. Raises `ExportError`."""
     return Hints(
         shapes={name: sizes(text, name) for name, text in _pairs(options.shape, ":", "--shape")},
-        values={name: _number(text, "--value") for name, text in _pairs(options.value, "=", "--value")},
+        values={name: _value(text) for name, text in _pairs(options.value, "=", "--value")},
         rows={
             name: None if text == "none" else int(_number(text, "--rows"))
             for name, text in _pairs(options.rows, "=", "--rows")
@@ -204,6 +212,14 @@ def _pairs(texts: Sequence[str], between: str, flag: str) -> list[tuple[str, str
         if between not in text:
             raise ExportError(f"{flag} {text!r} lacks the {between!r} between a name and what is said of it")
     return [(name, rest) for name, _, rest in (text.partition(between) for text in texts)]
+
+
+def _value(text: str) -> float | str:
+    """A number, or a text for an input of strings."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _number(text: str, flag: str) -> float:

@@ -23,13 +23,13 @@ from serving.backends.base import first_line
 from serving.signature.axes import from_file
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors, TensorSpec
-from serving.verification import golden
+from serving.verification import golden, npz
 from serving.verification.golden import Sample
 from serving.verification.hints import Hints
 from serving.verification.trials import Run
 
 _SEVERAL = re.compile(r"(?P<number>\d+)/(?P<side>in|out)/(?P<name>.+)")
-_MOST_BYTES = golden.MAX_BYTES
+_MOST_BYTES = npz.MAX_BYTES
 
 Wide = Callable[[Tensors], Tensors | None]  # a network's answers in float64, in its own layout; None where it cannot
 Arrays = dict[str, npt.NDArray[Any]]

@@ -22,11 +22,18 @@ from serving.loading.order import AUTO, FALLBACKS, TRIALS
 from serving.telemetry import logs
 
 ENVIRONMENT_PREFIX = "LSTM_SERVE_"
+REPOSITORY = "--model-repository"
 SWITCH = {"true": True, "false": False}  # what the environment may say of a flag that takes no value
 
 
 def _threads(text: str) -> int | None:
     return None if text == AUTO else whole_number(1, 1024)(text)
+
+
+def _server_name(text: str) -> str:
+    if text and text.isprintable() and len(text) <= 100:
+        return text
+    raise argparse.ArgumentTypeError(f"{text[:100]!a} is no name; use 1 to 100 printable characters")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,12 +49,21 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--version", action="version", version=f"lstm-serve {importlib.metadata.version('lstm-serving')}")
     add(
-        "--model-repository",
+        REPOSITORY,
+        action="append",
         type=Path,
         required=True,
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help="folder with one folder for each model",
+        help="folder with one folder for each model; give the flag once for each folder that is to be served (in the "
+        f"environment they stand between {os.pathsep!r})",
+    )
+    add(
+        "--server-name",
+        type=_server_name,
+        default="lstm-serving",
+        metavar="NAME",
+        help="what ServerMetadata calls the server; some clients' smoke tests want triton",
     )
     add("--host", default="127.0.0.1", help="address of both ports; 0.0.0.0 for all interfaces")
     add("--grpc-port", type=port, default=8001, metavar="PORT", help="gRPC port; 0 for any free one")
@@ -219,7 +235,10 @@ def arguments(command_line: Sequence[str], environment: dict[str, str]) -> list[
                     f"the environment sets {variable}, which is no flag; known are {', '.join(sorted(flags))}"
                 )
             flag, bare = flags[variable]
-            if not bare:
+            if flag == REPOSITORY:  # a flag that may be given several times would not win, but be added
+                given = any(REPOSITORY.startswith(part.partition("=")[0]) for part in command_line if part[:3] == "--m")
+                front += [] if given else [f"{flag}={path}" for path in value.split(os.pathsep) if path]
+            elif not bare:
                 front.append(f"{flag}={value}")
             elif value not in SWITCH:
                 raise StartupError(f"the environment sets {variable} to {value!r}; it may be {' or '.join(SWITCH)}")

@@ -8,7 +8,7 @@ from serving.loading.order import AUTO, measured
 from serving.loading.ranking import table
 from serving.loading.trials import Trials, request_for
 from serving.repository import model_config
-from serving.repository.folders import Repository
+from serving.repository.repositories import Repositories
 from serving.settings import Settings
 
 
@@ -17,11 +17,12 @@ def explain(settings: Settings, name: str) -> str:
 
     Raises `StartupError` when there is no such model or nothing to measure it by.
     """
-    repository = Repository(settings.model_repository)
-    if name not in repository.models():
+    repositories = Repositories(settings.model_repository)
+    if name not in repositories.models():
         raise StartupError(
-            f"there is no model '{name}' in {repository.path}; there are {', '.join(repository.models())}"
+            f"there is no model '{name}' in {repositories}; there are {', '.join(repositories.models())}"
         )
+    repository = repositories.holding(name)
     config = model_config.parse(repository.config_text(name), name)
     folders = {folder.number: folder for folder in repository.versions(name)}
     told = []

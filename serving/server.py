@@ -13,27 +13,20 @@ import importlib.metadata
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from typing import NoReturn
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import (
-    CollectorRegistry,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    start_http_server,
-)
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from serving.edge.grpc_server import GrpcServer
 from serving.edge.health import HealthState
+from serving.edge.metrics_port import MetricsPort
 from serving.edge.prometheus import Collector
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
-from serving.errors import RepositoryError, StartupError
+from serving.errors import NotInRepository, RepositoryError, StartupError
 from serving.lifecycle.control import RepositoryControl
 from serving.lifecycle.failovers import Failovers
 from serving.lifecycle.manager import ModelManager
@@ -44,9 +37,9 @@ from serving.protocol.control import Control
 from serving.protocol.inference import Inference
 from serving.protocol.metadata import Metadata
 from serving.protocol.methods import methods
-from serving.repository import model_config
-from serving.repository.folders import Repository
+from serving.repository import model_config, sent_files
 from serving.repository.operator_config import OperatorConfig
+from serving.repository.repositories import Repositories
 from serving.settings import Settings
 from serving.telemetry.ended import Recorder
 
@@ -59,8 +52,8 @@ class Server:
     """A running server. The constructor binds both ports and starts to load; it raises `StartupError` if it cannot."""
 
     def __init__(self, settings: Settings) -> None:
-        repository = Repository(settings.model_repository)
-        order.check_defaults(settings.defaults, _configs(repository))
+        repositories = Repositories(settings.model_repository)
+        order.check_defaults(settings.defaults, _configs(repositories))
         self._settings = settings
         self._health = HealthState()
         self._telling = threading.Lock()  # what is told last is what was looked at last
@@ -68,7 +61,7 @@ class Server:
         failovers = Failovers(self._manager, reset_seconds=settings.breaker_reset)
         self._control = RepositoryControl(
             self._manager,
-            repository,
+            repositories,
             settings.defaults,
             mode=settings.model_control_mode,
             failures=settings.breaker_failures,
@@ -77,10 +70,11 @@ class Server:
         version = importlib.metadata.version("lstm-serving")
         recorder = Recorder(settings.access_log, REFUSALS)
         self._inference = Inference(self._manager, recorder, max_steps=settings.max_steps)
-        self._metadata = Metadata(self._manager, version=version)
+        self._metadata = Metadata(self._manager, version=version, name=settings.server_name)
         certificates, tokens = _certificates(settings), _tokens(settings)
-        self._metrics_server = _metrics_server(settings, Collector(self._manager, recorder.refused))
-        self.metrics_port: int = self._metrics_server.server_port
+        registry = _registry(Collector(self._manager, recorder.refused))
+        self._metrics = MetricsPort(settings.host, settings.metrics_port, registry)
+        self.metrics_port = self._metrics.port
         try:
             self._edge = GrpcServer(
                 self._inference.infer,
@@ -94,7 +88,7 @@ class Server:
                 turned_away=recorder.turned_away,
             )
         except StartupError:
-            self._stop_metrics()
+            self._metrics.close()
             raise
         self.grpc_port = self._edge.port
         self._log_start(version)
@@ -112,7 +106,7 @@ class Server:
         in_time = self._edge.stop(self._settings.exit_timeout_seconds, self._manager.busy, self._inference.refuse)
         if in_time and not self.loading:
             in_time = self._manager.close(max(0.1, until - time.monotonic()))
-        self._stop_metrics()
+        self._metrics.close()
         self._manager.discard_files()
         log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
         return in_time
@@ -128,6 +122,9 @@ class Server:
         return self._manager.left_computing
 
     def _load(self) -> None:
+        if swept := sent_files.sweep():
+            told = {"folders": [str(folder) for folder in swept]}
+            log.info("removed files that were sent to servers which were killed", extra={"fields": told})
         self._control.start(self._settings.load_model)
         self._starting = False
         entries = self._manager.entries()
@@ -150,18 +147,6 @@ class Server:
         with self._telling:
             self._health.set(self._metadata.ready)
 
-    def _stop_metrics(self) -> None:
-        """Its loop looks up twice a second, or when somebody comes; so somebody does."""
-        ending = threading.Thread(target=self._metrics_server.shutdown, daemon=True)
-        ending.start()
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection((self._settings.host, self.metrics_port), timeout=1),
-        ):
-            ending.join()
-        ending.join()
-        self._metrics_server.server_close()
-
     def _log_start(self, version: str) -> None:
         fields = {**dataclasses.asdict(self._settings), "version": version}
         fields |= {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
@@ -169,12 +154,12 @@ class Server:
         log.info("serving", extra={"fields": fields})
 
 
-def _configs(repository: Repository) -> Iterator[OperatorConfig]:
+def _configs(repositories: Repositories) -> Iterator[OperatorConfig]:
     """The configurations that can be read; what is wrong with the others is told when their models are loaded."""
     with contextlib.suppress(OSError):
-        for name in repository.models():
-            with contextlib.suppress(RepositoryError):
-                yield model_config.parse(repository.config_text(name), name)
+        for name in repositories.models():
+            with contextlib.suppress(RepositoryError, NotInRepository):
+                yield model_config.parse(repositories.holding(name).config_text(name), name)
 
 
 def _certificates(settings: Settings) -> Certificates | None:
@@ -194,18 +179,12 @@ def _tokens(settings: Settings) -> Tokens | None:
     return tokens
 
 
-def _metrics_server(settings: Settings, collector: Collector) -> WSGIServer:
+def _registry(collector: Collector) -> CollectorRegistry:
     registry = CollectorRegistry()
     for each in (ProcessCollector, PlatformCollector, GCCollector):
         each(registry=registry)
     registry.register(collector)
-    try:
-        return start_http_server(settings.metrics_port, settings.host, registry)[0]
-    except OSError as error:
-        raise StartupError(
-            f"the metrics address {settings.host}:{settings.metrics_port} cannot be bound: {error.strerror}; "
-            "choose others with --host and --metrics-port"
-        ) from error
+    return registry
 
 
 def serve(settings: Settings) -> int:

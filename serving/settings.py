@@ -14,7 +14,8 @@ from serving.loading.order import AUTO, ServerDefaults
 class Settings:
     """Every decision of the command line; see `lstm-serve --help` for what each means."""
 
-    model_repository: Path
+    model_repository: Sequence[Path]
+    server_name: str = "lstm-serving"
     host: str = "127.0.0.1"
     grpc_port: int = 8001
     metrics_port: int = 8002

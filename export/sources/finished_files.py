@@ -95,10 +95,12 @@ def publish_file(
     hints: Hints,
     tolerance: float = TOLERANCE,
     own: UserSamples = NO_SAMPLES,
+    nonfinite: str = "",
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
-    `inputs` and `outputs` are for a file that does not state them (TorchScript); `own` are a person's samples.
+    `inputs` and `outputs` are for a file that does not state them (TorchScript); `own` are a person's samples; `nonfinite` is
+    what the specification says of NaN.
 
     Raises `ExportError`, `Unclear` when a person has to decide, other `StartupError`s when the file cannot be loaded or
     contradicts itself, and `OSError`. Whatever it raises, the repository holds no part of the version then.
@@ -139,7 +141,12 @@ def publish_file(
                     tolerance=tolerance,
                     wide=wide,
                 )
-            spec = dataclasses.replace(found.spec, tolerance=tolerance, source=_source(file, hints, found.why_alone))
+            spec = dataclasses.replace(
+                found.spec,
+                tolerance=tolerance,
+                nonfinite=nonfinite,
+                source=_source(file, hints, found.why_alone),
+            )
             samples = _few(found)
             progress.stage("running its golden samples a second time")
             return spec, samples, max(_replayed(file, laid_out(backend, spec), spec, each) for each in samples)

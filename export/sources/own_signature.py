@@ -30,7 +30,7 @@ from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import BF16, DTYPES, Tensors
 from serving.verification import golden, inspection
-from serving.verification.hints import Hints, Shape
+from serving.verification.hints import Hints, Shape, value_for
 from serving.verification.rows import TOLERANCE
 from serving.verification.trials import NOTHING_SHOWN, Run
 
@@ -188,7 +188,7 @@ def first_answers(
         if datatype is None or shape is None or datatype == "BYTES":
             raise ExportError(f"the input {name} needs a datatype of numbers and a shape")
         sizes = [5 if size == -1 else size for size in hints.shapes.get(name, shape)]
-        sent[name] = np.full(sizes, hints.values.get(name, 1), DTYPES[datatype])
+        sent[name] = np.full(sizes, value_for(hints.values.get(name, 1), DTYPES[datatype]), DTYPES[datatype])
     try:
         answers, again = run(sent), run(sent)
     except ExportError:

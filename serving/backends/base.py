@@ -91,12 +91,14 @@ class Contents:
     """What a file shows of how it computes: numbers and texts that it holds, with which something special may happen.
 
     `mixed` says in what way rows that lie along these axes of its inputs (None: an input that all rows share) touch each
-    other, as far as its graph shows; "" if nothing is seen.
+    other, as far as its graph shows; "" if nothing is seen. With `may_be_empty` free axes of size 0 are answered, or refused by
+    an exception; where nobody knows, a kernel may end the process.
     """
 
     constants: Sequence[float] = ()
     texts: Sequence[str] = ()
     mixed: Callable[[Mapping[str, int | None]], str] = lambda rows: ""
+    may_be_empty: bool = False
 
 
 class Backend(Protocol):

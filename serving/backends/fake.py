@@ -25,6 +25,7 @@ import numpy as np
 
 from serving.backends.base import Contents, Options
 from serving.errors import BackendUnavailable, RepositoryError
+from serving.machine import files
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import Tensors
@@ -77,7 +78,7 @@ def lost(error: Exception) -> str:
 def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> FakeBackend:
     """Reads when to be late, to fail and to die."""
     available(device)
-    if not artifact.is_file():
+    if not files.is_plain(artifact):
         raise RepositoryError(f"{artifact} is no plain file")
     try:
         fields = json.loads(artifact.read_text())

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from serving.backends import onnx_graph
 from serving.backends.base import Contents, Options, cuda_lost, first_line, installed_version
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.machine import background, devices
+from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import INPUTS, OUTPUTS, Stated, check
 from serving.signature.tensors import Tensors
@@ -84,7 +84,7 @@ def bring_in() -> None:
 def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """What the file says of its inputs and outputs. Raises `RepositoryError` when it cannot be read."""
     available("cpu")
-    if not artifact.is_file():
+    if not files.is_plain(artifact):
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     session = _session(artifact, None, Options(level="basic"))  # nothing will be computed
     return _both_sides(artifact, session)
@@ -96,7 +96,12 @@ def contents(artifact: Path) -> Contents:
     if model is None:
         return Contents()
     numbers, texts = onnx_graph.reading.constants(model)
-    return Contents(constants=numbers, texts=texts, mixed=functools.partial(onnx_graph.rows.mixed, model))
+    return Contents(
+        constants=numbers,
+        texts=texts,
+        mixed=functools.partial(onnx_graph.rows.mixed, model),
+        may_be_empty=onnx_graph.empties.taken(model),
+    )
 
 
 def careful() -> AbstractContextManager[None]:
@@ -116,7 +121,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Onnx
     device cannot be taken.
     """
     available(device)
-    if not artifact.is_file():
+    if not files.is_plain(artifact):
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     index = devices.cuda_index(device)
     session = _session(artifact, index, options)

@@ -35,7 +35,7 @@ from serving.backends.base import (
     installed_version,
 )
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.machine import background, devices
+from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import INPUTS, OUTPUTS, Stated, check
 from serving.signature.tensors import BF16, DTYPES, Tensors
@@ -218,7 +218,7 @@ def _tensorflow() -> Any:
 
 
 def _check_there(artifact: Path) -> None:
-    if not (artifact / "saved_model.pb").is_file():
+    if not files.is_plain(artifact / "saved_model.pb"):
         raise RepositoryError(f"{artifact} is missing or holds no saved_model.pb: the version holds no {FILE_NAME}")
 
 

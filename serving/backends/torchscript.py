@@ -26,7 +26,7 @@ from serving.backends.base import (
     installed_version,
 )
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.machine import background, devices
+from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import BF16, Tensors, TensorSpec
@@ -128,7 +128,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
     device cannot be taken.
     """
     available(device)
-    if not artifact.is_file():
+    if not files.is_plain(artifact):
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     torch = _torch()
     torch.set_num_threads(options.threads)
@@ -156,8 +156,8 @@ class TorchScriptBackend:
 
     def __init__(self, module: Any, spec: ModelSpec, device: str) -> None:
         self._module = module
-        self._inputs = tuple(tensor.name for tensor in spec.inputs)
-        self._outputs = tuple(tensor.name for tensor in spec.outputs)
+        self._inputs = tuple(tensor.name for tensor in _by_position(spec.inputs))
+        self._outputs = tuple(tensor.name for tensor in _by_position(spec.outputs))
         self._device = device
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
@@ -201,7 +201,7 @@ def _check(artifact: Path, spec: ModelSpec, schema: Any) -> None:
     if strings := [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.datatype == "BYTES"]:
         raise RepositoryError(f"{artifact}: {', '.join(strings)} are BYTES, and torch has no tensors of strings")
     arguments = [argument.name for argument in schema.arguments[1:]]  # the first is the module itself
-    names = [_argument(position, tensor, arguments) for position, tensor in enumerate(spec.inputs)]
+    names = [_argument(position, tensor, arguments) for position, tensor in enumerate(_by_position(spec.inputs))]
     if names != arguments:
         raise RepositoryError(
             f"{artifact}: forward takes {', '.join(arguments)}, but its specification names "
@@ -211,6 +211,15 @@ def _check(artifact: Path, spec: ModelSpec, schema: Any) -> None:
     count = len(returned.elements()) if returned.kind() == "TupleType" else 1
     if count != len(spec.outputs):
         raise RepositoryError(f"{artifact} returns {count} outputs, but its specification names {len(spec.outputs)}")
+
+
+def _by_position(tensors: Sequence[TensorSpec]) -> Sequence[TensorSpec]:
+    """In the order of the file: by Triton's convention `NAME__<position>` where all names keep it, else as they are written."""
+    found = [re.fullmatch(r".+__([0-9]{1,4})", tensor.name) for tensor in tensors]
+    positions = [int(match[1]) for match in found if match]
+    if sorted(positions) != list(range(len(tensors))):
+        return tensors
+    return [tensor for _, tensor in sorted(zip(positions, tensors, strict=True), key=lambda pair: pair[0])]
 
 
 def _argument(position: int, tensor: TensorSpec, arguments: Sequence[str]) -> str:

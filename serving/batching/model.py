@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from protos import model_config_pb2 as pb
@@ -57,9 +57,9 @@ class Model:
     """A version that can answer.
 
     `config` is the configuration in force; `candidate` says what computes; `verified` whether its golden samples were
-    replayed; `labels` names the classes of `spec.labels_of`; `max_rows` is the most that a request may hold; `text_only`
-    whether strings must be UTF-8; `watched` is of a version whose rows were found apart by trying. A leased model is never
-    closed: `close` waits for the last lease to be released.
+    replayed; `labels` names the classes of outputs; `max_rows` is the most that a request may hold; `text_only` whether
+    strings must be UTF-8; `finite_only` whether numbers of true steps must be finite; `watched` is of a version whose rows were
+    found apart by trying. A leased model is never closed: `close` waits for the last lease to be released.
     """
 
     def __init__(
@@ -69,11 +69,12 @@ class Model:
         version: str,
         spec: ModelSpec,
         config: pb.ModelConfig,
-        labels: Sequence[str],
+        labels: Mapping[str, Sequence[str]],
         candidate: Candidate,
         verified: bool,
         metrics: ModelMetrics,
         policy: BatchPolicy,
+        finite_only: bool = False,
         watched: Watched | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
@@ -87,6 +88,7 @@ class Model:
         self.device = candidate.device
         self.max_rows = policy.max_rows
         self.text_only = backends.module(candidate.backend).TEXT_ONLY
+        self.finite_only = finite_only
         self.verified = verified
         self.metrics = metrics
         self.queue = Queue(self.title, policy, clock)

@@ -63,9 +63,12 @@ class Catalogue:
             )
 
     def version_of(self, name: str, version: str) -> str:
-        """The version that a client means: the one behind a label, else what it has said."""
+        """The version that a client means, as versions are named here: the one behind a label, else the number that it has said.
+
+        Raises `InvalidRequest` for a version that is neither.
+        """
         model = self.known(name)
-        return model.routes.version(version) if model else version
+        return parse_version(model.routes.version(version) if model else version)
 
     @property
     def has_started(self) -> bool:

@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from serving.clock import SYSTEM, Clock
-from serving.errors import ControlDisabled, InvalidRequest, LoadFailed, NotInRepository, NotReady, ServingError
+from serving.errors import (
+    ControlDisabled,
+    InvalidRequest,
+    LoadFailed,
+    NotInRepository,
+    NotReady,
+    RepositoryError,
+    ServingError,
+)
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.shadows import Shadows
 from serving.lifecycle.statuses import VersionStatus, in_order
@@ -22,9 +30,10 @@ from serving.loading.order import Measurements, ServerDefaults
 from serving.loading.request import Loaded, LoadRequest, OnBroken
 from serving.loading.trials import Trials, try_ahead
 from serving.machine import background
-from serving.repository import changes, model_config, sent_files
+from serving.repository import changes, labels, model_config, sent_files
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.operator_config import OperatorConfig
+from serving.repository.repositories import TWICE, Repositories
 from serving.repository.routes import Routes
 
 log = logging.getLogger(__name__)
@@ -37,7 +46,7 @@ Load = Callable[[LoadRequest], Loaded]
 
 
 class RepositoryControl:
-    """Loads into `manager` what `repository` holds, by `load`.
+    """Loads into `manager` what `repositories` hold, by `load`.
 
     `failures` in a row of a backend make it a broken one, and `on_broken` gets the requests that it cannot compute.
     """
@@ -45,7 +54,7 @@ class RepositoryControl:
     def __init__(
         self,
         manager: ModelManager,
-        repository: Repository,
+        repositories: Repositories,
         defaults: ServerDefaults,
         *,
         mode: str = "none",
@@ -55,7 +64,7 @@ class RepositoryControl:
         load: Load = loader.load,
     ) -> None:
         self._manager = manager
-        self._repository = repository
+        self._repositories = repositories
         self._defaults = defaults
         self._mode = mode
         self._failures = failures
@@ -70,7 +79,7 @@ class RepositoryControl:
     def start(self, names: Sequence[str] = ()) -> None:
         """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
         try:
-            there = self._repository.models()
+            there = self._repositories.models()
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             return
@@ -78,7 +87,9 @@ class RepositoryControl:
             self._acted_on = self._look()  # before anything is loaded: what changes meanwhile is a change
         asked = self._at_start(there, names)
         leaving = self._manager.closing.is_set
-        self._clock.start(lambda: try_ahead(self._trials, self._repository, asked, self._defaults, leaving), "trials")
+        self._clock.start(
+            lambda: try_ahead(self._trials, self._repositories.holding, asked, self._defaults, leaving), "trials"
+        )
         for name in asked:
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
@@ -101,7 +112,9 @@ class RepositoryControl:
         self._check_allowed(name)
         if not files and self._manager.known(name) is None:
             try:
-                self._check_there(name)  # nothing is kept of a name that only a client knows
+                self._repositories.holding(name)  # nothing is kept of a name that only a client knows
+            except RepositoryError:
+                pass  # it lies there twice; that is kept as its reason
             except OSError as error:
                 raise NotInRepository(
                     f"failed to load '{name}', failed to poll from model repository: {error}"
@@ -112,12 +125,11 @@ class RepositoryControl:
             return
         with background.work(), self._manager.loading(name) as model:
             try:
-                repository = self._repository
                 if files:
                     model.keep(override := sent_files.write(name, files))
                     repository = override.repository
                 else:
-                    self._check_there(name)
+                    repository = self._repositories.holding(name)
                 self._load(model, repository, model_config.parse_json(configuration, name), REQUESTED)
             finally:
                 model.tidy()
@@ -153,15 +165,20 @@ class RepositoryControl:
         """What the repository index shows: everything known, and by name alone what has never been loaded."""
         known = self._manager.entries()
         try:
-            there = set(self._repository.models())
+            there = set(self._repositories.models())
         except OSError as error:
             log.error("the model repository cannot be read: %s", error)
             there = set()
-        unknown = [VersionStatus(name=name) for name in there - {entry.name for entry in known}]
+        unknown = [
+            VersionStatus(name=name, state="UNAVAILABLE", reason=TWICE)
+            if self._repositories.appears_twice(name)
+            else VersionStatus(name=name)
+            for name in there - {entry.name for entry in known}
+        ]
         return in_order([*known, *unknown])
 
     def _look(self) -> changes.Seen:
-        return {name: self._repository.fingerprint(name) for name in self._repository.models()}
+        return {name: self._repositories.fingerprint(name) for name in self._repositories.models()}
 
     def _check_allowed(self, name: str) -> None:
         """Raises `ControlDisabled` or `InvalidRequest` unless clients may load and unload a model of that name."""
@@ -175,15 +192,11 @@ class RepositoryControl:
                 f"a model cannot be called '{name[:80]}': a name is that of a folder in the repository"
             )
 
-    def _check_there(self, name: str) -> None:
-        if name not in self._repository.models():
-            raise NotInRepository(f"failed to load '{name}', failed to poll from model repository")
-
     def _load_from_repository(self, name: str, why: str) -> None:
         with self._manager.loading(name) as model:
-            self._check_there(name)
-            config = model_config.parse(self._repository.config_text(name), name)
-            self._load(model, self._repository, config, why)
+            repository = self._repositories.holding(name)
+            config = model_config.parse(repository.config_text(name), name)
+            self._load(model, repository, config, why)
             model.tidy()
 
     def _load(self, model: ModelEntry, repository: Repository, config: OperatorConfig, why: str) -> None:
@@ -221,24 +234,29 @@ class RepositoryControl:
         self, model: ModelEntry, repository: Repository, folders: Sequence[VersionFolder], config: OperatorConfig
     ) -> tuple[list[tuple[Loaded, object]], dict[str, ServingError]]:
         """What does not serve as it is now, with what each is made from; and what failed, by version."""
-        labels = repository.labels(model.name)
+        names = labels.read(repository, config)
         written = config.written.SerializeToString(deterministic=True)
         loaded: list[tuple[Loaded, object]] = []
         failures: dict[str, ServingError] = {}
+        told = False
         for folder in folders:
             if self._manager.closing.is_set():
                 for one, _ in loaded:
                     one.model.close()
                 raise NotReady("Server exiting")
             version = str(folder.number)
-            identity = (repository.path, folder.fingerprint(), written, labels)
+            identity = (repository.path, folder.fingerprint(), written, tuple(names.items()))
             if not self._manager.announce(model, version, identity):
                 continue
+            if config.idle and not told:
+                told = True
+                fields = {"model": model.name, "fields": config.idle}
+                log.warning("accepted, and changes nothing here", extra={"fields": fields})
             request = LoadRequest(
                 name=model.name,
                 folder=folder,
                 config=config,
-                labels=labels,
+                labels=names,
                 defaults=self._defaults,
                 metrics=model.counts(version),
                 repository=repository,
@@ -249,6 +267,7 @@ class RepositoryControl:
                 clock=self._clock,
             )
             try:
+                folder.check()
                 loaded.append((self._loader(request), identity))
             except Exception as error:  # noqa: BLE001 - told, logged and counted, whatever it is
                 failures[version] = self._manager.refuse(model, version, error)

@@ -93,7 +93,7 @@ class Shadows:
             name=model.name,
             folder=folder,
             config=config.for_shadow(),
-            labels=(),
+            labels={},
             defaults=defaults,
             metrics=lambda backend: ModelMetrics(),
             repository=repository,

@@ -23,8 +23,10 @@ from serving.loading.order import Order, order
 from serving.loading.proof import Facts, Proved
 from serving.loading.ranking import table
 from serving.loading.request import Loaded, LoadRequest, Tried
+from serving.repository import labels, reshapes
 from serving.repository.config_in_force import config_in_force, policy_for
-from serving.signature.spec import ModelSpec
+from serving.repository.model_config import TOLD
+from serving.signature.spec import REFUSE, ModelSpec
 from serving.signature.tensors import Tensors
 from serving.verification import company, golden
 
@@ -63,10 +65,11 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began_ns = request.clock.now_ns() if began_ns is None else began_ns
     tried = request.trial(request, candidate) if request.trial else Tried()
-    facts = proof.read(request, candidate)
+    facts = _shown(request, proof.read(request, candidate))
     # What contradicts the operator's configuration need not be loaded.
     config = _configured(request, candidate, facts.spec) if facts.described else None
-    with proof.opened(request, candidate, facts, tried.level) as (facts, proved):
+    with proof.opened(request, candidate, facts, tried.level) as (found, proved):
+        facts = _shown(request, found)
         config = config or _configured(request, candidate, facts.spec)
         policy = policy_for(request.config, facts.spec, alone=request.wrap is not None)
         model = _assembled(request, candidate, facts, config, policy, max(one.allowed for one in proved))
@@ -81,6 +84,7 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
             )
             for one in proved
         ]
+        _tell(model.config, request, candidate, chosen, max(one.allowed for one in proved), verified=facts.described)
     model.start(instances)
     model.metrics.load_seconds = (request.clock.now_ns() - began_ns) / 1e9
     _log_loaded(request, candidate, model, max(one.difference for one in proved))
@@ -100,14 +104,25 @@ def _assembled(
         version=str(request.folder.number),
         spec=facts.spec,
         config=config,
-        labels=request.labels,
+        labels=labels.of_outputs(request.labels, facts.spec),
         candidate=candidate,
         verified=facts.described,
         metrics=request.metrics(candidate.backend),
         policy=policy,
+        finite_only=_finite_only(request.config.nonfinite, facts.spec),
         watched=_watched(request, facts.spec, policy, allowed),
         clock=request.clock,
     )
+
+
+def _finite_only(chosen: str, spec: ModelSpec) -> bool:
+    """Whether NaN and Inf are refused: as the operator has chosen, else as the specification says."""
+    return chosen == REFUSE if chosen else spec.refuses_nonfinite
+
+
+def _shown(request: LoadRequest, facts: Facts) -> Facts:
+    """The facts with the shapes that the operator shows clients. Raises `ModelConfigError`."""
+    return dataclasses.replace(facts, spec=reshapes.shown(facts.spec, request.config.written))
 
 
 def _watched(request: LoadRequest, spec: ModelSpec, policy: BatchPolicy, allowed: float) -> Watched | None:
@@ -119,8 +134,35 @@ def _watched(request: LoadRequest, spec: ModelSpec, policy: BatchPolicy, allowed
 
 
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:
-    labels = bool(request.labels)
-    return config_in_force(request.config, spec, candidate.backend, candidate.device, labels=labels)
+    labelled = labels.of_outputs(request.labels, spec)
+    return config_in_force(request.config, spec, candidate.backend, candidate.device, labelled=labelled)
+
+
+def _tell(
+    config: pb.ModelConfig,
+    request: LoadRequest,
+    candidate: Candidate,
+    chosen: Order,
+    tolerance: float,
+    *,
+    verified: bool,
+) -> None:
+    """Puts into the configuration in force what no field of it has room for, as parameters of our own."""
+    devices = request.config.devices(candidate.device)
+    version = request.folder.number
+    measured = next((one.p50_seconds for one in chosen.measured if one.candidate == candidate and not one.failed), {})
+    told = {
+        "backend": candidate.backend,
+        "device": ",".join(dict.fromkeys(devices)),
+        "instances": str(len(devices)),
+        "tolerance": f"{tolerance:g}" if verified else "",
+        "verified": "yes" if verified else "no",
+        "measured": ", ".join(f"{rows} row{'s' if rows > 1 else ''} {1e3 * s:.3g} ms" for rows, s in measured.items()),
+        "labels": ",".join(label for label, of in request.config.routes.labels.items() if of == version),
+    }
+    for name, value in told.items():
+        if value:
+            config.parameters[f"{TOLD}{name}"].string_value = value
 
 
 def _warm_up(

@@ -15,8 +15,11 @@ from serving.loading.request import LoadRequest
 from serving.machine.devices import CPU
 from serving.repository import model_config
 from serving.signature.spec import ModelSpec
+from serving.signature.stated import Stated
 from serving.verification import golden, inspection
 from serving.verification.hints import Hints, Unclear
+
+Side = Mapping[str, Stated]  # what is said of the inputs, or of the outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +51,35 @@ def read(request: LoadRequest, candidate: Candidate) -> Facts:
         facts = Facts(folder.spec(), folder.samples(), described=True)
         _check_steps(facts, folder.path)
         return facts
+    artifact, said = folder.artifact(candidate.backend), model_config.stated(request.config)
+    return Facts(inspection.unproved(*_stated(request, candidate, artifact, said)), (), described=False)
+
+
+def _stated(
+    request: LoadRequest, candidate: Candidate, artifact: Path, said: tuple[Side, Side] | None
+) -> tuple[Side, Side]:
+    """What the operator says of the tensors, else what the file does, which is asked, too, where one element may be a scalar."""
     module = backends.module(candidate.backend)
-    stated = model_config.stated(request.config) or module.stated(folder.artifact(candidate.backend))
-    return Facts(inspection.unproved(*stated), (), described=False)
+    if said is None:
+        return module.stated(artifact)
+    names = model_config.may_be_scalars(request.config)
+    if not names:
+        return said
+    try:
+        own = {**(sides := module.stated(artifact))[0], **sides[1]}
+    except RepositoryError:  # it states nothing, or cannot be read, which is told when it is loaded
+        return said
+    rows = 1 if request.config.written.max_batch_size else 0
+
+    def with_scalars(side: Side) -> Side:
+        made = dict(side)
+        for name in names & side.keys() & own.keys():
+            shape = own[name][1]
+            if shape is not None and len(shape) == rows:
+                made[name] = (side[name][0], shape)
+        return made
+
+    return with_scalars(said[0]), with_scalars(said[1])
 
 
 def _check_steps(facts: Facts, folder: Path) -> None:
@@ -121,7 +150,9 @@ def _found(
 ) -> ModelSpec:
     """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
     try:
-        return inspection.inspect(stated, backend.run, Hints(rows=rows), contents).spec
+        hints = Hints(rows=rows, values=_any_value(stated, rows))
+        found = inspection.inspect(stated, backend.run, hints, contents).spec
+        return dataclasses.replace(found, may_be_empty=contents.may_be_empty)
     except Unclear as error:
         raise RepositoryError(
             f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"
@@ -132,3 +163,10 @@ def _found(
         raise RepositoryError(
             f"{artifact} ran on some rows and not on others, so nothing is proved of them: {first_line(error)}"
         ) from error
+
+
+def _any_value(stated: ModelSpec, rows: Mapping[str, int | None]) -> Mapping[str, float]:
+    """What lone values hold in a trial of a file that the operator says has no rows: nothing is proved by them then."""
+    if not rows or any(axis is not None for axis in rows.values()):
+        return {}
+    return {tensor.name: 1 for tensor in stated.inputs if not tensor.file_shape}

@@ -11,6 +11,7 @@ from serving.batching.pending import Pending
 from serving.clock import SYSTEM, Clock
 from serving.loading.order import Measure, Order, ServerDefaults
 from serving.repository.folders import Repository, VersionFolder
+from serving.repository.labels import Labels
 from serving.repository.operator_config import OperatorConfig
 from serving.telemetry.counters import ModelMetrics
 
@@ -32,16 +33,17 @@ OnBroken = Callable[[Model, list[Pending], str, Exception], None]
 class LoadRequest:
     """A version that is to be live: where it lies, what the operator has chosen, and whose counts it goes on with.
 
-    `metrics` gives the counts of the version in a backend, by the backend's name. `failures` in a row make the backend a
-    broken one, and `on_broken(model, requests, reason, error)` is called from a worker's thread for requests that it cannot
-    compute; without it they fail. With `wrap` the model serves behind something else, each request alone, and what it
-    fails at fails: it is a shadow. `trial` says how it is to be loaded, or raises a `StartupError` when it must not be.
+    `labels` are the names of classes by output. `metrics` gives the counts of the version in a backend, by the backend's name.
+    `failures` in a row make the backend a broken one, and `on_broken(model, requests, reason, error)` is called from a
+    worker's thread for requests that it cannot compute; without it they fail. With `wrap` the model serves behind something
+    else, each request alone, and what it fails at fails: it is a shadow. `trial` says how it is to be loaded, or raises a
+    `StartupError` when it must not be.
     """
 
     name: str
     folder: VersionFolder
     config: OperatorConfig
-    labels: tuple[str, ...]
+    labels: Labels
     defaults: ServerDefaults
     metrics: Callable[[str], ModelMetrics]
     repository: Repository
@@ -54,7 +56,7 @@ class LoadRequest:
 
     def fields(self) -> dict[str, object]:
         """How the log names it."""
-        return {"model": self.name, "version": self.folder.number}
+        return {"model": self.name, "version": str(self.folder.number)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,13 @@ from serving import backends, errors
 from serving.backends.base import BackendModule, Candidate
 from serving.child.process import Child
 from serving.clock import SYSTEM, Clock
-from serving.errors import ChildEnded, ChildRaised, RepositoryError, StartupError
+from serving.errors import ChildEnded, ChildRaised, RepositoryError, ServingError, StartupError
 from serving.loading import trial
 from serving.loading.keys import key_of, needed
 from serving.loading.order import AUTO, OFF, ServerDefaults, without_measuring
 from serving.loading.remembered import Remembered, name_of
 from serving.loading.request import LoadRequest, Tried
-from serving.repository import model_config
+from serving.repository import labels, model_config
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.operator_config import OperatorConfig
 from serving.telemetry.counters import ModelMetrics
@@ -191,14 +191,21 @@ def _bring_in(module: BackendModule) -> None:
 
 
 def try_ahead(
-    trials: Trials, repository: Repository, names: Iterable[str], defaults: ServerDefaults, leaving: Callable[[], bool]
+    trials: Trials,
+    holding: Callable[[str], Repository],
+    names: Iterable[str],
+    defaults: ServerDefaults,
+    leaving: Callable[[], bool],
 ) -> None:
     """Loads on trial what is about to be loaded and needs it, beside the loads, until the server is `leaving`.
+
+    `holding` gives the repository that has a model.
 
     What is wrong with a model its own load says. What has to be measured first is tried when it has been.
     """
     for name in names:
-        with contextlib.suppress(StartupError, OSError):
+        with contextlib.suppress(ServingError, OSError):
+            repository = holding(name)
             config = model_config.parse(repository.config_text(name), name)
             folders = {folder.number: folder for folder in repository.versions(name)}
             for number in config.versions(list(folders)):
@@ -216,7 +223,7 @@ def request_for(
         name=name,
         folder=folder,
         config=config,
-        labels=repository.labels(name),
+        labels=labels.read(repository, config),
         defaults=defaults,
         metrics=lambda backend: ModelMetrics(),
         repository=repository,

@@ -6,7 +6,7 @@ The messages follow Triton's, since people search for them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,58 +16,68 @@ from serving.errors import InvalidInput, InvalidRequest
 from serving.protocol.elements import bytes_of
 from serving.protocol.request import Parameter
 from serving.signature.spec import ModelSpec
-from serving.signature.tensors import TensorSpec
+from serving.signature.tensors import BF16, TensorSpec
 
-_SEQUENCE_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
+# What each may be, and how that is told; 0, "" and false ask for nothing.
+_SEQUENCE_PARAMETERS = {
+    "sequence_id": (("int64", "uint64", "string"), "int64_param or string_param"),
+    "sequence_start": (("bool",), "bool_param"),
+    "sequence_end": (("bool",), "bool_param"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a request may ask for: `max_rows` rows, and `max_steps` along every free axis behind the rows.
+    """What a request may ask for: `max_rows` rows, and `max_steps` along the axis of steps.
 
-    With `text_only` every element of a BYTES tensor must be UTF-8.
+    With `text_only` every element of a BYTES tensor must be UTF-8, with `finite_only` every number of a true step finite.
     """
 
     max_rows: int
     max_steps: int
     text_only: bool = False
+    finite_only: bool = False
 
 
 def shape(sent: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec, limits: Limits, model: str) -> tuple[int, ...]:
-    """The shape with the rows first, if it fits: of the right rank, equal where the model is fixed, within the limits where free.
+    """The shape to compute with, the rows first, if what was sent fits: of the right rank, equal where fixed, within the limits.
 
     There is at least one row; other free axes may be empty where the specification says so.
     """
-    name = tensor.name
-    counted = 1 if spec.may_be_empty else len(tensor.shape)
+    name, allowed = tensor.name, tensor.shown or tensor.shape
+    counted = 1 if spec.may_be_empty else len(allowed)
     shape = _with_rows(sent, tensor, spec)
     if not shape:
         raise InvalidInput(f"input '{name}' has no shape but model requires batch dimension for '{model}'")
     if any(size < 0 for size in shape):
         raise InvalidInput(
-            f"All input dimensions should be specified for input '{name}' for model '{model}', got {list(shape)}"
+            f"All input dimensions should be specified for input '{name}' for model '{model}', got {listed(shape)}"
         )
     fits = (
-        len(shape) == len(tensor.shape)
-        and all(allowed in (-1, size) for size, allowed in zip(shape, tensor.shape, strict=True))
+        len(shape) == len(allowed)
+        and all(fixed in (-1, size) for size, fixed in zip(shape, allowed, strict=True))
         and all(shape[:counted])
     )
     if fits and shape[0] > limits.max_rows:  # before any of its data is read
         raise _too_many_rows(shape[0], limits, model)
     if not fits:
         shown = "[" + ",".join(str(size) for size in sent[:16]) + (",...]" if len(sent) > 16 else "]")
-        expected = "[" + ",".join(str(size) for size in spec.shown_shape(tensor)) + "]"
         raise InvalidInput(
-            f"unexpected shape for input '{name}' for model '{model}'. Expected {expected}, got {shown}. "
-            "-1 stands for any size, for rows and steps from 1."
+            f"unexpected shape for input '{name}' for model '{model}'. Expected {listed(spec.shown_shape(tensor))}, got "
+            f"{shown}. -1 stands for any size, for rows and steps from 1."
         )
-    for size, allowed in zip(shape[1:], tensor.shape[1:], strict=True):
-        if allowed == -1 and size > limits.max_steps:
-            raise InvalidInput(
-                f"input '{name}' has {size} steps, but at most {limits.max_steps} are allowed for model '{model}': "
-                "cut it into pieces, or start the server with a larger --max-steps"
-            )
-    return shape
+    computed = tensor.as_computed(shape)
+    if tensor.steps_axis is not None and computed[tensor.steps_axis] > limits.max_steps:
+        raise InvalidInput(
+            f"input '{name}' has {computed[tensor.steps_axis]} steps, but at most {limits.max_steps} are allowed for model "
+            f"'{model}': cut it into pieces, or start the server with a larger --max-steps"
+        )
+    return computed
+
+
+def listed(values: Iterable[object]) -> str:
+    """`[-1,3]` or `['x','lengths']`: without blanks, as Triton writes lists and as clients compare them."""
+    return "[" + ",".join(map(repr, values)) + "]"
 
 
 def _too_many_rows(rows: int, limits: Limits, model: str) -> InvalidInput:
@@ -79,7 +89,7 @@ def _too_many_rows(rows: int, limits: Limits, model: str) -> InvalidInput:
 
 def _with_rows(shape: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
     """The shape that was sent, with an axis of rows in front where the client has left it out because there is none."""
-    ours = len(tensor.shape)
+    ours = len(tensor.shown or tensor.shape)
     if not spec.batched:
         return (1,) if ours == 1 and shape == (1,) else (1, *shape)  # a scalar may come as one element
     if tensor.name in spec.shared:
@@ -122,6 +132,35 @@ def lengths(sent: npt.NDArray[Any], steps: int, name: str, model: str) -> None:
         )
 
 
+def finite(array: npt.NDArray[Any], tensor: TensorSpec, lengths: npt.NDArray[Any] | None, model: str) -> None:
+    """Every number of a true step is finite; `lengths` says how many those are, None where all are. Raises `InvalidInput`.
+
+    One look is enough where all is well. The padding may hold anything, so a place is looked for only where something is not.
+    """
+    if array.dtype == BF16:
+        right = (array.view(np.uint16) & 0x7F80) != 0x7F80  # an exponent of ones is no finite number
+    elif array.dtype.kind == "f":
+        right = np.isfinite(array)
+    else:
+        return
+    if right.all():
+        return
+    wrong = ~right
+    steps = tensor.steps_axis
+    if lengths is not None and steps is not None:
+        true = np.arange(array.shape[steps]) < lengths[:, None]
+        wrong &= true.reshape([len(array), *(array.shape[a] if a == steps else 1 for a in range(1, array.ndim))])
+    if not wrong.any():
+        return
+    place = tuple(int(each) for each in np.argwhere(wrong)[0])
+    where = f"row {place[0]}" + (f", step {place[steps]}" if steps is not None else "")
+    value = "NaN or infinity" if array.dtype == BF16 else str(array[place])
+    raise InvalidInput(
+        f"input '{tensor.name}' for model '{model}' holds {value} in {where}, and what a recurrent network answers to it "
+        "means nothing from there on: send finite numbers, or set nonfinite to pass in parameters of config.pbtxt"
+    )
+
+
 def tokens(inputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, model: str) -> None:
     """Every true step holds an id of the vocabulary. Raises `InvalidInput`."""
     tensor = spec.advertised_inputs[0]
@@ -142,10 +181,9 @@ def parameters(sent: Mapping[str, Parameter], model: str) -> None:
         kind = parameter.kind
         if not kind:
             raise InvalidRequest(f"parameter '{name}' has no value; set one of its typed fields")
-        if name in _SEQUENCE_PARAMETERS:
+        if name in _SEQUENCE_PARAMETERS and kind not in _SEQUENCE_PARAMETERS[name][0]:
             raise InvalidRequest(
-                f"parameter '{name}' asks model '{model}' to keep state between requests, which is not served yet: "
-                "send the state yourself (inputs h0 and c0, outputs hn and cn), or leave the parameter out"
+                f"invalid value type for '{name}' parameter, expected {_SEQUENCE_PARAMETERS[name][1]}."
             )
         if name == "priority" and (kind not in ("int64", "uint64") or parameter.value < 0):
             raise InvalidRequest("invalid value for 'priority', expected value >= 0.")
@@ -158,3 +196,10 @@ def parameters(sent: Mapping[str, Parameter], model: str) -> None:
                 )
             if kind != "bool":
                 raise InvalidRequest(f"invalid value type for '{name}' parameter, expected bool_param.")
+    if asking := [name for name in _SEQUENCE_PARAMETERS if name in sent and sent[name].value]:
+        several, verb = ("s", "ask") if len(asking) > 1 else ("", "asks")
+        raise InvalidRequest(
+            f"parameter{several} {', '.join(map(repr, asking))} {verb} model '{model}' to keep state between requests, which "
+            "is not served yet: send the state yourself (inputs h0 and c0, outputs hn and cn), or leave "
+            f"{'them' if several else 'it'} out"
+        )

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import grpc_service_pb2 as pb
-from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere
+from serving.errors import ComputeFailed, InvalidInput, InvalidRequest, NotImplementedHere
 from serving.protocol import checks
 from serving.protocol.checks import Limits
 from serving.protocol.classification import classify
 from serving.protocol.elements import bytes_of, elements
 from serving.protocol.request import InferRequest
 from serving.signature.spec import ModelSpec, fill_in
-from serving.signature.tensors import BatchKey, Tensors
+from serving.signature.tensors import BatchKey, Tensors, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,10 +57,13 @@ def decode(request: InferRequest, spec: ModelSpec, limits: Limits) -> Decoded:
             f"the state of model '{model}' is {list(spec.state_inputs)}; send all of it or none: {left_out} would silently "
             "start from zero"
         )
+    sent = tuple(inputs)
     fill_in(inputs, spec, rows)
     steps = spec.steps(inputs)
     if spec.lengths:
         checks.lengths(inputs[spec.lengths.input], steps, spec.lengths.input, model)
+    if limits.finite_only:
+        _all_finite(inputs, sent, spec, model)
     if spec.vocabulary:
         checks.tokens(inputs, spec, model)
     ordered = {tensor.name: inputs[tensor.name] for tensor in spec.inputs}
@@ -75,22 +78,36 @@ def encode(
     spec: ModelSpec,
     outputs: Tensors,
     classes: Mapping[str, int],
-    labels: Sequence[str],
+    labels: Mapping[str, Sequence[str]],
 ) -> bytes:
-    """The bytes of the answer: raw contents, in the order of `outputs`; `labels` name the classes of `spec.labels_of`.
+    """The bytes of the answer: raw contents, in the order of `outputs`; `labels` name the classes of outputs.
 
-    Raises `InvalidInput` when an output cannot be given as classes.
+    Raises `InvalidInput` when an output cannot be given as classes, `ComputeFailed` when one is not of the shape that the
+    operator has reshaped.
     """
     response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     for name, array in outputs.items():
         tensor = spec.outputs_by_name[name]
         datatype, answer = tensor.datatype, array.astype(tensor.dtype, copy=False)
         if name in classes:
-            answer = classify(name, answer, classes[name], labels if name == spec.labels_of else ())
-            datatype = "BYTES"
-        response.outputs.add(name=name, datatype=datatype, shape=answer.shape if spec.batched else answer.shape[1:])
+            answer = classify(name, answer, classes[name], labels.get(name, ()))
+            datatype, shape = "BYTES", answer.shape
+        else:
+            shape = _shown(answer.shape, tensor)
+        if not spec.batched:
+            shape = shape[1:] or (1,)  # a scalar is one element, as metadata says
+        response.outputs.add(name=name, datatype=datatype, shape=shape)
         response.raw_output_contents.append(bytes_of(answer))
     return response.SerializeToString()
+
+
+def _shown(computed: tuple[int, ...], tensor: TensorSpec) -> tuple[int, ...]:
+    try:
+        return tensor.as_shown(computed)
+    except ValueError as error:
+        raise ComputeFailed(
+            f"output '{tensor.name}' was computed with another shape than config.pbtxt reshapes: {error}"
+        ) from error
 
 
 def _read_inputs(request: InferRequest, spec: ModelSpec, limits: Limits) -> dict[str, npt.NDArray[Any]]:
@@ -105,9 +122,10 @@ def _read_inputs(request: InferRequest, spec: ModelSpec, limits: Limits) -> dict
         tensor = known.get(sent.name)
         if tensor is None:
             advertised = [t.name for t in spec.advertised_inputs]
+            too = f", and {checks.listed(sorted(spec.filled_in))} may be sent too" if spec.filled_in else ""
             raise InvalidInput(
-                f"unexpected inference input '{sent.name}' for model '{model}'; its inputs are {advertised}, "
-                f"and {sorted(spec.filled_in)} may be sent too"
+                f"unexpected inference input '{sent.name}' for model '{model}'; its inputs are "
+                f"{checks.listed(advertised)}{too}"
             )
         if sent.name in arrays:
             raise InvalidInput(f"input '{sent.name}' already exists in request")
@@ -125,9 +143,18 @@ def _read_inputs(request: InferRequest, spec: ModelSpec, limits: Limits) -> dict
     if missing := [tensor.name for tensor in spec.advertised_inputs if tensor.name not in arrays]:
         raise InvalidInput(
             f"expected {len(spec.advertised_inputs)} inputs but got {len(arrays)} inputs for model '{model}'. Got input(s) "
-            f"{sorted(arrays)}, but missing required input(s) {missing}. Please provide all required input(s)."
+            f"{checks.listed(sorted(arrays))}, but missing required input(s) {checks.listed(missing)}. Please provide all "
+            "required input(s)."
         )
     return arrays
+
+
+def _all_finite(inputs: Tensors, sent: Sequence[str], spec: ModelSpec, model: str) -> None:
+    """What a client has sent holds finite numbers in every true step, and so does its state. Raises `InvalidInput`."""
+    for name in sent:
+        counted = spec.lengths is not None and name == spec.lengths.of
+        lengths = inputs[spec.lengths.input] if spec.lengths and counted else None
+        checks.finite(inputs[name], spec.inputs_by_name[name], lengths, model)
 
 
 def _same_rows(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, model: str) -> int:
@@ -153,7 +180,7 @@ def _wanted(request: InferRequest, spec: ModelSpec) -> Sequence[str]:
         if output.name not in spec.outputs_by_name:
             raise InvalidInput(
                 f"unexpected inference output '{output.name}' for model '{request.model_name}'; its outputs are "
-                f"{list(spec.outputs_by_name)}"
+                f"{checks.listed(spec.outputs_by_name)}"
             )
         if output.name in wanted:
             raise InvalidInput(f"output '{output.name}' already exists in request")

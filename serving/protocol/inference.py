@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from serving.batching.model import Copy, Lease
 from serving.batching.pending import Pending
-from serving.errors import NotReady, ServingError
+from serving.errors import ComputeFailed, InvalidInput, NotReady, ServingError
 from serving.lifecycle.manager import ModelManager
 from serving.protocol import codec, request
 from serving.protocol.call import Call
@@ -41,7 +41,12 @@ class Inference:
             lease = self._manager.acquire(sent.model_name, sent.model_version)
             asked = _Asked(sent, lease, call, self._recorder)
             model = lease.model
-            limits = Limits(max_rows=model.max_rows, max_steps=self._max_steps, text_only=model.text_only)
+            limits = Limits(
+                max_rows=model.max_rows,
+                max_steps=self._max_steps,
+                text_only=model.text_only,
+                finite_only=model.finite_only,
+            )
             asked.submit(codec.decode(sent, model.spec, limits))
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if asked:
@@ -55,7 +60,7 @@ class Inference:
 class _Asked:
     """One inference request from the lease on its model to the answer on the wire; see `batching.pending.Requester`."""
 
-    __slots__ = ("_call", "_classes", "_copy", "_lease", "_payload", "_recorder", "_request", "_timeline")
+    __slots__ = ("_call", "_classes", "_copy", "_empty", "_lease", "_payload", "_recorder", "_request", "_timeline")
 
     def __init__(self, sent: InferRequest, lease: Lease, call: Call, recorder: Recorder) -> None:
         self._request = sent
@@ -66,12 +71,15 @@ class _Asked:
         self._payload = b""
         self._classes: Mapping[str, int] = {}
         self._copy: Copy | None = None
+        self._empty = False
         lease.model.metrics.entered()
 
     def submit(self, decoded: codec.Decoded) -> None:
         """Hands the request to the queue; raises what `Queue.offer` raises."""
         self._timeline.decoded = now_ns()
         self._classes = decoded.classes
+        if self._lease.model.spec.may_be_empty:
+            self._empty = not all(array.size for array in decoded.inputs.values())
         pending = Pending(
             self,
             decoded.inputs,
@@ -106,6 +114,8 @@ class _Asked:
     def finish(self, error: ServingError | None) -> None:
         """Tells that the request has ended, gives the lease back, and sends the answer or the error."""
         model = self._lease.model
+        if self._empty and isinstance(error, ComputeFailed):
+            error = InvalidInput(f"{error}; an input is empty, which the model does not take")
         code = Code.OK if error is None else CODES[type(error)]
         message = "" if error is None else str(error)
         if self._copy and error is not None:

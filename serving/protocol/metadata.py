@@ -20,10 +20,11 @@ EXTENSIONS = (
 
 
 class Metadata:
-    """The methods of `inference.GRPCInferenceService` that only look. `version` is the server's own."""
+    """The methods of `inference.GRPCInferenceService` that only look. `name` and `version` are the server's own."""
 
-    def __init__(self, manager: ModelManager, *, version: str) -> None:
+    def __init__(self, manager: ModelManager, *, version: str, name: str = SERVER_NAME) -> None:
         self._manager = manager
+        self._name = name
         self._version = version
         self.exiting = False  # then the server is neither live nor ready; requests in flight go on
 
@@ -53,7 +54,7 @@ class Metadata:
         return pb.ModelReadyResponse(ready=not self.exiting)
 
     def server_metadata(self, _request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name=SERVER_NAME, version=self._version, extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name=self._name, version=self._version, extensions=EXTENSIONS)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         with self._manager.acquire(request.name, request.version) as model:

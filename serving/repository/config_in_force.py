@@ -7,6 +7,7 @@ another backend in it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from protos import model_config_pb2 as pb
 from serving import backends
@@ -20,11 +21,12 @@ from serving.signature.tensors import TensorSpec
 
 
 def config_in_force(
-    chosen: OperatorConfig, spec: ModelSpec, backend: str, device: str, *, labels: bool
+    chosen: OperatorConfig, spec: ModelSpec, backend: str, device: str, *, labelled: Collection[str]
 ) -> pb.ModelConfig:
     """The configuration in force, every default filled in, as the ModelConfig RPC shows it.
 
-    Raises `ModelConfigError` where the file's inputs or outputs contradict the artefact.
+    The outputs that are `labelled` have names for their classes. Raises `ModelConfigError` where the file's inputs or outputs
+    contradict the artefact.
     """
     written, policy = chosen.written, policy_for(chosen, spec)
     _agree(written, spec)
@@ -35,26 +37,22 @@ def config_in_force(
         raise ModelConfigError(
             f"{where}: default_model_filename is '{written.default_model_filename}', but {asked} reads {expected}"
         )
-    for output in written.output:
-        expected = LABELS_FILE if labels and output.name == spec.labels_of else ""
-        if output.label_filename not in ("", expected):
-            raise ModelConfigError(
-                f"{where}: label_filename of output '{output.name}' is '{output.label_filename}'; "
-                + (f"its labels are in {expected}" if expected else "this output has no labels")
-            )
+    inputs = {tensor.name: tensor for tensor in written.input}
+    label_files = {tensor.name: tensor.label_filename for tensor in written.output}
     config = pb.ModelConfig(
         name=written.name,
         backend=module.TRITON_NAMES[0],
         platform=module.TRITON_NAMES[-1],
         default_model_filename=module.FILE_NAME,
         max_batch_size=policy.max_rows if spec.batched else 0,
-        input=[_input(tensor, spec) for tensor in spec.advertised_inputs],
+        input=[_input(tensor, spec, inputs.get(tensor.name)) for tensor in spec.advertised_inputs],
         output=[
             pb.ModelOutput(
                 name=t.name,
                 data_type=to_schema(t.datatype),
                 dims=_dims(t, spec),
-                label_filename=LABELS_FILE if labels and t.name == spec.labels_of else "",
+                reshape=_reshape(t, spec),
+                label_filename=label_files.get(t.name) or (LABELS_FILE if t.name in labelled else ""),
             )
             for t in spec.advertised_outputs
         ],
@@ -102,11 +100,24 @@ def _dims(tensor: TensorSpec, spec: ModelSpec) -> tuple[int, ...]:
     return shape[1:] if spec.batched else shape
 
 
-def _input(tensor: TensorSpec, spec: ModelSpec) -> pb.ModelInput:
-    shown = pb.ModelInput(name=tensor.name, data_type=to_schema(tensor.datatype), dims=_dims(tensor, spec))
-    if not tensor.file_shape:
-        shown.reshape.SetInParent()  # clients send one element, the file takes a scalar
-    return shown
+def _input(tensor: TensorSpec, spec: ModelSpec, written: pb.ModelInput | None) -> pb.ModelInput:
+    made = pb.ModelInput(
+        name=tensor.name, data_type=to_schema(tensor.datatype), dims=_dims(tensor, spec), reshape=_reshape(tensor, spec)
+    )
+    if written:
+        made.format = written.format
+    return made
+
+
+def _reshape(tensor: TensorSpec, spec: ModelSpec) -> pb.ModelTensorReshape | None:
+    """What is computed with, where clients see something else; clients send one element where the file takes a scalar.
+
+    Without rows Triton knows no empty reshape: there one element stands for a scalar by itself.
+    """
+    scalar = not tensor.file_shape
+    if (tensor.shown is None and not scalar) or (scalar and not spec.batched):
+        return None
+    return pb.ModelTensorReshape(shape=tensor.shape[1:])
 
 
 def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
@@ -128,5 +139,3 @@ def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
                     f"{where} '{tensor.name}' has dims {list(tensor.dims)}; the model's are {list(_dims(fact, spec))} "
                     "(the rows are left out)"
                 )
-            if side == "input" and tensor.HasField("reshape") and (tensor.reshape.shape or fact.file_shape):
-                raise ModelConfigError(f"{where} '{tensor.name}' has a reshape, which is served for scalars alone")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from serving import backends
 from serving.errors import RepositoryError
+from serving.machine import files
 from serving.signature.spec import FILE_NAME as SPEC_FILE
-from serving.signature.spec import LABELS_FILE, ModelSpec
+from serving.signature.spec import ModelSpec
 from serving.verification import golden
 
 log = logging.getLogger(__name__)
@@ -35,15 +35,17 @@ class VersionFolder:
     @property
     def described(self) -> bool:
         """Whether an exporter of ours wrote it; a bare file lies there alone."""
-        return (self.path / SPEC_FILE).exists() or (self.path / golden.FILE_NAME).exists()
+        return any(os.path.lexists(self.path / name) for name in (SPEC_FILE, golden.FILE_NAME))
 
     def spec(self) -> ModelSpec:
         """The facts that its exporter wrote. Raises `RepositoryError`."""
-        return ModelSpec.read(_plain_file(self.path / SPEC_FILE))
+        path = self.path / SPEC_FILE
+        files.is_plain(path)
+        return ModelSpec.read(path)
 
     def samples(self) -> list[golden.Sample]:
         """The golden samples. Raises `RepositoryError`."""
-        return golden.read_samples(_plain_file(self.path / golden.FILE_NAME))
+        return golden.read_samples(self.path / golden.FILE_NAME)
 
     def artifact(self, backend: str) -> Path:
         """Where the file or folder lies that this backend reads; it need not be there."""
@@ -53,9 +55,15 @@ class VersionFolder:
         """What changes when any file of the version does: path, bytes and time of change of each. Raises `OSError`."""
         return _fingerprint(self.path)
 
+    def check(self) -> None:
+        """Raises `RepositoryError` where anything in it is no plain file, such as a pipe that would be waited at for ever."""
+        for path in self.path.rglob("*"):
+            if not path.is_dir():
+                files.is_plain(path)
+
     def formats(self) -> tuple[str, ...]:
         """The backends whose artefact is there, in the order of preference."""
-        return tuple(name for name in backends.names() if self.artifact(name).exists())
+        return tuple(name for name in backends.names() if os.path.lexists(self.artifact(name)))
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -70,26 +78,20 @@ def _named(folder: Path, path: Path) -> str:
     return f"{name} -> {os.path.realpath(path)}" if path.is_symlink() else name
 
 
-def _plain_file(path: Path) -> Path:
-    """The path. Raises `RepositoryError` where something else is that could not be read, such as a pipe."""
-    if path.exists() and not path.is_file():
-        raise RepositoryError(f"{path} is no plain file")
-    return path
-
-
 def _text(path: Path) -> str | None:
     """The text of a small file, None where there is none. Raises `RepositoryError`; a pipe would be waited at for ever."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise RepositoryError(f"{path} is no plain file")
-        if status.st_size > MAX_TEXT_BYTES:
-            raise RepositoryError(f"{path} has {status.st_size} bytes; at most {MAX_TEXT_BYTES} are read")
+        if not files.is_plain(path):
+            return None
+        if (size := path.stat().st_size) > MAX_TEXT_BYTES:
+            raise RepositoryError(f"{path} has {size} bytes; at most {MAX_TEXT_BYTES} are read")
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
     except (OSError, UnicodeDecodeError) as error:
         raise RepositoryError(f"{path} cannot be read: {error}") from error
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +106,23 @@ class Repository:
             raise RepositoryError(f"the model repository {self.path} {kind}; name one with --model-repository DIR")
 
     def models(self) -> list[str]:
-        """Names of the models, sorted."""
-        names = sorted(entry.name for entry in self.path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        """Names of the models, sorted; a link that leads nowhere is one that cannot be loaded."""
+        names = sorted(
+            entry.name
+            for entry in self.path.iterdir()
+            if not entry.name.startswith(".") and (entry.is_dir() or _leads_nowhere(entry))
+        )
         for name in names:
             if not name.isprintable():  # also what is no UTF-8, and could not be named by any client
                 log.warning("not served: the folder %a has a name that is no plain text", name)
         return [name for name in names if name.isprintable()]
+
+    def has(self, model: str) -> bool:
+        """Whether there is a model of that name. Raises `OSError` where that cannot be looked up."""
+        plain = model.isprintable() and "/" not in model and not model.startswith(".")
+        folder = self.path / model
+        self.path.stat()  # raises where the whole repository has gone, which says nothing of its models
+        return bool(model) and plain and (folder.is_dir() or _leads_nowhere(folder))
 
     def fingerprint(self, model: str) -> tuple[tuple[str, int, int], ...]:
         """What changes when any file of the model does, versions that are being written (`.name`) left out. Raises `OSError`.
@@ -122,25 +135,31 @@ class Repository:
         """The text of the model's `config.pbtxt`, or None where there is none. Raises `RepositoryError`."""
         return _text(self.path / model / CONFIG_FILE)
 
-    def labels(self, model: str) -> tuple[str, ...]:
-        """The class names beside the versions, one a line; none where there is no such file. Raises `RepositoryError`."""
-        text = (_text(self.path / model / LABELS_FILE) or "").removesuffix("\n")
+    def labels(self, model: str, name: str) -> tuple[str, ...]:
+        """The class names in a file beside the versions, one a line; none without such a file. Raises `RepositoryError`."""
+        text = (_text(self.path / model / name) or "").removesuffix("\n")
         return tuple(text.split("\n")) if text else ()
 
     def versions(self, model: str) -> Sequence[VersionFolder]:
         """The versions of a model, lowest first. Raises `RepositoryError` where there is none."""
         folder = self.path / model
-        found = [
-            VersionFolder(int(entry.name), entry)
+        if _leads_nowhere(folder):
+            raise RepositoryError(f"{folder} is a symbolic link to {folder.readlink()}, which is not there")
+        numbered = [
+            entry
             for entry in folder.iterdir()
-            if entry.is_dir() and entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0")
+            if entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0") and len(entry.name) < 19
         ]
+        if lost := next((entry for entry in numbered if _leads_nowhere(entry)), None):
+            raise RepositoryError(f"{lost} is a symbolic link to {lost.readlink()}, which is not there")
+        found = [VersionFolder(int(entry.name), entry) for entry in numbered if entry.is_dir()]
         if not found and (folder / SPEC_FILE).exists():
             raise RepositoryError(
                 f"{folder} is a version, not a model: serve the folder above {self.path}, which holds the models"
             )
         if not found:
             raise RepositoryError(
-                f"{folder} holds no version: a version is a folder named by a whole number from 1, like {folder / '1'}"
+                f"failed to load '{model}', no version is available: {folder} holds no version: a version is a folder named by a "
+                f"whole number from 1, like {folder / '1'}"
             )
         return sorted(found, key=lambda version: version.number)

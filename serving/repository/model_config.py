@@ -1,28 +1,28 @@
 """What the operator decides about a model: `config.pbtxt`, read with the real ModelConfig schema and checked in full.
 
-A field that this server does not serve is refused by name and an unknown one with its line: nothing in the file is
-ignored. What the file leaves out is completed from the artefact. proto3 cannot tell `max_batch_size: 0` from its
-absence, and both mean "complete it", here as in Triton.
+A field that would change an answer and is not served is refused by name, an unknown one with its line; one that changes none
+is taken and told (`serving.repository.fields`). What the file leaves out is completed from the artefact. proto3 cannot tell
+`max_batch_size: 0` from its absence, and both mean "complete it", here as in Triton.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import json_format, text_format
-from google.protobuf.message import Message
 
 from protos import model_config_pb2 as pb
 from serving import backends
 from serving.batching.policy import BatchPolicy
 from serving.errors import BackendUnavailable, ModelConfigError
 from serving.machine.devices import CPU, cuda, cuda_index
-from serving.repository import routes
+from serving.repository import fields, reshapes, routes
 from serving.repository.datatypes import from_schema
 from serving.repository.operator_config import OperatorConfig
+from serving.signature.spec import PASS, REFUSE
 from serving.signature.stated import Stated
 
 DEFAULTS = BatchPolicy()
@@ -30,40 +30,8 @@ MAX_DELAY_MICROSECONDS = 60_000_000
 MAX_INSTANCES = 64
 THREADS = "intra_op_thread_count"  # as Triton's ONNX Runtime backend calls it
 FALLBACK = "fallback"
-
-# Every field that means something here; the rest of the schema is refused when it is set.
-SERVED_FIELDS = frozenset(
-    {
-        "name",
-        "platform",
-        "backend",
-        "default_model_filename",
-        "max_batch_size",
-        "input.name",
-        "input.data_type",
-        "input.dims",
-        "input.reshape",
-        "output.name",
-        "output.data_type",
-        "output.dims",
-        "output.label_filename",
-        "version_policy.latest.num_versions",
-        "version_policy.all",
-        "version_policy.specific.versions",
-        "dynamic_batching.preferred_batch_size",
-        "dynamic_batching.max_queue_delay_microseconds",
-        "dynamic_batching.default_queue_policy.max_queue_size",
-        "instance_group.name",
-        "instance_group.kind",
-        "instance_group.count",
-        "instance_group.gpus",
-        "model_warmup.name",
-        "model_warmup.batch_size",
-        "model_warmup.inputs",
-        "model_warmup.count",
-        "parameters",
-    }
-)
+NONFINITE = "nonfinite"
+TOLD = "lstm_serving."  # how the parameters begin by which the server tells of a model
 
 
 @functools.lru_cache(maxsize=256)
@@ -83,10 +51,10 @@ def parse_json(text: str, name: str) -> OperatorConfig:
     """The same for the JSON form, as clients send it to replace the file. Raises `ModelConfigError`."""
     where = f"the configuration sent for model '{name}'"
     try:
-        fields = json.loads(text)
-        if not isinstance(fields, dict):
+        sent = json.loads(text)
+        if not isinstance(sent, dict):
             raise ModelConfigError(f"{where} does not parse: it must be a JSON object, a ModelConfig")
-        written = json_format.ParseDict(fields, pb.ModelConfig())
+        written = json_format.ParseDict(sent, pb.ModelConfig())
     except (json_format.ParseError, ValueError, RecursionError) as error:
         raise ModelConfigError(f"{where} does not parse: {error}") from error
     return check(written, name, where)
@@ -95,9 +63,9 @@ def parse_json(text: str, name: str) -> OperatorConfig:
 def check(written: pb.ModelConfig, name: str, where: str = "") -> OperatorConfig:
     """Checks a configuration in full. Raises `ModelConfigError`."""
     where = where or f"config.pbtxt of model '{name}'"
-    for field in _fields(written):
-        if field not in SERVED_FIELDS and not any(served.startswith(f"{field}.") for served in SERVED_FIELDS):
-            raise ModelConfigError(f"{where}: the field '{field}' is not served by this server; remove it")
+    for key in [key for key in written.parameters if key.startswith(TOLD)]:
+        del written.parameters[key]  # what the server has said of the model, in a configuration that comes back
+    idle = fields.idle(written, where)
     if written.name and written.name != name:
         raise ModelConfigError(f"{where}: name is '{written.name}', but the folder is called '{name}'; they must agree")
     written.name = name
@@ -108,6 +76,7 @@ def check(written: pb.ModelConfig, name: str, where: str = "") -> OperatorConfig
         backend=_backend(written, where),
         **_placed(written, where),
         **_parameters(written, where),
+        idle=idle,
     )
 
 
@@ -130,27 +99,20 @@ def stated(config: OperatorConfig) -> tuple[dict[str, Stated], dict[str, Stated]
     rows = (-1,) if written.max_batch_size else ()
 
     def side(listed: Iterable[pb.ModelInput] | Iterable[pb.ModelOutput]) -> dict[str, Stated]:
-        return {tensor.name: (from_schema(tensor.data_type), (*rows, *tensor.dims)) for tensor in listed}
+        return {tensor.name: (from_schema(tensor.data_type), (*rows, *reshapes.computed(tensor))) for tensor in listed}
 
     return side(written.input), side(written.output)
+
+
+def may_be_scalars(config: OperatorConfig) -> set[str]:
+    """The tensors of which the file says one element, which it may mean of a scalar."""
+    tensors: list[pb.ModelInput | pb.ModelOutput] = [*config.written.input, *config.written.output]
+    return {tensor.name for tensor in tensors if not tensor.HasField("reshape") and reshapes.ones(tensor.dims)}
 
 
 def rows(config: OperatorConfig) -> dict[str, int | None]:
     """Where the rows are in the inputs that the file names: in front if it sets `max_batch_size`, else nowhere."""
     return {tensor.name: 0 if config.written.max_batch_size else None for tensor in config.written.input}
-
-
-def _fields(message: Message, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields that are set, down to the leaves; an empty message that is set counts as a leaf."""
-    for descriptor, value in message.ListFields():
-        name = f"{prefix}{descriptor.name}"
-        is_map = descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry
-        if descriptor.message_type is None or is_map:
-            yield name
-            continue
-        for part in value if isinstance(value, Sequence) else [value]:
-            inner = list(_fields(part, f"{name}."))
-            yield from inner or [name]
 
 
 def _policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
@@ -230,9 +192,14 @@ def _placed(written: pb.ModelConfig, where: str) -> dict[str, Any]:
 def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
     """`threads`, `fallback` and `routes`, from the free-form parameters. Raises `ModelConfigError` for any other key."""
     said = {key: parameter.string_value for key, parameter in written.parameters.items()}
-    known = (THREADS, FALLBACK, *routes.KEYS)
-    if unknown := sorted(set(said) - set(known)):
+    known = (THREADS, FALLBACK, NONFINITE, *routes.KEYS)
+    if unknown := sorted(set(said) - set(known) - fields.IDLE_PARAMETERS):
         raise ModelConfigError(f"{where}: parameters has {unknown[0]!r}; known are {', '.join(known)}")
+    if said.get(NONFINITE, PASS) not in (REFUSE, PASS):
+        raise ModelConfigError(
+            f"{where}: {NONFINITE} is {said[NONFINITE]!r}; it must be {REFUSE} or {PASS}, which is what happens to requests "
+            "with NaN or infinity in a true step"
+        )
     threads = said.get(THREADS, "")
     if threads and not (threads.isascii() and threads.isdigit() and len(threads) < 9 and int(threads) <= 1024):
         raise ModelConfigError(
@@ -247,7 +214,12 @@ def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
     fallback = None
     if FALLBACK in said:
         fallback = tuple(_place(entry.strip(), where) for entry in said[FALLBACK].split(",") if entry.strip())
-    return {"threads": int(threads or 0) or None, "fallback": fallback, "routes": chosen}
+    return {
+        "threads": int(threads or 0) or None,
+        "fallback": fallback,
+        "routes": chosen,
+        "nonfinite": said.get(NONFINITE, ""),
+    }
 
 
 def _place(entry: str, where: str) -> tuple[str, str | None]:

@@ -17,7 +17,8 @@ class OperatorConfig:
     """`config.pbtxt`, checked. `backend`, `device` and `threads` are None where the file leaves them to the server's flags.
 
     `count` instances run on each of `gpus`, or on the one device. `fallback` names backends, with a device or None, in
-    the order in which they take over; None where the file does not say.
+    the order in which they take over; None where the file does not say. `nonfinite` is "refuse" or "pass", or empty where
+    that is left to the specification. `idle` names what is in the file and changes nothing here.
     """
 
     written: pb.ModelConfig
@@ -29,6 +30,8 @@ class OperatorConfig:
     threads: int | None = None
     fallback: tuple[tuple[str, str | None], ...] | None = None
     routes: Routes = dataclasses.field(default_factory=Routes)
+    nonfinite: str = ""
+    idle: tuple[str, ...] = ()
 
     def devices(self, device: str) -> list[str]:
         """The device of each instance, when `device` was chosen for the model."""

@@ -13,7 +13,7 @@ from serving.signature.tensors import TensorSpec
 def to_file(array: npt.NDArray[Any], tensor: TensorSpec) -> npt.NDArray[Any]:
     """`[rows, ...]` as the file takes it: the rows moved to their axis, or left out."""
     if tensor.rows_axis is None:
-        return array[0] if array.ndim > 1 else np.array(array[0])
+        return array[0] if array.ndim > 1 else array[:1].reshape(())  # a string stays a string
     return np.ascontiguousarray(np.moveaxis(array, 0, tensor.rows_axis)) if tensor.rows_axis else array
 
 

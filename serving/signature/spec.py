@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.errors import RepositoryError
+from serving.signature import spec_file
+from serving.signature.spec_file import FORMAT_VERSION
 from serving.signature.tensors import DTYPES, Tensors, TensorSpec
 
-FORMAT_VERSION = 2  # 1 did not say which axis holds the steps
 FILE_NAME = "spec.json"
 OWN_FILES = "own_files"  # in source, under export: digests of the artefacts that our own writers made, by file name
 LABELS_FILE = "labels.txt"  # of the model, beside its versions
 LARGEST_TOLERANCE = 0.1
+LARGEST_VOCABULARY = 2**31
+REFUSE, PASS = "refuse", "pass"  # what is done with NaN and Inf in true steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,7 @@ class ModelSpec:
     batched: bool = True
     state_advertised: bool = False
     may_be_empty: bool = False
+    nonfinite: str = ""
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -92,20 +96,47 @@ class ModelSpec:
                     )
         self._check_rows()
         self._check_steps()
-        inputs, outputs = {t.name for t in self.inputs}, {t.name for t in self.outputs}
-        for pair in self.state:
-            if pair.input not in inputs or pair.output not in outputs:
-                raise RepositoryError(
-                    f"state {pair.input} <- {pair.output} names a tensor that the signature does not have"
-                )
-        if self.lengths and not {self.lengths.input, self.lengths.of} <= inputs:
-            raise RepositoryError(f"lengths names {self.lengths}, which the signature does not have")
-        if self.labels_of and self.labels_of not in outputs:
-            raise RepositoryError(f"labels belong to {self.labels_of!r}, which is not an output")
+        self._check_names()
         if not 0 < self.tolerance <= LARGEST_TOLERANCE:
             raise RepositoryError(
                 f"tolerance is {self.tolerance}; it must be positive and at most {LARGEST_TOLERANCE}, above which nothing "
                 "would be verified"
+            )
+        if not 0 <= self.vocabulary <= LARGEST_VOCABULARY:
+            raise RepositoryError(f"vocabulary is {self.vocabulary}; it must be 0 to {LARGEST_VOCABULARY}")
+        if self.nonfinite not in ("", REFUSE, PASS):
+            raise RepositoryError(f"nonfinite is {self.nonfinite!r}; it must be {REFUSE!r} or {PASS!r}")
+
+    def _check_names(self) -> None:
+        inputs, outputs = self.inputs_by_name, self.outputs_by_name
+        for pair in self.state:
+            if pair.input not in inputs or pair.output not in outputs:
+                raise RepositoryError(
+                    f"state {pair.input} <- {pair.output} names a tensor that the signature does not have; it has the inputs "
+                    f"{', '.join(inputs)} and the outputs {', '.join(outputs)}"
+                )
+            if inputs[pair.input].datatype != outputs[pair.output].datatype:
+                raise RepositoryError(
+                    f"state {pair.input} is {inputs[pair.input].datatype} and its next value {pair.output} is "
+                    f"{outputs[pair.output].datatype}"
+                )
+        for side in ("input", "output"):
+            names = [getattr(pair, side) for pair in self.state]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise RepositoryError(f"state names the {side} {twice[0]} twice")
+        if self.lengths:
+            if not {self.lengths.input, self.lengths.of} <= inputs.keys():
+                raise RepositoryError(
+                    f"lengths names {self.lengths}, which the signature does not have; its inputs are {', '.join(inputs)}"
+                )
+            tensor = inputs[self.lengths.input]
+            if tensor.dtype.kind != "i" or len(tensor.shape) != 1:
+                raise RepositoryError(
+                    f"lengths are {tensor.datatype} of shape {list(tensor.shape)}; they must be whole numbers, one for each row"
+                )
+        if self.labels_of and self.labels_of not in outputs:
+            raise RepositoryError(
+                f"labels belong to {self.labels_of!r}, which is not an output; the outputs are {', '.join(outputs)}"
             )
 
     def _check_rows(self) -> None:
@@ -126,6 +157,11 @@ class ModelSpec:
                 )
         if self.lengths and (of := self.inputs_by_name.get(self.lengths.of)) and of.steps_axis is None:
             raise RepositoryError(f"lengths count the steps of {of.name}, which has no axis of steps")
+
+    @property
+    def refuses_nonfinite(self) -> bool:
+        """Whether NaN and Inf in true steps are refused, unless the operator says otherwise."""
+        return self.nonfinite == REFUSE if self.nonfinite else self.lengths is not None
 
     @functools.cached_property
     def inputs_by_name(self) -> Mapping[str, TensorSpec]:
@@ -163,7 +199,8 @@ class ModelSpec:
 
     def shown_shape(self, tensor: TensorSpec) -> tuple[int, ...]:
         """The shape that clients are told: without rows where the model has none, and never without any axis."""
-        shape = tensor.shape if self.batched else tensor.shape[1:]
+        shape = tensor.shown or tensor.shape
+        shape = shape if self.batched else shape[1:]
         return (*shape, 1) if len(shape) == (1 if self.batched else 0) and tensor.rows_axis is None else shape
 
     @functools.cached_property
@@ -186,37 +223,37 @@ class ModelSpec:
     def to_json(self) -> str:
         """The text of `spec.json`."""
         fields = dataclasses.asdict(self)
+        for tensor in (*fields["inputs"], *fields["outputs"]):
+            del tensor["shown"]  # the operator's, not the file's
         return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> ModelSpec:
         """Reads `spec.json`. Raises `RepositoryError` naming the file and what is wrong with it."""
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+            text = spec_file.text(path)
         except FileNotFoundError as error:
             raise RepositoryError(f"{path} is missing: the version is incomplete; export it again") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise RepositoryError(f"{path} is not a usable specification: {_reason(error)}") from error
+        except (RepositoryError, ValueError, OSError) as error:
+            raise RepositoryError(f"{path} is not a usable specification: {error}") from error
+        return cls.from_json(text, str(path))
 
     @classmethod
     def from_json(cls, text: str, where: str) -> ModelSpec:
         """What `to_json` has made. Raises `RepositoryError` naming `where` it stands and what is wrong with it."""
+        known = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+        required = [
+            field.name
+            for field in dataclasses.fields(cls)
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ]
         try:
-            fields = json.loads(text)
-            version = fields.pop("format_version")
-            if version not in (1, FORMAT_VERSION):
-                raise RepositoryError(
-                    f"format_version is {version!r}; this server reads 1 and {FORMAT_VERSION}: export the model again"
-                )
-            fields["inputs"] = _tensors(fields["inputs"])
-            fields["outputs"] = _tensors(fields["outputs"])
+            fields = spec_file.fields_of(text, known, required)
             fields["lengths"] = LengthsSpec(**fields["lengths"]) if fields["lengths"] else None
             fields["state"] = tuple(StatePair(**pair) for pair in fields["state"])
-            if version == 1:
-                _add_steps_axes(fields)
             return cls(**fields)
-        except (RepositoryError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RepositoryError(f"{where} is not a usable specification: {_reason(error)}") from error
+        except (RepositoryError, ValueError, RecursionError) as error:
+            raise RepositoryError(f"{where} is not a usable specification: {error}") from error
 
 
 def fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> None:
@@ -228,33 +265,3 @@ def fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> 
             inputs[tensor.name] = np.full(rows, spec.steps(inputs), tensor.dtype)
         else:
             inputs[tensor.name] = np.zeros((rows, *tensor.shape[1:]), tensor.dtype)
-
-
-def _tensors(entries: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(
-        TensorSpec(
-            e["name"],
-            e["datatype"],
-            tuple(int(size) for size in e["shape"]),
-            e.get("rows_axis", 0),
-            e.get("steps_axis"),
-        )
-        for e in entries
-    )
-
-
-def _add_steps_axes(fields: dict[str, Any]) -> None:
-    """What format 1 left unsaid: a model with `lengths` has its steps on axis 1, wherever that is free; others do not say."""
-    if not fields["lengths"]:
-        return
-    state = {pair.output for pair in fields["state"]}
-
-    def with_steps(tensor: TensorSpec, *, has: bool) -> TensorSpec:
-        return dataclasses.replace(tensor, steps_axis=1) if has and tensor.shape[1:2] == (-1,) else tensor
-
-    fields["inputs"] = tuple(with_steps(one, has=one.name == fields["lengths"].of) for one in fields["inputs"])
-    fields["outputs"] = tuple(with_steps(one, has=one.name not in state) for one in fields["outputs"])
-
-
-def _reason(error: Exception) -> str:
-    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

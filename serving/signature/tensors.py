@@ -44,7 +44,8 @@ class TensorSpec:
     `rows_axis` is where the rows are in the file: 0 unless someone else has exported it, None where the file has no such
     axis, be it that all rows share the tensor or that the model takes one row at a time. `steps_axis` is the axis of `shape`
     along which the steps of a sequence lie, as many as in every other tensor that has one; None where there are none, or
-    nobody has proved where.
+    nobody has proved where. `shown` is the shape that clients see instead of `shape`, the rows first as well, where the
+    operator has reshaped it; its free sizes are those of `shape`, in their order.
     """
 
     name: str
@@ -52,6 +53,15 @@ class TensorSpec:
     shape: tuple[int, ...]
     rows_axis: int | None = 0
     steps_axis: int | None = None
+    shown: tuple[int, ...] | None = None
+
+    def as_computed(self, sent: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape as a client sees it, which fits `shown`, as it is computed with; the rows are first in both."""
+        return sent if self.shown is None else _with_sizes_of(sent, self.shown, self.shape)
+
+    def as_shown(self, computed: tuple[int, ...]) -> tuple[int, ...]:
+        """The inverse. Raises `ValueError` where what was computed does not fit `shape`."""
+        return computed if self.shown is None else _with_sizes_of(computed, self.shape, self.shown)
 
     @property
     def file_shape(self) -> tuple[int, ...]:
@@ -64,3 +74,11 @@ class TensorSpec:
     @property
     def dtype(self) -> np.dtype[Any]:
         return DTYPES[self.datatype]
+
+
+def _with_sizes_of(sizes: tuple[int, ...], pattern: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+    """`target`, its free axes filled with what `sizes` has at the free axes of `pattern`."""
+    if any(size != fixed for size, fixed in zip(sizes, pattern, strict=True) if fixed != -1):
+        raise ValueError(f"{list(sizes)} does not fit {list(pattern)}")
+    free = iter([size for size, fixed in zip(sizes, pattern, strict=True) if fixed == -1])
+    return tuple(next(free) if fixed == -1 else fixed for fixed in target)

@@ -7,8 +7,6 @@ relative above 1 and absolute below, `|a - b| <= tolerance * max(1, |b|)`, every
 from __future__ import annotations
 
 import dataclasses
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from serving.errors import RepositoryError, VerificationFailed
 from serving.machine import background
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import BF16, Tensors
+from serving.verification import npz
 
 FILE_NAME = "golden.npz"
-MAX_BYTES = 256 * 1024 * 1024
 # Products of TF32 are off by up to 2^-11 of their factors; a few hundred steps of an LSTM, whose gates are bounded, keep
 # well below this.
 TF32_TOLERANCE = 1e-2
@@ -83,24 +81,25 @@ def read_samples(path: Path) -> list[Sample]:
     inputs: dict[int, dict[str, npt.NDArray[Any]]] = {}
     outputs: dict[int, dict[str, npt.NDArray[Any]]] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_BYTES:
-            raise RepositoryError(f"{path} holds {unpacked} bytes of samples; at most {MAX_BYTES} are replayed")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            for key in arrays.files:
-                index, side, name = key.split("/", 2)
-                array = arrays[key]
-                {"in": inputs, "out": outputs}[side].setdefault(int(index), {})[name] = (
-                    array.astype(object) if array.dtype.kind == "S" else array
-                )
+        for key, array in npz.read(path):
+            number, side, name = _place(path, key)
+            {"in": inputs, "out": outputs}[side].setdefault(number, {})[name] = (
+                array.astype(object) if array.dtype.kind == "S" else array
+            )
     except FileNotFoundError as error:
         raise RepositoryError(f"{path} is missing: the version is incomplete; export it again") from error
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RepositoryError(f"{path} is not a usable set of golden samples: {error}") from error
     if not inputs or inputs.keys() != outputs.keys():
         raise RepositoryError(f"{path} holds no complete golden sample: export the version again")
     return [Sample(inputs[i], outputs[i]) for i in sorted(inputs)]
+
+
+def _place(path: Path, key: str) -> tuple[int, str, str]:
+    """Number, side and tensor of `3/in/x`."""
+    number, _, rest = key.partition("/")
+    side, _, name = rest.partition("/")
+    if not (number.isascii() and number.isdigit() and len(number) < 9 and side in ("in", "out") and name):
+        raise RepositoryError(f"{path} holds {key!a}, which is no part of a golden sample, as 0/in/x and 0/out/y are")
+    return int(number), side, name
 
 
 def check_agreement(what: str, got: Tensors, expected: Tensors, tolerance: float) -> float:
@@ -142,6 +141,8 @@ def replay(
             raise VerificationFailed(f"{what}: a golden sample says nothing of {', '.join(unsaid)}; export it again")
         if not all(array.size for array in sample.inputs.values()):
             raise VerificationFailed(f"{what}: a golden sample has an input without elements; export it again")
+        if unlike := _unlike(sample, spec):
+            raise VerificationFailed(f"{what}: {unlike}")
         try:
             got = run(sample.inputs, names)
         except Exception as error:
@@ -150,6 +151,24 @@ def replay(
             ) from error
         worst = max(worst, check_agreement(what, got, sample.outputs, allowed))
     return worst
+
+
+def _unlike(sample: Sample, spec: ModelSpec) -> str:
+    """Which tensor of a sample is not as the specification says, which somebody may have edited; "" if all are."""
+    for arrays, tensors in ((sample.inputs, spec.inputs), (sample.outputs, spec.outputs)):
+        for tensor in tensors:
+            array = arrays.get(tensor.name)
+            if array is None:
+                return f"a golden sample says nothing of {tensor.name}; export it again"
+            fits = len(array.shape) == len(tensor.shape) and all(
+                fixed in (-1, size) for size, fixed in zip(array.shape, tensor.shape, strict=True)
+            )
+            if not fits or array.dtype != tensor.dtype:
+                return (
+                    f"spec.json says that {tensor.name} is {tensor.datatype} {list(tensor.shape)}, and a golden sample has it as "
+                    f"{array.dtype} {list(array.shape)}: put back what the exporter wrote, or export it again"
+                )
+    return ""
 
 
 def longest(samples: Sequence[Sample]) -> Sample:

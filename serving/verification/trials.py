@@ -15,7 +15,7 @@ from serving.backends.base import Contents, first_line
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 from serving.verification import values
-from serving.verification.hints import Hints, Shape, Unclear
+from serving.verification.hints import Hints, Shape, Unclear, value_for
 from serving.verification.values import Holding, Kind
 
 Run = Callable[[Tensors, Sequence[str]], Tensors]  # in the file's own layout
@@ -183,6 +183,7 @@ class Trials:
         steps, tells the ids of a table from lengths.
         """
         alone: Rows = dict.fromkeys(self._shapes)
+        self._learn_texts(alone)
         for name, holding in self._holding.items():
             if name in self._values or holding.dtype.kind not in "iuf":
                 continue
@@ -191,6 +192,19 @@ class Trials:
                 continue
             first, second = (self._fails_from(name, sent) for sent in tried)
             self._holding[name] = dataclasses.replace(holding, whole=True, ids=first if first == second else 0)
+
+    def _learn_texts(self, alone: Rows) -> None:
+        """Finds out which inputs of strings take numbers alone, as a file does that casts them."""
+        texts = [name for name, each in self._holding.items() if each.dtype.kind == "O" and name not in self._values]
+        if not texts:
+            return
+        sent = {**self.sent(alone, 1, SIZES[0], full=True)}
+        numbers = {name: np.full_like(sent[name], b"1") for name in texts}
+        if not self.takes({**sent, **numbers}):
+            return
+        for name in texts:
+            if not self.takes({**sent, **numbers, name: np.full_like(sent[name], b"word")}):
+                self._holding[name] = dataclasses.replace(self._holding[name], numbers=True)
 
     def _drops_fractions(self, name: str, sent: Tensors) -> bool:
         """Whether what is behind the point changes nothing, while what is before it does."""
@@ -253,7 +267,7 @@ class Trials:
                 f"the input {name} has too many free axes to be tried; state some sizes with --shape {name}:SIZES"
             )
         if name in self._values:
-            return np.full(sizes, self._values[name], holding.dtype)
+            return np.full(sizes, value_for(self._values[name], holding.dtype), holding.dtype)
         if not self._shapes[name]:
             raise Unclear(
                 f"the input {name} is one value for all rows; say what to try the file with: --value {name}=..."

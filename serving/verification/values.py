@@ -28,6 +28,7 @@ NOWHERE, TAIL, HEAD, HOLE, EVERYWHERE = "nowhere", "tail", "head", "hole", "ever
 # What is taken for padding or for a missing value, by those who write networks; 0 and NaN stand at every place.
 USUAL_MARKERS = (0.0, float("nan"), -1.0, 1.0, -10.0, -99.0, -100.0, -999.0, -9999.0, 999.0, -1e9, float("inf"))
 MOST_CONSTANTS = 24  # of the file's own
+NUMBERS = ("0", "1", "2.5", "-3", "40", "1e3", "-0.25")
 WORDS = ("", "0", "1", "2.5", "a", "b", "yes", "no", "word", "Word")
 WHOLE_BELOW = 10  # whole numbers that lead to no table
 
@@ -47,7 +48,7 @@ class Holding:
 
     With `whole` only whole numbers are sent, whatever the datatype: the file drops what is behind the point. With
     `counts` there is one number a row, as lengths have it, and it is drawn from 1 to the number of steps. `texts` are
-    strings that the file knows.
+    strings that the file knows; with `numbers` it takes such strings alone as are numbers.
     """
 
     dtype: np.dtype[Any]
@@ -55,6 +56,7 @@ class Holding:
     whole: bool = False
     counts: bool = False
     texts: Sequence[str] = ()
+    numbers: bool = False
 
 
 def kinds(constants: Sequence[float] = ()) -> list[Kind]:
@@ -134,7 +136,8 @@ def _flags(generator: np.random.Generator, sizes: Sequence[int], kind: Kind, sha
 
 
 def _texts(generator: np.random.Generator, holding: Holding, sizes: Sequence[int]) -> Array:
-    words = np.array([word.encode() for word in (*WORDS, *holding.texts)], object)
+    known = NUMBERS if holding.numbers else (*WORDS, *holding.texts)
+    words = np.array([word.encode() for word in known], object)
     chosen = words[generator.integers(0, len(words), tuple(sizes))]
     return np.array(chosen, object).reshape(tuple(sizes))
 

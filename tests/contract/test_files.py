@@ -109,14 +109,23 @@ def test_torchscript_refuses_other_arguments(tmp_path: Path) -> None:
         backends.module("torchscript").load(path, fewer, "cpu", Options())
 
 
-def test_torchscript_takes_the_names_of_tritons_convention(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turned", [False, True], ids=["in order", "in another order"])
+def test_torchscript_takes_the_names_of_tritons_convention(turned: bool, tmp_path: Path) -> None:
+    """A name says which argument or answer it is, in whatever order the operator has written them."""
     path, spec = written("torchscript", tmp_path), artefacts.spec(CONFIG, WEIGHTS)
-    named = tuple(dataclasses.replace(tensor, name=f"INPUT__{i}") for i, tensor in enumerate(spec.inputs))
-    bare = dataclasses.replace(spec, inputs=named, lengths=None, state=())
+    sides = {
+        side: tuple(dataclasses.replace(one, name=f"{side}__{i}") for i, one in enumerate(getattr(spec, side)))
+        for side in ("inputs", "outputs")
+    }
+    written_down = {side: tensors[::-1] if turned else tensors for side, tensors in sides.items()}
+    bare = dataclasses.replace(spec, lengths=None, state=(), **written_down)  # type: ignore[arg-type]
     backend = backends.module("torchscript").load(path, bare, "cpu", Options())
     inputs = artefacts.batch(CONFIG, 3, 6)
-    got = backend.run({f"INPUT__{i}": inputs[tensor.name] for i, tensor in enumerate(spec.inputs)}, ("y",))
-    np.testing.assert_allclose(got["y"], oracle.predict(CONFIG, WEIGHTS, inputs)["y"], rtol=0, atol=1e-6)
+    expected = oracle.predict(CONFIG, WEIGHTS, inputs)
+    sent = {f"inputs__{i}": inputs[tensor.name] for i, tensor in enumerate(spec.inputs)}
+    got = backend.run(sent, [f"outputs__{i}" for i in range(len(spec.outputs))])
+    for place, tensor in enumerate(spec.outputs):
+        np.testing.assert_allclose(got[f"outputs__{place}"], expected[tensor.name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("config", [CONFIG, artefacts.TOKENS], ids=artefacts.described)

@@ -26,13 +26,18 @@ def test_the_index_says_why_a_model_is_not_ready(repository: Path) -> None:
     with LaunchedServer(repository, *FAKE) as server:
         done = administer(server.address, "index")
         head, broken, whole = done.stdout.splitlines()
-        assert head.split() == ["model", "version", "state", "reason"]
+        told = ["backend", "device", "instances", "tolerance", "verified", "reason"]
+        assert head.split() == ["model", "version", "state", *told]
         assert broken.split()[:3] == ["broken", "1", "UNAVAILABLE"]
         assert broken.endswith("asked to fail on 1.0")
-        assert whole.split() == ["whole", "1", "READY", "-"]
+        assert whole.split() == ["whole", "1", "READY", "fake", "cpu", "1", "1e-05", "yes", "-"]
         assert (done.returncode, done.stderr) == (0, "")
         entries = json.loads(administer(server.address, "index", "--json").stdout)
         assert [entry["name"] for entry in entries] == ["broken", "whole"]
+        assert (entries[1]["tolerance"], entries[0]["backend"]) == ("1e-05", "")
+        gone = administer(server.address, "unload", "none")
+        assert (gone.returncode, gone.stdout) == (1, "")
+        assert "there is no model 'none' to unload; the server knows broken, whole" in gone.stderr
         unknown = administer(server.address, "swap", "none", "--count", "2")
         assert (unknown.returncode, unknown.stdout, unknown.stderr.count("\n")) == (1, "", 1)
         assert "INVALID_ARGUMENT: Request for unknown model: 'none' is not found" in unknown.stderr

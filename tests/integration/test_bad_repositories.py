@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.lib import format as npy
 
 from serving.launch import LaunchedServer
 from serving.verification import golden
@@ -70,7 +73,40 @@ def _cuda(folder: Path) -> None:
     (folder.parent / "config.pbtxt").write_text("instance_group [ { kind: KIND_GPU } ]")
 
 
-FAULTS = {
+def _piped(name: str) -> Callable[[Path], None]:
+    def fault(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return fault
+
+
+def _lost(name: str) -> Callable[[Path], None]:
+    def fault(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to("nowhere")
+
+    return fault
+
+
+def _bomb(folder: Path) -> None:
+    """A few bytes that say they are a thousand million numbers."""
+    with zipfile.ZipFile(folder / "golden.npz", "w") as archive, archive.open("0/in/x.npy", "w") as file:
+        npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**9,)})
+
+
+def _edited(folder: Path) -> None:
+    text = (folder / "spec.json").read_text()
+    (folder / "spec.json").write_text(text.replace('"tolerance": 1e-05', '"tolerance": "loose"'))
+
+
+def _no_label_file(folder: Path) -> None:
+    (folder.parent / "config.pbtxt").write_text(
+        'output { name: "y" data_type: TYPE_FP32 dims: 2 label_filename: "names.txt" }'
+    )
+
+
+FAULTS: dict[Callable[[Path], None], str] = {
     _no_spec: "spec.json is missing: the version is incomplete; export it again",
     _half_spec: "spec.json is not a usable specification",
     _no_golden: "golden.npz is missing",
@@ -83,7 +119,14 @@ FAULTS = {
     _garbage_config: "config.pbtxt of model 'm_garbage_config' does not parse: line 2",
     _binary_config: "config.pbtxt cannot be read",
     _cuda: "the fake backend runs on the CPU only; device 'cuda:0' was asked for",
+    _bomb: "holds '0/in/x.npy' of float32 and shape [1000000000], which are not the 0 bytes that it has",
+    _edited: 'spec.json is not a usable specification: tolerance is "loose"; it must be a number',
+    _no_label_file: "label_filename of output 'y' is 'names.txt', and",
 }
+for _place in ("spec.json", "golden.npz", "model.fake.json", "weights.bin", "../config.pbtxt", "../labels.txt"):
+    for _made, _kind in ((_piped(_place), "is a named pipe"), (_lost(_place), "is a symbolic link to nowhere")):
+        _made.__name__ = f"{_kind.replace(' ', '_')}_{_place.strip('./')}"
+        FAULTS[_made] = f"{_place.strip('./')} {_kind}"
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def explained(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]
 def test_auto_measures_and_tells_what_it_has_chosen(measured: LaunchedServer) -> None:
     """In the log for people; in the metrics and ModelStatistics the same figures for programs."""
     told = measured.wait_for("measured", 1)
-    assert (told["model"], told["version"], told["optimize_for"]) == ("real", 1, "latency")
+    assert (told["model"], told["version"], told["optimize_for"]) == ("real", "1", "latency")
     head, *lines = told["lines"]
     assert head.split()[:3] == ["backend", "device", "threads"]
     rows = [line.removeprefix("*").split() for line in lines]

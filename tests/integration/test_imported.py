@@ -110,11 +110,11 @@ def test_a_bare_torchscript_file_is_served_once_its_tensors_are_written_down(pla
 @pytest.mark.parametrize(("model", "form"), [("torch_onnx", "model.onnx"), ("keras_saved", "model.savedmodel")])
 def test_imported_files_are_verified_when_they_load(model: str, form: str, plain: Path, tmp_path: Path) -> None:
     file = plain / model / "1" / form
-    done = commands.export("import", file, "--repository", tmp_path, "--name", model)
+    done = commands.export("import", file, "--repository", tmp_path, "--name", model, "--nonfinite", "refuse")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / model / "1"
     spec = ModelSpec.read(folder / "spec.json")
-    assert spec.batched
+    assert (spec.batched, spec.refuses_nonfinite) == (True, True)
     assert spec.source["file"] == form
     assert golden.read_samples(folder / "golden.npz")
     with LaunchedServer(tmp_path, "--require-verified") as server:

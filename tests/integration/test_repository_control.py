@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,3 +251,21 @@ def test_models_load_beside_each_other(tmp_path: Path) -> None:
         assert server.stop() == 0
         loads = [entry["model"] for entry in server.log() if entry["message"] == "loaded"]
         assert sorted(loads) == ["fake", "quick", "slow"]
+
+
+def test_a_name_that_two_repositories_have_can_be_loaded_from_neither(repository: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    fake_models.write(second, "fake")
+    fake_models.write(second, "third")
+    flags = (*EXPLICIT, "--load-model", "third", "--model-repository", str(second))
+    with LaunchedServer(repository, *flags) as server, RawClient(server.address) as client:
+        twice = ("UNAVAILABLE", "model appears in two or more repositories")
+        assert client.index() == {"fake/": twice, "other/": ("", ""), "third/1": ("READY", "")}
+        code, said = refusal(lambda: client.load("fake"))
+        assert code is CODE.INVALID_ARGUMENT
+        assert "failed to load 'fake', failed to poll from model repository: model appears in two or more" in said
+        assert f"{repository / 'fake'} and {second / 'fake'}" in said
+        client.load("other")
+        shutil.rmtree(second / "fake")
+        client.load("fake")
+        assert [client.infer(name).tolist() for name in ("fake", "other", "third")] == [[6, 6]] * 3

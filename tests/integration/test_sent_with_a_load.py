@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,4 +116,30 @@ def test_nothing_that_was_sent_is_left_when_the_server_leaves_during_a_load(repo
         assert len(list(temporary.iterdir())) == 2
         assert server.stop() == 0
         assert answer.code() is CODE.UNAVAILABLE
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_server_has_left_is_removed_by_the_next_and_what_another_uses_is_not(
+    repository: Path, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    folder = repository / "fake" / "1"
+    sent = {f"1/{path.name}": path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with LaunchedServer(repository, *EVERYTHING, environment=environment) as living:
+        with RawClient(living.address) as client:
+            client.load("mine", "{}", sent)
+        with LaunchedServer(repository, *EVERYTHING, environment=environment) as killed:
+            with RawClient(killed.address) as client:
+                client.load("mine", "{}", sent)
+            used = set(temporary.iterdir())
+            assert len(used) == 2
+            killed.process.kill()
+            killed.process.wait()
+        with LaunchedServer(repository, *EVERYTHING, environment=environment):
+            (left,) = temporary.iterdir()
+        with RawClient(living.address) as client:
+            assert client.infer("mine").tolist() == [6, 6]
+            assert left in used
     assert list(temporary.iterdir()) == []

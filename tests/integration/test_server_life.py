@@ -34,7 +34,7 @@ def test_from_start_to_exit(tmp_path: Path) -> None:
         loaded = server.wait_for("loaded", 1)
         assert (loaded["model"], loaded["version"], loaded["backend"], loaded["verified"]) == (
             "fake",
-            1,
+            "1",
             "fake",
             True,
         )

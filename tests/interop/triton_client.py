@@ -1,12 +1,13 @@
 """Run in the client's own environment, where nothing of ours can be imported: python triton_client.py ADDRESS MODEL IN OUT.
 
-Asks the model for `y`, `hn` and `cn` of the inputs in IN (.npz), and for `y` alone of `x` alone; writes OUT (.npz).
+Asks the model for `y`, `hn` and `cn` of the inputs in IN (.npz), and for `y` alone of `x` alone, padded with zeros; writes OUT.
 """
 
 import sys
 
 import numpy as np
 import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
 
 
 def tensor(name: str, array: np.ndarray) -> grpcclient.InferInput:
@@ -32,6 +33,12 @@ whole = client.infer(
 )
 assert whole.get_response().id == "a request"
 assert [output.name for output in whole.get_response().outputs] == ["cn", "y", "hn"]
-plain = client.infer(model, [tensor("x", inputs["x"])])
+try:  # without lengths the padding counts as steps, and NaN is no number
+    refused = ("", str(client.infer(model, [tensor("x", inputs["x"])])))
+except InferenceServerException as error:
+    refused = (error.status(), error.message())
+assert refused[0] == "StatusCode.INVALID_ARGUMENT", refused
+assert f"input 'x' for model '{model}' holds nan in row" in refused[1], refused
+plain = client.infer(model, [tensor("x", np.nan_to_num(inputs["x"]))])
 assert [output.name for output in plain.get_response().outputs] == ["y"]
 np.savez(outputs_file, plain=plain.as_numpy("y"), **{name: whole.as_numpy(name) for name in ("y", "hn", "cn")})

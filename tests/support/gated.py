@@ -169,7 +169,7 @@ def model(policy: BatchPolicy | None = None, clock: Clock = SYSTEM, watched: Wat
         version="1",
         spec=SPEC,
         config=pb.ModelConfig(),
-        labels=(),
+        labels={},
         candidate=Candidate("fake", "cpu", 1),
         verified=True,
         metrics=ModelMetrics(),

@@ -79,6 +79,12 @@ def constants(model: pb.ModelProto) -> tuple[list[float], list[str]]:
     return distinct(arrays), list(texts)
 
 
+def operators(model: pb.ModelProto) -> set[str]:
+    """The names of all operators in it, those of another domain than ONNX's own behind the domain and a point."""
+    own = ("", "ai.onnx")
+    return {node.op_type if node.domain in own else f"{node.domain}.{node.op_type}" for node in _nodes(model.graph)}
+
+
 def _nodes(graph: pb.GraphProto) -> Iterator[pb.NodeProto]:
     for node in graph.node:
         yield node

@@ -23,7 +23,9 @@ def test_with_the_backend_goes_what_names_the_old_one() -> None:
         ModelConfig(),
     )
     after = text_format.Parse('backend: "pytorch" max_batch_size: 16', ModelConfig())
-    assert swapped(before, "pytorch", None, None) == after
+    for name in ("pytorch", "torchscript", "pytorch_libtorch"):
+        assert swapped(before, name, None, None) == after
+    assert swapped(before, "mine", None, None).backend == "mine"
     assert swapped(before, None, None, None) == before
 
 

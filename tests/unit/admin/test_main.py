@@ -22,14 +22,17 @@ def test_the_index_as_a_table_and_for_programs(triton: TritonLike, asked: Asked)
     code, out, _ = asked("index")
     assert code == 0
     assert out.splitlines() == [
-        "model    version  state        reason",
-        "vowels   1        READY        -",
-        "weather  12       UNAVAILABLE  broken: y differs",
+        "model    version  state        backend      device  instances  reason",
+        "vowels   1        READY        onnxruntime  cpu     1          -",
+        "weather  12       UNAVAILABLE  -            -       -          broken: y differs",
     ]
+    assert triton.seen[1] == pb.ModelConfigRequest(name="vowels", version="1")
     code, out, _ = asked("index", "--json")
+    unknown = dict.fromkeys(("backend", "device", "instances", "tolerance", "verified", "measured", "labels"), "")
     assert json.loads(out)[1] == {
         **{"name": "weather", "version": "12", "state": "UNAVAILABLE"},
-        "reason": "broken:\n  y differs",
+        **{"reason": "broken:\n  y differs"},
+        **unknown,
     }
     triton.entries = []
     assert asked("index")[:2] == (0, "the repository holds no model\n")
@@ -40,11 +43,31 @@ def test_load_and_unload_name_the_model_and_send_nothing_else(triton: TritonLike
     code, out, _ = asked("load", "vowels")
     assert code == 0
     assert out.startswith("vowels: loaded in ")
+    triton.entries = [("vowels", "1", "READY", ""), ("weather", "", "", "")]
     assert asked("unload", "vowels")[:2] == (0, "vowels: unloaded\n")
     assert triton.seen == [
         pb.RepositoryModelLoadRequest(model_name="vowels"),
+        pb.RepositoryIndexRequest(),
         pb.RepositoryModelUnloadRequest(model_name="vowels"),
     ]
+    assert asked("unload", "weather")[:2] == (0, "weather: was not loaded\n")
+
+
+def test_a_name_that_never_was_cannot_be_unloaded(triton: TritonLike, asked: Asked) -> None:
+    triton.entries = [("vowels", "1", "READY", ""), ("vowels", "2", "READY", ""), ("weather", "", "", "")]
+    code, out, err = asked("unload", "wether")
+    assert (code, out) == (1, "")
+    assert err == "lstm-admin: there is no model 'wether' to unload; the server knows vowels, weather\n"
+    assert triton.seen == [pb.RepositoryIndexRequest()]
+
+
+def test_what_was_done_for_programs(triton: TritonLike, asked: Asked) -> None:
+    triton.entries = [("vowels", "1", "READY", "")]
+    loaded = json.loads(asked("load", "vowels", "--json")[1])
+    assert (loaded["model"], loaded["seconds"] >= 0) == ("vowels", True)
+    swapped = json.loads(asked("swap", "vowels", "--backend", "torchscript", "--json")[1])
+    assert (swapped["before"], swapped["after"]) == ("onnxruntime on cpu", "pytorch on cpu")
+    assert json.loads(asked("unload", "vowels", "--json")[1]) == {"model": "vowels", "was_loaded": True}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ lstm_serving_shadow_classes_total{model="vowels",version="1",target="torchscript
 
 
 def test_a_line_for_each_version_and_target() -> None:
-    assert shadows.told(shadows.parsed(METRICS), "vowels").splitlines() == [
+    assert shadows.as_table(shadows.lines(shadows.parsed(METRICS), "vowels")).splitlines() == [
         "version  target              compared  failed  dropped  largest difference  same class",
         "1        2                   0         0       5        -                   -",
         "1        torchscript on cpu  1200      1       34       2.98e-07            99.917 % of 1200",
@@ -39,8 +39,8 @@ def test_a_line_for_each_version_and_target() -> None:
 
 
 def test_a_model_without_a_shadow_has_no_table() -> None:
-    assert shadows.told(shadows.parsed(METRICS), "none") == ""
-    assert shadows.told([], "vowels") == ""
+    assert shadows.lines(shadows.parsed(METRICS), "none") == []
+    assert shadows.lines([], "vowels") == []
 
 
 @pytest.fixture

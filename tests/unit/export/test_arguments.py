@@ -54,6 +54,7 @@ def test_what_are_no_sizes(text: str, sentence: str) -> None:
         ([], Hints()),
         (["--shape", "x:-1,576", "--shape", "h:1"], Hints(shapes={"x": (-1, 576), "h": (1,)})),
         (["--value", "sr=16000", "--value", "t=1e-3"], Hints(values={"sr": 16000.0, "t": 0.001})),
+        (["--value", "language=en=GB"], Hints(values={"language": "en=GB"})),
         (["--rows", "x=1", "--rows", "sr=none"], Hints(rows={"x": 1, "sr": None})),
         (["--state", "h=hn", "--state", "c=cn"], Hints(state={"h": "hn", "c": "cn"})),
         (["--state", "none"], Hints(state={})),
@@ -68,7 +69,7 @@ def test_hints(line: list[str], expected: Hints) -> None:
     [
         (["--shape", "x=3"], "--shape 'x=3' lacks the ':' between a name and what is said of it"),
         (["--state", "h"], "--state 'h' lacks the '='"),
-        (["--value", "sr=fast"], "--value: 'fast' is no number"),
+        (["--rows", "x=fast"], "--rows: 'fast' is no number"),
         (["--rows", "x=first"], "--rows: 'first' is no number"),
     ],
 )

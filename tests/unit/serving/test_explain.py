@@ -26,5 +26,5 @@ def test_why_there_is_nothing_to_explain(name: str, message: str, tmp_path: Path
     for file in ("spec.json", golden.FILE_NAME):
         (bare / file).unlink()
     with pytest.raises(StartupError) as raised:
-        explain(Settings(model_repository=tmp_path), name)
+        explain(Settings(model_repository=[tmp_path]), name)
     assert str(raised.value) == message.format(tmp_path)

@@ -16,7 +16,8 @@ def parsed(*line: str, **environment: str) -> dict[str, object]:
 
 def test_defaults() -> None:
     assert parsed() == {
-        "model_repository": Path("r"),
+        "model_repository": [Path("r")],
+        "server_name": "lstm-serving",
         "host": "127.0.0.1",
         "grpc_port": 8001,
         "metrics_port": 8002,
@@ -76,9 +77,20 @@ def test_a_flag_without_a_value_is_a_switch_in_the_environment() -> None:
         parsed(LSTM_SERVE_ALLOW_TF32="yes")
 
 
-def test_the_repository_may_come_from_the_environment() -> None:
-    line = command.arguments([], {"LSTM_SERVE_MODEL_REPOSITORY": "r"})
-    assert command.parser().parse_args(line).model_repository == Path("r")
+@pytest.mark.parametrize(
+    ("line", "variable", "served"),
+    [
+        ([], "r", ["r"]),
+        ([], "r:s", ["r", "s"]),
+        (["--model-repository", "a", "--model-repository=b"], "", ["a", "b"]),
+        (["--model-repository=a"], "r:s", ["a"]),
+        (["--model-repo", "a"], "r", ["a"]),
+        (["--max-steps", "7"], "r", ["r"]),
+    ],
+)
+def test_repositories_by_flags_and_by_the_environment(line: list[str], variable: str, served: list[str]) -> None:
+    line = command.arguments(line, {"LSTM_SERVE_MODEL_REPOSITORY": variable})
+    assert command.parser().parse_args(line).model_repository == [Path(path) for path in served]
 
 
 def test_a_variable_that_is_no_flag() -> None:
@@ -94,6 +106,7 @@ def test_a_variable_that_is_no_flag() -> None:
         (["--backend", "tensorrt"], "invalid choice: 'tensorrt'"),
         (["--device", "gpu"], "'gpu' is not a device; use cpu, cuda:N"),
         (["--device", "cuda:"], "'cuda:' is not a device"),
+        (["--server-name", ""], "'' is no name"),
         (["--max-steps", "0"], "'0' is not a whole number from 1 to"),
         (["--access-log", "2"], "'2' is not a share from 0 to 1"),
         (["--threads", "0"], "'0' is not a whole number from 1 to"),

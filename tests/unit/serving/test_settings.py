@@ -20,9 +20,9 @@ def test_where_models_are_served_unless_their_configuration_says_so() -> None:
         "fallback": "always",
         "trial": "off",
     }
-    assert Settings(model_repository=Path(), **said).defaults == ServerDefaults(**said)  # type: ignore[arg-type]
+    assert Settings(model_repository=[Path()], **said).defaults == ServerDefaults(**said)  # type: ignore[arg-type]
     assert set(vars(ServerDefaults())) == set(said), "a decision that has no flag"
 
 
 def test_they_have_the_same_defaults() -> None:
-    assert Settings(model_repository=Path()).defaults == ServerDefaults()
+    assert Settings(model_repository=[Path()]).defaults == ServerDefaults()

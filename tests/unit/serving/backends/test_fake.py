@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_read(text: str, tmp_path: Path) -> None:
 
 
 def test_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match="is no plain file"):
+    with pytest.raises(RepositoryError, match="is a folder, no plain file"):
         fake.load(tmp_path, SPEC, "cpu", Options())
     with pytest.raises(BackendUnavailable, match="runs on the CPU only; device 'cuda:0' was asked for"):
         fake.available("cuda:0")

@@ -16,7 +16,7 @@ from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
 from serving.loading.order import ServerDefaults
 from serving.loading.request import Loaded, LoadRequest
-from serving.repository.folders import Repository
+from serving.repository.repositories import Repositories
 from tests.support import fake_models
 
 
@@ -28,7 +28,7 @@ def manager() -> Iterator[ModelManager]:
 
 
 def control(manager: ModelManager, folder: Path, mode: str, load: Load = loader.load) -> RepositoryControl:
-    return RepositoryControl(manager, Repository(folder), ServerDefaults(backend="fake"), mode=mode, load=load)
+    return RepositoryControl(manager, Repositories([folder]), ServerDefaults(backend="fake"), mode=mode, load=load)
 
 
 def test_what_appears_while_the_server_starts_is_a_change(tmp_path: Path, manager: ModelManager) -> None:

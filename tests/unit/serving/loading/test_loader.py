@@ -50,6 +50,34 @@ def test_every_instance_has_a_backend_of_its_own(tmp_path: Path, closed: list[Fa
     assert len(set(map(id, closed))) == 3
 
 
+def test_the_configuration_tells_what_no_field_of_it_has_room_for(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    text = "instance_group { count: 2 }" + fake_models.parameters({"version_labels": "stable=1,old=1,canary=2"})
+    model = loader.load(wanted(tmp_path, text)).model
+    told = {
+        key: value.string_value for key, value in model.config.parameters.items() if key.startswith("lstm_serving.")
+    }
+    assert model.close()
+    assert told == {
+        "lstm_serving.backend": "fake",
+        "lstm_serving.device": "cpu",
+        "lstm_serving.instances": "2",
+        "lstm_serving.tolerance": "1e-05",
+        "lstm_serving.verified": "yes",
+        "lstm_serving.labels": "stable,old",
+    }
+
+
+@pytest.mark.parametrize(
+    ("nonfinite", "refused"), [({}, True), ({"nonfinite": "pass"}, False), ({"nonfinite": "refuse"}, True)]
+)
+def test_the_operator_decides_what_happens_to_nan(nonfinite: dict[str, str], refused: bool, tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    model = loader.load(wanted(tmp_path, fake_models.parameters(nonfinite))).model
+    assert model.close()
+    assert model.finite_only is refused
+
+
 def test_no_size_is_new_to_the_backend_when_the_model_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 

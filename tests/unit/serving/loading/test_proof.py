@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from serving.loading.proof import Facts
 from serving.loading.request import LoadRequest
 from serving.signature.tensors import Tensors
 from serving.verification import golden
-from tests.support import fake_models
+from tests.support import fake_models, graphs
 from tests.support.loading import wanted
 
 FAKE = Candidate("fake", "cpu", 1)
@@ -147,3 +148,33 @@ def test_an_output_with_other_steps_than_the_input_is_refused(tmp_path: Path) ->
         RepositoryError, match="y is said to have its steps on axis 1, but of 3 steps a golden sample gives 6"
     ):
         proof.read(wanted(tmp_path), FAKE)
+
+
+SCALARS = """
+    max_batch_size: %s
+    input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] }, { name: "s" data_type: TYPE_FP32 dims: [ 1 ] } ]
+    output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "rows", "own", "shapes"),
+    [
+        ("onnx_runtime", 0, {"x": ["n"], "s": [], "y": []}, {"x": (-1,), "s": (), "y": ()}),
+        ("onnx_runtime", 0, {"x": ["n"], "s": [1], "y": [1]}, {"x": (-1,), "s": (1,), "y": (1,)}),
+        ("onnx_runtime", 8, {"x": ["r", "n"], "s": ["r", 1], "y": ["r"]}, {"x": (-1, -1), "s": (-1, 1), "y": (-1,)}),
+        ("torchscript", 0, {}, {"x": (-1,), "s": (1,), "y": (1,)}),
+    ],
+    ids=["scalars", "one element", "a value for each row", "a file that states nothing"],
+)
+def test_one_element_stands_for_a_scalar_where_the_file_has_one(
+    backend: str, rows: int, own: dict[str, list[Any]], shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "fake" / "1"
+    folder.mkdir(parents=True)
+    if own:
+        sides = [{name: ("FP32", own[name]) for name in names} for names in ("xs", "y")]
+        largest = {"axes": [-1], "keepdims": len(own["y"]) == len(own["x"])}
+        graphs.write(folder / "model.onnx", [("ReduceMax", ["x"], ["y"], largest)], *sides)
+    facts = proof.read(request(tmp_path, SCALARS % rows, Kept()), Candidate(backend, "cpu", 1))
+    assert {tensor.name: tensor.file_shape for tensor in (*facts.spec.inputs, *facts.spec.outputs)} == shapes

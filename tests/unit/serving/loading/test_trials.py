@@ -17,7 +17,7 @@ from serving.loading.order import ServerDefaults
 from serving.loading.remembered import FOLDER
 from serving.loading.request import LoadRequest, Tried
 from serving.loading.trials import Trials, told, try_ahead
-from serving.repository.folders import Repository, VersionFolder
+from serving.repository.repositories import Repositories, VersionFolder
 from tests.support import fake_models
 from tests.support.loading import UNREAD, request_of, unread, unread_and_described
 from tests.support.running import until
@@ -205,7 +205,8 @@ def test_a_runtime_that_cannot_be_imported_meanwhile_is_left_to_the_load(
 
 def ahead(held: Trials, request: LoadRequest, *names: str, leaving: bool = False) -> None:
     defaults = ServerDefaults(backend="onnx_runtime")
-    try_ahead(held, Repository(request.repository.path), names, defaults, lambda: leaving)
+    there = Repositories([request.repository.path])
+    try_ahead(held, there.holding, names, defaults, lambda: leaving)
 
 
 def test_a_trial_ahead_of_the_load_is_the_loads(request_: LoadRequest) -> None:
@@ -235,7 +236,7 @@ def test_nothing_is_tried_ahead_when_the_server_leaves_or_when_it_has_to_be_meas
     held = trials(children)
     ahead(held, request_, "bare", leaving=True)
     described = unread_and_described(tmp_path / "repository").folder
-    try_ahead(held, request_.repository, ["described"], ServerDefaults(), lambda: False)
+    try_ahead(held, Repositories([request_.repository.path]).holding, ["described"], ServerDefaults(), lambda: False)
     assert children.started == 0
     assert order.without_measuring(request_.config, ServerDefaults(), described) is None
 

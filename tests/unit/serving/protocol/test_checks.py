@@ -14,7 +14,7 @@ from serving.protocol import checks
 from serving.protocol.checks import Limits
 from serving.protocol.request import Parameter
 from serving.signature.spec import ModelSpec
-from serving.signature.tensors import TensorSpec
+from serving.signature.tensors import BF16, TensorSpec
 from tests.support.fake_models import spec
 
 LIMITS = Limits(max_rows=4, max_steps=10)
@@ -62,7 +62,7 @@ def test_shapes_that_fit_have_their_rows_first(
     ("model", "tensor", "sent", "said"),
     [
         (SEQUENCES, X, (), "input 'x' has no shape but model requires batch dimension for 'm'"),
-        (SEQUENCES, X, (1, -1, 3), r"All input dimensions should be specified .* got \[1, -1, 3\]"),
+        (SEQUENCES, X, (1, -1, 3), r"All input dimensions should be specified .* got \[1,-1,3\]"),
         (SEQUENCES, X, (1, 2), r"Expected \[-1,-1,3\], got \[1,2\]"),
         (SEQUENCES, X, (1, 2, 4), r"Expected \[-1,-1,3\], got \[1,2,4\]"),
         (SEQUENCES, X, (0, 2, 3), r"got \[0,2,3\]. -1 stands for any size, for rows and steps from 1"),
@@ -138,6 +138,10 @@ def test_every_true_step_holds_an_id_of_the_vocabulary(
     ("name", "parameter"),
     [
         ("mine", Parameter("double", 0.5)),
+        ("sequence_id", Parameter("int64", 0)),
+        ("sequence_id", Parameter("string", "")),
+        ("sequence_start", Parameter("bool", False)),
+        ("sequence_end", Parameter("bool", False)),
         ("priority", Parameter("int64", 0)),
         ("priority", Parameter("uint64", 3)),
         ("timeout", Parameter("int64", 1000)),
@@ -153,8 +157,15 @@ def test_parameters_that_are_let_through(name: str, parameter: Parameter) -> Non
     [
         ("mine", Parameter("", None), "parameter 'mine' has no value"),
         ("sequence_id", Parameter("uint64", 1), "asks model 'm' to keep state between requests"),
-        ("sequence_start", Parameter("bool", False), "asks model 'm' to keep state between requests"),
-        ("sequence_end", Parameter("bool", False), "asks model 'm' to keep state between requests"),
+        ("sequence_id", Parameter("string", "a"), "parameter 'sequence_id' asks model 'm' to keep state"),
+        ("sequence_id", Parameter("bool", True), "'sequence_id' parameter, expected int64_param or string_param."),
+        ("sequence_start", Parameter("bool", True), "parameter 'sequence_start' asks model 'm' to keep state"),
+        (
+            "sequence_start",
+            Parameter("int64", 0),
+            "invalid value type for 'sequence_start' parameter, expected bool_param.",
+        ),
+        ("sequence_end", Parameter("bool", True), "parameter 'sequence_end' asks model 'm' to keep state"),
         ("priority", Parameter("int64", -1), "invalid value for 'priority', expected value >= 0"),
         ("priority", Parameter("string", "1"), "invalid value for 'priority', expected value >= 0"),
         ("timeout", Parameter("uint64", 1), "invalid value type for 'timeout' parameter, expected int64_param"),
@@ -165,3 +176,71 @@ def test_parameters_that_are_let_through(name: str, parameter: Parameter) -> Non
 def test_parameters_that_would_be_misunderstood(name: str, parameter: Parameter, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         checks.parameters({"other": Parameter("bool", True), name: parameter}, "m")
+
+
+def test_the_parameters_that_ask_for_a_sequence_are_named_and_no_others() -> None:
+    sent = {"sequence_start": Parameter("bool", False), "sequence_end": Parameter("bool", True)}
+    sent |= {"sequence_id": Parameter("int64", 7)}
+    with pytest.raises(
+        InvalidRequest, match=r"parameters 'sequence_id', 'sequence_end' ask model 'm' .* leave them out"
+    ):
+        checks.parameters(sent, "m")
+
+
+PICTURE = TensorSpec("p", "FP32", (1, -1, -1, 3), rows_axis=None)
+RESHAPED = TensorSpec("r", "FP32", (-1, 1, -1, 2), steps_axis=2, shown=(-1, -1, 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "tensor", "sent", "shape"),
+    [
+        (ONE_ROW, PICTURE, (5000, 5000, 3), (1, 5000, 5000, 3)),
+        (SEQUENCES, RESHAPED, (4, 10, 2), (4, 1, 10, 2)),
+    ],
+)
+def test_only_steps_are_counted(
+    model: ModelSpec, tensor: TensorSpec, sent: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    assert checks.shape(sent, tensor, model, LIMITS, "m") == shape
+
+
+def test_a_shape_that_the_operator_shows_is_what_is_expected() -> None:
+    with pytest.raises(InvalidInput, match=r"Expected \[-1,-1,2\], got \[4,1,10,2\]"):
+        checks.shape((4, 1, 10, 2), RESHAPED, SEQUENCES, LIMITS, "m")
+    with pytest.raises(InvalidInput, match="input 'r' has 11 steps, but at most 10"):
+        checks.shape((4, 11, 2), RESHAPED, SEQUENCES, LIMITS, "m")
+
+
+TIMED = TensorSpec("x", "FP32", (-1, 2, -1), steps_axis=2)  # [rows, features, steps]
+BAD = (np.nan, np.inf, -np.inf)
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_numbers_of_true_steps_are_finite(bad: float, dtype: type) -> None:
+    array = np.full((2, 2, 4), 60000, dtype)  # their sum is beyond float16
+    lengths = np.array([4, 3])
+    checks.finite(array, TIMED, lengths, "m")
+    array[1, 0, 3] = bad  # behind the length
+    checks.finite(array, TIMED, lengths, "m")
+    with pytest.raises(InvalidInput, match=f"'x' for model 'm' holds {bad} in row 1, step 3, and what"):
+        checks.finite(array, TIMED, np.array([4, 4]), "m")
+    with pytest.raises(InvalidInput, match="row 1, step 3"):
+        checks.finite(array, TIMED, None, "m")
+
+
+def test_state_is_finite_and_whole_numbers_are() -> None:
+    checks.finite(np.full((1, 2), 2**31), TensorSpec("ids", "INT64", (-1, -1)), None, "m")
+    checks.finite(strings(b"nan"), TensorSpec("text", "BYTES", (-1,)), None, "m")
+    with pytest.raises(InvalidInput, match="'h0' for model 'm' holds nan in row 1, and what"):
+        checks.finite(np.array([[0.0], [np.nan]]), TensorSpec("h0", "FP64", (-1, 1)), None, "m")
+
+
+@pytest.mark.parametrize(("bits", "is_finite"), [(0x7F7F, True), (0x7F80, False), (0xFF80, False), (0x7FC0, False)])
+def test_halves_of_the_brain_are_finite(bits: int, is_finite: bool) -> None:
+    halves, tensor = np.array([[0, bits]], np.uint16).view(BF16), TensorSpec("b", "BF16", (-1, 2))
+    if is_finite:
+        checks.finite(halves, tensor, None, "m")
+        return
+    with pytest.raises(InvalidInput, match="holds NaN or infinity in row 0"):
+        checks.finite(halves, tensor, None, "m")

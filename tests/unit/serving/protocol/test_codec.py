@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from protos import grpc_service_pb2 as pb
-from serving.errors import InvalidInput, InvalidRequest, NotImplementedHere, ServingError
+from serving.errors import ComputeFailed, InvalidInput, InvalidRequest, NotImplementedHere, ServingError
 from serving.protocol import codec
 from serving.protocol.checks import Limits
 from serving.protocol.codec import Decoded
@@ -68,10 +68,38 @@ def test_typed_contents_give_the_same_arrays() -> None:
     np.testing.assert_array_equal(decode(typed, spec()).inputs["x"], X)
 
 
-def test_nan_and_infinity_pass() -> None:
+def test_nan_and_infinity_pass_where_they_are_not_refused() -> None:
     x = X.copy()
     x[0, 0] = [np.nan, np.inf, -np.inf]
     np.testing.assert_array_equal(decode(request(x=x), spec()).inputs["x"], x)
+
+
+def test_nan_is_refused_in_true_steps_and_in_state() -> None:
+    limits = dataclasses.replace(LIMITS, finite_only=True)
+    x = X.copy()
+    x[1, 3:] = np.nan
+    assert decode(request(x=x, lengths=np.array([5, 3])), spec(), limits).rows == 2
+    with pytest.raises(InvalidInput, match="'x' for model 'm' holds nan in row 1, step 3"):
+        decode(request(x=x), spec(), limits)
+    h0, c0 = np.zeros((2, *STATE[1:]), np.float32), np.full((2, *STATE[1:]), np.inf, np.float32)
+    with pytest.raises(InvalidInput, match="'c0' for model 'm' holds inf in row 0"):
+        decode(request(x=X, h0=h0, c0=c0), spec(), limits)
+
+
+def test_a_shape_that_the_operator_shows_is_taken_and_given() -> None:
+    x, y = spec().inputs[0], spec().outputs[0]
+    reshaped = dataclasses.replace(
+        spec(),
+        inputs=(dataclasses.replace(x, shown=(-1, -1, 1, FEATURES)), *spec().inputs[1:]),
+        outputs=(dataclasses.replace(y, shown=(-1, 1, 2)), *spec().outputs[1:]),
+    )
+    decoded = decode(request(x=X[:, :, None]), reshaped)
+    np.testing.assert_array_equal(decoded.inputs["x"], X)
+    assert list(encoded(reshaped, {"y": np.ones((2, 2), np.float32)}).outputs[0].shape) == [2, 1, 2]
+    with pytest.raises(
+        ComputeFailed, match=r"output 'y' was computed with another shape .* \[2, 3\] does not fit \[-1, 2\]"
+    ):
+        encoded(reshaped, {"y": np.ones((2, 3), np.float32)})
 
 
 def test_tokens_behind_the_length_may_be_anything() -> None:
@@ -100,7 +128,7 @@ def test_the_answer_holds_raw_contents_in_order() -> None:
 
 def encoded(model: ModelSpec, outputs: Tensors, classes: Mapping[str, int] | None = None) -> pb.ModelInferResponse:
     payload = codec.encode(
-        from_protobuf(request(x=X).SerializeToString()), "3", model, outputs, classes or {}, ("left", "right")
+        from_protobuf(request(x=X).SerializeToString()), "3", model, outputs, classes or {}, {"y": ("left", "right")}
     )
     return pb.ModelInferResponse.FromString(payload)
 
@@ -189,7 +217,7 @@ BAD: list[tuple[str, Callable[[pb.ModelInferRequest], object], type[ServingError
      "unexpected explicit tensor data for input tensor 'x'.*fp32_contents"),
     ("too few typed elements", _typed("fp32_contents", 29), InvalidInput, "Expected 30 elements, got 29"),
     ("unknown output", lambda r: r.outputs.add(name="q"), InvalidInput,
-     r"unexpected inference output 'q' for model 'm'; its outputs are \['y', 'hn', 'cn'\]"),
+     r"unexpected inference output 'q' for model 'm'; its outputs are \['y','hn','cn'\]"),
     ("the same output twice", lambda r: (r.outputs.add(name="y"), r.outputs.add(name="y")), InvalidInput,
      "output 'y' already exists in request"),
     ("no class", _classification(int64_param=0), InvalidRequest, "invalid value for 'classification' parameter"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -74,7 +74,8 @@ class Caller:
 class StubModel:
     """As much of a model as an inference sees; its queue keeps requests, or is full."""
 
-    name, labels, max_rows, text_only = "m", (), 8, False
+    name, max_rows, text_only, finite_only = "m", 8, False, False
+    labels: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(self, version: str = "2", full: ServingError | None = None) -> None:
         self.version = version

@@ -106,6 +106,7 @@ def test_what_is_not_there_shows_nothing(metadata: Metadata, ask: Ask) -> None:
         ("", "", ["fake/1", "fake/3"]),
         ("fake", "", ["fake/1", "fake/3"]),
         ("fake", "3", ["fake/3"]),
+        ("fake", "03", ["fake/3"]),
         ("", "1", ["fake/1"]),
         ("", "2", []),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from google.protobuf import text_format
 
@@ -18,7 +16,7 @@ from tests.support.foreign_specs import ALONE, SHARED
 
 def in_force(text: str, backend: str = "onnx_runtime", device: str = "cpu") -> pb.ModelConfig:
     """For the fake model."""
-    return config_in_force(model_config.parse(text, "m"), spec(), backend, device, labels=False)
+    return config_in_force(model_config.parse(text, "m"), spec(), backend, device, labelled=())
 
 
 def test_without_a_file_everything_is_completed() -> None:
@@ -71,7 +69,7 @@ def test_without_batching_there_is_no_field_of_batching() -> None:
 def test_what_is_parsed_once_is_not_changed_by_what_is_in_force() -> None:
     config = model_config.parse("max_batch_size: 8", "m")
     before = config.written.SerializeToString()
-    shown = config_in_force(config, spec(), "onnx_runtime", "cpu", labels=False)
+    shown = config_in_force(config, spec(), "onnx_runtime", "cpu", labelled=())
     shown.version_policy.all.SetInParent()
     assert config.written.SerializeToString() == before
 
@@ -79,9 +77,9 @@ def test_what_is_parsed_once_is_not_changed_by_what_is_in_force() -> None:
 def test_what_is_shown_can_be_written_back() -> None:
     """An operator may start from the answer of the ModelConfig RPC."""
     for text in ("", 'instance_group [ { name: "mine" kind: KIND_CPU } ] dynamic_batching { preferred_batch_size: 4 }'):
-        shown = config_in_force(model_config.parse(text, "m"), spec(), "torchscript", "cpu", labels=False)
+        shown = config_in_force(model_config.parse(text, "m"), spec(), "torchscript", "cpu", labelled=())
         again = model_config.parse(text_format.MessageToString(shown), "m")
-        assert config_in_force(again, spec(), "torchscript", "cpu", labels=False) == shown
+        assert config_in_force(again, spec(), "torchscript", "cpu", labelled=()) == shown
 
 
 @pytest.mark.parametrize(
@@ -101,10 +99,6 @@ def test_what_is_shown_can_be_written_back() -> None:
         ),
         ('default_model_filename: "net.onnx"', "is 'net.onnx', but onnx_runtime reads model.onnx"),
         (
-            'output [ { name: "y" data_type: TYPE_FP32 dims: [ 2 ] label_filename: "l.txt" } ]',
-            "label_filename of output 'y' is 'l.txt'; this output has no labels",
-        ),
-        (
             'output [ { name: "y" data_type: TYPE_FP32 dims: [ 9 ] } ]',
             r"output 'y' has dims \[9\]; the model's are \[2\]",
         ),
@@ -112,20 +106,14 @@ def test_what_is_shown_can_be_written_back() -> None:
 )
 def test_tensors_must_be_the_artefacts_own(text: str, message: str) -> None:
     with pytest.raises(ModelConfigError, match=message):
-        config_in_force(model_config.parse(text, "m"), spec(), "onnx_runtime", "cpu", labels=False)
+        config_in_force(model_config.parse(text, "m"), spec(), "onnx_runtime", "cpu", labelled=())
 
 
-@pytest.mark.parametrize(
-    ("labels", "told"),
-    [(True, "labels.txt"), (False, "")],
-)
-def test_the_file_of_labels_belongs_to_the_output_that_has_classes(labels: bool, told: str) -> None:
-    classes = dataclasses.replace(spec(), labels_of="y")
-    shown = config_in_force(model_config.parse(None, "m"), classes, "onnx_runtime", "cpu", labels=labels)
-    assert [output.label_filename for output in shown.output] == [told]
-    other = 'output { name: "y" data_type: TYPE_FP32 dims: 2 label_filename: "l.txt" }'
-    with pytest.raises(ModelConfigError, match=r"its labels are in labels\.txt" if labels else "has no labels"):
-        config_in_force(model_config.parse(other, "m"), classes, "onnx_runtime", "cpu", labels=labels)
+def test_the_file_of_labels_belongs_to_the_output_that_has_classes() -> None:
+    text = 'output { name: "y" data_type: TYPE_FP32 dims: 2 label_filename: "l.txt" }'
+    for written, labelled, told in ((None, ("y",), "labels.txt"), (None, (), ""), (text, ("y",), "l.txt")):
+        shown = config_in_force(model_config.parse(written, "m"), spec(), "onnx_runtime", "cpu", labelled=labelled)
+        assert [output.label_filename for output in shown.output] == [told]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +140,7 @@ def test_a_model_that_takes_one_row_is_never_batched(alone: bool) -> None:
 
 
 def test_their_configurations() -> None:
-    shared = config_in_force(model_config.parse(None, "m"), SHARED, "onnx_runtime", "cpu", labels=False)
+    shared = config_in_force(model_config.parse(None, "m"), SHARED, "onnx_runtime", "cpu", labelled=())
     assert shared.max_batch_size == 64
     assert [(i.name, list(i.dims), i.HasField("reshape")) for i in shared.input] == [
         ("x", [3], False),
@@ -160,15 +148,15 @@ def test_their_configurations() -> None:
         ("rate", [1], True),
     ]
     assert [(o.name, list(o.dims)) for o in shared.output] == [("y", [1]), ("stateN", [2, 4])]
-    alone = config_in_force(model_config.parse(None, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
+    alone = config_in_force(model_config.parse(None, "m"), ALONE, "onnx_runtime", "cpu", labelled=())
     assert (alone.max_batch_size, alone.HasField("dynamic_batching")) == (0, False)
     assert [list(i.dims) for i in alone.input] == [[-1, 3], [1]]
     for signature, shown in ((SHARED, shared), (ALONE, alone)):
         again = model_config.parse(text_format.MessageToString(shown), "m")
-        assert config_in_force(again, signature, "onnx_runtime", "cpu", labels=False) == shown
+        assert config_in_force(again, signature, "onnx_runtime", "cpu", labelled=()) == shown
 
 
 @pytest.mark.parametrize("text", ["max_batch_size: 8", "dynamic_batching {}"])
 def test_batching_a_model_without_rows_is_refused(text: str) -> None:
     with pytest.raises(ModelConfigError, match="the model has no axis of rows: leave both out"):
-        config_in_force(model_config.parse(text, "m"), ALONE, "onnx_runtime", "cpu", labels=False)
+        config_in_force(model_config.parse(text, "m"), ALONE, "onnx_runtime", "cpu", labelled=())

@@ -89,13 +89,47 @@ def test_a_model_without_versions(tmp_path: Path) -> None:
 def test_texts_are_small_plain_files(tmp_path: Path) -> None:
     fake_models.write(tmp_path, "m")
     repository = Repository(tmp_path)
-    assert repository.labels("m") == ()
+    assert repository.labels("m", "labels.txt") == ()
     (tmp_path / "m" / "labels.txt").write_text("cold\nvery warm\n\u2028odd\n")
-    assert repository.labels("m") == ("cold", "very warm", "\u2028odd")
+    assert repository.labels("m", "labels.txt") == ("cold", "very warm", "\u2028odd")
     os.mkfifo(tmp_path / "m" / "config.pbtxt")
-    with pytest.raises(RepositoryError, match=r"config.pbtxt is no plain file"):
+    with pytest.raises(RepositoryError, match=r"config.pbtxt is a named pipe, no plain file"):
         repository.config_text("m")
     (tmp_path / "m" / "config.pbtxt").unlink()
     (tmp_path / "m" / "config.pbtxt").write_text(" " * (MAX_TEXT_BYTES + 1))
     with pytest.raises(RepositoryError, match=f"has {MAX_TEXT_BYTES + 1} bytes; at most"):
         repository.config_text("m")
+
+
+def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
+    """Whoever made them meant something; as if nothing were there, an older version would be served without a word."""
+    folder = fake_models.write(tmp_path, "m")
+    (tmp_path / "gone").symlink_to("nowhere")
+    repository = Repository(tmp_path)
+    assert (repository.models(), repository.has("gone"), repository.has("nothing")) == (["gone", "m"], True, False)
+    with pytest.raises(RepositoryError, match="gone is a symbolic link to nowhere, which is not there"):
+        repository.versions("gone")
+    for name, look in {
+        "2": lambda: repository.versions("m"),
+        "config.pbtxt": lambda: repository.config_text("m"),
+        "labels.txt": lambda: repository.labels("m", "labels.txt"),
+        "1/spec.json": repository.versions("m")[0].spec,
+        "1/golden.npz": repository.versions("m")[0].samples,
+    }.items():
+        link = folder.parent / name
+        link.unlink(missing_ok=True)
+        link.symlink_to("nowhere")
+        with pytest.raises(RepositoryError, match=f"{name} is a symbolic link to nowhere, which is not there"):
+            look()
+        link.unlink()
+
+
+def test_whatever_lies_in_a_version_must_be_a_plain_file(tmp_path: Path) -> None:
+    folder = fake_models.write(tmp_path, "m")
+    (version,) = Repository(tmp_path).versions("m")
+    (folder / "model.savedmodel" / "variables").mkdir(parents=True)
+    (folder / "link").symlink_to("model.savedmodel")
+    version.check()
+    os.mkfifo(folder / "model.savedmodel" / "variables" / "data")
+    with pytest.raises(RepositoryError, match="variables/data is a named pipe, no plain file"):
+        version.check()

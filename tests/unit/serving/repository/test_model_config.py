@@ -123,13 +123,9 @@ def test_a_number_that_is_no_datatype(fields: dict[str, object], told: str) -> N
             "backend is 'tensorrt', which this server does not have; known are onnx_runtime/onnxruntime",
         ),
         ('backend: "pytorch" platform: "onnxruntime_onnx"', "contradict each other"),
-        ("optimization { cuda { graphs: true } }", "the field 'optimization.cuda.graphs' is not served"),
-        ("sequence_batching { oldest {} }", "the field 'sequence_batching.oldest' is not served"),
-        ("cc_model_filenames { key: 'a' value: 'b' }", "the field 'cc_model_filenames' is not served"),
-        ("ensemble_scheduling {}", "the field 'ensemble_scheduling' is not served"),
         (
             'parameters { key: "a" value { string_value: "b" } }',
-            "parameters has 'a'; known are intra_op_thread_count, fallback, version_labels, canary_share, shadow",
+            "parameters has 'a'; known are intra_op_thread_count, fallback, nonfinite, version_labels, canary_share, shadow",
         ),
         (parameters(intra_op_thread_count="-1"), "intra_op_thread_count is '-1'; it must be a whole number"),
         (parameters(intra_op_thread_count="9" * 5000), "intra_op_thread_count is '999"),
@@ -144,12 +140,7 @@ def test_a_number_that_is_no_datatype(fields: dict[str, object], told: str) -> N
         (parameters(shadow="2/tensorrt", shadow_share="1"), "shadow is '2/tensorrt'; it must be a version or a label"),
         (parameters(shadow="2@cpu", shadow_share="1"), "shadow is '2@cpu'; it must be"),
         (parameters(shadow="torchscript@tpu", shadow_share="1"), "device is 'tpu'"),
-        ("dynamic_batching { preserve_ordering: true }", "'dynamic_batching.preserve_ordering' is not served"),
-        ("dynamic_batching { priority_levels: 2 }", "'dynamic_batching.priority_levels' is not served"),
-        (
-            "dynamic_batching { default_queue_policy { default_timeout_microseconds: 9 } }",
-            "'dynamic_batching.default_queue_policy.default_timeout_microseconds' is not served",
-        ),
+        (parameters(nonfinite="maybe"), "nonfinite is 'maybe'; it must be refuse or pass"),
         (
             "dynamic_batching { max_queue_delay_microseconds: 18446744073709551615 }",
             "18446744073709551615; at most 60000000",
@@ -170,3 +161,38 @@ def test_what_is_refused(text: str, message: str) -> None:
     with pytest.raises(ModelConfigError, match=message) as raised:
         model_config.parse(text, "m")
     assert str(raised.value).startswith("config.pbtxt of model 'm'")
+
+
+def test_what_changes_no_answer_is_taken_and_named() -> None:
+    text = """
+        optimization { graph { level: 1 } execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } }
+        dynamic_batching { preserve_ordering: true max_queue_delay_microseconds: 5 }
+        parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
+    """
+    config = model_config.parse(text, "m")
+    assert config.idle == (
+        "dynamic_batching.preserve_ordering",
+        "optimization.execution_accelerators.gpu_execution_accelerator.name",
+        "optimization.graph.level",
+        "parameters.INFERENCE_MODE",
+    )
+    assert config.policy.max_delay_ns == 5000
+    assert model_config.parse("max_batch_size: 8", "m").idle == ()
+
+
+def test_what_the_server_tells_of_a_model_is_no_wish() -> None:
+    config = model_config.parse(parameters(**{"lstm_serving.backend": "fake", "nonfinite": "pass"}), "m")
+    assert (config.backend, config.nonfinite, list(config.written.parameters)) == (None, "pass", ["nonfinite"])
+
+
+def test_what_a_bare_file_is_said_to_take_is_what_it_is_reshaped_to() -> None:
+    text = """
+        input { name: "x" data_type: TYPE_FP32 dims: [ 3 ] reshape { shape: [ 1, 3 ] } }
+        output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }, { name: "z" data_type: TYPE_FP32 dims: [ 1, 1 ] } ]
+    """
+    config = model_config.parse(text, "m")
+    assert model_config.stated(config) == (
+        {"x": ("FP32", (1, 3))},
+        {"y": ("FP32", (1,)), "z": ("FP32", (1, 1))},
+    )
+    assert model_config.may_be_scalars(config) == {"y", "z"}

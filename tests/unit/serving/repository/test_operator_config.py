@@ -89,7 +89,7 @@ def test_a_named_version_that_is_missing() -> None:
 def test_the_devices_of_the_instances(text: str, chosen: str, expected: list[str]) -> None:
     choices = model_config.parse(text, "m")
     assert choices.devices(chosen) == expected
-    shown = config_in_force(choices, spec(), "onnx_runtime", chosen, labels=False)
+    shown = config_in_force(choices, spec(), "onnx_runtime", chosen, labelled=())
     again = model_config.parse(text_format.MessageToString(shown), "m")
     assert sorted(again.devices(again.device or "")) == sorted(expected)
 

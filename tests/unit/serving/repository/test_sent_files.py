@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +15,25 @@ from serving.repository import sent_files
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(tmp_path: Path) -> Iterator[Path]:
     """Where they are written to."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path
+    tempfile.tempdir, before = str(tmp_path), tempfile.tempdir
+    yield tmp_path
+    tempfile.tempdir = before
 
 
 @pytest.mark.parametrize(
-    "path", ["1/model.onnx", "12/model.savedmodel/variables/a", "labels.txt", "1/.hidden", "1/ä ö", "1/..a", "1/a..b/c"]
+    "path",
+    [
+        "1/model.onnx",
+        "12/model.savedmodel/variables/a",
+        "labels.txt",
+        "names of it.txt",
+        "1/.hidden",
+        "1/ä ö",
+        "1/..a",
+        "1/a..b/c",
+    ],
 )
 def test_where_files_may_go(path: str, temporary: Path) -> None:
     made = sent_files.write("m", {path: b"content"})
@@ -47,6 +61,9 @@ def test_where_files_may_go(path: str, temporary: Path) -> None:
         "1 /a",
         "config.pbtxt",
         "labels.txt/a",
+        ".labels.txt",
+        "\\labels.txt",
+        "a\nb.txt",
         "1/..",
         "1/../a",
         "1/../../a",
@@ -102,3 +119,47 @@ def test_files_that_contradict_each_other_or_have_impossible_names(
     with pytest.raises(InvalidRequest, match=why):
         sent_files.write("m", dict.fromkeys(paths, b"x"))
     assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_server_has_left_is_swept_and_what_another_uses_is_not(temporary: Path) -> None:
+    ours = sent_files.write("m", {"1/model.onnx": b"x"})
+    left = temporary / f"{sent_files.PREFIX}left"
+    (left / "m" / "1").mkdir(parents=True)
+    (left / "m" / "1" / "model.onnx").write_bytes(b"x")
+    (temporary / "elsewhere").mkdir()
+    (temporary / f"{sent_files.PREFIX}link").symlink_to("elsewhere")
+    (temporary / f"{sent_files.PREFIX}file").write_text("no folder")
+    assert sent_files.sweep() == [left]
+    assert (ours.repository.path / "m/1/model.onnx").read_bytes() == b"x"
+    assert (temporary / "elsewhere").is_dir()
+    ours.discard()
+    assert sent_files.sweep() == []
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    swept = []
+
+    def late(folder: int, how: int) -> None:
+        monkeypatch.undo()
+        swept.extend(sent_files.sweep())
+        lock(folder, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    made = sent_files.write("m", {"1/a": b"x"})
+    assert len(swept) == 1
+    assert [path.name for path in made.repository.path.rglob("a")] == ["a"]
+    made.discard()
+
+
+def test_a_file_system_without_locks_is_told(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(folder: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    made = sent_files.write("m", {"1/a": b"x"})
+    assert sent_files.sweep() == []
+    assert (made.repository.path / "m/1/a").exists()
+    made.discard()

@@ -47,7 +47,24 @@ def _json(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
             "format_version is 99; this server reads 1 and 2: export the model again",
         ),
         (_json(lambda f: f.pop("inputs")), "'inputs' is missing"),
-        (_json(lambda f: f.update(surprise=1)), "surprise"),
+        (
+            _json(lambda f: f.update(surprise=1)),
+            "it has 'surprise', which is no key there; known are inputs, outputs, lengths",
+        ),
+        (_json(lambda f: f.update(tolerance=0.2)), "tolerance is 0.2; it must be positive and at most 0.1"),
+        (_json(lambda f: f.update(vocabulary=-1)), "vocabulary is -1; it must be 0 to"),
+        (_json(lambda f: f.update(nonfinite="no")), "nonfinite is 'no'; it must be 'refuse' or 'pass'"),
+        (
+            _json(lambda f: f.update(labels_of="z")),
+            "labels belong to 'z', which is not an output; the outputs are y, hn, cn",
+        ),
+        (_json(lambda f: f["state"].append(f["state"][0])), "state names the input h0 twice"),
+        (_json(lambda f: f["state"][1].update(output="hn")), "state names the output hn twice"),
+        (_json(lambda f: f["outputs"][1].update(datatype="FP64")), "state h0 is FP32 and its next value hn is FP64"),
+        (
+            _json(lambda f: f["lengths"].update(input="h0")),
+            r"lengths are FP32 of shape \[-1, 1, 4\]; they must be whole",
+        ),
         (_json(lambda f: f.update(tolerance=0)), "tolerance is 0"),
         (_json(lambda f: f["inputs"][0].update(datatype="FP8")), "x has datatype 'FP8'"),
         (_json(lambda f: f["inputs"][0].update(shape=[-1, 0])), r"x has shape \[-1, 0\]"),
@@ -218,3 +235,11 @@ def test_steps_are_counted_along_their_own_axis_where_lengths_are_filled_in() ->
     inputs: dict[str, Any] = {"x": np.ones((2, 3, 9), np.float32)}
     fill_in(inputs, spec, 2)
     assert inputs["lengths"].tolist() == [9, 9]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said", "refuses"),
+    [(PLAIN, "", True), (PLAIN, "pass", False), (SHARED, "", False), (SHARED, "refuse", True)],
+)
+def test_who_knows_lengths_refuses_nan_unless_it_says_otherwise(spec: ModelSpec, said: str, refuses: bool) -> None:
+    assert dataclasses.replace(spec, nonfinite=said).refuses_nonfinite is refuses

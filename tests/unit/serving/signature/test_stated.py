@@ -36,6 +36,12 @@ def test_what_a_file_states_of_the_shape_of_an_output_binds_nobody(shape: tuple[
         check(FILE, OUTPUTS, EXPECTED, HELD | {"x": ("FP64", shape)})
 
 
+def test_outputs_may_be_left_unserved() -> None:
+    check(FILE, "outputs", EXPECTED, HELD | {"z": ("FP32", None)})
+    with pytest.raises(RepositoryError, match="has the outputs x, but its specification names x, h"):
+        check(FILE, "outputs", EXPECTED, {"x": HELD["x"]})
+
+
 @pytest.mark.parametrize(
     ("stated", "message"),
     [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from serving.errors import RepositoryError
-from serving.verification.hints import Hints, check
+from serving.signature.tensors import DTYPES
+from serving.verification.hints import Hints, check, value_for
 from tests.support.files_of_others import stated
 
 SPEC = stated({"x": (-1, -1, 4), "rate": ()}, {"y": (-1, -1, 4), "n": (-1,)})
@@ -31,6 +32,7 @@ def test_hints_that_fit(hints: Hints) -> None:
     [
         (Hints(shapes={"z": (1,)}), "there is no input 'z'; the file has x, rate"),
         (Hints(values={"z": 1}), "there is no input 'z'"),
+        (Hints(values={"rate": "fast"}), "rate is FP32, and 'fast' is no number; write --value rate=NUMBER"),
         (Hints(rows={"y": 0}), "there is no input 'y'"),
         (Hints(state={"z": "y"}), "there is no input 'z'"),
         (Hints(state={"x": "z"}), "there is no output 'z'; the file has n, y"),
@@ -45,3 +47,20 @@ def test_hints_that_do_not_fit(hints: Hints, message: str) -> None:
     with pytest.raises(RepositoryError) as raised:
         check(SPEC, hints)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype", "held"),
+    [
+        (16000.0, "INT64", 16000.0),
+        ("1e3", "FP32", 1000.0),
+        ("fast", "BYTES", b"fast"),
+        (16000.0, "BYTES", b"16000"),
+        (0.5, "BYTES", b"0.5"),
+        (7, "BYTES", b"7"),
+    ],
+)
+def test_what_is_said_of_an_input_is_held_as_the_input_has_it(
+    value: float | str, datatype: str, held: float | bytes
+) -> None:
+    assert value_for(value, DTYPES[datatype]) == held

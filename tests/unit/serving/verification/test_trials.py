@@ -126,6 +126,21 @@ def test_strings_are_tried_with_what_the_file_knows() -> None:
     assert inspect(spec, run, Hints(), Contents(texts=["north", "south"])).spec.batched
 
 
+def test_strings_that_a_file_casts_are_numbers() -> None:
+    shapes = dict.fromkeys(("cast", "words"), (-1, 3))
+    spec = stated(shapes, {"y": (-1, 3)}, dict.fromkeys(shapes, "BYTES"))
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": inputs["cast"].astype(str).astype(np.float32) + (inputs["words"] == b"word")}
+
+    made = Trials(spec, shapes, run, Hints(), Contents())
+    made.learn()
+    drawn = [made.sent({"cast": 0, "words": 0}, 8, 5) for _ in range(4)]
+    assert all(run(sent, ["y"])["y"].shape == (8, 3) for sent in drawn)
+    assert {b"a", b"word"} & {text for sent in drawn for text in sent["words"].flat}
+    assert found(spec, run).spec.batched
+
+
 def test_a_row_is_made_anew_and_no_other() -> None:
     made = trials()
     before = made.sent(ROWS_OF, 3, 5)

@@ -1,0 +1,74 @@
+"""Fields of ModelConfig: served, idle, or refused with the reason."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf import text_format
+
+from protos import model_config_pb2 as pb
+from serving.errors import ModelConfigError
+from serving.repository import fields
+
+
+def idle(text: str) -> tuple[str, ...]:
+    return fields.idle(text_format.Parse(text, pb.ModelConfig()), "here")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "model_transaction_policy { decoupled: false }",
+        "input { format: FORMAT_NCHW dims: [3] reshape { shape: [1, 3] } }",
+        "output { dims: [1] reshape {} }",
+        "version_policy { all {} } dynamic_batching {}",
+        "response_cache { enable: false }",
+    ],
+)
+def test_fields_that_are_served_or_say_nothing(text: str) -> None:
+    assert [field for field in idle(text) if field != "response_cache"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("optimization { cuda { graphs: true } }", ("optimization.cuda.graphs",)),
+        ("optimization { input_pinned_memory { enable: false } }", ("optimization.input_pinned_memory",)),
+        ("response_cache { enable: true }", ("response_cache.enable",)),
+        ('metric_tags { key: "a" value: "b" }', ("metric_tags",)),
+        ("dynamic_batching { priority_levels: 2 }", ("dynamic_batching.priority_levels",)),
+        ("instance_group { count: 1 rate_limiter { priority: 2 } }", ("instance_group.rate_limiter.priority",)),
+        ("instance_group [ { profile: 'a' }, { profile: 'b' } ]", ("instance_group.profile",)),
+        ('parameters { key: "execution_mode" value { string_value: "1" } }', ("parameters.execution_mode",)),
+    ],
+)
+def test_fields_that_change_no_answer(text: str, named: tuple[str, ...]) -> None:
+    assert idle(text) == named
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "sequence_batching { oldest {} }",
+            r"'sequence_batching.oldest' is not served by this server \(state is not kept",
+        ),
+        ("ensemble_scheduling {}", r"'ensemble_scheduling' is not served by this server \(ensembles are not"),
+        (
+            "model_transaction_policy { decoupled: true }",
+            r"policy.decoupled' is not served .*\(a request has one answer",
+        ),
+        (
+            "dynamic_batching { default_queue_policy { default_timeout_microseconds: 9 } }",
+            r"default_timeout_microseconds' is not served by this server \(requests are taken off the queue by",
+        ),
+        ("input { optional: true }", r"'input.optional' is not served .*\(all inputs"),
+        ("input { allow_ragged_batch: true }", "'input.allow_ragged_batch' is not served"),
+        ("instance_group { passive: true }", r"'instance_group.passive' is not served by this server; remove it"),
+        ("cc_model_filenames { key: 'a' value: 'b' }", "'cc_model_filenames' is not served by this server; remove it"),
+        ("model_operations { op_library_filename: 'a' }", "'model_operations.op_library_filename' is not served"),
+    ],
+)
+def test_fields_that_would_change_an_answer(text: str, said: str) -> None:
+    with pytest.raises(ModelConfigError, match=f"^here: the field .*{said}"):
+        idle(text)
