@@ -27,7 +27,7 @@ from serving.signature.stated import Stated
 from serving.signature.tensors import Tensors
 
 PROGRAM = "serving.loading.trial"
-SILENCE_SECONDS = 300.0  # what Python computes is a sign of life, a call into a runtime is none
+SILENCE_SECONDS = 120.0  # what Python computes is a sign of life, a call into a runtime is none
 WALL_SECONDS = 3600.0
 
 Made = TypeVar("Made")

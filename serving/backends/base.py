@@ -11,6 +11,8 @@ A module in this folder is a backend, and its file name is its name. Beside a cl
         The version of the runtime that is installed, "" if none is; imports nothing.
     def available(device: str) -> None
         Raises BackendUnavailable, saying what is missing, when it cannot run on `device` ("cpu" or "cuda:N") here.
+    def bring_in() -> None
+        Imports the runtime, which `load` does otherwise. Raises `ImportError`, or whatever importing it raises.
     def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]
         What the file itself says of its inputs and outputs, in its own layout. Raises RepositoryError when it cannot be
         read, or says nothing.
@@ -122,6 +124,8 @@ class BackendModule(Protocol):
 
     def available(self, device: str) -> None: ...
 
+    def bring_in(self) -> None: ...
+
     def stated(self, artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]: ...
 
     def contents(self, artifact: Path) -> Contents: ...
@@ -158,7 +162,12 @@ def artifact_bytes(artifact: Path) -> int:
 
 def artifact_digest(artifact: Path) -> str:
     """SHA-256 (hex) of a file, or of names and contents of all files in a folder and its subfolders."""
-    return files_digest({file: str(file.relative_to(artifact)) for file in _files(artifact)})
+    return files_digest(artifact_files(artifact))
+
+
+def artifact_files(artifact: Path) -> dict[Path, str]:
+    """The files of a folder and its subfolders by their names there; of a file itself that name is "."."""
+    return {file: str(file.relative_to(artifact)) for file in _files(artifact)}
 
 
 def files_digest(files: Mapping[Path, str]) -> str:

@@ -46,6 +46,10 @@ def available(device: str) -> None:
         raise BackendUnavailable(f"the fake backend runs on the CPU only; device {device!r} was asked for")
 
 
+def bring_in() -> None:
+    """Nothing to do."""
+
+
 def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """Nothing: a fake model is whatever its specification says."""
     raise RepositoryError(f"{artifact} says nothing of its inputs and outputs; it needs a spec.json")

@@ -76,6 +76,11 @@ def available(device: str) -> None:
         )
 
 
+def bring_in() -> None:
+    """Imports ONNX Runtime."""
+    _onnxruntime()
+
+
 def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """What the file says of its inputs and outputs. Raises `RepositoryError` when it cannot be read."""
     available("cpu")

@@ -88,6 +88,11 @@ def available(device: str) -> None:
         )
 
 
+def bring_in() -> None:
+    """Imports TensorFlow."""
+    _tensorflow()
+
+
 def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """What `serving_default` says of its inputs and outputs. Raises `RepositoryError` when the folder cannot be read."""
     available("cpu")

@@ -67,6 +67,11 @@ def available(device: str) -> None:
         raise BackendUnavailable(f"torch sees {torch.cuda.device_count()} GPUs, so there is no {device} for it")
 
 
+def bring_in() -> None:
+    """Imports PyTorch."""
+    _torch()
+
+
 def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """Always raises `RepositoryError`: a TorchScript file states neither shapes nor datatypes nor names of outputs."""
     raise RepositoryError(

@@ -161,9 +161,10 @@ def serve(loaded: Callable[[], Callable[..., Any]], requests: int, answers: int)
     def watch() -> None:
         pipe = select.poll()
         pipe.register(requests, 0)  # that it has been closed is said unasked
-        while not pipe.poll():
+        while not (events := pipe.poll()):
             pass
-        os._exit(0)  # whoever asked has gone: nobody wants what is being computed
+        if events[0][1] != select.POLLNVAL:  # which would be the program's own doing
+            os._exit(0)  # whoever asked has gone: nobody wants what is being computed
 
     one_at_a_time = threading.Lock()
 

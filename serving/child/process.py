@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,17 +153,21 @@ class Child:
         wall_seconds: float,
         told: Callable[[Message], None],
     ) -> Message:
-        for data in self._heard(pieces, silence_seconds, until):
-            if isinstance(data, str):
-                raise ChildEnded(self._sentence(data.format(silence=silence_seconds, wall=wall_seconds, doing=doing)))
-            for message in self._messages(data, doing):
-                if message.kind == pipes.LEFT:
-                    raise ChildEnded(self._sentence(f"its code called sys.exit({message.header['code']!r}) {doing}"))
-                if message.kind == pipes.RAISED:
-                    raise ChildRaised(message.header["type"], message.header["said"], message.header["trace"])
-                if message.kind != pipes.TOLD:
-                    return message
-                told(message)
+        with contextlib.closing(self._heard(pieces, silence_seconds, until)) as heard:
+            for data in heard:
+                if isinstance(data, str):
+                    how = data.format(silence=silence_seconds, wall=wall_seconds, doing=doing)
+                    raise ChildEnded(self._sentence(how))
+                for message in self._messages(data, doing):
+                    if message.kind == pipes.LEFT:
+                        raise ChildEnded(
+                            self._sentence(f"its code called sys.exit({message.header['code']!r}) {doing}")
+                        )
+                    if message.kind == pipes.RAISED:
+                        raise ChildRaised(message.header["type"], message.header["said"], message.header["trace"])
+                    if message.kind != pipes.TOLD:
+                        return message
+                    told(message)
         raise self._end(doing)
 
     def _messages(self, data: bytes, doing: str) -> list[Message]:
@@ -174,7 +178,7 @@ class Child:
 
     def _heard(
         self, pieces: Sequence[bytes | memoryview], silence_seconds: float, until: float
-    ) -> Iterator[bytes | str]:
+    ) -> Generator[bytes | str, None, None]:
         """What comes through the pipe of the answers while the request goes out; a text says why no more is waited for."""
         child = self._process
         assert child.stdin
@@ -190,8 +194,8 @@ class Child:
                 now = time.monotonic()
                 ready = self._selector.select(max(0.0, min(_LOOK_SECONDS, silent_at - now, until - now)))
                 named = {key.fileobj for key, _ in ready}
-                if child.stderr in named and not self._listen(child.stderr.fileno()):  # type: ignore[union-attr]
-                    self._selector.unregister(child.stderr)  # type: ignore[arg-type]
+                if child.stderr in named and not self._listen(child.stderr.fileno()):
+                    self._selector.unregister(child.stderr)
                 if child.stdin in named and not self._sent(child.stdin.fileno(), waiting):
                     self._selector.unregister(child.stdin)
                     unsent = False
@@ -203,18 +207,24 @@ class Child:
                 now = time.monotonic()
                 if not ready and self._exited():  # a process that it has started holds the pipe open
                     return
-                if now >= until:
-                    yield "its process took more than {wall:g} s {doing}, and was ended"
-                if now >= silent_at:
-                    yield "its process said nothing for {silence:g} s {doing}, and was ended"
-                if now >= look_at and self._most_bytes and memory.resident_bytes(child.pid) > self._most_bytes:
-                    most = f"{self._most_bytes / 1e6:.0f} MB"
-                    yield f"its process took more memory than the {most} that it may have {{doing}}, and was ended"
+                if why := self._why_no_more(now, until, silent_at, look=now >= look_at):
+                    yield why
                 if now >= look_at:
                     look_at = now + _LOOK_SECONDS
         finally:
             if unsent:
                 self._selector.unregister(child.stdin)
+
+    def _why_no_more(self, now: float, until: float, silent_at: float, *, look: bool) -> str:
+        """Why an answer is not waited for any longer, as a sentence with gaps; empty if it is."""
+        if now >= until:
+            return "its process took more than {wall:g} s {doing}, and was ended"
+        if now >= silent_at:
+            return "its process said nothing for {silence:g} s {doing}, and was ended"
+        if look and self._most_bytes and memory.resident_bytes(self._process.pid) > self._most_bytes:
+            most = f"{self._most_bytes / 1e6:.0f} MB"
+            return f"its process took more memory than the {most} that it may have {{doing}}, and was ended"
+        return ""
 
     def _listen(self, descriptor: int) -> bool:
         data = os.read(descriptor, 65536)

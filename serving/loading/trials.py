@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import backends, errors
-from serving.backends.base import Candidate
+from serving.backends.base import BackendModule, Candidate
 from serving.child.process import Child
 from serving.clock import SYSTEM, Clock
 from serving.errors import ChildEnded, ChildRaised, RepositoryError, StartupError
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 DOING = "while it was loaded on trial"
 # Without a sign of life, and in all. A call into a runtime may take long; what it computes is what every load computes.
-SILENCE_SECONDS, WALL_SECONDS = 300.0, 3600.0
+SILENCE_SECONDS, WALL_SECONDS = 120.0, 3600.0
+MOST_KNOWN = 1000
 IDLE_SECONDS = 10.0  # before the child is ended, with the runtimes that it has imported
 
 
@@ -74,22 +75,16 @@ class Trials:
 
     def ahead(self, request: LoadRequest, candidate: Candidate) -> None:
         """Holds a trial before the load asks for it, while others are loaded. What it finds, an error too, the load is told."""
-        if self._when != AUTO:
-            return
-        try:
-            self._held(request, candidate)
-        except StartupError as error:
-            with contextlib.suppress(OSError):
-                name = name_of(key_of(request, candidate) or {})
-                with self._lock:
-                    self._refused[name] = error
+        if self._when == AUTO:
+            with contextlib.suppress(StartupError):  # kept for the load
+                self._held(request, candidate, ahead=True)
 
     def close(self) -> None:
         """Ends the child."""
         with self._asking:
             self._end()
 
-    def _held(self, request: LoadRequest, candidate: Candidate) -> Tried:
+    def _held(self, request: LoadRequest, candidate: Candidate, *, ahead: bool = False) -> Tried:
         if self._when == OFF or (self._when == AUTO and not needed(request.folder, candidate)):
             return Tried()
         try:
@@ -102,11 +97,19 @@ class Trials:
         if (found := self._found(model, key, name)) is not None:
             return found
         with self._asking:
-            found = self._found(model, key, name) or self._tried(request, candidate)
+            try:
+                found = self._found(model, key, name) or self._tried(request, candidate)
+            except StartupError as error:
+                if ahead:
+                    with self._lock:
+                        self._refused[name] = error
+                raise
             if found is None:
                 return Tried()
             with self._lock:
                 self._known[name] = found
+                if len(self._known) > MOST_KNOWN:
+                    del self._known[next(iter(self._known))]
         self._remembered.keep(model, key, found)
         return found
 
@@ -128,8 +131,10 @@ class Trials:
 
         None where an error was raised there that is none of ours: raised again by the load itself, it keeps its class.
         """
-        levels = backends.module(candidate.backend).LEVELS or ("",)
+        module = backends.module(candidate.backend)
+        levels = module.LEVELS or ("",)
         log.info("on trial", extra={"fields": request.fields() | {"backend": candidate.backend}})
+        self._clock.start(lambda: _bring_in(module), f"import for the trial in {candidate.backend}")
         ends: list[ChildEnded] = []
         for level in levels:
             try:
@@ -175,6 +180,14 @@ class Trials:
         if self._child is not None:
             self._child.close()
             self._child = None
+
+
+def _bring_in(module: BackendModule) -> None:
+    """Imports here, meanwhile, what the load will want next."""
+    try:
+        module.bring_in()
+    except Exception as error:  # noqa: BLE001 - whatever an import raises, the load meets it again and says so
+        log.info("not imported ahead of its load: %s", error)
 
 
 def try_ahead(

@@ -8,12 +8,25 @@ CUDA_VISIBLE_DEVICES.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib.util
+import platform
 import re
+from pathlib import Path
 
 from serving.errors import BackendUnavailable
 
 CPU = "cpu"
+
+
+def processor(said: Path = Path("/proc/cpuinfo")) -> str:
+    """What kind of processor this is and what it can do, as far as the system says: the same text on alike machines."""
+    try:
+        lines = said.read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    kept = sorted(line for line in lines if line.split("\t")[0] in ("model name", "flags", "Features", "CPU part"))
+    return f"{platform.machine()} {hashlib.sha256(''.join(kept).encode()).hexdigest()[:16]}"
 
 
 def cuda(index: int) -> str:

@@ -67,6 +67,23 @@ def test_module_says_what_it_reads_and_what_triton_calls_it(module: BackendModul
     assert len(module.TRITON_NAMES) == 2
 
 
+def test_every_level_of_optimisation_computes_the_same(
+    module: BackendModule, artefact: Path, spec: ModelSpec, backend: Backend
+) -> None:
+    inputs = artefacts.batch(CONFIG, 3, 5)
+    furthest = backend.run(inputs, NAMES)
+    for level in module.LEVELS:
+        loaded = module.load(artefact, spec, "cpu", Options(level=level))
+        answer = loaded.run(inputs, NAMES)
+        loaded.close()
+        assert max(float(np.abs(answer[name] - furthest[name]).max()) for name in NAMES) < 1e-6, level
+
+
+def test_a_runtime_has_a_version_and_can_be_brought_in(module: BackendModule) -> None:
+    module.bring_in()
+    assert bool(module.version()) == bool(module.LEVELS)  # what comes with the server has neither
+
+
 def test_file_names_and_triton_names_are_its_own() -> None:
     modules = [backends.module(name) for name in backends.names()]
     assert len({module.FILE_NAME for module in modules}) == len(modules)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +64,7 @@ def test_at_a_start_everything_else_serves_and_the_reason_is_told(repository: Pa
         assert KILLED in reason
         assert SIGNAL in reason
         assert "so at every level of optimisation (all, extended, basic). Export it again" in reason
+        assert tried(server) == ["good", "kills", "other"]  # each once, although trials run ahead of the loads
         assert metric(server, "model_load_failures_total", model="kills", version="1", reason="repository") == 1
 
 
@@ -104,6 +107,19 @@ def test_a_shadow_that_would_kill_harms_nobody(repository: Path) -> None:
         assert answers(client)
         assert KILLED in client.index()["good/1"][1]
         assert logged(server, "the shadow 2 does not run") == 1
+
+
+def test_what_would_stand_in_for_a_broken_backend_is_tried_too(tmp_path: Path) -> None:
+    version = fake_models.write(tmp_path, fail_while="broken")
+    killing_files.write_float16(version / FILE)  # of another signature: what survives at a lower level is refused there
+    flags = ("--backend", "fake", "--breaker-failures", "1", "--breaker-reset", "0.05")
+    with LaunchedServer(tmp_path, *flags) as server, RawClient(server.address) as client:
+        (version / "broken").touch()
+        assert "and nothing else can: RuntimeError: asked to fail" in refusal(client.infer)[1]
+        assert tried(server) == ["fake"]
+        (version / "broken").unlink()
+        until(lambda: client.index()["fake/1"] == ("READY", ""))
+        assert client.infer(value=1.0)[0] == 2 * fake_models.FEATURES
 
 
 def test_a_lower_level_of_optimisation_is_found_said_remembered_and_answers_rightly(repository: Path) -> None:
@@ -182,3 +198,7 @@ def test_an_import_survives_and_what_it_writes_can_be_served(tmp_path: Path) -> 
     with LaunchedServer(tmp_path / "r", *ONNX) as server, RawClient(server.address) as client:
         assert {state for state, _ in client.index().values()} == {"READY"}
         assert infer(client, "ranks", X)["y"].shape == (4, 1, killing_files.OUTPUTS)
+    explain = [sys.executable, "-m", "serving", "--model-repository", str(tmp_path / "r"), "--explain", "half"]
+    explained = subprocess.run(explain, capture_output=True, text=True, check=True).stdout
+    assert explained.splitlines()[-1].startswith("loaded at the level 'extended' of optimisation: at 'all'")
+    assert "cannot serve" not in explained  # it was measured at the level that works

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from serving.backends.base import DEVICE_LOST, OUT_OF_MEMORY, Candidate, artifact_bytes, cuda_lost, first_line, trimmed
+from serving.backends.base import (
+    DEVICE_LOST,
+    OUT_OF_MEMORY,
+    Candidate,
+    artifact_bytes,
+    artifact_digest,
+    cuda_lost,
+    first_line,
+    installed_version,
+    trimmed,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +81,25 @@ def test_how_people_are_told_of_a_candidate(candidate: Candidate, told: str) -> 
 )
 def test_what_a_message_about_cuda_says_of_the_device(message: str, lost: str) -> None:
     assert cuda_lost(RuntimeError(message)) == lost
+
+
+def test_the_digest_of_a_file_is_that_of_its_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"network")
+    (tmp_path / "b").write_bytes(b"network")
+    assert artifact_digest(tmp_path / "a") == artifact_digest(tmp_path / "b") == hashlib.sha256(b"network").hexdigest()
+
+
+def test_the_digest_of_a_folder_knows_names_and_waits_at_no_pipe(tmp_path: Path) -> None:
+    (tmp_path / "variables").mkdir()
+    (tmp_path / "variables" / "data").write_bytes(b"network")
+    before = artifact_digest(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    assert artifact_digest(tmp_path) == before
+    (tmp_path / "variables" / "data").rename(tmp_path / "variables" / "index")
+    assert artifact_digest(tmp_path) != before
+
+
+def test_the_version_is_that_of_the_first_package_that_is_here() -> None:
+    assert installed_version("no-such-package-anywhere", "numpy") == np.__version__
+    assert installed_version("no-such-package-anywhere") == ""

@@ -188,6 +188,14 @@ def test_an_interpreter_that_does_not_start_is_told_with_its_last_words(
     assert str(ended.value) == "its process ended with exit code 3 while it was asked; its last words: no such module"
 
 
+def test_whoever_does_not_listen_is_ended(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\nsleep 600\n")
+    (tmp_path / "python").chmod(0o755)
+    with Child(program) as child, pytest.raises(ChildEnded, match=r"said nothing for 0\.2 s"):
+        child.ask("answer", {"x": np.ones(100_000)}, silence_seconds=0.2)
+
+
 def test_it_ends_when_whoever_asks_is_gone_whatever_it_does(program: Path) -> None:
     child = Child(program)
     try:

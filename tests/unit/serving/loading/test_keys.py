@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from serving.backends.base import Candidate
+from serving.loading import keys
 from serving.loading.keys import key_of, needed, ours
 from serving.loading.order import ServerDefaults
 from serving.loading.request import LoadRequest
@@ -49,7 +50,7 @@ def test_the_artefacts_of_other_backends_do_not_count(request_: LoadRequest) -> 
 
 
 def test_what_a_trial_is_remembered_by(request_: LoadRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = [
+    found = [
         key_of(request_, ONNX),
         key_of(request_, dataclasses.replace(ONNX, threads=2)),
         key_of(request_, dataclasses.replace(ONNX, device="cuda:0")),
@@ -58,8 +59,10 @@ def test_what_a_trial_is_remembered_by(request_: LoadRequest, monkeypatch: pytes
         key_of(dataclasses.replace(request_, config=model_config.parse("max_batch_size: 8", "bare")), ONNX),
     ]
     monkeypatch.setattr("serving.backends.onnx_runtime.installed_version", lambda *names: "9.9")
-    keys.append(key_of(request_, ONNX))
-    assert len({json.dumps(key, sort_keys=True) for key in keys}) == len(keys)
+    found.append(key_of(request_, ONNX))
+    monkeypatch.setattr("serving.machine.devices.processor", lambda: "another")
+    found.append(key_of(request_, ONNX))
+    assert len({json.dumps(key, sort_keys=True) for key in found}) == len(found)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,17 @@ def test_a_file_of_ours_that_was_changed_needs_a_trial(tmp_path: Path) -> None:
     assert needed(folder, ONNX)
     (folder.path / "spec.json").write_text("{")
     assert needed(folder, ONNX)
+
+
+def test_files_that_have_not_changed_are_read_once(request_: LoadRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[object] = []
+    read = keys.files_digest
+    monkeypatch.setattr(keys, "files_digest", lambda files: reads.append(files) or read(files))
+    first = key_of(request_, ONNX)
+    assert key_of(request_, ONNX) == first
+    assert len(reads) == 1
+    (request_.folder.path / "model.onnx").write_bytes(UNREAD[::-1])
+    assert key_of(request_, ONNX) != first
 
 
 def test_where_there_is_no_file_there_is_nothing_to_remember(request_: LoadRequest) -> None:

@@ -20,6 +20,7 @@ from serving.loading.trials import Trials, told, try_ahead
 from serving.repository.folders import Repository, VersionFolder
 from tests.support import fake_models
 from tests.support.loading import UNREAD, request_of, unread, unread_and_described
+from tests.support.running import until
 
 ONNX = Candidate("onnx_runtime", "cpu", 1)
 CRASHED = ChildEnded("its process ended with signal 11", crashed=True)
@@ -119,7 +120,7 @@ def test_what_dies_at_every_level_is_refused_and_the_next_version_is_tried_in_a_
 
 
 def test_what_was_ended_for_its_time_or_memory_is_not_tried_at_lower_levels(request_: LoadRequest) -> None:
-    children = Children(ChildEnded("its process said nothing for 300 s, and was ended"))
+    children = Children(ChildEnded("its process said nothing for 120 s, and was ended"))
     with pytest.raises(RepositoryError, match=r"could not be loaded on trial in onnx_runtime .* --trial off"):
         trials(children)(request_, ONNX)
     assert len(children.asked) == 1
@@ -188,6 +189,18 @@ def test_nothing_is_tried_where_there_is_no_file(request_: LoadRequest) -> None:
     children = Children()
     assert trials(children)(request_, ONNX) == Tried()
     assert children.started == 0
+
+
+def test_a_runtime_that_cannot_be_imported_meanwhile_is_left_to_the_load(
+    request_: LoadRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise ImportError("libgomp.so.1 is missing")
+
+    monkeypatch.setattr("serving.backends.onnx_runtime.bring_in", broken)
+    caplog.set_level("INFO")
+    assert trials(Children())(request_, ONNX) == Tried()
+    until(lambda: "not imported ahead of its load: libgomp.so.1 is missing" in caplog.messages)
 
 
 def ahead(held: Trials, request: LoadRequest, *names: str, leaving: bool = False) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import sys
+from pathlib import Path
 
 import pytest
 
 from serving.errors import BackendUnavailable
+from serving.machine import devices
 from serving.machine.devices import cuda, cuda_index, require_package
 
 
@@ -34,3 +37,14 @@ def test_a_package_is_looked_for_and_not_imported() -> None:
         BackendUnavailable, match=r"there_is_none is not installed: pip install 'lstm-serving\[torch\]'"
     ):
         require_package("there_is_none", "torch")
+
+
+def test_a_processor_is_known_by_what_it_can_do_and_not_by_how_fast_it_runs_now(tmp_path: Path) -> None:
+    said = tmp_path / "cpuinfo"
+    said.write_text("processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 2000\nflags\t\t: avx\n\nprocessor\t: 1\n")
+    first = devices.processor(said)
+    said.write_text("processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 3000\nflags\t\t: avx\n\nprocessor\t: 1\n")
+    assert devices.processor(said) == first
+    said.write_text("processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 3000\nflags\t\t: avx avx512f\n")
+    assert devices.processor(said) != first
+    assert devices.processor(tmp_path / "none").startswith(platform.machine())
