@@ -146,7 +146,8 @@ def _add_target(source: argparse.ArgumentParser) -> None:
         type=float,
         default=1e-5,
         metavar="T",
-        help="refuse a file whose answers differ from the model's by more, as |a - b| / max(1, |b|) (default %(default)g)",
+        help="refuse a file whose answers differ from the model's by more, as |a - b| / max(1, |b|) (default %(default)g, at "
+        "most 0.1)",
     )
 
 

@@ -170,7 +170,7 @@ def serve_once(folder: Path, name: str, backend: str, level: str = "") -> None:
         "number": 1,
         "path": str(folder.absolute()),
         "config": "",
-        "labels": [],
+        "labels": {},
         "defaults": {"backend": backend},
         "candidate": dataclasses.asdict(Candidate(backend, "cpu", 1)),
         "repository": str(folder.absolute().parent),

@@ -167,7 +167,10 @@ def _work(repository: Path) -> tuple[Path, int]:
     """A new folder, and the descriptor that holds its lock, which ends with the process however that ends."""
     while True:
         work = Path(tempfile.mkdtemp(prefix=_WORK, dir=repository))
-        lock = os.open(work, os.O_RDONLY)
+        try:
+            lock = os.open(work, os.O_RDONLY)
+        except FileNotFoundError:  # another export took it for left behind already
+            continue
         # Where a file system has no locks, nobody else gets this one either, and nothing is swept.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -28,7 +28,7 @@ from export.versions import Version, Written, begun, check_name, check_version, 
 from serving import backends
 from serving.backends.base import Backend, artifact_bytes, artifact_digest, files_digest
 from serving.backends.rows_first import laid_out
-from serving.errors import StartupError, VerificationFailed
+from serving.errors import ChildRaised, StartupError, VerificationFailed
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
@@ -230,7 +230,8 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
     except (StartupError, ExportError) as error:
         said = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
         said += "".join(f"; {remedy}" for words, remedy in _REMEDIES.items() if words in said)
-        raise type(error)(said) from error
+        kind = ExportError if isinstance(error, ChildRaised) else type(error)
+        raise kind(said) from error
 
 
 def described(spec: ModelSpec) -> str:

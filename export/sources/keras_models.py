@@ -50,6 +50,12 @@ def load_model(path: Path) -> Any:
         raise ExportError(f"{path} does not exist")
     if path.suffix == ".index" or ".data-0" in path.suffix:
         raise ExportError(f"{path} is a checkpoint of TensorFlow, which holds weights without their model; {_WEIGHTS}")
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder, as a SavedModel is: lstm-export import {path}")
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
+        raise ExportError(
+            f"{path} ends in {path.suffix!r}, and Keras goes by that: .keras, .h5 or .hdf5, as it was saved"
+        )
     if keras2_files.is_weights_alone(path):
         raise ExportError(f"{path} holds weights without their model; {_WEIGHTS}")
     version = ""

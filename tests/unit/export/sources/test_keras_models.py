@@ -230,6 +230,15 @@ def test_weights_alone_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "lstm-export keras MODULE:FACTORY --weights FILE" in capsys.readouterr().err
 
 
+def test_a_folder_goes_by_import_and_an_ending_must_be_one_of_keras(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "best.model").touch()
+    for path, said in ((tmp_path, f"lstm-export import {tmp_path}"), (tmp_path / "best.model", "ends in '.model'")):
+        assert main(["keras", str(path), "--format", "all", "--repository", str(tmp_path / "r"), "--name", "m"]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_file_that_is_not_there_or_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (tmp_path / "nowhere.keras", tmp_path / "text.keras"):
         if path.stem == "text":

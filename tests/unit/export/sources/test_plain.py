@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from export.errors import ExportError
+from export.samples import UserSamples
 from export.sources import plain
+from export.versions import Target
+from models.checkpoint import Checkpoint
 from models.config import LSTMConfig
+from serving.signature.tensors import Tensors
+from serving.verification import inspection
+from tests.support import artefacts
 
 
 @pytest.mark.parametrize(
@@ -54,3 +64,30 @@ def test_a_network_of_a_fixed_length_is_tried_with_that_one() -> None:
     assert {x.shape[1] for x in made} == {9}
     assert {int(x.min()) for x in made} == {1}
     assert max(int(x.max()) for x in made) == 4
+
+
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_a_persons_samples_are_a_plain_stacks_own(rows_first: bool, tmp_path: Path) -> None:
+    """Each row of them, whatever order of axes the module has; the answers are held to the module's."""
+    config = LSTMConfig(features=2, hidden=3, outputs=2)
+    checkpoint = Checkpoint(config=config, weights=artefacts.weights(config), framework="torch", training={})
+    stated = inspection.unproved({"x": ("FP32", (-1, -1, 2))}, {"y": ("FP32", (-1, 2))})
+    x = np.random.default_rng(0).normal(size=(3, 5, 2)).astype(np.float32)
+    theirs = x if rows_first else x.transpose(1, 0, 2)
+
+    def run(sent: Tensors, wanted: Sequence[str]) -> Tensors:
+        return {"y": sent["x"].sum(1 if rows_first else 0)}
+
+    def given(**arrays: Any) -> Target:
+        np.savez(tmp_path / "own.npz", **arrays)
+        return Target(repository=tmp_path, name="m", samples=UserSamples.read(tmp_path / "own.npz"))
+
+    own = given(x=theirs, y=x.sum(1))
+    made = plain.with_samples(checkpoint, stated, run, own, lambda sent: None, rows_first=rows_first)
+    assert len(made.samples) == 3
+    for row, expected in zip(made.samples, x, strict=True):
+        np.testing.assert_array_equal(row, expected)
+    with pytest.raises(ExportError, match="y is another answer than the one given"):
+        plain.with_samples(
+            checkpoint, stated, run, given(x=theirs, y=x.sum(1) + 1), lambda sent: None, rows_first=rows_first
+        )
