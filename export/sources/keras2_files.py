@@ -11,7 +11,7 @@ import inspect
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ import keras
 
 from export.errors import ExportError
 from export.sources import keras2_layers
+from export.sources.keras2_calls import MODELS, OPERATIONS, Config, call, ids_are_whole, keeps_its_input, one_or_all
 from export.user_code import keras_part
-
-Config = dict[str, Any]
 
 _ZIP_CONFIG, _ZIP_METADATA, _ZIP_WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _FOR_TRAINING = ("_initializer", "_regularizer", "_constraint")
@@ -48,10 +47,6 @@ _NOTHING_DONE = {
 }  # fmt: skip
 _RENAMED = {"LeakyReLU": {"alpha": "negative_slope"}, "InputLayer": {"batch_input_shape": "batch_shape"}}
 _CLASSES = {"BatchNormalizationV1": "BatchNormalization", "SyncBatchNormalization": "BatchNormalization"}
-_MODELS = ("Sequential", "Functional", "Model")
-_RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
-_CONSTANT = "_CONSTANT_VALUE"  # where a tensor's layer would stand
-_OPERATIONS = ("TFOpLambda", "SlicingOpLambda")
 
 
 def version_of(path: Path) -> str:
@@ -111,10 +106,10 @@ def _built(config: Config) -> Any:
 def _layer(stored: Config) -> Config:
     """One layer or model in Keras 3's form: its class, what it is made with, and, within a model, what it is called on."""
     kind = str(_CLASSES.get(stored["class_name"], stored["class_name"]))
-    if kind in _MODELS:
+    if kind in MODELS:
         return {"registered_name": None, **_model(kind, stored["config"])}
     config: Config = dict(stored["config"])
-    if kind in _OPERATIONS:
+    if kind in OPERATIONS:
         config = {"function": config["function"], "name": config["name"]}
         made = {"module": None, "registered_name": f"{keras2_layers.PACKAGE}>TensorFlowOperation"}
         if config["function"] not in keras2_layers.OPERATIONS:
@@ -193,61 +188,25 @@ def _taken_by(layer: Any) -> set[str]:
 
 def _model(kind: str, config: Any) -> Config:
     config = {"name": "model", "layers": config} if isinstance(config, list) else dict(config)  # a list before 2.2.3
-    layers = _ids_are_whole(config["layers"])
+    layers = ids_are_whole(config["layers"])
     if kind == "Sequential":
-        if layers and layers[0]["class_name"] not in ("InputLayer", *_MODELS):
+        if layers and layers[0]["class_name"] not in ("InputLayer", *MODELS):
             layers = [_input_of(layers[0]), *layers]
         made = {"name": config["name"], "layers": [_layer(layer) for layer in layers]}
         return {"module": "keras", "class_name": "Sequential", "config": made}
-    first = {layer["name"]: int(_keeps_its_input(layer)) for layer in layers}
+    first = {layer["name"]: int(keeps_its_input(layer)) for layer in layers}
     made = {
         "name": config["name"],
         "trainable": config.get("trainable", True),
         "layers": [_called(first, layer) for layer in layers],
-        "input_layers": _one_or_all(first, config["input_layers"]),
-        "output_layers": _one_or_all(first, config["output_layers"]),
+        "input_layers": one_or_all(first, config["input_layers"]),
+        "output_layers": one_or_all(first, config["output_layers"]),
     }
     return {"module": "keras.src.models.functional", "class_name": "Functional", "config": made}
 
 
-def _ids_are_whole(layers: Sequence[Config]) -> Sequence[Config]:
-    """Keras 2 states the ids of an `Embedding` as float32 where nothing else was said; they are whole numbers."""
-
-    def only_looked_up(number: int, name: str) -> bool:
-        readers = [layer for layer in layers if name in _names(layer.get("inbound_nodes", []))]
-        if "inbound_nodes" not in layers[number]:
-            readers = list(layers[number + 1 : number + 2])
-        return bool(readers) and all(layer["class_name"] == "Embedding" for layer in readers)
-
-    made = []
-    for number, layer in enumerate(layers):
-        config = layer["config"]
-        if (
-            layer["class_name"] == "InputLayer"
-            and only_looked_up(number, config["name"])
-            and "float" in config["dtype"]
-        ):
-            layer = {**layer, "config": {**config, "dtype": "int32"}}  # noqa: PLW2901 - the same layer, mended
-        made.append(layer)
-    return made
-
-
-def _names(nodes: Any) -> set[str]:
-    """Every text within nested lists and dictionaries: the names of layers are among them."""
-    if isinstance(nodes, str):
-        return {nodes}
-    parts = nodes.values() if isinstance(nodes, dict) else nodes if isinstance(nodes, list) else ()
-    return set().union(*map(_names, parts))
-
-
-def _one_or_all(first: Mapping[str, int], places: Sequence[Sequence[Any]]) -> Any:
-    """One tensor alone is not in a list, as Keras 2 gave and took it."""
-    made = [[name, call - first[name], place] for name, call, place in places]
-    return made[0] if len(made) == 1 else made
-
-
 def _called(first: Mapping[str, int], layer: Config) -> Config:
-    calls = [_call(first, layer, node) for node in layer["inbound_nodes"]]
+    calls = [call(first, layer, node) for node in layer["inbound_nodes"]]
     return {**_layer(layer), "name": layer["name"], "inbound_nodes": calls}
 
 
@@ -262,50 +221,3 @@ def _input_of(first: Config) -> Config:
         "class_name": "InputLayer",
         "config": {"batch_input_shape": shape, "dtype": dtype, "name": f"{config['name']}_input"},
     }
-
-
-def _keeps_its_input(layer: Config) -> bool:
-    """Whether it is a model within the model whose own input counts as its first call in Keras 2, and not in Keras 3."""
-    if layer["class_name"] not in _MODELS:
-        return False
-    config = layer["config"]
-    layers = config if isinstance(config, list) else config["layers"]
-    return bool(layers) and layers[0]["class_name"] == "InputLayer"
-
-
-def _call(first: Mapping[str, int], layer: Config, node: Sequence[Any]) -> Config:
-    """What a layer is called on: tensors by the layer and the call that they come from, and keywords, tensors among them.
-
-    `first` has the number of each layer's first call.
-    """
-    alone = bool(node) and isinstance(node[0], str)  # one tensor, as operations of TensorFlow have it
-    node = [node] if alone else node
-    tensors = [_tensor(first, part) for part in node]
-    keywords: Config = dict(node[0][3]) if node and len(node[0]) > 3 else {}
-    made = {key: _with_tensors(first, value) for key, value in keywords.items() if key != "training"}
-    if layer["class_name"] in _OPERATIONS:
-        made.pop("name", None)
-        if alone and node[0][0] == _CONSTANT:
-            return {"args": [], "kwargs": {"first": tensors[0], **made}}
-        return {"args": tensors if alone else [tensors], "kwargs": made}
-    if layer["class_name"] in _RECURRENT and len(tensors) > 1:  # its state comes behind the sequence
-        if layer["config"].get("num_constants"):
-            raise ExportError(f"the layer {layer['name']} takes constants beside its state, which Keras 3 cannot do")
-        return {"args": tensors[:1], "kwargs": {**made, "initial_state": tensors[1:]}}
-    return {"args": [tensors[0] if len(tensors) == 1 else tensors], "kwargs": made}
-
-
-def _tensor(first: Mapping[str, int], place: Sequence[Any]) -> Any:
-    if place[0] == _CONSTANT:
-        return place[2]
-    history = [place[0], place[1] - first[place[0]], place[2]]
-    return {"class_name": "__keras_tensor__", "config": {"shape": [], "dtype": "float32", "keras_history": history}}
-
-
-def _with_tensors(first: Mapping[str, int], value: Any) -> Any:
-    """A keyword in which `["layer", 0, 0]` stands for a tensor."""
-    if isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and value[0] in (_CONSTANT, *first):
-        return _tensor(first, value)
-    if isinstance(value, list):
-        return [_with_tensors(first, part) for part in value]
-    return value

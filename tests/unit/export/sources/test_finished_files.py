@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from export.__main__ import main
+from export.sources import finished_files
 from tests.unit.export import user_networks
 
 X, LENGTHS, Y = ("--input", "x:FP32[-1,-1,8]"), ("--input", "lengths:INT64[-1]"), ("--output", "y:FP32[-1,3]")
@@ -59,6 +61,9 @@ def one_node(path: Path, operator: str, domain: str, opset: int) -> None:
     ("name", "write", "flags", "said"),
     [
         ("m.pt", of_weights, (*X, *Y), "weights need their module beside them, so take lstm-export module"),
+        ("m.pt", lambda path: zipfile.ZipFile(path, "w").close(), (*X, *Y), "it is an archive without constants.pkl"),
+        ("m.onnx.data", Path.touch, (), "holds weights of an ONNX file: give the .onnx beside it"),
+        ("saved_model.pb", Path.touch, (), "is part of a SavedModel: give its folder"),
         ("m.keras", Path.touch, (), "goes by lstm-export keras FILE"),
         ("m.safetensors", Path.touch, (), "--weights FILE"),
         ("m.bin", Path.touch, (), "ends in '.bin'; known are .onnx"),
@@ -77,7 +82,19 @@ def one_node(path: Path, operator: str, domain: str, opset: int) -> None:
         ("m.onnx", lambda path: one_node(path, "Mine", "my.domain", 17), (), "export it again with operators of ONNX"),
         ("m.onnx", lambda path: one_node(path, "Relu", "", 99), (), "export it again with opset_version=17"),
     ],
-    ids=["weights", "keras", "safetensors", "unknown", "random", "unrolled", "operator", "opset"],
+    ids=[
+        "weights",
+        "archive",
+        "data",
+        "part",
+        "keras",
+        "safetensors",
+        "unknown",
+        "random",
+        "unrolled",
+        "operator",
+        "opset",
+    ],
 )
 def test_what_cannot_be_imported_says_what_to_do(
     name: str,
@@ -103,6 +120,30 @@ def test_rows_that_must_be_in_order_are_not_batched(tmp_path: Path, capsys: pyte
     scripted(InOrder(), tmp_path / "m.pt")
     assert imported(tmp_path, "m.pt", *X, *LENGTHS, *Y) == 0
     assert "one row at a time, never batched" in capsys.readouterr().out
+
+
+def test_a_file_that_states_no_rank_is_asked_for_all_of_its_tensors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_node(tmp_path / "m.onnx", "Relu", "", 17)
+    half = ({"x": ("FP32", (-1, 3)), "sr": (None, ())}, {"y": ("FP32", None)})
+    monkeypatch.setattr(finished_files.Runtime, "stated", lambda runtime, artifact: half)
+    assert imported(tmp_path, "m.onnx") == 2
+    sentence, run = capsys.readouterr().err.splitlines()
+    assert sentence.endswith("does not state datatype and rank of sr, y: say them, -1 where a size is free")
+    assert run.endswith("--input 'x:FP32[-1,3]' --input 'sr:DTYPE[]' --output 'y:FP32[SIZES]'")
+
+
+def test_values_that_all_rows_share_are_asked_for_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_node(tmp_path / "m.onnx", "Relu", "", 17)
+    stated = ({"x": ("FP32", (-1, 3)), "sr": ("INT64", ()), "gain": ("FP32", ())}, {"y": ("FP32", (-1, 3))})
+    monkeypatch.setattr(finished_files.Runtime, "stated", lambda runtime, artifact: stated)
+    assert main(["import", str(tmp_path / "m.onnx"), "--value", "gain=2"]) == 2
+    sentence, run = capsys.readouterr().err.splitlines()
+    assert "of sr one value holds for all rows: say what to try the network with; --name must be said, too" in sentence
+    assert run == f"run: lstm-export import {tmp_path / 'm.onnx'} --value gain=2 --value sr=VALUE --name m"
 
 
 def imported(folder: Path, name: str, *flags: str) -> int:
