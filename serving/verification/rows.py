@@ -109,7 +109,7 @@ def _apart(trials: Trials, rows: Rows, contents: Contents) -> Apart | None:
 def _axes_of_answers(trials: Trials, rows: Rows, size: int) -> Mapping[str, int] | None:
     """Where the rows of each output are; empty where an output has none, None where the file does not run like this."""
     count = ROWS[0]
-    for kind, full in itertools.product(OWN_ANSWER, (False, True)):
+    for kind, full in itertools.product(_kinds(trials), (False, True)):
         try:
             base, fewer = (
                 trials.compute(trials.sent(rows, many, size, kind, full=full)) for many in (count, count - 1)
@@ -139,12 +139,17 @@ def axes_of_rows(base: Tensors, fewer: Tensors, count: int) -> Mapping[str, int]
     return axes
 
 
+def _kinds(trials: Trials) -> tuple[Kind, ...]:
+    """What is tried in turn until every row moves its own answer."""
+    return (*OWN_ANSWER, Kind(values.SAMPLED)) if trials.sampled else OWN_ANSWER
+
+
 def _own_answers(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int) -> bool:
     """Whether every row moves its own answer, and none moves another's: the rows of a file do, its steps do not.
 
     For values about 0 a file may answer all rows alike, and then others are tried.
     """
-    for kind in OWN_ANSWER:
+    for kind in _kinds(trials):
         sent = trials.sent(rows, ROWS[0], size, kind)
         try:
             base = trials.compute(sent)

@@ -57,6 +57,11 @@ class Trials:
         self.kinds = values.kinds(contents.constants)
 
     @property
+    def sampled(self) -> bool:
+        """Whether a person has given samples."""
+        return bool(self._samples)
+
+    @property
     def ids(self) -> Mapping[str, int]:
         """By input, how many lines the table has that its whole numbers lead to."""
         return {name: holding.ids for name, holding in self._holding.items() if holding.ids}
@@ -90,9 +95,10 @@ class Trials:
         of their lengths can take them.
         """
         steps = self._steps(rows, size)
+        whole = USUAL if kind.body == values.SAMPLED else kind
         lengths = [steps] * count if full else self.lengths(count, rows, size)
         shared = {
-            name: self._drawn(name, self._sizes(name, size), kind, steps if full else None, steps)
+            name: self._drawn(name, self._sizes(name, size), whole, steps if full else None, steps)
             for name, axis in rows.items()
             if axis is None
         }
@@ -117,6 +123,8 @@ class Trials:
         self, rows: Rows, size: int, kind: Kind | Mapping[str, Kind] = USUAL, true: int | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         """One row of every input that has rows, without their axis; `kind` for all inputs, or for each its own."""
+        if isinstance(kind, Kind) and kind.body == values.SAMPLED:
+            return self._in_use(rows, size)
         steps = self._steps(rows, size)
         made = {}
         for name, axis in rows.items():
@@ -137,6 +145,16 @@ class Trials:
                     if axis is not None:
                         made[name] = np.take(_fitted(sample[name], self._sizes(name, size), axis), place, axis)
                 yield made
+
+    def _in_use(self, rows: Rows, size: int) -> dict[str, npt.NDArray[Any]]:
+        """A row of a person's samples, drawn at random, its steps in another order: there may be one row alone."""
+        there = list(self.rows_in_use(rows, size))
+        order = self._generator.permutation(size)
+        chosen = there[self._generator.integers(0, len(there))]
+        return {
+            name: next((np.take(array, order, axis) for axis, many in enumerate(array.shape) if many == size), array)
+            for name, array in chosen.items()
+        }
 
     def together(self, rows: Rows, those: Sequence[Tensors], shared: Tensors) -> dict[str, npt.NDArray[Any]]:
         """Several rows as the file takes them, and what all of them share."""

@@ -128,3 +128,17 @@ def test_an_output_without_rows_belongs_to_nobody() -> None:
     result = found(stated({"x": (-1, 4)}, {"y": (-1, 4), "norm": ()}), run)
     assert not result.spec.batched
     assert result.spec.shown_shape(result.spec.outputs[1]) == (1,)
+
+
+def test_rows_that_move_their_answers_only_as_in_use_are_found_with_samples() -> None:
+    """A pressure about 1013: whatever is far from that gets the same answer."""
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {
+            "y": np.tanh(np.cumsum((inputs["x"].astype(np.float64) - 1013) / 10, axis=1)).astype(np.float32).round(6)
+        }
+
+    spec = stated({"x": (-1, -1, 2)}, {"y": (-1, -1, 2)})
+    assert not found(spec, run).spec.batched
+    sample = 1013 + np.random.default_rng(0).normal(0, 1, (1, 12, 2)).astype(np.float32)
+    assert found(spec, run, samples=[{"x": sample}]).spec.batched
