@@ -165,12 +165,12 @@ def tokens(inputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, model: str) 
     """Every true step holds an id of the vocabulary. Raises `InvalidInput`."""
     tensor = spec.advertised_inputs[0]
     ids = inputs[tensor.name]
-    outside = (ids < 0) | (ids >= spec.vocabulary)
+    outside = ~((ids >= 0) & (ids < spec.vocabulary))  # NaN, where ids come as floats, is none either
     if spec.lengths:
         outside &= np.arange(ids.shape[1]) < inputs[spec.lengths.input][:, None]
     if outside.any():
         raise InvalidInput(
-            f"input '{tensor.name}' for model '{model}' holds token {int(ids[outside][0])}, which is outside its "
+            f"input '{tensor.name}' for model '{model}' holds token {ids[outside][0]:g}, which is outside its "
             f"vocabulary of {spec.vocabulary}: ids are 0 to {spec.vocabulary - 1}"
         )
 

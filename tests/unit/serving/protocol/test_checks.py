@@ -121,10 +121,13 @@ def test_lengths_are_within_what_was_sent(sent: list[int], wrong: int | None) ->
         ([[0, 7]], [2], 7),
         ([[-1, 0]], [2], -1),
         ([[0, 99], [8, 0]], [1, 1], 8),
+        ([[0.0, 6.0]], [2], None),
+        ([[0.0, float("nan")]], [2], float("nan")),
+        ([[0.0, 7.5]], [2], 7.5),
     ],
 )
 def test_every_true_step_holds_an_id_of_the_vocabulary(
-    ids: list[list[int]], lengths: list[int], wrong: int | None
+    ids: list[list[float]], lengths: list[int], wrong: float | None
 ) -> None:
     inputs = {"x": np.array(ids), "lengths": np.array(lengths)}
     if wrong is None:

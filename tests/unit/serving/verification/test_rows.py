@@ -134,9 +134,8 @@ def test_rows_that_move_their_answers_only_as_in_use_are_found_with_samples() ->
     """A pressure about 1013: whatever is far from that gets the same answer."""
 
     def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        return {
-            "y": np.tanh(np.cumsum((inputs["x"].astype(np.float64) - 1013) / 10, axis=1)).astype(np.float32).round(6)
-        }
+        near = np.exp(-np.square(inputs["x"].astype(np.float64) - 1013)) > 1e-9
+        return {"y": np.cumsum(near * (inputs["x"] - 1013), axis=1, dtype=np.float32)}
 
     spec = stated({"x": (-1, -1, 2)}, {"y": (-1, -1, 2)})
     assert not found(spec, run).spec.batched
