@@ -96,7 +96,7 @@ def test_a_swap_leaves_what_serves_and_so_does_poll_mode(repository: Path) -> No
         until(lambda: client.version("good") == "3")
         # What was remembered is no change of the repository: nothing is loaded again.
         assert (repository / "good" / FOLDER).is_dir()
-        assert [entry["version"] for entry in server.log() if entry["message"] == "loaded"] == [1, 3]
+        assert [entry["version"] for entry in server.log() if entry["message"] == "loaded"] == ["1", "3"]
 
 
 def test_a_shadow_that_would_kill_harms_nobody(repository: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -34,7 +35,9 @@ def run(command: Sequence[str | Path], folder: Path, variables: Mapping[str, str
     done = subprocess.run(
         command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=300
     )
-    assert (done.returncode, done.stderr if not says else "") == (0, ""), done.stderr
+    # Where it takes longer than two seconds, it says what it is doing.
+    said = "".join(line for line in done.stderr.splitlines(True) if not re.match(r"lstm-export: \d+ s: ", line))
+    assert (done.returncode, said if not says else "") == (0, ""), done.stderr
     return done.stdout
 
 

@@ -17,7 +17,8 @@ from serving.loading.order import ServerDefaults
 from serving.loading.remembered import FOLDER
 from serving.loading.request import LoadRequest, Tried
 from serving.loading.trials import Trials, told, try_ahead
-from serving.repository.repositories import Repositories, VersionFolder
+from serving.repository.folders import VersionFolder
+from serving.repository.repositories import Repositories
 from tests.support import fake_models
 from tests.support.loading import UNREAD, request_of, unread, unread_and_described
 from tests.support.running import until
