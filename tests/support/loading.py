@@ -45,7 +45,7 @@ def request_of(root: Path, name: str) -> LoadRequest:
         name=name,
         folder=repository.versions(name)[-1],
         config=model_config.parse(None, name),
-        labels=(),
+        labels={},
         defaults=ServerDefaults(),
         metrics=lambda backend: ModelMetrics(),
         repository=repository,
