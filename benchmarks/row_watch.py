@@ -1,0 +1,116 @@
+"""What the watch over rows of files of others costs: p50, p99 and the server's CPU time, without it, as it is by default, and at most.
+
+    python benchmarks/row_watch.py
+
+An LSTM of two layers of 64 is written by torch's own exporter and served as a bare file, so that its rows are watched. Each round
+serves it with each `--row-watch` in turn, in an order that changes, in a closed loop of 32 and in an open loop at a fixed
+rate. The table has the medians of all rounds, and of the ratios to the round's own figure without the watch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from serving.launch import LaunchedServer
+
+SHARES = ("0", "0.01", "1")
+LOADS = {"32 in flight": ["--concurrency", "32"], "open loop": ["--rate", "{rate}"]}
+FIGURES = ("p50 ms", "p99 ms", "CPU us a request")
+
+
+def write(repository: Path) -> None:
+    """`lstm/1/model.onnx`: `x` `[rows, steps, 8]` to `y` `[rows, 9]`."""
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = torch.nn.LSTM(8, 64, 2, batch_first=True)
+            self.head = torch.nn.Linear(64, 9)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.lstm(x)[0][:, -1])  # type: ignore[no-any-return]
+
+    folder = repository / "lstm" / "1"
+    folder.mkdir(parents=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Network().eval(),
+            (torch.zeros(2, 9, 8),),
+            str(folder / "model.onnx"),
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": [0, 1], "y": [0]},
+            dynamo=False,
+        )
+
+
+def cpu_seconds(process: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(address: str, how: list[str], seconds: float) -> tuple[int, dict[str, float]]:
+    """Requests answered, and their latencies in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        command = [sys.executable, "-m", "loadtest", "--url", address, "--model", "lstm", "--json", str(report)]
+        subprocess.run([*command, *how, "--duration", str(seconds), "--warm-up", "0"], check=True, capture_output=True)
+        (run,) = json.loads(report.read_text())["runs"]
+    assert not run["failed"], run["errors"]
+    return run["succeeded"], run["latency_seconds"]
+
+
+def measure(repository: Path, share: str, options: argparse.Namespace) -> dict[str, list[float]]:
+    """The figures of each load for one server."""
+    found = {}
+    with LaunchedServer(repository, "--backend", "onnx_runtime", "--row-watch", share) as server:
+        load(server.address, ["--concurrency", "8"], 0.5)
+        for name, how in LOADS.items():
+            before = cpu_seconds(server.process.pid)
+            answered, latency = load(server.address, [word.format(rate=options.rate) for word in how], options.seconds)
+            cpu = (cpu_seconds(server.process.pid) - before) / answered * 1e6
+            found[name] = [latency["p50"] * 1e3, latency["p99"] * 1e3, cpu]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
+    parser.add_argument("--rate", type=int, default=800, help="requests a second of the open loop")
+    options = parser.parse_args()
+    rounds: list[dict[str, dict[str, list[float]]]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        for number in range(options.rounds):
+            order = SHARES if number % 2 else SHARES[::-1]
+            rounds.append({share: measure(Path(folder), share, options) for share in order})
+            print(number + 1, rounds[-1], file=sys.stderr)
+    print(f"medians of {options.rounds} rounds, and of the ratios to no watch in the same round\n")
+    print("| load | figure | " + " | ".join(f"--row-watch {share}" for share in SHARES) + " |")
+    print("|---|---|" + "---|" * len(SHARES))
+    for name in LOADS:
+        for place, figure in enumerate(FIGURES):
+            cells = []
+            for share in SHARES:
+                values = [each[share][name][place] for each in rounds]
+                ratio = statistics.median(
+                    value / each[SHARES[0]][name][place] for value, each in zip(values, rounds, strict=True)
+                )
+                cells.append(f"{statistics.median(values):.3g} ({ratio:.2f})")
+            print(f"| {name} | {figure} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
