@@ -1,4 +1,4 @@
-"""What the watch over rows of files of others costs: p50, p99 and the server's CPU time, without it, as it is by default, and at most.
+"""What the watch over rows of files of others costs: p50, p99 and CPU time without it, as it is by default, and at most.
 
     python benchmarks/row_watch.py
 
