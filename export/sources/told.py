@@ -10,9 +10,10 @@ def signature(spec: ModelSpec) -> str:
     lines = []
     pairs = {pair.input: pair.output for pair in spec.state}
     advertised = {tensor.name for tensor in (*spec.advertised_inputs, *spec.advertised_outputs)}
+    width = max([16, *(len(tensor.name) + 1 for tensor in (*spec.inputs, *spec.outputs))])
     for side, tensors in (("input", spec.inputs), ("output", spec.outputs)):
         for each in tensors:
-            words = [f"  {side:<7}{each.name:<16}{each.datatype} {list(spec.shown_shape(each))}"]
+            words = [f"  {side:<7}{each.name:<{width}}{each.datatype} {list(spec.shown_shape(each))}"]
             if each.rows_axis:
                 words.append(f"rows on axis {each.rows_axis} in the file")
             if each.name in spec.shared:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 OPSET = 17
+_CLASS = re.compile(r"GLOBAL (?P<name>\S+)")  # as torch.load names what it does not unpickle
 _HARMLESS = (nn.Dropout, nn.Identity, nn.Softmax, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Flatten)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -192,6 +194,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if pickled := _CLASS.search(str(error)):
+            raise Refused(
+                f"{path} holds a pickled {pickled['name']}, which cannot be read without running code: save the state "
+                "dict alone, torch.save(module.state_dict(), 'weights.pt')"
+            ) from error
         raise Refused(
             f"{path} cannot be read as weights: {_one_line(error)}; give a state dict as .safetensors, or as .pt of tensors "
             "alone (torch.save(module.state_dict(), ...))"

@@ -148,7 +148,8 @@ def _backend(written: pb.ModelConfig, where: str) -> str | None:
             continue
         name = backends.named(value)
         if name is None:
-            known = ", ".join("/".join((name, *backends.module(name).TRITON_NAMES)) for name in backends.names())
+            called = [dict.fromkeys((known, *backends.module(known).TRITON_NAMES)) for known in backends.names()]
+            known = ", ".join("/".join(names) for names in called)
             raise ModelConfigError(f"{where}: {field} is '{value}', which this server does not have; known are {known}")
         chosen.add(name)
     if len(chosen) > 1:

@@ -12,6 +12,10 @@ def plain() -> Any:
     return keras.Sequential([keras.Input((None, 8), name="x"), layers.LSTM(16), layers.Dense(3)])
 
 
+def without_names() -> Any:
+    return keras.Sequential([keras.Input((None, 8)), layers.LSTM(16), layers.Dense(3)])
+
+
 class Doubled(layers.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
         return 2 * x

@@ -50,6 +50,15 @@ def test_a_model_of_standard_layers_is_one_like_any_other(tmp_path: Path, capsys
     np.testing.assert_allclose(got, trained(x), rtol=0, atol=1e-6)
 
 
+def test_an_input_without_a_name_is_a_plain_stack_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Keras calls such an input otherwise in the code than in what it reads back."""
+    assert user_keras.without_names().inputs[0].name.startswith("keras_tensor")
+    assert export("without_names", tmp_path, form="onnx") == 0
+    assert capsys.readouterr().out.startswith(
+        "a plain LSTM of 1 x 16 in one direction, values: the canonical signature"
+    )
+
+
 @pytest.mark.parametrize("factory", ["with_a_layer_of_its_own", "with_a_function_of_its_own", "with_inputs"])
 def test_a_layer_of_its_own_is_run_and_written_by_the_users_code(
     factory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -43,3 +43,9 @@ def test_a_signature_of_its_own() -> None:
         "  output y               FP32 [-1, 3]",
         "  output hn              FP32 [-1, 1, 16], rows on axis 1 in the file",
     ]
+
+
+def test_a_long_name_moves_the_column() -> None:
+    name = "save_infer_model/scale_0.tmp_1"
+    told = spec((TensorSpec("x", "FP32", (-1, 8)),), (TensorSpec(name, "FP32", (-1, 2)),))
+    assert signature(told).splitlines() == [f"  input  {'x':<30} FP32 [-1, 8]", f"  output {name} FP32 [-1, 2]"]

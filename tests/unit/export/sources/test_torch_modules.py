@@ -230,7 +230,9 @@ def test_weights_that_are_code(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """A pickle that would run something when it is read is not read."""
     torch.save(user_networks.Plain(), tmp_path / "module.pt")
     assert export("Plain", "--weights", str(tmp_path / "module.pt"), repository=tmp_path / "r") == 2
-    assert "give a state dict as .safetensors" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"holds a pickled {user_networks.__name__}.Plain, which cannot be read without running code" in said
+    assert "save the state dict alone, torch.save(module.state_dict(), 'weights.pt')" in said
 
 
 def test_inputs_that_are_no_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
