@@ -119,3 +119,17 @@ def test_where_every_size_is_fixed_there_is_no_axis_for_rows() -> None:
     assert "every size of its inputs is fixed" in told_rows(
         find(stated, lambda sent, _: {"y": sent["x"].sum(1)}, Hints()).spec
     )
+
+
+@pytest.mark.parametrize(("column", "refused"), [(slice(None), True), (slice(0, 1), True), (slice(0, 0), False)])
+def test_a_network_that_answers_nan_to_whatever_it_is_asked_is_refused(column: slice, refused: bool) -> None:
+    def run(sent: Tensors, _: object) -> Tensors:
+        y = sent["x"][:, -1].copy()
+        y[:, column] = np.nan
+        return {"y": y}
+
+    if not refused:
+        assert found(run).spec.batched
+        return
+    with pytest.raises(ExportError, match=r"y holds NaN whatever is asked, .* a training that diverged"):
+        found(run)
