@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from export import canonical, formats, proof, trials
 from export.errors import ExportError
 from export.float64 import check_tolerance
@@ -58,10 +56,6 @@ def publish(
     check_tolerance(tolerance)
     target = repository / name
     labels = _labels(checkpoint, target)
-    if broken := [weights for weights, array in checkpoint.weights.items() if not np.isfinite(array).all()]:
-        raise ExportError(
-            f"{', '.join(broken)} hold NaN or infinity, as after a training that diverged; nothing is published"
-        )
     stored = store(checkpoint.weights, precision)
     trained, checkpoint = checkpoint, dataclasses.replace(checkpoint, weights=rounded(checkpoint.weights, stored))
     if version is not None:

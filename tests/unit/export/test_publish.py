@@ -191,13 +191,3 @@ def test_exports_of_the_same_moment_get_numbers_of_their_own(checkpoint: Checkpo
         thread.join()
     assert sorted(path.name for path in paths) == ["1", "2", "3", "4"]
     assert all(len(list(path.iterdir())) == 3 for path in paths)
-
-
-def test_a_training_that_diverged_is_not_published(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """NaN agrees with NaN, so no comparison of a file with its network would show it."""
-    bias = checkpoint.weights["head.bias"].copy()
-    bias[0] = np.nan
-    broken = dataclasses.replace(checkpoint, weights={**checkpoint.weights, "head.bias": bias})
-    with pytest.raises(ExportError, match=r"head.bias hold NaN or infinity, as after a training that diverged"):
-        export(broken, tmp_path)
-    assert not list(tmp_path.iterdir())
