@@ -58,7 +58,7 @@ class VersionFolder:
     def check(self) -> None:
         """Raises `RepositoryError` where anything in it is no plain file, such as a pipe that would be waited at for ever."""
         for path in self.path.rglob("*"):
-            if not os.path.isdir(path):
+            if not _is_folder(path):
                 files.is_plain(path)
 
     def formats(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
     if not _is_folder(folder):  # a link that cannot be followed
         return ()
     files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    stats = [(path, path.stat() if os.path.exists(path) else path.lstat()) for path in files]
+    stats = [(path, path.lstat() if _leads_nowhere(path) else path.stat()) for path in files]
     return tuple((_named(folder, path), status.st_size, status.st_mtime_ns) for path, status in stats)
 
 
@@ -103,7 +103,10 @@ def _is_folder(path: Path) -> bool:
 
 
 def _leads_nowhere(path: Path) -> bool:
-    return path.is_symlink() and not os.path.exists(path)
+    try:
+        return path.is_symlink() and not path.exists()
+    except OSError:  # it is a link, and where it leads nobody can tell
+        return True
 
 
 def _lost(link: Path) -> RepositoryError:

@@ -37,6 +37,8 @@ DOES = {
     "leave a process": "\n        if not os.fork(): time.sleep(600)\n        os.abort()",
     "fork and go on": "copy = os.fork(); copy and os.waitpid(copy, 0); return 'itself' if copy else 'a copy'",
     "close": "os.closerange(3, 100); time.sleep(600)",
+    "lie deeply": "nest = b'[' * 200000; os.write(4, b'\\x93lstm\\r\\n\\x01' + len(nest).to_bytes(4, 'little') + bytes(8));"
+    " os.write(4, nest); time.sleep(600)",
     "lie": f"os.write(4, {b'%s'!r} % b'nothing'); os.write(4, b'\\x93lstm\\r\\n\\x01' + b'\\xff' * 12); time.sleep(600)",
 }
 
@@ -156,9 +158,10 @@ def test_whoever_closes_its_pipe_is_ended(program: Path) -> None:
         child.ask("close")
 
 
-def test_whoever_writes_into_the_pipe_is_ended(program: Path) -> None:
+@pytest.mark.parametrize("how", ["lie", "lie deeply"])
+def test_whoever_writes_into_the_pipe_is_ended(how: str, program: Path) -> None:
     with Child(program) as child, pytest.raises(ChildEnded, match="wrote what is no answer while it was asked"):
-        child.ask("lie")
+        child.ask(how)
 
 
 def test_a_death_for_want_of_memory_is_called_so(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,10 @@ REFUSED = {
     "long-name": (X.replace("zero_data: true", f'input_data_file: "{"a" * 5000}"'), "there is no file"),
     "huge": (X.replace("zero_data: true", 'input_data_file: "huge"'), "huge is larger than 268435456 bytes"),
     "folder": (X.replace("zero_data: true", 'input_data_file: "."'), "there is no file '.' in the folder warmup"),
-    "circle": (X.replace("zero_data: true", 'input_data_file: "circle"'), "there is no file 'circle' in the folder warmup"),
+    "circle": (
+        X.replace("zero_data: true", 'input_data_file: "circle"'),
+        "there is no file 'circle' in the folder warmup",
+    ),
     "bytes": (X.replace("zero_data: true", 'input_data_file: "short"'), "short has 20 bytes; 24 or 192 are needed"),
 }
 
