@@ -147,6 +147,8 @@ class Queue:
                     if self._draining and not self._waiting:
                         return ()
                     if self._turn_of_what_is_behind():
+                        if self._waiting:
+                            self._notify()  # this worker may have been woken for them; another one is to look
                         return [whole(self._behind.popleft())]
                     now = END_OF_TIME if self._hurrying else self._clock.now_ns()
                     decision = self._decide(self._waiting, self._policy, now)

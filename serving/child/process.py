@@ -173,7 +173,7 @@ class Child:
     def _messages(self, data: bytes, doing: str) -> list[Message]:
         try:
             return list(self._reader.feed(data))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ChildEnded(f"its process wrote what is no answer {doing}: {error}") from error
 
     def _heard(

@@ -65,9 +65,10 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began_ns = request.clock.now_ns() if began_ns is None else began_ns
     tried = request.trial(request, candidate) if request.trial else Tried()
-    facts = _shown(request, proof.read(request, candidate))
-    # What contradicts the operator's configuration need not be loaded.
-    config = _configured(request, candidate, facts.spec) if facts.described else None
+    facts, config = proof.read(request, candidate), None
+    if facts.described:  # what contradicts the operator's configuration need not be loaded
+        facts = _shown(request, facts)
+        config = _configured(request, candidate, facts.spec)
     with proof.opened(request, candidate, facts, tried.level) as (found, proved):
         facts = _shown(request, found)
         config = config or _configured(request, candidate, facts.spec)

@@ -124,9 +124,14 @@ def _write(folder: int, name: str, data: bytes) -> None:
     """A whole entry or none; the oldest make room."""
     being_written = f".{name}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with os.fdopen(os.open(being_written, flags, 0o644, dir_fd=folder), "wb") as file:
-        file.write(data)
-    os.rename(being_written, name, src_dir_fd=folder, dst_dir_fd=folder)
+    try:
+        with os.fdopen(os.open(being_written, flags, 0o644, dir_fd=folder), "wb") as file:
+            file.write(data)
+        os.rename(being_written, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:  # a disk that is full would get another one at each start
+        with contextlib.suppress(OSError):
+            os.unlink(being_written, dir_fd=folder)
+        raise
     entries = [entry for entry in os.listdir(folder) if entry != name]
     if len(entries) < MOST_ENTRIES:
         return

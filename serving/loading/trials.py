@@ -59,9 +59,10 @@ class Trials:
         self._asking = threading.Lock()  # held during a trial; guards the two below
         self._child: Child | None = None
         self._asked = 0
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
         self._known: dict[str, Tried] = {}  # what cannot be kept on disk is known as long as the server lives
         self._refused: dict[str, StartupError] = {}  # ahead of a load, which has still to be told
+        self._told: set[str] = set()  # what loads have been refused, and need not be tried ahead of them any more
 
     def __call__(self, request: LoadRequest, candidate: Candidate) -> Tried:
         """How a version is to be loaded in a backend: at once where it needs no trial, else after one.
@@ -97,12 +98,16 @@ class Trials:
         if (found := self._found(model, key, name)) is not None:
             return found
         with self._asking:
+            if ahead and name in self._told:  # its load was faster, while the child was waited for
+                return Tried()
             try:
                 found = self._found(model, key, name) or self._tried(request, candidate)
             except StartupError as error:
-                if ahead:
-                    with self._lock:
+                with self._lock:
+                    if ahead:
                         self._refused[name] = error
+                    else:
+                        self._told.add(name)
                 raise
             if found is None:
                 return Tried()

@@ -141,7 +141,7 @@ def _from_file(
     try:
         path = (model_folder / FOLDER / name).resolve()
         there = path.is_relative_to((model_folder / FOLDER).resolve()) and path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links that lead in a circle
         there = False
     if not there:
         raise ModelConfigError(f"{where}: there is no file '{name}' in the folder {FOLDER} beside the versions")

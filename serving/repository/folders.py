@@ -58,7 +58,7 @@ class VersionFolder:
     def check(self) -> None:
         """Raises `RepositoryError` where anything in it is no plain file, such as a pipe that would be waited at for ever."""
         for path in self.path.rglob("*"):
-            if not path.is_dir():
+            if not _is_folder(path):
                 files.is_plain(path)
 
     def formats(self) -> tuple[str, ...]:
@@ -67,8 +67,10 @@ class VersionFolder:
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    if not _is_folder(folder):  # a link that cannot be followed
+        return ()
     files = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    stats = [(path, path.stat() if path.exists() else path.lstat()) for path in files]
+    stats = [(path, path.lstat() if _leads_nowhere(path) else path.stat()) for path in files]
     return tuple((_named(folder, path), status.st_size, status.st_mtime_ns) for path, status in stats)
 
 
@@ -90,8 +92,33 @@ def _text(path: Path) -> str | None:
         raise RepositoryError(f"{path} cannot be read: {error}") from error
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether a folder lies there. Raises `OSError` where nobody can tell, but for a link: that is one link's trouble alone."""
+    try:
+        return path.is_dir()
+    except OSError:
+        if path.is_symlink():
+            return False
+        raise
+
+
 def _leads_nowhere(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
+    try:
+        return path.is_symlink() and not path.exists()
+    except OSError:  # it is a link, and where it leads nobody can tell
+        return True
+
+
+def _lost(link: Path) -> RepositoryError:
+    """The sentence about a link that leads nowhere, or where nobody of ours may look."""
+    try:
+        link.stat()
+        why = "which was not there a moment ago"
+    except FileNotFoundError:
+        why = "which is not there"
+    except OSError as error:
+        why = f"which cannot be looked at: {error.strerror}"
+    return RepositoryError(f"{link} is a symbolic link to {link.readlink()}, {why}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +137,7 @@ class Repository:
         names = sorted(
             entry.name
             for entry in self.path.iterdir()
-            if not entry.name.startswith(".") and (entry.is_dir() or _leads_nowhere(entry))
+            if not entry.name.startswith(".") and (_is_folder(entry) or _leads_nowhere(entry))
         )
         for name in names:
             if not name.isprintable():  # also what is no UTF-8, and could not be named by any client
@@ -122,7 +149,7 @@ class Repository:
         plain = model.isprintable() and "/" not in model and not model.startswith(".")
         folder = self.path / model
         self.path.stat()  # raises where the whole repository has gone, which says nothing of its models
-        return bool(model) and plain and (folder.is_dir() or _leads_nowhere(folder))
+        return bool(model) and plain and (_is_folder(folder) or _leads_nowhere(folder))
 
     def fingerprint(self, model: str) -> tuple[tuple[str, int, int], ...]:
         """What changes when any file of the model does, versions that are being written (`.name`) left out. Raises `OSError`.
@@ -144,15 +171,15 @@ class Repository:
         """The versions of a model, lowest first. Raises `RepositoryError` where there is none."""
         folder = self.path / model
         if _leads_nowhere(folder):
-            raise RepositoryError(f"{folder} is a symbolic link to {folder.readlink()}, which is not there")
+            raise _lost(folder)
         numbered = [
             entry
             for entry in folder.iterdir()
             if entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0") and len(entry.name) < 19
         ]
         if lost := next((entry for entry in numbered if _leads_nowhere(entry)), None):
-            raise RepositoryError(f"{lost} is a symbolic link to {lost.readlink()}, which is not there")
-        found = [VersionFolder(int(entry.name), entry) for entry in numbered if entry.is_dir()]
+            raise _lost(lost)
+        found = [VersionFolder(int(entry.name), entry) for entry in numbered if _is_folder(entry)]
         if not found and (folder / SPEC_FILE).exists():
             raise RepositoryError(
                 f"{folder} is a version, not a model: serve the folder above {self.path}, which holds the models"

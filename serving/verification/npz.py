@@ -6,6 +6,7 @@ and an array's header may claim no more elements than its entry has bytes for.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from serving.signature.tensors import DTYPES
 
 MAX_BYTES = 256 * 1024 * 1024
 MAX_ARRAYS = 10_000
+MAX_STRINGS = 2**24  # of an array; each becomes an object, which is many times what it takes in the file
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -43,6 +45,10 @@ def read(path: Path) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         raise RepositoryError(f"{path} is not a usable set of golden samples: it {error}") from error
     except (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise RepositoryError(f"{path} is not a usable set of golden samples: {error}") from error
+    except (MemoryError, SyntaxError, tokenize.TokenError) as error:  # what NumPy lets through of Python's own parser
+        raise RepositoryError(
+            f"{path} is not a usable set of golden samples: it holds what cannot be read ({type(error).__name__})"
+        ) from error
 
 
 def _check(entries: list[zipfile.ZipInfo]) -> None:
@@ -67,11 +73,13 @@ def _array(file: IO[bytes], entry: zipfile.ZipInfo) -> npt.NDArray[Any]:
             f"holds {entry.filename!a} in version {version} of the .npy format; known are 1.0 and 2.0"
         )
     shape, by_columns, dtype = _HEADERS[version](file)
-    if dtype.hasobject or (dtype.kind != "S" and dtype not in DTYPES.values()):
+    if dtype.hasobject or not dtype.itemsize or (dtype.kind != "S" and dtype not in DTYPES.values()):
         raise RepositoryError(f"holds {entry.filename!a} of {dtype}, which is the datatype of no tensor")
     count = 1
     for size in shape:
         count *= size
+    if dtype.kind == "S" and count > MAX_STRINGS:
+        raise RepositoryError(f"holds {count} strings in {entry.filename!a}; at most {MAX_STRINGS} are read")
     begins = file.tell()
     if min(shape, default=0) < 0 or count * dtype.itemsize != entry.file_size - begins:
         raise RepositoryError(
@@ -81,6 +89,4 @@ def _array(file: IO[bytes], entry: zipfile.ZipInfo) -> npt.NDArray[Any]:
     data = file.read(count * dtype.itemsize)
     if len(data) != count * dtype.itemsize or file.read(1):
         raise RepositoryError(f"holds {entry.filename!a}, which ends too early")
-    if not dtype.itemsize:
-        return np.zeros(shape, dtype)
     return np.frombuffer(bytearray(data), dtype).reshape(shape, order="F" if by_columns else "C")

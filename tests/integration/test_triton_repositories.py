@@ -39,6 +39,11 @@ max_batch_size: 8
 input { name: "p" data_type: TYPE_FP32 dims: [ 3, -1, -1 ] }
 output { name: "q" data_type: TYPE_FP32 dims: [ 3, 1, 1 ] }
 """
+MANY_PICTURES = """
+max_batch_size: 8
+input { name: "p" data_type: TYPE_FP32 dims: [ 48 ] reshape { shape: [ 3, 4, 4 ] } }
+output { name: "q" data_type: TYPE_FP32 dims: [ 3 ] reshape { shape: [ 3, 1, 1 ] } }
+"""
 STRINGS = """
 max_batch_size: 8
 input [ { name: "INPUT0" data_type: TYPE_STRING dims: [ -1 ] }, { name: "INPUT1" data_type: TYPE_STRING dims: [ -1 ] } ]
@@ -94,6 +99,13 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         {"q": ("FP32", ["rows", 3, 1, 1]), "unserved": ("FP32", ["rows", 3, 1, 1])},
     )
     (second / "wide/config.pbtxt").write_text(PARTLY)
+    graphs.write(
+        second / "many/1/model.onnx",
+        [("GlobalAveragePool", ["p"], ["q"])],
+        {"p": ("FP32", ["rows", 3, 4, 4])},
+        {"q": ("FP32", ["rows", 3, 1, 1])},
+    )
+    (second / "many/config.pbtxt").write_text(MANY_PICTURES)
     for each in (first, second):
         pictures(each / "both/1/model.onnx")
     return first, second
@@ -113,7 +125,7 @@ def client(server: LaunchedServer) -> RawClient:
 
 def test_both_repositories_are_served_but_for_the_name_that_both_have(client: RawClient) -> None:
     states = client.index()
-    ready = {f"{name}/1" for name in ("pictures", "scalars", "strings", "wide")}
+    ready = {f"{name}/1" for name in ("many", "pictures", "scalars", "strings", "wide")}
     assert {name for name, (state, _) in states.items() if state == "READY"} == ready
     ((state, reason),) = (told for name, told in states.items() if name.startswith("both"))
     assert state == "UNAVAILABLE"
@@ -134,6 +146,12 @@ def test_pictures_are_reshaped_and_labelled(client: RawClient) -> None:
     assert (config.input[0], config.output[0]) == (asked.input[0], asked.output[0])
     with pytest.raises(grpc.RpcError, match=r"Expected \[3,4,4\], got \[1,3,4,4\]"):
         infer(client, "pictures", {"data_0": picture[None]})
+
+
+def test_several_pictures_are_reshaped_one_by_one(client: RawClient) -> None:
+    """The file says nothing of its rows: what is reshaped is known when they have been found."""
+    sent = np.arange(96, dtype=np.float32).reshape(2, 48)
+    np.testing.assert_allclose(infer(client, "many", {"p": sent})["q"], sent.reshape(2, 3, 16).mean(2), rtol=1e-6)
 
 
 def test_what_changes_no_answer_is_told_once(server: LaunchedServer) -> None:

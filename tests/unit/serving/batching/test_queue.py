@@ -289,6 +289,23 @@ def test_what_nobody_waits_for_is_computed_after_a_second_although_requests_wait
     assert of(queue.take(), request)
 
 
+def test_who_is_woken_for_a_request_and_takes_what_nobody_waits_for_wakes_another() -> None:
+    clock = HandClock()
+    queue = made(clock, BatchPolicy(max_rows=2, max_delay_ns=HOUR_NS), workers=2)
+    row, *requests = answer(), answer(), answer()
+    offer(queue, requests[0])
+    takers = [beside(queue.take) for _ in range(2)]
+    for _ in takers:
+        clock.somebody_waits(3600)
+    queue.offer_behind(row.pending)
+    clock.somebody_waits(3600)
+    clock.now += 1_000_000_000  # which wakes nobody
+    offer(queue, requests[1])
+    taken = [taker.get(timeout=10) for taker in takers]
+    assert sorted(map(len, taken)) == [1, 2]
+    assert any(of(pieces, *requests) for pieces in taken)
+
+
 def test_there_is_little_room_behind_the_requests() -> None:
     queue = made(HandClock())
     assert [queue.offer_behind(answer().pending) for _ in range(5)] == [True] * 4 + [False]

@@ -35,7 +35,10 @@ DOES = {
     "chatter": "\n        while True: tell(0); time.sleep(0.01)",
     "eat": "keep.append(np.ones(60_000_000)); time.sleep(600)",
     "leave a process": "\n        if not os.fork(): time.sleep(600)\n        os.abort()",
+    "fork and go on": "copy = os.fork(); copy and os.waitpid(copy, 0); return 'itself' if copy else 'a copy'",
     "close": "os.closerange(3, 100); time.sleep(600)",
+    "lie deeply": "nest = b'[' * 200000; os.write(4, b'\\x93lstm\\r\\n\\x01' + len(nest).to_bytes(4, 'little') + bytes(8));"
+    " os.write(4, nest); time.sleep(600)",
     "lie": f"os.write(4, {b'%s'!r} % b'nothing'); os.write(4, b'\\x93lstm\\r\\n\\x01' + b'\\xff' * 12); time.sleep(600)",
 }
 
@@ -155,9 +158,10 @@ def test_whoever_closes_its_pipe_is_ended(program: Path) -> None:
         child.ask("close")
 
 
-def test_whoever_writes_into_the_pipe_is_ended(program: Path) -> None:
+@pytest.mark.parametrize("how", ["lie", "lie deeply"])
+def test_whoever_writes_into_the_pipe_is_ended(how: str, program: Path) -> None:
     with Child(program) as child, pytest.raises(ChildEnded, match="wrote what is no answer while it was asked"):
-        child.ask("lie")
+        child.ask(how)
 
 
 def test_a_death_for_want_of_memory_is_called_so(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,3 +230,10 @@ def test_a_module_is_that_of_the_package_that_asks(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     with Child("serving.machine.memory") as child, pytest.raises(ChildRaised, match="has no attribute 'answer'"):
         child.ask(1)
+
+
+def test_a_copy_that_the_program_makes_of_itself_answers_nothing(program: Path) -> None:
+    """Else its answer would be taken for that to the next question."""
+    with Child(program) as child:
+        assert child.ask("fork and go on", silence_seconds=20).header == "itself"
+        assert child.ask("answer").header == "answer"

@@ -132,3 +132,13 @@ def test_there_are_never_more_than_so_many(model: Path) -> None:
     names = {path.name for path in (model / FOLDER).iterdir()}
     assert len(names) == MOST_ENTRIES
     assert {name_of(key) for key in keys[3:]} == names  # the oldest went
+
+
+def test_what_could_not_be_written_whole_leaves_nothing_behind(model: Path, cache: Path) -> None:
+    """On a full disk every start would leave another file. Here a folder stands where the entry should be."""
+    for place in (model / FOLDER, cache):
+        place.mkdir(parents=True, mode=0o700)
+        (place / name_of(KEY)).mkdir()
+    Remembered().keep(model, KEY, FOUND)
+    for place in (model / FOLDER, cache):
+        assert [entry.name for entry in place.iterdir()] == [name_of(KEY)]

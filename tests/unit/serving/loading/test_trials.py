@@ -230,6 +230,17 @@ def test_what_a_trial_ahead_of_the_load_refuses_the_load_says_once(request_: Loa
     assert len(children.asked) == 4
 
 
+def test_what_a_load_has_been_refused_is_not_tried_ahead_of_it_any_more(request_: LoadRequest) -> None:
+    """Where the load is faster than who tries ahead: a file that hangs would hold up all others for twice as long."""
+    children = Children(ChildEnded("its process said nothing for 120 s"))
+    held = trials(children)
+    with pytest.raises(RepositoryError, match="said nothing for 120 s"):
+        held(request_, ONNX)
+    ahead(held, request_, "bare")
+    assert len(children.asked) == 1
+    assert held(request_, ONNX) == Tried(), "another load is another trial"
+
+
 def test_nothing_is_tried_ahead_when_the_server_leaves_or_when_it_has_to_be_measured(
     request_: LoadRequest, tmp_path: Path
 ) -> None:

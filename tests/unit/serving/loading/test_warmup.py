@@ -130,6 +130,10 @@ REFUSED = {
     "long-name": (X.replace("zero_data: true", f'input_data_file: "{"a" * 5000}"'), "there is no file"),
     "huge": (X.replace("zero_data: true", 'input_data_file: "huge"'), "huge is larger than 268435456 bytes"),
     "folder": (X.replace("zero_data: true", 'input_data_file: "."'), "there is no file '.' in the folder warmup"),
+    "circle": (
+        X.replace("zero_data: true", 'input_data_file: "circle"'),
+        "there is no file 'circle' in the folder warmup",
+    ),
     "bytes": (X.replace("zero_data: true", 'input_data_file: "short"'), "short has 20 bytes; 24 or 192 are needed"),
 }
 
@@ -138,6 +142,7 @@ REFUSED = {
 def test_what_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "warmup").mkdir()
     (tmp_path / "warmup" / "short").write_bytes(bytes(20))
+    (tmp_path / "warmup" / "circle").symlink_to("circle")
     (tmp_path / "x").write_bytes(bytes(24))
     with (tmp_path / "warmup" / "huge").open("wb") as huge:
         huge.truncate(2**40)  # takes no room on the disk

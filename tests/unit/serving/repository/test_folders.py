@@ -124,6 +124,27 @@ def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
         link.unlink()
 
 
+def test_a_link_that_cannot_be_followed_is_the_trouble_of_its_model_alone(tmp_path: Path) -> None:
+    folder = fake_models.write(tmp_path, "m")
+    (tmp_path / "endless").symlink_to("a" * 300)
+    repository = Repository(tmp_path)
+    before = repository.fingerprint("m")
+    assert repository.models() == ["endless", "m"]
+    assert repository.has("endless")
+    assert repository.fingerprint("endless") == ()
+    with pytest.raises(
+        RepositoryError, match=r"endless is a symbolic link to aaa.* cannot be looked at: File name too long"
+    ):
+        repository.versions("endless")
+    (folder / "labels.txt").symlink_to("a" * 300)
+    assert repository.fingerprint("m") != before
+    with pytest.raises(RepositoryError, match=r"labels\.txt cannot be looked at: File name too long"):
+        repository.versions("m")[0].check()
+    (folder.parent / "2").symlink_to("a" * 300)
+    with pytest.raises(RepositoryError, match=r"2 is a symbolic link to aaa.* cannot be looked at: File name too long"):
+        repository.versions("m")
+
+
 def test_whatever_lies_in_a_version_must_be_a_plain_file(tmp_path: Path) -> None:
     folder = fake_models.write(tmp_path, "m")
     (version,) = Repository(tmp_path).versions("m")

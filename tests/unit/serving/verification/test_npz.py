@@ -43,6 +43,10 @@ def header(shape: object, dtype: str = "<f4") -> bytes:
     return made.getvalue()
 
 
+def text(header: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+
+
 def archive(**entries: bytes) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as written:
@@ -92,6 +96,13 @@ def twice() -> bytes:
         (lambda: archive(x=header((1,), ">f4") + bytes(4)), "of >f4, which is the datatype of no tensor"),
         (lambda: archive(x=b"\x93NUMPY\x09\x00"), r"version \(9, 0\) of the .npy format"),
         (lambda: archive(x=b"plain text"), "magic string is not correct"),
+        (lambda: archive(x=header((10**12,), "|S0")), r"of \|S0, which is the datatype of no tensor"),
+        (
+            lambda: archive(x=header((npz.MAX_STRINGS + 1,), "|S1")),
+            f"holds {npz.MAX_STRINGS + 1} strings in 'x.npy'; at most {npz.MAX_STRINGS} are read",
+        ),
+        (lambda: archive(x=text("(" * 40)), r"holds what cannot be read \(TokenError\)"),
+        (lambda: archive(x=text("-" * 9000 + "1")), r"holds what cannot be read \(MemoryError\)"),
         (pickled, "of object, which is the datatype of no tensor"),
         (lambda: said(200, archive(x=header((10**6,)) + bytes(4 * 10**6))), "Bad CRC-32"),  # no more is unpacked
         (lambda: encrypted(archive(x=header((1,)) + bytes(4))), "holds 'x.npy' encrypted"),
