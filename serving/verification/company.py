@@ -29,7 +29,18 @@ LEAST = 8  # rows that are answered alone, without which nothing is proved
 ROUNDS = 6  # how often all rows are dealt into companies
 SMALLEST, LARGEST = 2, 9
 CROWD = 64  # rows of the largest company at every size
-CROWDS = (12, 16, 20, 24, 32, 40, 48, 100, 128, 256)  # at one size: what a batch is cut into, or from where it is another
+CROWDS = (
+    12,
+    16,
+    20,
+    24,
+    32,
+    40,
+    48,
+    100,
+    128,
+    256,
+)  # at one size: what a batch is cut into, or from where it is another
 COPIED = 5  # rows of a company of one and the same
 GLANCES, SEVERAL = 8, 3  # rows, and their companies, at a size that is looked at for a moment
 MOST_INPUTS = 6  # that are made special one at a time
@@ -60,9 +71,7 @@ class Apart(NamedTuple):
     companies: int = 0
 
 
-def apart(
-    trials: Trials, rows: Rows, axes: Mapping[str, int], size: int, crowds: Sequence[int] = CROWDS
-) -> Apart:
+def apart(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int, crowds: Sequence[int] = CROWDS) -> Apart:
     """Whether every row is answered in company as it is alone; `axes` says where the rows of each output are.
 
     `crowds` are numbers of rows of further companies.
@@ -76,19 +85,18 @@ def apart(
 
 
 def glance(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int) -> Apart:
-    """The same for a few rows, at a size at which a file may do something else; nothing is said where it takes no row."""
+    """The same for a few rows, at a size at which a file may do something else; nothing is said where it takes no rows."""
     shared = trials.shared(rows, size)
     kinds = trials.kinds[:GLANCES]
     lengths = trials.lengths(len(kinds), rows, size)
-    drawn = ((kind, trials.row(rows, size, kind, true)) for kind, true in zip(kinds, lengths, strict=True))
+    drawn = [(kind, trials.row(rows, size, kind, true)) for kind, true in zip(kinds, lengths, strict=True)]
     pool = list(_answered_alone(trials, rows, size, shared, drawn))
-    # An answer that has another rank for one row than for several is not the one that is known.
-    if len(pool) < SMALLEST or any(one.answer[name].ndim <= axis for one in pool for name, axis in axes.items()):
-        return Apart("")
+    if not pool and trials.takes(trials.together(rows, [row for _, row in drawn], shared)):
+        return Apart(f"with free axes of {size} it refuses every row alone, and takes {len(drawn)} together")
     dealer = np.random.default_rng(size)
-    return _compared(trials, rows, axes, shared, pool, (
-        [pool[place] for place in dealer.permutation(len(pool))[: many]] for many in (SEVERAL, len(pool), SMALLEST)
-    ))
+    dealt = [dealer.permutation(len(pool))[:many] for many in (SEVERAL, GLANCES, SMALLEST)]
+    companies = [[pool[place] for place in places] for places in dealt if len(places) > 1]
+    return _compared(trials, rows, axes, shared, pool, companies)
 
 
 def _compared(
@@ -99,7 +107,8 @@ def _compared(
     pool: Sequence[Alone],
     companies: Iterable[Sequence[Alone]],
 ) -> Apart:
-    floors = {name: NEGLIGIBLE * max(largest(one.answer[name]) for one in pool) for name in axes}
+    measure = [one for one in pool if _usual(one.row)] or pool  # one answer to 1e9 would hide what moves all others
+    floors = {name: NEGLIGIBLE * max((largest(one.answer[name]) for one in measure), default=0.0) for name in axes}
     count = 0
     for company in companies:
         if why := _touching(trials, rows, axes, shared, floors, company):
@@ -129,7 +138,7 @@ def _pool(trials: Trials, rows: Rows, size: int) -> Iterator[tuple[Kind | None, 
         yield None, trials.row(rows, size, own, true)
     with_rows = [name for name, axis in rows.items() if axis is not None]
     for name in with_rows[:MOST_INPUTS] if len(with_rows) > 1 else ():
-        for special in values.ONE_AT_A_TIME:
+        for special in (*values.ONE_AT_A_TIME, *(values.AS_A_MASK if trials.may_be_mask(name) else ())):
             (true,) = trials.lengths(1, rows, size)
             yield None, trials.row(rows, size, {**dict.fromkeys(rows, Kind()), name: special}, true)
     for row in itertools.islice(trials.rows_in_use(rows, size), LEAST):
@@ -139,9 +148,7 @@ def _pool(trials: Trials, rows: Rows, size: int) -> Iterator[tuple[Kind | None, 
         yield cut, {name: values.placed(dealer, array, cut, share) for name, array in row.items()}
 
 
-def _companies(
-    dealer: np.random.Generator, pool: Sequence[Alone], crowds: Sequence[int]
-) -> Iterator[list[Alone]]:
+def _companies(dealer: np.random.Generator, pool: Sequence[Alone], crowds: Sequence[int]) -> Iterator[list[Alone]]:
     """Rows that end alike among themselves, each row beside itself, all of them in random companies, and crowds."""
     finite = [one for one in pool if _finite(one.row)]
     alike = [one for one in finite if one.kind and one.kind.place == values.TAIL and one.kind.marker == 0]
@@ -181,6 +188,8 @@ def _touching(
         if len(answered) != len(company):
             return f"{len(company)} rows get {len(answered)} answers in {name}"
         for place, one in enumerate(company):
+            if one.answer[name].ndim <= axis or one.answer[name].shape[axis] != 1:
+                return f"one row gets an answer {name} of shape {list(one.answer[name].shape)}, which is not that of one row"
             expected = np.moveaxis(one.answer[name], axis, 0)[0]
             beside = max(largest(expected), floors[name])
             gap = disagreement(answered[place], expected, beside)
@@ -207,7 +216,8 @@ def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str
     bit of its inputs too. Where these are whole numbers, the row is put beside copies of itself: what moves it then, and
     equally for any number of them and by little, is neither another row nor how many there are.
     """
-    moved = 0.0
+    # Sums of large numbers are rounded to the last bit of these, markers among them, which cannot be moved.
+    moved = min(_last_bit(one.row), MOST_ROUNDING / ROUNDINGS)
     for other in _nudges(one.row):
         answer = _attempted(trials, trials.together(rows, [other], shared))
         if answer is None:  # that explains nothing
@@ -226,6 +236,12 @@ def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str
     if copied and max(copied) <= 2 * min(copied):
         moved = max(moved, *copied)
     return moved if np.isfinite(moved) else 0.0
+
+
+def _last_bit(row: Tensors) -> float:
+    """How much the last bit of its largest value is."""
+    floats = [array for array in row.values() if array.dtype.kind == "f"]
+    return max((largest(array) * float(np.finfo(array.dtype).eps) for array in floats), default=0.0)
 
 
 def _attempted(trials: Trials, sent: Tensors) -> Tensors | None:

@@ -24,6 +24,7 @@ Rows = Mapping[str, int | None]  # by input the axis of the rows, None where it 
 ROWS = (3, 2, 1)  # numbers of rows that are tried; the proof wants at least 3
 MOST_ELEMENTS = 20_000_000  # of one input in a trial
 MOST_AT_A_GLANCE = 2**22
+MASKED = 2  # axes of ids and their mask
 MOST_IDS = 2**20  # of a vocabulary that is found
 MOST_COUNTS = 2**12  # that a number which stands alone in its row is tried with
 SIZES = (5, 9, 24)  # sizes that every other free axis is tried with
@@ -297,6 +298,11 @@ class Trials:
     def free_beside(self, rows: Rows) -> bool:
         """Whether some axis is free that is not one of the rows."""
         return any(_free_beside(shape, rows[name]) for name, shape in self._shapes.items())
+
+    def may_be_mask(self, name: str) -> bool:
+        """Whether it has several numbers a row, and fewer axes than another input, or no more than ids have."""
+        shape, most = self._shapes[name], max(len(shape) for shape in self._shapes.values())
+        return not self._holding[name].counts and (len(shape) < most or most <= MASKED)
 
     def affords(self, size: int) -> bool:
         """Whether so many along every free axis are few enough numbers for a moment."""

@@ -28,12 +28,17 @@ NOWHERE, TAIL, HEAD, HOLE, EVERYWHERE = "nowhere", "tail", "head", "hole", "ever
 HOLES = "holes"  # several markers, each at a step of its own
 
 # What is taken for padding or for a missing value, by those who write networks; 0 and NaN stand at every place.
-USUAL_MARKERS = (0.0, float("nan"), -1.0, 1.0, -10.0, -99.0, -100.0, -999.0, -9999.0, 999.0, -1e9, float("inf"), -2.0, -5.0, -float("inf"))
+USUAL_MARKERS = (
+    *(0.0, float("nan"), -1.0, 1.0, -10.0, -99.0, -100.0, -999.0, -9999.0, 999.0, -1e9, float("inf"), -2.0, -5.0),
+    -float("inf"),
+)
 # What some take; each of these stands within a row, several of them in one row.
-RARE_MARKERS = (-3.0, -4.0, -6.0, -8.0, 2.0, -20.0, 10.0, 99.0, 100.0, 255.0, 9999.0, -128.0, -1e4, -32768.0, -1e5, 1e9, 1e20)
-MOST_CONSTANTS = 8  # of the file's own that have rows of their own; more stand within rows
-MOST_WITHIN = 64
-IN_ONE_ROW = 6  # markers within
+RARE_MARKERS = (
+    *(-3.0, -4.0, -6.0, -8.0, 2.0, -20.0, 10.0, 99.0, 100.0, 255.0, 9999.0, -128.0, -1e4, -32768.0, -1e5, 1e9, 1e20),
+)
+MOST_CONSTANTS = 4  # of the file's own that have rows of their own; more stand within rows
+MOST_WITHIN, MOST_THRESHOLDS = 40, 8
+IN_ONE_ROW = 8  # markers within
 NUMBERS = ("0", "1", "2.5", "-3", "40", "1e3", "-0.25")
 WORDS = ("", "0", "1", "2.5", "a", "b", "yes", "no", "word", "Word")
 WHOLE_BELOW, LARGE_BELOW = 10, 100_000  # whole numbers that lead to no table
@@ -82,15 +87,14 @@ def kinds(constants: Sequence[float] = ()) -> list[Kind]:
     made += [Kind(POSITIVE, HOLE, float("inf")), Kind(SPIKE, HOLE)]
     within = [*RARE_MARKERS, *(value for value in own[MOST_CONSTANTS:][:MOST_WITHIN] if value not in RARE_MARKERS)]
     # Thresholds: values about each constant of the file's own.
-    within += [value * 1.01 for value in own[MOST_CONSTANTS:][:MOST_WITHIN]]
-    made += [
-        Kind(place=HOLES, others=tuple(within[at : at + IN_ONE_ROW])) for at in range(0, len(within), IN_ONE_ROW)
-    ]
+    within += [value * 1.01 for value in own[MOST_CONSTANTS:][:MOST_THRESHOLDS]]
+    made += [Kind(place=HOLES, others=tuple(within[at : at + IN_ONE_ROW])) for at in range(0, len(within), IN_ONE_ROW)]
     return made + [Kind(CONSTANT, EVERYWHERE, value * 1.01) for value in own[:MOST_CONSTANTS]]
 
 
-# What one input of several holds while the others are usual: a fresh state, a mask of any datatype, lengths out of bounds.
-ONE_AT_A_TIME = (Kind(place=EVERYWHERE), Kind(FLAGS, TAIL), Kind(FLAGS, HEAD), Kind(LARGE))
+# What one input of several holds while the others are usual: a fresh state, lengths out of bounds, a mask of any datatype.
+ONE_AT_A_TIME = (Kind(place=EVERYWHERE), Kind(LARGE))
+AS_A_MASK = (Kind(FLAGS, TAIL), Kind(FLAGS, HEAD))
 
 
 def draw(
@@ -106,13 +110,10 @@ def draw(
     if holding.dtype.kind == "b":
         return _flags(generator, sizes, kind, share)
     whole = holding.whole or holding.dtype.kind in "iu"
-    if whole and holding.counts and not holding.ids:
-        counted = generator.integers(1, steps + 1, sizes) if true is None else np.full(sizes, _counted(kind, true, steps))
-        return counted.astype(holding.dtype)
     if holding.flags and (whole or kind.body != POSITIVE):
         return _flags(generator, sizes, kind, share).astype(holding.dtype)
-    if holding.counts and (holding.shares or kind.place in (TAIL, HEAD)):
-        return np.full(sizes, true or steps if kind.place == TAIL and not holding.shares else share, holding.dtype)
+    if holding.counts and not holding.ids and (whole or holding.shares or kind.place in (TAIL, HEAD)):
+        return _counted(generator, holding, sizes, kind, true, steps, whole=whole)
     if whole:
         top = holding.ids or (WHOLE_BELOW if kind.body != LARGE else LARGE_BELOW)
         made = _WHOLE.get(kind.body, _WHOLE[USUAL])(generator, tuple(sizes), top)
@@ -125,11 +126,27 @@ def draw(
     return _cast(_marked(_REAL[kind.body](generator, tuple(sizes)), kind, share, generator), holding.dtype)
 
 
-def _counted(kind: Kind, true: int, steps: int) -> int:
-    """A length: some are 0 and some more than there are steps, which a file may refuse."""
-    if kind.place == EVERYWHERE and kind.marker == 0:
-        return 0
-    return steps + 3 if kind == Kind(LARGE) else true
+def _counted(
+    generator: np.random.Generator,
+    holding: Holding,
+    sizes: Sequence[int],
+    kind: Kind,
+    true: int | None,
+    steps: int,
+    *,
+    whole: bool,
+) -> Array:
+    """Lengths; some are 0 and some more than there are steps, which a file may refuse. Floats may be shares of the steps."""
+    if whole and true is None:
+        return generator.integers(1, steps + 1, sizes).astype(holding.dtype)
+    counted = float(true or steps)
+    if holding.shares or (kind.place == HEAD and not whole):
+        counted /= steps
+    elif kind.place == EVERYWHERE and kind.marker == 0:
+        counted = 0
+    elif kind == Kind(LARGE):
+        counted = steps + 3
+    return np.full(sizes, counted, holding.dtype)
 
 
 def placed(generator: np.random.Generator, values: Array, kind: Kind, share: float) -> Array:
@@ -146,7 +163,9 @@ def _marked(made: Array, kind: Kind, share: float, generator: np.random.Generato
         return np.full_like(made, kind.marker)
     axis = next((axis for axis, size in enumerate(made.shape) if size > 1), 0)
     steps = np.moveaxis(made, axis, 0)  # a view: what is written there is written to `made`
-    true = max(1, min(round(share * len(steps)), len(steps) - 1))  # the marker is there, wherever there is a place for it
+    true = max(
+        1, min(round(share * len(steps)), len(steps) - 1)
+    )  # the marker is there, wherever there is a place for it
     if kind.place == TAIL:
         steps[true:] = kind.marker
     elif kind.place == HEAD:
