@@ -111,7 +111,9 @@ def draw(
         return _flags(generator, sizes, kind, share)
     whole = holding.whole or holding.dtype.kind in "iu"
     if holding.flags and (whole or kind.body != POSITIVE):
-        return _flags(generator, sizes, kind, share).astype(holding.dtype)
+        flags = _flags(generator, sizes, kind, share)
+        flags[..., :1] = True  # what sums a mask up for lengths takes no row of nothing
+        return flags.astype(holding.dtype)
     if holding.counts and not holding.ids and (whole or holding.shares or kind.place in (TAIL, HEAD)):
         return _counted(generator, holding, sizes, kind, true, steps, whole=whole)
     if whole:
