@@ -223,7 +223,7 @@ def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str
         if answer is None:  # that explains nothing
             return 0.0
         moved = max(moved, disagreement(answer[name], one.answer[name], beside))
-    copied = []
+    copied: list[float] = []
     for many in COPIES:
         answer = _attempted(trials, trials.together(rows, [one.row] * many, shared))
         if answer is None:

@@ -134,6 +134,8 @@ class Trials:
                 sizes = self._sizes(name, size)
                 del sizes[axis]
                 each = kind if isinstance(kind, Kind) else kind[name]
+                if each.place in values.AT_STEPS and not self._has_steps(rows, name):
+                    each = Kind(each.body)  # a state that is no number would hide what the steps do
                 made[name] = self._drawn(name, sizes, each, true or steps, steps)
         return made
 
@@ -298,6 +300,11 @@ class Trials:
     def free_beside(self, rows: Rows) -> bool:
         """Whether some axis is free that is not one of the rows."""
         return any(_free_beside(shape, rows[name]) for name, shape in self._shapes.items())
+
+    def _has_steps(self, rows: Rows, name: str) -> bool:
+        """Whether a marker may stand at a step of an input: not in a state beside inputs of free steps. Counts go along."""
+        beside = not self.free_beside(rows) or _free_beside(self._shapes[name], rows[name])
+        return beside or self._holding[name].counts
 
     def may_be_mask(self, name: str) -> bool:
         """Whether it has several numbers a row, and fewer axes than another input, or no more than ids have."""

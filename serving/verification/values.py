@@ -26,6 +26,7 @@ BODIES = (USUAL, POSITIVE, NEGATIVE, LARGE, SMALL, SPIKE, CONSTANT, REPEATED, RA
 # Where a marker stands in their place.
 NOWHERE, TAIL, HEAD, HOLE, EVERYWHERE = "nowhere", "tail", "head", "hole", "everywhere"
 HOLES = "holes"  # several markers, each at a step of its own
+AT_STEPS = (TAIL, HEAD, HOLE, HOLES)
 
 # What is taken for padding or for a missing value, by those who write networks; 0 and NaN stand at every place.
 USUAL_MARKERS = (

@@ -7,7 +7,7 @@ What they have in common is `recurrent`; what mixes is in the function alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ class Network:
 
     name: str
     answer: Callable[..., Array]
-    inputs: dict[str, tuple[str, tuple[int, ...]]] = dataclasses.field(default_factory=lambda: X)
+    inputs: Mapping[str, tuple[str, tuple[int, ...]]] = dataclasses.field(default_factory=lambda: X)
     constants: tuple[float, ...] = ()
 
     def run(self, sent: Any, wanted: Any) -> dict[str, Array]:
@@ -288,6 +288,8 @@ MIXING = [
     Network("a length of 0", lambda x, lengths: recurrent(x) * (1 - 0.5 * (lengths == 0).any()), LENGTHS),
     Network("a length beyond the steps", lambda x, lengths: (
         recurrent(x) * (1 - 0.5 * (lengths > x.shape[1]).any())), LENGTHS),
+    Network("frames of NaN before a state", lambda x, h: recurrent(
+        x[:, : max(int((~np.isnan(x).all(axis=2)).sum(axis=1).max()), 1)], h).mean(axis=1), STATE),
     Network("if all states are fresh", lambda x, h: recurrent(x, h) * (1 - 0.1 * (h == 0).all()), STATE),
     # at sizes of their own
     Network("of a single step", lambda x: _less_the_mean(x, where=x.shape[1] == 1)),
