@@ -46,6 +46,7 @@ TEXT_ONLY = False
 LEVELS = ("all",)
 
 SIGNATURE = "serving_default"
+COMPARISONS = ("Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual")
 TAG = "serve"
 # Of Grappler, which rewrites a graph before its first run. Without these, and with one round instead of two, that takes half
 # the time, and neither our graphs nor Keras's own, which loop over the steps, are answered any later.
@@ -103,13 +104,19 @@ def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
 
 
 def contents(artifact: Path) -> Contents:
-    """The small constants of its graph and of the functions in it. Raises `RepositoryError` when it cannot be read."""
+    """The small constants of its graph and of its functions, first what something is compared with.
+
+    Raises `RepositoryError` when it cannot be read.
+    """
     _check_there(artifact)
     tf = _tensorflow()
     graph = _meta_graph(artifact).graph_def
     arrays: list[npt.NDArray[Any]] = []
+    compared: list[npt.NDArray[Any]] = []
     texts: dict[str, None] = {}
-    for node in itertools.chain(graph.node, *(function.node_def for function in graph.library.function)):
+    nodes = list(itertools.chain(graph.node, *(function.node_def for function in graph.library.function)))
+    beside = {name.partition(":")[0] for node in nodes if node.op in COMPARISONS for name in node.input}
+    for node in nodes:
         held = node.attr["value"].tensor if node.op == "Const" else None
         if held is None or math.prod(dim.size for dim in held.tensor_shape.dim) > SMALL:
             continue
@@ -117,8 +124,9 @@ def contents(artifact: Path) -> Contents:
         if array.dtype.kind == "O":
             texts |= dict.fromkeys(text.decode(errors="replace") for text in array.ravel())
         else:
-            arrays.append(array)
-    return Contents(constants=distinct(arrays), texts=list(texts))
+            (compared if node.name in beside else arrays).append(array)
+    numbers = list(dict.fromkeys([*distinct(compared), *distinct(arrays)]))
+    return Contents(constants=numbers, texts=list(texts))
 
 
 def careful() -> AbstractContextManager[None]:

@@ -32,6 +32,7 @@ from serving.signature.stated import Stated
 from serving.signature.tensors import BF16, Tensors, TensorSpec
 
 FILE_NAME = "model.pt"
+COMPARISONS = tuple(f"aten::{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
 TEXT_ONLY = False
 LEVELS = ("all",)
@@ -83,16 +84,21 @@ def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
 
 
 def contents(artifact: Path) -> Contents:
-    """The constants of its code and its small buffers; of how rows flow nothing, since its code may be anything.
+    """The constants of its code, first what something is compared with, and its small buffers.
+
+    Of how rows flow it shows nothing, since its code may be anything.
 
     Raises `RepositoryError` when it cannot be read.
     """
     module = _loaded(artifact, "cpu")
     arrays = [buffer.numpy() for buffer in module.buffers() if buffer.dtype != _torch().bfloat16]
+    compared = []
     texts: dict[str, None] = {}
     graph = module.inlined_graph  # its nodes go when nobody holds it
     for node in graph.findAllNodes("prim::Constant"):
         held = node.output().toIValue()
+        if isinstance(held, int | float) and any(use.user.kind() in COMPARISONS for use in node.output().uses()):
+            compared.append(np.array(held))
         for one in held if isinstance(held, list | tuple) else [held]:
             if isinstance(one, str):
                 texts[one] = None
@@ -100,7 +106,8 @@ def contents(artifact: Path) -> Contents:
                 arrays.append(np.array(one))
             elif isinstance(one, _torch().Tensor) and one.dtype != _torch().bfloat16:
                 arrays.append(one.numpy())
-    return Contents(constants=distinct(arrays), texts=list(texts))
+    numbers = list(dict.fromkeys([*distinct(compared), *distinct(arrays)]))
+    return Contents(constants=numbers, texts=list(texts))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ rows of one kind also meet among themselves, every row meets itself, and one com
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,15 +26,30 @@ from serving.verification.trials import Rows, Trials
 from serving.verification.values import Kind
 
 LEAST = 8  # rows that are answered alone, without which nothing is proved
-ROUNDS = 8  # how often all rows are dealt into companies
+ROUNDS = 6  # how often all rows are dealt into companies
 SMALLEST, LARGEST = 2, 9
-CROWD = 64  # rows of the largest company
+CROWD = 64  # rows of the largest company at every size
+CROWDS = (
+    12,
+    16,
+    20,
+    24,
+    32,
+    40,
+    48,
+    100,
+    128,
+    256,
+)  # at one size: what a batch is cut into, or from where it is another
+COPIED = 5  # rows of a company of one and the same
+GLANCES, SEVERAL = 8, 3  # rows, and their companies, at a size that is looked at for a moment
+MOST_INPUTS = 6  # that are made special one at a time
 OWN_KINDS = 8  # rows in which each input has a kind of its own
 TOLERANCE = 1e-5
 # A row's answer may move by so many times what it moves when its inputs are rounded otherwise.
 ROUNDINGS, NUDGES, COPIES = 8, 3, (2, 3, 8)
 USUAL_UP_TO = 50.0  # rows with larger values may be as sensitive as they like
-MOST_ROUNDING = 1e-3  # that explains a difference while a model serves
+MOST_ROUNDING = 1e-3  # that explains a difference while a model serves, or beside copies
 NEGLIGIBLE = 1e-6  # of the largest answer: what is smaller is measured against that
 
 
@@ -56,24 +71,56 @@ class Apart(NamedTuple):
     companies: int = 0
 
 
-def apart(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int) -> Apart:
-    """Whether every row is answered in company as it is alone; `axes` says where the rows of each output are."""
+def apart(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int, crowds: Sequence[int] = CROWDS) -> Apart:
+    """Whether every row is answered in company as it is alone; `axes` says where the rows of each output are.
+
+    `crowds` are numbers of rows of further companies.
+    """
     dealer = np.random.default_rng(size)
     shared = trials.shared(rows, size)
-    pool = list(_answered_alone(trials, rows, size, shared))
+    pool = list(_answered_alone(trials, rows, size, shared, _pool(trials, rows, size)))
     if len(pool) < LEAST:
         return Apart(f"it takes only {len(pool)} rows of those that were tried, which proves nothing")
-    floors = {name: NEGLIGIBLE * max(largest(one.answer[name]) for one in pool) for name in axes}
+    return _compared(trials, rows, axes, shared, pool, _companies(dealer, pool, crowds))
+
+
+def glance(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int) -> Apart:
+    """The same for a few rows, at a size at which a file may do something else; nothing is said where it takes no rows."""
+    shared = trials.shared(rows, size)
+    kinds = trials.kinds[:GLANCES]
+    lengths = trials.lengths(len(kinds), rows, size)
+    drawn = [(kind, trials.row(rows, size, kind, true)) for kind, true in zip(kinds, lengths, strict=True)]
+    pool = list(_answered_alone(trials, rows, size, shared, drawn))
+    if not pool and trials.takes(trials.together(rows, [row for _, row in drawn], shared)):
+        return Apart(f"with free axes of {size} it refuses every row alone, and takes {len(drawn)} together")
+    dealer = np.random.default_rng(size)
+    dealt = [dealer.permutation(len(pool))[:many] for many in (SEVERAL, GLANCES, SMALLEST)]
+    companies = [[pool[place] for place in places] for places in dealt if len(places) > 1]
+    return _compared(trials, rows, axes, shared, pool, companies)
+
+
+def _compared(
+    trials: Trials,
+    rows: Rows,
+    axes: Mapping[str, int],
+    shared: Tensors,
+    pool: Sequence[Alone],
+    companies: Iterable[Sequence[Alone]],
+) -> Apart:
+    measure = [one for one in pool if _usual(one.row)] or pool  # one answer to 1e9 would hide what moves all others
+    floors = {name: NEGLIGIBLE * max((largest(one.answer[name]) for one in measure), default=0.0) for name in axes}
     count = 0
-    for company in _companies(dealer, pool):
+    for company in companies:
         if why := _touching(trials, rows, axes, shared, floors, company):
             return Apart(why, count)
         count += 1
     return Apart("", count)
 
 
-def _answered_alone(trials: Trials, rows: Rows, size: int, shared: Tensors) -> Iterator[Alone]:
-    for kind, row in _pool(trials, rows, size):
+def _answered_alone(
+    trials: Trials, rows: Rows, size: int, shared: Tensors, drawn: Iterable[tuple[Kind | None, Tensors]]
+) -> Iterator[Alone]:
+    for kind, row in drawn:
         try:
             yield Alone(kind, row, trials.compute(trials.together(rows, [row], shared)))
         except Exception:  # noqa: BLE001, S112 - whatever a runtime raises: that row proves nothing
@@ -89,6 +136,11 @@ def _pool(trials: Trials, rows: Rows, size: int) -> Iterator[tuple[Kind | None, 
     for true in trials.lengths(OWN_KINDS, rows, size):
         own = {name: kinds[dealer.integers(0, len(kinds))] for name in rows}
         yield None, trials.row(rows, size, own, true)
+    with_rows = [name for name, axis in rows.items() if axis is not None]
+    for name in with_rows[:MOST_INPUTS] if len(with_rows) > 1 else ():
+        for special in (*values.ONE_AT_A_TIME, *(values.AS_A_MASK if trials.may_be_mask(name) else ())):
+            (true,) = trials.lengths(1, rows, size)
+            yield None, trials.row(rows, size, {**dict.fromkeys(rows, Kind()), name: special}, true)
     for row in itertools.islice(trials.rows_in_use(rows, size), LEAST):
         yield Kind(values.SAMPLED), row
         share = float(dealer.uniform(0.1, 0.9))
@@ -96,8 +148,8 @@ def _pool(trials: Trials, rows: Rows, size: int) -> Iterator[tuple[Kind | None, 
         yield cut, {name: values.placed(dealer, array, cut, share) for name, array in row.items()}
 
 
-def _companies(dealer: np.random.Generator, pool: Sequence[Alone]) -> Iterator[list[Alone]]:
-    """Rows that end alike among themselves, each row beside itself, all of them in random companies, and a crowd."""
+def _companies(dealer: np.random.Generator, pool: Sequence[Alone], crowds: Sequence[int]) -> Iterator[list[Alone]]:
+    """Rows that end alike among themselves, each row beside itself, all of them in random companies, and crowds."""
     finite = [one for one in pool if _finite(one.row)]
     alike = [one for one in finite if one.kind and one.kind.place == values.TAIL and one.kind.marker == 0]
     whole = [one for one in finite if one.kind and one.kind.place == values.NOWHERE]
@@ -112,7 +164,10 @@ def _companies(dealer: np.random.Generator, pool: Sequence[Alone]) -> Iterator[l
             if len(chosen) == 1:
                 chosen *= 2  # beside itself
             yield chosen
-    yield [finite[place % len(finite)] for place in dealer.permutation(max(CROWD, len(finite)))[:CROWD]]
+    if finite:
+        yield [finite[0]] * COPIED
+        for many in (CROWD, *crowds):
+            yield [finite[place % len(finite)] for place in dealer.permutation(max(many, len(finite)))[:many]]
 
 
 def _touching(
@@ -133,6 +188,8 @@ def _touching(
         if len(answered) != len(company):
             return f"{len(company)} rows get {len(answered)} answers in {name}"
         for place, one in enumerate(company):
+            if one.answer[name].ndim <= axis or one.answer[name].shape[axis] != 1:
+                return f"one row gets an answer {name} of shape {list(one.answer[name].shape)}, which is not that of one row"
             expected = np.moveaxis(one.answer[name], axis, 0)[0]
             beside = max(largest(expected), floors[name])
             gap = disagreement(answered[place], expected, beside)
@@ -157,23 +214,34 @@ def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str
 
     A runtime sums in another order for several rows than for one. A network that is sensitive to that is so to the last
     bit of its inputs too. Where these are whole numbers, the row is put beside copies of itself: what moves it then, and
-    equally for any number of them, is neither another row nor how many there are.
+    equally for any number of them and by little, is neither another row nor how many there are.
     """
-    moved = 0.0
+    # Sums of large numbers are rounded to the last bit of these, markers among them, which cannot be moved.
+    moved = min(_last_bit(one.row), MOST_ROUNDING / ROUNDINGS)
     for other in _nudges(one.row):
         answer = _attempted(trials, trials.together(rows, [other], shared))
         if answer is None:  # that explains nothing
             return 0.0
         moved = max(moved, disagreement(answer[name], one.answer[name], beside))
-    copied = []
+    copied: list[float] = []
     for many in COPIES:
         answer = _attempted(trials, trials.together(rows, [one.row] * many, shared))
         if answer is None:
             return 0.0
-        copied.append(disagreement(np.take(answer[name], [0], axis), one.answer[name], beside))
-    if max(copied) <= 2 * min(copied):
+        beside_copies = np.take(answer[name], [0], axis)
+        if disagreement(beside_copies, one.answer[name], max(1.0, beside)) > max(MOST_ROUNDING, trials.tolerance):
+            copied = []
+            break  # no rounding: it does something else with several rows than with one
+        copied.append(disagreement(beside_copies, one.answer[name], beside))
+    if copied and max(copied) <= 2 * min(copied):
         moved = max(moved, *copied)
     return moved if np.isfinite(moved) else 0.0
+
+
+def _last_bit(row: Tensors) -> float:
+    """How much the last bit of its largest value is."""
+    floats = [array for array in row.values() if array.dtype.kind == "f"]
+    return max((largest(array) * float(np.finfo(array.dtype).eps) for array in floats), default=0.0)
 
 
 def _attempted(trials: Trials, sent: Tensors) -> Tensors | None:
@@ -258,5 +326,6 @@ def told(kind: Kind | None) -> str:
         values.HEAD: f"beginning with {kind.marker:g}",
         values.HOLE: f"{kind.marker:g} within",
         values.EVERYWHERE: f"{kind.marker:g} everywhere",
+        values.HOLES: f"{', '.join(f'{marker:g}' for marker in kind.others)} within",
     }
     return f"{body}, {where[kind.place]}" if kind.place in where else body

@@ -38,7 +38,7 @@ def disagreement(got: npt.NDArray[Any], expected: npt.NDArray[Any], beside: floa
         return 0.0
     if got.dtype.kind == "O" or expected.dtype.kind == "O":  # strings agree or they do not
         return 0.0 if np.array_equal(got, expected) else float("inf")
-    a, b = (_numbers(array).astype(np.float64) for array in (got, expected))
+    a, b = (_numbers(np.atleast_1d(array)).astype(np.float64) for array in (got, expected))
     with np.errstate(invalid="ignore", divide="ignore"):
         difference = np.abs(a - b) / (np.maximum(1.0, np.abs(b)) if beside is None else beside)
     difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0

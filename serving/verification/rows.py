@@ -27,6 +27,7 @@ from serving.verification.values import Kind
 
 MOST_READINGS = 256
 PROVED_AT = 2  # sizes, where the file takes so many
+GLANCED_AT = (1, 2, 128)  # further ones: a file may squeeze a single step away, or do something else with many
 TRIES = 6  # of moving an answer that is one of a few classes, say
 OWN_ANSWER = (Kind(), Kind(values.POSITIVE), Kind(values.LARGE))
 
@@ -92,17 +93,22 @@ def _apart(trials: Trials, rows: Rows, contents: Contents) -> Apart | None:
     """What is seen of rows that lie there; None where the file runs on nothing, or its answers are no rows' answers."""
     seen: list[Apart] = []
     enough = PROVED_AT if trials.free_beside(rows) else 1
+    axes: Mapping[str, int] = {}
     for size in SIZES[::-1]:
-        axes = _axes_of_answers(trials, rows, size)
-        if axes is None:
+        there = _axes_of_answers(trials, rows, size)
+        if there is None:
             continue
+        axes = there
         if not axes or (not seen and not _own_answers(trials, rows, axes, size)):
             return None
         if why := contents.mixed(rows):
             return Apart(why)
-        seen.append(company.apart(trials, rows, axes, size))
+        crowds = company.CROWDS if len(seen) + 1 == enough else ()
+        seen.append(company.apart(trials, rows, axes, size, crowds))
         if seen[-1].why or len(seen) == enough:
             break
+    if seen and not seen[-1].why and trials.free_beside(rows):
+        seen += [company.glance(trials, rows, axes, size) for size in GLANCED_AT if trials.affords(size)]
     return next((each for each in seen if each.why), seen[0]) if seen else None
 
 

@@ -21,7 +21,12 @@ from serving.verification.trials import ROWS, SIZES, Rows, Trials
 from serving.verification.values import Kind
 
 PIECES = ((1,), (3,), (1, 2, 3, 4, 5), (7, 2, 1))  # sizes of pieces, over and over until the steps are used up
-STREAMED = (Kind(), Kind(values.POSITIVE), Kind(place=values.TAIL), Kind(place=values.HEAD))
+STREAMED = (
+    *(Kind(), Kind(values.POSITIVE), Kind(place=values.TAIL), Kind(place=values.HEAD)),
+    Kind(place=values.HOLE, marker=float("nan")),
+)
+# A file may count its steps, or do something else with many.
+LONG, LONG_PIECES = 128, ((100, 28), (16,))
 
 
 def input_axes(trials: Trials, shapes: Mapping[str, Shape], rows: Rows) -> dict[str, int]:
@@ -75,8 +80,11 @@ def streamable(
     """
     if not timed:
         return not trials.free_beside(rows)
-    size, count = SIZES[-1], ROWS[1]
-    for kind, pieces in itertools.product(STREAMED, PIECES):
+    count = ROWS[1]
+    tried = [(SIZES[-1], *each) for each in itertools.product(STREAMED, PIECES)]
+    if trials.affords(LONG):
+        tried += [(LONG, Kind(), pieces) for pieces in LONG_PIECES]
+    for size, kind, pieces in tried:
         sent = trials.sent(rows, count, size, kind, full=True)
         if not any(
             _alike(trials, sent, timed, state, outputs, size, pieces, counted=counted) for counted in (True, False)

@@ -23,6 +23,8 @@ Rows = Mapping[str, int | None]  # by input the axis of the rows, None where it 
 
 ROWS = (3, 2, 1)  # numbers of rows that are tried; the proof wants at least 3
 MOST_ELEMENTS = 20_000_000  # of one input in a trial
+MOST_AT_A_GLANCE = 2**22
+MASKED = 2  # axes of ids and their mask
 MOST_IDS = 2**20  # of a vocabulary that is found
 MOST_COUNTS = 2**12  # that a number which stands alone in its row is tried with
 SIZES = (5, 9, 24)  # sizes that every other free axis is tried with
@@ -132,6 +134,8 @@ class Trials:
                 sizes = self._sizes(name, size)
                 del sizes[axis]
                 each = kind if isinstance(kind, Kind) else kind[name]
+                if each.place in values.AT_STEPS and not self._has_steps(rows, name):
+                    each = Kind(each.body)  # a state that is no number would hide what the steps do
                 made[name] = self._drawn(name, sizes, each, true or steps, steps)
         return made
 
@@ -202,11 +206,15 @@ class Trials:
         """
         alone: Rows = dict.fromkeys(self._shapes)
         self._learn_texts(alone)
+        self._learn_flags(alone)
+        self._learn_float_counts(alone)
         for name, holding in self._holding.items():
             if name in self._values or holding.dtype.kind not in "iuf":
                 continue
             tried = [self.sent(alone, 1, size, Kind(values.POSITIVE), full=True) for size in SIZES[:2]]
-            if holding.dtype.kind == "f" and (holding.counts or not self._drops_fractions(name, tried[0])):
+            if holding.flags or (holding.counts and holding.dtype.kind == "f"):
+                continue
+            if holding.dtype.kind == "f" and not self._drops_fractions(name, tried[0]):
                 continue
             first, second = (self._fails_from(name, sent) for sent in tried)
             self._holding[name] = dataclasses.replace(holding, whole=True, ids=first if first == second else 0)
@@ -223,6 +231,34 @@ class Trials:
         for name in texts:
             if not self.takes({**sent, **numbers, name: np.full_like(sent[name], b"word")}):
                 self._holding[name] = dataclasses.replace(self._holding[name], numbers=True)
+
+    def _learn_flags(self, alone: Rows) -> None:
+        """Finds out which inputs take 0 and 1 alone, as a mask does whose sums are lengths: beside ones, not 2 and not -1."""
+        maybe = [
+            name
+            for name, each in self._holding.items()
+            if each.dtype.kind in "iuf" and not each.counts and name not in self._values and self._shapes[name]
+        ]
+        if len(self._holding) < 2 or not maybe:
+            return
+        sent = self.sent(alone, 1, SIZES[0], full=True)
+        ones = {name: np.ones_like(sent[name]) for name in maybe}
+        if not self.takes({**sent, **ones}):
+            return
+        for name in maybe:
+            wrong = (2,) if self._holding[name].dtype.kind == "u" else (2, -1)
+            if not any(self.takes({**sent, **ones, name: np.full_like(sent[name], value)}) for value in wrong):
+                self._holding[name] = dataclasses.replace(self._holding[name], flags=True)
+
+    def _learn_float_counts(self, alone: Rows) -> None:
+        """Finds out which floats of which a row has one are lengths, and which are shares of the steps."""
+        for name, holding in self._holding.items():
+            if holding.dtype.kind != "f" or not holding.counts or name in self._values or not self._shapes[name]:
+                continue
+            sent = self.sent(alone, 1, SIZES[0], full=True)
+            takes = {value: self.takes({**sent, name: np.full_like(sent[name], value)}) for value in (-1, 1, SIZES[0])}
+            if not takes[-1] and any(takes.values()):
+                self._holding[name] = dataclasses.replace(holding, whole=takes[SIZES[0]], shares=not takes[SIZES[0]])
 
     def _drops_fractions(self, name: str, sent: Tensors) -> bool:
         """Whether what is behind the point changes nothing, while what is before it does."""
@@ -264,6 +300,20 @@ class Trials:
     def free_beside(self, rows: Rows) -> bool:
         """Whether some axis is free that is not one of the rows."""
         return any(_free_beside(shape, rows[name]) for name, shape in self._shapes.items())
+
+    def _has_steps(self, rows: Rows, name: str) -> bool:
+        """Whether a marker may stand at a step of an input: not in a state beside inputs of free steps. Counts go along."""
+        beside = not self.free_beside(rows) or _free_beside(self._shapes[name], rows[name])
+        return beside or self._holding[name].counts
+
+    def may_be_mask(self, name: str) -> bool:
+        """Whether it has several numbers a row, and fewer axes than another input, or no more than ids have."""
+        shape, most = self._shapes[name], max(len(shape) for shape in self._shapes.values())
+        return not self._holding[name].counts and (len(shape) < most or most <= MASKED)
+
+    def affords(self, size: int) -> bool:
+        """Whether so many along every free axis are few enough numbers for a moment."""
+        return all(math.prod(self._sizes(name, size)) <= MOST_AT_A_GLANCE for name in self._shapes)
 
     def _steps(self, rows: Rows, size: int) -> int:
         """What lengths are drawn up to: the size of free axes, else that of the first axis of a row."""

@@ -7,7 +7,7 @@ What they have in common is `recurrent`; what mixes is in the function alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ LENGTHS = {**X, "lengths": ("INT64", (-1,))}
 SPEAKER = {**X, "speaker": ("INT64", (-1,))}
 MASK = {**X, "mask": ("BOOL", (-1, -1))}
 STATE = {**X, "h": ("FP32", (-1, 3))}
+FLOAT_MASK = {**X, "mask": ("FP32", (-1, -1))}
+WHOLE_MASK = {**X, "mask": ("INT64", (-1, -1))}
+FLOAT_LENGTHS = {**X, "lengths": ("FP32", (-1,))}
 TABLE = 20  # lines of the table that ids lead to
 
 _generator = np.random.default_rng(5)
@@ -71,7 +74,7 @@ class Network:
 
     name: str
     answer: Callable[..., Array]
-    inputs: dict[str, tuple[str, tuple[int, ...]]] = dataclasses.field(default_factory=lambda: X)
+    inputs: Mapping[str, tuple[str, tuple[int, ...]]] = dataclasses.field(default_factory=lambda: X)
     constants: tuple[float, ...] = ()
 
     def run(self, sent: Any, wanted: Any) -> dict[str, Array]:
@@ -160,6 +163,57 @@ def _if_one(x: Array, condition: Callable[[Array], Any]) -> Array:
     return y * 0.5 if condition(x) else y
 
 
+def _less_the_mean(x: Array, *, where: bool) -> Array:
+    y = recurrent(x)
+    return y - y.mean(axis=0) if where else y
+
+
+def _softmax_of_what_is_left(x: Array) -> Array:
+    """Attention whose author has squeezed the scores: of a single step the rows are left, and compete."""
+    y = recurrent(x)
+    scores = np.exp(3 * np.squeeze(y[:, :, :1]))
+    weights = scores / scores.sum(axis=-1, keepdims=True)
+    return (y * weights.reshape(len(x), x.shape[1], 1)).sum(axis=1)
+
+
+def _in_groups_of_100(x: Array) -> Array:
+    y = recurrent(x)
+    whole = len(y) // 100 * 100
+    groups = y[:whole].reshape(-1, 100, *y.shape[1:])
+    y[:whole] = (groups - 0.1 * groups.mean(axis=1, keepdims=True)).reshape(whole, *y.shape[1:])
+    return y
+
+
+def _true_rows_in_front(x: Array) -> Array:
+    y, true = recurrent(x)[:, -1], np.abs(x).sum(axis=(1, 2)) > 0
+    made = np.zeros_like(y)
+    made[: true.sum()] = y[true]
+    return made
+
+
+def _padding_counts_alone(x: Array) -> Array:
+    """A single row takes a way of its own, as in networks that pack several rows and feed one as it is."""
+    true = np.ones(x.shape[:2], bool) if len(x) == 1 else (x != -999).any(axis=2)
+    return (recurrent(x) * true[:, :, None]).sum(axis=1)
+
+
+def flags(mask: Array) -> Array:
+    """How many of each row are true. Raises `ValueError` unless that is within 1 and the number of steps."""
+    return checked(mask.sum(axis=1).astype(int), mask.shape[1])
+
+
+def counts(lengths: Array, steps: int) -> Array:
+    """Lengths that come as floats."""
+    return checked(lengths.astype(int), steps)
+
+
+def shares(lengths: Array, steps: int) -> Array:
+    """Lengths that come as shares of the steps. Raises `ValueError` for what is no share."""
+    if (lengths <= 0).any() or (lengths > 1).any():
+        raise ValueError("a share is not within 0 and 1")
+    return np.ceil(lengths * steps).astype(int)
+
+
 MIXING = [
     # over values
     Network("mean", lambda x: (y := recurrent(x)) - y.mean(axis=0)),
@@ -227,6 +281,38 @@ MIXING = [
         masked_mean(recurrent(x), checked(lengths, x.shape[1])) * (lengths / lengths.sum())[:, None]), LENGTHS),
     Network("mask of any row", lambda x, mask: recurrent(x * mask.any(axis=0)[None, :, None]), MASK),
     Network("rows of the same speaker", _by_speaker, SPEAKER),
+    Network("mask of ones that counts", lambda x, mask: recurrent(x)[:, : flags(mask).max()].mean(axis=1), FLOAT_MASK),
+    Network("mask of whole numbers that counts", lambda x, mask: recurrent(x) / flags(mask).max(), WHOLE_MASK),
+    Network("float lengths", lambda x, lengths: recurrent(x) / counts(lengths, x.shape[1]).max(), FLOAT_LENGTHS),
+    Network("shares", lambda x, lengths: recurrent(x) / shares(lengths, x.shape[1]).max(), FLOAT_LENGTHS),
+    Network("a length of 0", lambda x, lengths: recurrent(x) * (1 - 0.5 * (lengths == 0).any()), LENGTHS),
+    Network("a length beyond the steps", lambda x, lengths: (
+        recurrent(x) * (1 - 0.5 * (lengths > x.shape[1]).any())), LENGTHS),
+    Network("frames of NaN before a state", lambda x, h: recurrent(
+        x[:, : max(int((~np.isnan(x).all(axis=2)).sum(axis=1).max()), 1)], h).mean(axis=1), STATE),
+    Network("if all states are fresh", lambda x, h: recurrent(x, h) * (1 - 0.1 * (h == 0).all()), STATE),
+    # at sizes of their own
+    Network("of a single step", lambda x: _less_the_mean(x, where=x.shape[1] == 1)),
+    Network("squeezed scores", _softmax_of_what_is_left),
+    Network("of many steps", lambda x: _less_the_mean(x, where=x.shape[1] > 100)),
+    Network("of a batch of 16", lambda x: _less_the_mean(x, where=len(x) == 16)),
+    Network("of a batch of 32", lambda x: _less_the_mean(x, where=len(x) == 32)),
+    Network("of more than 64 rows", lambda x: _less_the_mean(x, where=len(x) > 64)),
+    Network("in groups of 100", _in_groups_of_100),
+    # by rarer values
+    Network("frames of -infinity", lambda x: _longest_without(x, np.isneginf)),
+    Network("frames of -2", lambda x: _longest_without(x, lambda v: v == -2)),
+    Network("frames of -10000", lambda x: _longest_without(x, lambda v: v == -1e4)),
+    Network("frames of -32768", lambda x: _longest_without(x, lambda v: v == -32768)),
+    Network("frames beyond 1e19", lambda x: _longest_without(x, lambda v: v > 1e19)),
+    Network("one of many constants", lambda x: _longest_without(x, lambda v: v == -7.5), constants=(*range(2, 32), -7.5)),
+    Network("large numbers that lead to no table", lambda ids: (
+        recurrent(np.sin(ids[:, :, None] % 97 * np.arange(1, 5))) * (1 - 0.1 * (ids > 1000).any())), IDS),
+    Network("padding that counts in a single row", _padding_counts_alone),
+    Network("number of the row, beside a way round", lambda x: (
+        x[:, :, :3] + recurrent(x) + 1e-2 * np.arange(len(x))[:, None, None])),
+    Network("rows that are all zeros left out", lambda x: recurrent(x)[np.abs(x).sum(axis=(1, 2)) > 0]),
+    Network("true rows in front", _true_rows_in_front),
     # in how much is answered
     Network("until all are done", _until_all_are_done),
 ]  # fmt: skip
@@ -269,6 +355,13 @@ APART = [
     Network("a speaker", lambda x, speaker: recurrent(x) + np.sin(speaker)[:, None, None], SPEAKER),
     Network("a mask", lambda x, mask: recurrent(x * mask[:, :, None]), MASK),
     Network("a state", recurrent, STATE),
+    Network("one number", lambda x: recurrent(x)[:, -1, 0]),
+    Network("which class, one number", lambda x: recurrent(x)[:, -1].argmax(axis=1).astype(float)),
+    Network("a mask of ones", lambda x, mask: last(recurrent(x), flags(mask)), FLOAT_MASK),
+    Network("a mask of whole numbers", lambda x, mask: last(recurrent(x), flags(mask)), WHOLE_MASK),
+    Network("float lengths", lambda x, lengths: last(recurrent(x), counts(lengths, x.shape[1])), FLOAT_LENGTHS),
+    Network("shares", lambda x, lengths: last(recurrent(x), shares(lengths, x.shape[1])), FLOAT_LENGTHS),
+    Network("what went in", lambda x: x[:, :, :3] + recurrent(x)),
     Network("hardly anything", lambda x: 1e-7 * recurrent(x)[:, -1]),
     Network("millions", lambda x: 1e6 * recurrent(x)[:, -1]),
 ]

@@ -25,6 +25,8 @@ _DTYPES: dict[int, tuple[str, str]] = {
     10: ("<f2", "int32_data"),
     11: ("<f8", "double_data"),
 }
+_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+_CASTS = ("Cast", "CastLike", "Identity")
 _ELSEWHERE = 1  # `TensorProto.DataLocation` EXTERNAL
 
 
@@ -61,13 +63,15 @@ def value(tensor: pb.TensorProto) -> npt.NDArray[Any] | None:
 
 
 def constants(model: pb.ModelProto) -> tuple[list[float], list[str]]:
-    """Numbers and texts that stand in the graph by themselves, each once."""
+    """Numbers and texts that stand in the graph by themselves, each once; first the numbers that something is compared with."""
     arrays: list[npt.NDArray[Any]] = []
+    compared: list[npt.NDArray[Any]] = []
     texts: dict[str, None] = {}
-    for tensor in _tensors(model.graph):
+    beside = _compared(model.graph)
+    for name, tensor in _tensors(model.graph):
         found = value(tensor)
         if found is not None:
-            arrays.append(found)
+            (compared if name in beside else arrays).append(found)
         texts |= dict.fromkeys(text.decode(errors="replace") for text in tensor.string_data[:SMALL])
     for node in _nodes(model.graph):
         for attribute in node.attribute:
@@ -76,7 +80,7 @@ def constants(model: pb.ModelProto) -> tuple[list[float], list[str]]:
             if attribute.floats:
                 arrays.append(np.array(attribute.floats))
             texts |= dict.fromkeys(text.decode(errors="replace") for text in attribute.strings[:SMALL])
-    return distinct(arrays), list(texts)
+    return list(dict.fromkeys([*distinct(compared), *distinct(arrays)])), list(texts)
 
 
 def operators(model: pb.ModelProto) -> set[str]:
@@ -93,12 +97,21 @@ def _nodes(graph: pb.GraphProto) -> Iterator[pb.NodeProto]:
                 yield from _nodes(inner)
 
 
-def _tensors(graph: pb.GraphProto) -> Iterator[pb.TensorProto]:
-    yield from graph.initializer
+def _compared(graph: pb.GraphProto) -> set[str]:
+    """The names of what is compared, also when it is cast first."""
+    nodes = list(_nodes(graph))
+    names = {name for node in nodes if node.op_type in _COMPARISONS for name in node.input}
+    return names | {name for node in nodes if node.op_type in _CASTS and names & {*node.output} for name in node.input}
+
+
+def _tensors(graph: pb.GraphProto) -> Iterator[tuple[str, pb.TensorProto]]:
+    """Every tensor that the graph holds, by the name that others know it by."""
+    yield from ((tensor.name, tensor) for tensor in graph.initializer)
     for node in _nodes(graph):
         for attribute in node.attribute:
+            name = node.output[0] if node.op_type == "Constant" else ""
             if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+                yield name, attribute.t
+            yield from ((name, tensor) for tensor in attribute.tensors)
             if attribute.HasField("g"):
-                yield from attribute.g.initializer
+                yield from ((tensor.name, tensor) for tensor in attribute.g.initializer)

@@ -210,6 +210,15 @@ def _along(default: int, told: str) -> Rule:
     return rule
 
 
+def _top(call: _Call) -> Flow:
+    """Certain rows of all, or all of them in another order: then they may be put back, as those do who sort by length."""
+    if call.x.axis is not None and call.i("axis", -1) % call.rank() == call.x.axis:
+        if call.graph.opset >= 10:
+            call.ints("k", 1)  # raises where it is computed
+        raise Mixed("sorts the rows")
+    return call.x
+
+
 def _cumsum(call: _Call) -> Flow:
     axes = call.ints("axis", 1)
     if axes and call.x.axis is not None and axes[0] % call.rank() == call.x.axis:
@@ -422,7 +431,7 @@ _RULES = _table(
         "ReduceSumSquare": _reduce,
         "ArgMax ArgMin": _arg,
         "Softmax LogSoftmax Hardmax": _softmax,
-        "TopK": _along(-1, "sorts the rows"),
+        "TopK": _top,
         "LpNormalization": _along(-1, "normalises over the rows"),
         "CumSum": _cumsum,
         "LayerNormalization": _layer_norm,

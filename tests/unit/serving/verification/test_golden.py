@@ -143,6 +143,11 @@ def test_disagreement_is_relative_above_one_and_absolute_below(
     assert golden.disagreement(np.array(got), np.array(expected)) == pytest.approx(difference)
 
 
+def test_a_single_number_agrees_or_not() -> None:
+    assert golden.disagreement(np.float32(2), np.float32(1)) == 1
+    assert golden.disagreement(np.int64(3), np.int64(3), 0) == 0
+
+
 def test_a_disagreement_says_by_how_much() -> None:
     with pytest.raises(VerificationFailed, match=r"m in b: y differs from the trained model by 0.5 .*at most 1e-05"):
         golden.check_agreement("m in b", {"y": np.array([0.5])}, {"y": np.array([0.0])}, 1e-5)

@@ -154,6 +154,18 @@ def test_a_state_is_not_enough_to_go_on_with(y: str, streams: bool) -> None:
     assert spec.streamable is streams
 
 
+@pytest.mark.parametrize("special", ["more than fifty steps", "a gap"])
+def test_what_many_steps_or_a_gap_change_is_not_streamable(special: str) -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        x = inputs["x"]
+        many, gap = x.shape[1] > 50, np.isnan(x).any(axis=(1, 2), keepdims=True)
+        x = np.nan_to_num(x) * np.where(gap if special == "a gap" else many, np.float32(0.5), np.float32(1))
+        y = np.cumsum(x, axis=1) + inputs["h"][:, None]
+        return {name: {"y": y, "hn": y[:, -1]}[name] for name in outputs}
+
+    assert not found(stated({"x": (-1, -1, 4), "h": (-1, 4)}, {"y": (-1, -1, 4), "hn": (-1, 4)}), run).spec.streamable
+
+
 def test_lengths_go_with_the_pieces() -> None:
     spec = stated({"x": (-1, -1, 4), "h": (-1, 4), "n": (-1,)}, {"y": (-1, -1, 4), "hn": (-1, 4)}, {"n": "INT64"})
     assert found(spec, with_state("each step")).spec.streamable
