@@ -33,10 +33,15 @@ class Instance(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """Which share of the batches is looked at for rows that touch each other, and what says that they do."""
+    """Which share of the batches is looked at for rows that touch each other, and what says that they do.
+
+    `found` is what was seen of these files before, and `told` is called with what is seen now, on a thread of its own.
+    """
 
     share: float
     differs: Differs
+    found: str = ""
+    told: Callable[[str], None] = lambda found: None
 
 
 class Copy(Protocol):
@@ -101,9 +106,20 @@ class Model:
     def _watch(self, watched: Watched) -> Watch:
         def stop(found: str) -> None:
             self.queue.part()
+            self._clock.start(lambda: watched.told(found), "rows that touch")
             log.error("%s", found, extra={"fields": {"model": self.name, "version": self.version}})
 
-        return Watch(self.title, watched.share, watched.differs, self.metrics, wait=self.queue.offer_behind, stop=stop)
+        if watched.found:
+            self.queue.part()
+        return Watch(
+            self.title,
+            watched.share,
+            watched.differs,
+            self.metrics,
+            wait=self.queue.offer_behind,
+            stop=stop,
+            found=watched.found,
+        )
 
     @property
     def touching(self) -> str:

@@ -42,6 +42,7 @@ class Watch:
         stop: Callable[[str], None],
         chance: Callable[[], float] = random.random,
         clock: Clock = SYSTEM,
+        found: str = "",
     ) -> None:
         self._title = title
         self._share = share
@@ -51,7 +52,7 @@ class Watch:
         self._stop = stop
         self._chance = chance
         self._clock = clock
-        self.found = ""
+        self.found = found
 
     def look(self, answered: Sequence[tuple[Pending, Tensors]], rows: int) -> None:
         """After a batch of `rows` has been answered: draws whether one of them is computed again, and which."""

@@ -35,6 +35,8 @@ MOST_WORDS = 300  # characters of them in a sentence
 _LAST_SECONDS = 1.0  # what a process gets to end in after it has closed its pipe
 _MOST_READS = 32  # of what is left in the pipe, 64 KiB each; somebody else may write on without an end
 _LOOK_SECONDS = 0.1  # between two looks at its memory, and at whether it lives
+# A runtime does not end itself so: somebody did, or a system that is short of memory.
+_FROM_OUTSIDE = (-signal.SIGTERM, -signal.SIGINT, *((-signal.SIGKILL, -signal.SIGHUP) if os.name == "posix" else ()))
 _ON_POSIX = os.name == "posix"
 
 
@@ -263,6 +265,8 @@ class Child:
         code = self._process.wait()
         if code == -signal.SIGKILL and memory.killed() > self._killed_before:
             return ChildEnded(self._sentence(f"its process was killed {doing}, as the system ran out of memory"))
+        if code in _FROM_OUTSIDE:
+            return ChildEnded(self._sentence(f"its process was ended by somebody else {doing}, with signal {-code}"))
         how = f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
         return ChildEnded(self._sentence(f"its process ended with {how} {doing}"), crashed=True)
 

@@ -28,6 +28,7 @@ from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
 from serving.loading.order import Measurements, ServerDefaults
 from serving.loading.request import Loaded, LoadRequest, OnBroken
+from serving.loading.touching import Touching
 from serving.loading.trials import Trials, try_ahead
 from serving.machine import background
 from serving.repository import changes, labels, model_config, sent_files
@@ -73,6 +74,7 @@ class RepositoryControl:
         self._loader = load
         self._measure = Measurements(allow_tf32=defaults.allow_tf32)
         self._trials = Trials(defaults.trial, clock=clock)
+        self._touching = Touching()
         self._shadows = Shadows(manager, defaults, self._measure, self._trials, clock)
         self._acted_on: changes.Seen = {}
 
@@ -263,6 +265,7 @@ class RepositoryControl:
                 on_broken=self._on_broken,
                 measure=self._measure,
                 trial=self._trials,
+                found_touching=self._touching,
                 failures=self._failures,
                 clock=self._clock,
             )

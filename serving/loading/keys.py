@@ -39,6 +39,11 @@ def key_of(request: LoadRequest, candidate: Candidate) -> dict[str, Any] | None:
     }
 
 
+def artifact_key(folder: VersionFolder, backend: str) -> dict[str, Any]:
+    """What a backend's files are known by, however they are configured, JSON-ready. Raises `OSError`."""
+    return {"artifact": _known_digest(artifact_files(folder.artifact(backend))), "backend": backend}
+
+
 def _digest(folder: VersionFolder, candidate: Candidate) -> str:
     """Of every file that may be read when it is loaded: all of the version's, but for the other backends' artefacts."""
     others = [folder.artifact(name) for name in backends.names() if name != candidate.backend]

@@ -111,7 +111,7 @@ def _assembled(
         metrics=request.metrics(candidate.backend),
         policy=policy,
         finite_only=_finite_only(request.config.nonfinite, facts.spec),
-        watched=_watched(request, facts.spec, policy, allowed),
+        watched=_watched(request, candidate, facts.spec, policy, allowed),
         clock=request.clock,
     )
 
@@ -126,12 +126,20 @@ def _shown(request: LoadRequest, facts: Facts) -> Facts:
     return dataclasses.replace(facts, spec=reshapes.shown(facts.spec, request.config.written))
 
 
-def _watched(request: LoadRequest, spec: ModelSpec, policy: BatchPolicy, allowed: float) -> Watched | None:
+def _watched(
+    request: LoadRequest, candidate: Candidate, spec: ModelSpec, policy: BatchPolicy, allowed: float
+) -> Watched | None:
     """How a version is watched whose rows were found apart by trying; None of those whose rows are apart by construction."""
-    share = request.defaults.row_watch
-    if not share or not spec.batched or policy.max_rows < 2 or request.wrap or spec.by_our_writers:
+    share, known = request.defaults.row_watch, request.found_touching
+    if not spec.batched or policy.max_rows < 2 or request.wrap or spec.by_our_writers:
         return None
-    return Watched(share, functools.partial(company.answered_otherwise, tolerance=allowed))
+    found = known.find(request.folder, candidate) if known else ""
+    if not share and not found:
+        return None
+    differs = functools.partial(company.answered_otherwise, tolerance=allowed)
+    if known is None:
+        return Watched(share, differs, found)
+    return Watched(share, differs, found, functools.partial(known.keep, request.folder, candidate))
 
 
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:

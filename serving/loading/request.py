@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from serving.backends.base import Backend, Candidate
 from serving.batching.model import Model
@@ -29,6 +30,14 @@ OnTrial = Callable[["LoadRequest", Candidate], Tried]
 OnBroken = Callable[[Model, list[Pending], str, Exception], None]
 
 
+class FoundTouching(Protocol):
+    """Knows of files whose rows were seen to touch each other; see `serving.loading.touching`."""
+
+    def find(self, folder: VersionFolder, candidate: Candidate) -> str: ...
+
+    def keep(self, folder: VersionFolder, candidate: Candidate, sentence: str) -> None: ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoadRequest:
     """A version that is to be live: where it lies, what the operator has chosen, and whose counts it goes on with.
@@ -37,7 +46,7 @@ class LoadRequest:
     `failures` in a row make the backend a broken one, and `on_broken(model, requests, reason, error)` is called from a
     worker's thread for requests that it cannot compute; without it they fail. With `wrap` the model serves behind something
     else, each request alone, and what it fails at fails: it is a shadow. `trial` says how it is to be loaded, or raises a
-    `StartupError` when it must not be.
+    `StartupError` when it must not be. `found_touching` knows of files whose rows were seen to touch each other.
     """
 
     name: str
@@ -50,6 +59,7 @@ class LoadRequest:
     on_broken: OnBroken | None = None
     measure: Measure | None = None
     trial: OnTrial | None = None
+    found_touching: FoundTouching | None = None
     failures: int = 3
     wrap: Callable[[Backend], Backend] | None = None
     clock: Clock = SYSTEM

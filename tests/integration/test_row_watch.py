@@ -91,6 +91,12 @@ def test_a_row_that_was_answered_otherwise_in_company_ends_the_company(tmp_path:
         _together(server, generator)
         assert metric(server, "batch_rows_bucket", model="mixes", le="1.0") - before == CLIENTS * 20
         assert metric(server, "batch_rows_count", model="mixes") - answered == CLIENTS * 20
+    with LaunchedServer(tmp_path) as server, RawClient(server.address) as client:  # what was found is not forgotten
+        assert metric(server, "rows_touch", model="mixes") == 1
+        (entry,) = client.call("RepositoryIndex").models
+        assert "rows of model 'mixes' version 1 touch each other: an answer y was" in entry.reason
+        _together(server, generator)
+        assert metric(server, "batch_rows_bucket", model="mixes", le="1.0") == CLIENTS * 20
 
 
 def _together(server: LaunchedServer, generator: np.random.Generator) -> None:

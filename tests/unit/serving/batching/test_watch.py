@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -147,4 +148,30 @@ def test_a_model_that_mixes_rows_is_found_out_while_it_serves_and_computes_one_b
     assert [answer.wait() for answer in later] == [None, None]
     assert model.touching.startswith("rows of model 'm' version 1 touch each other")
     assert (model.metrics.rows_watched["different"], model.metrics.requests["success"]) == (1, 5)
+    model.close()
+
+
+def test_what_was_found_before_holds_from_the_start() -> None:
+    backend = GatedBackend()
+    model = started(backend, watched=Asked(1.0, differ, "found before"))
+    assert model.touching == "found before"
+    answers = [Answer(1), Answer(2), Answer(3)]
+    for answer in answers:
+        model.submit(answer.pending)
+    for _ in answers:
+        backend.permits.put(None)
+    assert [backend.begun.get(timeout=10)[0] for _ in answers] == [1, 1, 1]
+    assert [answer.wait() for answer in answers] == [None] * 3
+    model.close()
+
+
+def test_what_is_found_is_told() -> None:
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    backend = GatedBackend()
+    model = started(backend, watched=Asked(1.0, lambda run, row, answered: "apart", told=told.put))
+    first = Answer(1, rows=2)
+    model.submit(first.pending)
+    backend.permits.put(None)
+    assert first.wait() is None
+    assert told.get(timeout=10) == model.touching
     model.close()
