@@ -10,7 +10,7 @@ from export.errors import ExportError
 
 UNKNOWN = "DTYPE[SIZES]"  # what a person has to say of a tensor
 _FLAG = re.compile(
-    r"(?<![\w-])(?P<flag>--(?:shape|value|rows|state|input|output)) (?P<what>[A-Za-z_][^\s;,()]*[:=][^\s;,()]*)"
+    r"(?<![\w-])(?P<flag>--(?:shape|value|rows|state|input|output)) (?P<what>[A-Za-z_][^\s;,()]*[:=][^\s;()]*)"
 )
 
 _READING = re.compile(r"several axes: (?P<name>[^=]+)=")
@@ -33,7 +33,7 @@ def flags_in(message: str) -> list[str]:
     """The flags that a message asks for, each once, as it writes them."""
     found: dict[str, str] = {}
     for each in _FLAG.finditer(message):
-        found.setdefault(each["flag"], each["what"].removesuffix(".").removesuffix(":"))
+        found.setdefault(each["flag"], each["what"].rstrip(".,:"))
     if found.get("--rows") == "INPUT=AXIS" and (named := _READING.search(message)):
         found["--rows"] = f"{named['name']}=AXIS"
     return [part for pair in found.items() for part in pair]

@@ -7,6 +7,7 @@ proves nothing, since the steps of a sequence are free as well; but a step does 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ from serving.verification.trials import ROWS, SIZES, Rows, Trials
 from serving.verification.values import Kind
 
 MOST_READINGS = 256
+# Tried where the usual sizes fail: frames of samples, pictures, multiples of what networks halve.
+OTHER_SIZES = (32, 64, 100, 128, 160, 224, 256, 320, 400, 512, 576, 640, 768, 1024)
+TAKEN_TOLD = 4
 PROVED_AT = 2  # sizes, where the file takes so many
 GLANCED_AT = (1, 2, 128)  # further ones: a file may squeeze a single step away, or do something else with many
 TRIES = 6  # of moving an answer that is one of a few classes, say
@@ -83,10 +87,35 @@ def rows_axes(trials: Trials, inputs: Mapping[str, Shape], hints: Hints, content
     except Exception as error:  # whatever a runtime raises
         raise Unclear(
             f"the file could not be run on anything that was tried, sizes of {SIZES[0]} along its free axes among them: "
-            f"{first_line(error)}; state the sizes that it takes with --shape NAME:SIZES, -1 where free, and values with "
-            "--value NAME=VALUE"
+            f"{first_line(error)}; {_sizes_told(trials, inputs)}, or say what an input must hold (--value)"
         ) from error
     return Reading(None, why)
+
+
+def _sizes_told(trials: Trials, inputs: Mapping[str, Shape]) -> str:
+    """Which sizes the file takes, of others than the usual ones, and how a person says the right one."""
+    taken: list[int] = []
+    for size in OTHER_SIZES:
+        with contextlib.suppress(Unclear):  # too many elements
+            if trials.takes(trials.sent(dict.fromkeys(inputs), 1, size, full=True)):
+                taken.append(size)
+        if len(taken) == TAKEN_TOLD:
+            break
+    most = max(shape.count(-1) for shape in inputs.values())
+    # Of several free axes the first is mostly that of the rows, and so is the only one of an input beside such.
+    flags = [
+        f"--shape {name}:{','.join(_size_told(shape, axis) for axis in range(len(shape)))}"
+        for name, shape in inputs.items()
+        if 0 < shape.count(-1) == most
+    ]
+    seen = f"it runs with {', '.join(map(str, taken))} along them; " if taken else ""
+    return f"{seen}state the size that it was made for with {' '.join(flags) or '--shape NAME:SIZES'}, -1 where free"
+
+
+def _size_told(shape: Shape, axis: int) -> str:
+    if shape[axis] != -1:
+        return str(shape[axis])
+    return "-1" if shape.count(-1) > 1 and axis == shape.index(-1) else "SIZE"
 
 
 def _apart(trials: Trials, rows: Rows, contents: Contents) -> Apart | None:

@@ -32,8 +32,14 @@ def only(size: int) -> Run:
 
 def test_a_size_that_only_seems_free() -> None:
     spec = stated({"x": (-1, -1)}, {"y": (-1, 1)})
-    with pytest.raises(Unclear, match=r"could not be run on anything.*I take 576; .*--shape NAME:SIZES") as raised:
+    with pytest.raises(
+        Unclear, match=r"could not be run on anything.*I take 576; it runs with 576 along them; .*--shape x:-1,SIZE, "
+    ) as raised:
         found(spec, only(576))
+    with pytest.raises(
+        Unclear, match=r"I take 577; state the size that it was made for with --shape x:-1,SIZE, -1 where free"
+    ):
+        found(spec, only(577))
     assert "my stack" not in str(raised.value)
     with pytest.raises(Unclear, match=r"does not take every size that it calls free: with 5 along those of x"):
         found(spec, only(24))
