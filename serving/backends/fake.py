@@ -119,7 +119,7 @@ class FakeBackend:
         if self._delay_seconds and (self._delay_on is None or (first_elements == self._delay_on).any()):
             self._sleep(self._delay_seconds)
         if self._die_on is not None and (first_elements == self._die_on).any():
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGSEGV)
         if self._fail_while and self._fail_while.exists():
             said = self._fail_while.read_text().strip()
             raise Lost(said) if said else RuntimeError(f"asked to fail while there is a file {self._fail_while.name}")

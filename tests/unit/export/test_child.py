@@ -93,7 +93,7 @@ def test_a_version_is_served_once_by_the_servers_own_loader(tmp_path: Path) -> N
 
 def test_a_version_that_kills_its_runtime_is_refused_and_the_next_is_served(tmp_path: Path) -> None:
     folder = fake_models.write(tmp_path, "dies", die_on=1.0)
-    with pytest.raises(ExportError, match=r"model\.fake\.json kills fake: its process ended with signal 9"):
+    with pytest.raises(ExportError, match=r"model\.fake\.json kills fake: its process ended with signal 11"):
         serve_once(folder, "dies", "fake")
     serve_once(fake_models.write(tmp_path, "lives"), "lives", "fake")
     child._close()

@@ -237,3 +237,13 @@ def test_a_copy_that_the_program_makes_of_itself_answers_nothing(program: Path) 
     with Child(program) as child:
         assert child.ask("fork and go on", silence_seconds=20).header == "itself"
         assert child.ask("answer").header == "answer"
+
+
+def test_a_process_that_somebody_else_ends_has_not_crashed(program: Path) -> None:
+    """A system that is short of memory, or a person: it says nothing about what the program was doing."""
+    with Child(program) as child:
+        child.ask("about")
+        os.kill(child._process.pid, signal.SIGTERM)
+        with pytest.raises(ChildEnded, match="was ended by somebody else while it was asked, with signal 15") as raised:
+            child.ask("about", doing="while it was asked")
+    assert not raised.value.crashed

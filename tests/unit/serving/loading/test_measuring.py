@@ -124,7 +124,7 @@ def test_a_half_version_is_told_as_the_loader_tells_it(tmp_path: Path) -> None:
 def test_a_process_that_dies_is_told_with_its_signal(tmp_path: Path) -> None:
     (one,) = measure(version(tmp_path, die_on=1.0), [FAKE])
     assert one.p50_seconds == {}
-    assert one.failed == "its process ended with signal 9 (Killed) while it was measured"
+    assert one.failed == "its process ended with signal 11 (Segmentation fault) while it was measured"
 
 
 def test_last_words_are_told(
