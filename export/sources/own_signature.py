@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export import child, progress
+from export import child, formats, progress
 from export.errors import ExportError
 from export.missing import Missing
 from export.samples import NO_SAMPLES, UserSamples, Wide, checked, rows_first
 from export.sources import differences, plain
 from export.sources.differences import Advice, Network
-from export.versions import Target, Version, Written, begun, finish, what_can_be
+from export.versions import NotWritten, Target, Version, Written, begun, finish, what_can_be
 from serving import backends
 from serving.backends.base import Contents, Options, artifact_bytes, first_line
 from serving.backends.rows_first import laid_out
@@ -35,6 +35,8 @@ from serving.verification.rows import TOLERANCE
 from serving.verification.trials import NOTHING_SHOWN, Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}
+
+_PLAIN_ALONE = "of this framework it can be had for plain stacks of LSTM and linear layers only"
 
 Write = Callable[[ModelSpec, Path], str]  # returns how the file came about, where that explains a wrong answer, else ""
 
@@ -84,6 +86,8 @@ def publish(
             return Written(form, artifact_bytes(artifact), difference)
 
         written, failed = what_can_be(writers, write, folder, every=every)
+        if every:
+            failed += [NotWritten(form, _PLAIN_ALONE) for form in formats.names() if form not in writers]
 
         def served_once(folder: Path) -> None:
             for each in written:
