@@ -28,6 +28,6 @@ def test_the_way_from_training_to_serving(vowels: Trained) -> None:
     _, export, serve = trained.from_the_readme()
     trained.command(*export, folder=vowels.folder)
     asked = parser().parse_args(serve[1:])
-    with LaunchedServer(vowels.folder / asked.model_repository, "--backend", asked.backend) as server:
+    with LaunchedServer(vowels.folder / asked.model_repository[0], "--backend", asked.backend) as server:
         loaded = server.wait_for("loaded", 1)
         assert (loaded["model"], loaded["backend"]) == ("speakers", "saved_model")
