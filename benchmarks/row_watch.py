@@ -11,19 +11,19 @@ twice, and what the two differ by is the machine's mood.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 
+from two_checkouts import cpu_seconds, in_flight, load
+
 from serving.launch import LaunchedServer
 
 SHARES = {"none": "0", "none, once more": "0", "1 % (default)": "0.01", "all": "1"}
-LOADS = {"32 in flight": ["--concurrency", "32"], "open loop": ["--rate", "{rate}"]}
+LOADS = {"32 in flight": in_flight(32), "open loop": ["--rate", "{rate}"]}
+MODEL = "lstm"
 FIGURES = ("p50 ms", "p99 ms", "CPU us a request")
 
 
@@ -40,7 +40,7 @@ def write(repository: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.lstm(x)[0][:, -1])  # type: ignore[no-any-return]
 
-    folder = repository / "lstm" / "1"
+    folder = repository / MODEL / "1"
     folder.mkdir(parents=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -55,31 +55,16 @@ def write(repository: Path) -> None:
         )
 
 
-def cpu_seconds(process: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def load(address: str, how: list[str], seconds: float) -> tuple[int, dict[str, float]]:
-    """Requests answered, and their latencies in seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "loadtest", "--url", address, "--model", "lstm", "--json", str(report)]
-        subprocess.run([*command, *how, "--duration", str(seconds), "--warm-up", "0"], check=True, capture_output=True)
-        (run,) = json.loads(report.read_text())["runs"]
-    assert not run["failed"], run["errors"]
-    return run["succeeded"], run["latency_seconds"]
-
-
 def measure(repository: Path, share: str, options: argparse.Namespace) -> dict[str, list[float]]:
     """The figures of each load for one server."""
     found = {}
     with LaunchedServer(repository, "--backend", "onnx_runtime", "--row-watch", share) as server:
-        load(server.address, ["--concurrency", "8"], 0.5)
+        load(server.address, MODEL, in_flight(8), 0.5)
         for name, how in LOADS.items():
             before = cpu_seconds(server.process.pid)
-            answered, latency = load(server.address, [word.format(rate=options.rate) for word in how], options.seconds)
+            answered, latency = load(
+                server.address, MODEL, [word.format(rate=options.rate) for word in how], options.seconds
+            )
             cpu = (cpu_seconds(server.process.pid) - before) / answered * 1e6
             found[name] = [latency["p50"] * 1e3, latency["p99"] * 1e3, cpu]
     return found

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from serving.launch import LaunchedServer
@@ -37,16 +38,21 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def load(address: str, model: str, in_flight: int, seconds: float) -> tuple[int, float]:
-    """Requests answered, warm-up included, and the p99 in milliseconds of those that were measured."""
+def load(address: str, model: str, how: Sequence[str], seconds: float) -> tuple[int, dict[str, float]]:
+    """Requests answered under the load that `how` has flags for, and their latencies in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "loadtest", "--url", address, "--model", model, "--json", str(report)]
-        command += ["--concurrency", str(in_flight), "--duration", str(seconds), "--warm-up", "0"]
+        command += [*how, "--duration", str(seconds), "--warm-up", "0"]
         subprocess.run(command, check=True, capture_output=True)
         (run,) = json.loads(report.read_text())["runs"]
     assert not run["failed"], run["errors"]
-    return run["succeeded"], run["latency_seconds"]["p99"] * 1e3
+    return run["succeeded"], run["latency_seconds"]
+
+
+def in_flight(number: int) -> list[str]:
+    """The flags of a closed loop."""
+    return ["--concurrency", str(number)]
 
 
 def swap(address: str, model: str, backend: str) -> None:
@@ -62,10 +68,10 @@ def measure(checkout: Path, python: str, options: argparse.Namespace) -> list[fl
     with LaunchedServer(options.repository, *flags, python=python, packages=checkout) as server:
         ready = time.monotonic() - began
         figures = [ready]
-        load(server.address, options.model, 8, 0.5)
-        for in_flight in (1, 32):
+        load(server.address, options.model, in_flight(8), 0.5)
+        for number in (1, 32):
             before = cpu_seconds(server.process.pid)
-            answered, _ = load(server.address, options.model, in_flight, options.seconds)
+            answered, _ = load(server.address, options.model, in_flight(number), options.seconds)
             figures.append((cpu_seconds(server.process.pid) - before) / answered * 1e6)
     return figures
 
@@ -86,7 +92,7 @@ def swapping(checkout: Path, options: argparse.Namespace) -> float:
         thread = threading.Thread(target=exchange)
         thread.start()
         try:
-            return load(server.address, options.model, 8, 2 * options.seconds)[1]
+            return load(server.address, options.model, in_flight(8), 2 * options.seconds)[1]["p99"] * 1e3
         finally:
             over.set()
             thread.join()
