@@ -26,7 +26,7 @@ from serving.backends.base import artifact_digest
 from serving.errors import StartupError
 from serving.signature import spec as specification
 from serving.signature.spec import LABELS_FILE, OWN_FILES, ModelSpec
-from serving.verification import golden, rows
+from serving.verification import company, golden
 from serving.verification.golden import Sample
 
 _WORK = ".export-"  # how the folder of an export begins; the server leaves out whatever begins with a dot
@@ -43,7 +43,7 @@ class Target:
     repository: Path
     name: str
     version: int | None = None
-    tolerance: float = rows.TOLERANCE
+    tolerance: float = company.TOLERANCE
     described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     samples: UserSamples = NO_SAMPLES
 

@@ -32,8 +32,8 @@ from serving.errors import ChildRaised, StartupError, VerificationFailed
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
+from serving.verification.company import TOLERANCE
 from serving.verification.hints import Hints
-from serving.verification.rows import TOLERANCE
 
 _BY_SUFFIX = {
     ".onnx": "onnx_runtime",

@@ -30,8 +30,8 @@ from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import BF16, DTYPES, Tensors
 from serving.verification import golden, inspection
+from serving.verification.company import TOLERANCE
 from serving.verification.hints import Hints, Shape, value_for
-from serving.verification.rows import TOLERANCE
 from serving.verification.trials import NOTHING_SHOWN, Run
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items() if dtype != BF16}

@@ -29,18 +29,8 @@ LEAST = 8  # rows that are answered alone, without which nothing is proved
 ROUNDS = 6  # how often all rows are dealt into companies
 SMALLEST, LARGEST = 2, 9
 CROWD = 64  # rows of the largest company at every size
-CROWDS = (
-    12,
-    16,
-    20,
-    24,
-    32,
-    40,
-    48,
-    100,
-    128,
-    256,
-)  # at one size: what a batch is cut into, or from where it is another
+# At one size: what a batch is cut into, or from where it is another.
+CROWDS = (12, 16, 20, 24, 32, 40, 48, 100, 128, 256)
 COPIED = 5  # rows of a company of one and the same
 GLANCES, SEVERAL = 8, 3  # rows, and their companies, at a size that is looked at for a moment
 MOST_INPUTS = 6  # that are made special one at a time
@@ -78,7 +68,7 @@ def apart(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int, crowds
     """
     dealer = np.random.default_rng(size)
     shared = trials.shared(rows, size)
-    pool = list(_answered_alone(trials, rows, size, shared, _pool(trials, rows, size)))
+    pool = list(_answered_alone(trials, rows, shared, _pool(trials, rows, size)))
     if len(pool) < LEAST:
         return Apart(f"it takes only {len(pool)} rows of those that were tried, which proves nothing")
     return _compared(trials, rows, axes, shared, pool, _companies(dealer, pool, crowds))
@@ -90,7 +80,7 @@ def glance(trials: Trials, rows: Rows, axes: Mapping[str, int], size: int) -> Ap
     kinds = trials.kinds[:GLANCES]
     lengths = trials.lengths(len(kinds), rows, size)
     drawn = [(kind, trials.row(rows, size, kind, true)) for kind, true in zip(kinds, lengths, strict=True)]
-    pool = list(_answered_alone(trials, rows, size, shared, drawn))
+    pool = list(_answered_alone(trials, rows, shared, drawn))
     if not pool and trials.takes(trials.together(rows, [row for _, row in drawn], shared)):
         return Apart(f"with free axes of {size} it refuses every row alone, and takes {len(drawn)} together")
     dealer = np.random.default_rng(size)
@@ -118,13 +108,12 @@ def _compared(
 
 
 def _answered_alone(
-    trials: Trials, rows: Rows, size: int, shared: Tensors, drawn: Iterable[tuple[Kind | None, Tensors]]
+    trials: Trials, rows: Rows, shared: Tensors, drawn: Iterable[tuple[Kind | None, Tensors]]
 ) -> Iterator[Alone]:
     for kind, row in drawn:
-        try:
-            yield Alone(kind, row, trials.compute(trials.together(rows, [row], shared)))
-        except Exception:  # noqa: BLE001, S112 - whatever a runtime raises: that row proves nothing
-            continue
+        answer = trials.attempt(trials.together(rows, [row], shared))
+        if answer is not None:  # else that row proves nothing
+            yield Alone(kind, row, answer)
 
 
 def _pool(trials: Trials, rows: Rows, size: int) -> Iterator[tuple[Kind | None, Tensors]]:
@@ -219,13 +208,13 @@ def _rounding(trials: Trials, rows: Rows, shared: Tensors, one: Alone, name: str
     # Sums of large numbers are rounded to the last bit of these, markers among them, which cannot be moved.
     moved = min(_last_bit(one.row), MOST_ROUNDING / ROUNDINGS)
     for other in _nudges(one.row):
-        answer = _attempted(trials, trials.together(rows, [other], shared))
+        answer = trials.attempt(trials.together(rows, [other], shared))
         if answer is None:  # that explains nothing
             return 0.0
         moved = max(moved, disagreement(answer[name], one.answer[name], beside))
     copied: list[float] = []
     for many in COPIES:
-        answer = _attempted(trials, trials.together(rows, [one.row] * many, shared))
+        answer = trials.attempt(trials.together(rows, [one.row] * many, shared))
         if answer is None:
             return 0.0
         beside_copies = np.take(answer[name], [0], axis)
@@ -242,13 +231,6 @@ def _last_bit(row: Tensors) -> float:
     """How much the last bit of its largest value is."""
     floats = [array for array in row.values() if array.dtype.kind == "f"]
     return max((largest(array) * float(np.finfo(array.dtype).eps) for array in floats), default=0.0)
-
-
-def _attempted(trials: Trials, sent: Tensors) -> Tensors | None:
-    try:
-        return trials.compute(sent)
-    except Exception:  # noqa: BLE001 - whatever a runtime raises
-        return None
 
 
 def _usual(row: Tensors) -> bool:

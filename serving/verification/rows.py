@@ -19,8 +19,7 @@ from serving.backends.base import Contents, first_line
 from serving.errors import RepositoryError
 from serving.signature.tensors import Tensors
 from serving.verification import company, values
-from serving.verification.company import TOLERANCE as TOLERANCE  # noqa: PLC0414
-from serving.verification.company import Apart, largest
+from serving.verification.company import TOLERANCE, Apart, largest
 from serving.verification.golden import disagreement
 from serving.verification.hints import Hints, Shape, Unclear
 from serving.verification.trials import ROWS, SIZES, Rows, Trials

@@ -44,13 +44,7 @@ def input_axes(trials: Trials, shapes: Mapping[str, Shape], rows: Rows) -> dict[
 def _may_differ(trials: Trials, rows: Rows, axes: Mapping[str, int]) -> bool:
     """Whether the file takes inputs of unequal lengths, so that they are not steps of one sequence."""
     short, long = (trials.sent(rows, ROWS[0], size) for size in SIZES[:2])
-    for name in axes:
-        try:
-            trials.compute({**short, name: long[name]})
-        except Exception:  # noqa: BLE001, S112 - whatever a runtime raises: they must be equal
-            continue
-        return True
-    return False
+    return any(trials.takes({**short, name: long[name]}) for name in axes)
 
 
 def output_axis(name: str, axes: Mapping[str, int], answers: Sequence[tuple[Tensors, Tensors]]) -> int | None:
@@ -84,31 +78,20 @@ def streamable(
     tried = [(SIZES[-1], *each) for each in itertools.product(STREAMED, PIECES)]
     if trials.affords(LONG):
         tried += [(LONG, Kind(), pieces) for pieces in LONG_PIECES]
-    for size, kind, pieces in tried:
+    for size, kind, sizes in tried:
         sent = trials.sent(rows, count, size, kind, full=True)
-        if not any(
-            _alike(trials, sent, timed, state, outputs, size, pieces, counted=counted) for counted in (True, False)
-        ):
+        whole = trials.attempt(sent)
+        if whole is None:
+            return False
+        # Where no number stands alone in its row, there is one way to ask for a piece.
+        ways = (True, False) if trials.counts else (True,)
+        answers = (_in_pieces(trials, sent, timed, state, outputs, size, sizes, counted=counted) for counted in ways)
+        if not any(answer is not None and _alike(answer, whole) for answer in answers):
             return False
     return True
 
 
-def _alike(
-    trials: Trials,
-    sent: Tensors,
-    timed: Mapping[str, int],
-    state: Sequence[StatePair],
-    outputs: Mapping[str, int | None],
-    steps: int,
-    sizes: Sequence[int],
-    *,
-    counted: bool,
-) -> bool:
-    try:
-        whole = trials.compute(sent)
-        pieces = _in_pieces(trials, sent, timed, state, outputs, steps, sizes, counted=counted)
-    except Exception:  # noqa: BLE001 - whatever a runtime raises: it does not take such a piece
-        return False
+def _alike(pieces: Tensors, whole: Tensors) -> bool:
     return all(disagreement(pieces[name], expected) <= TOLERANCE for name, expected in whole.items())
 
 
@@ -122,8 +105,11 @@ def _in_pieces(
     sizes: Sequence[int],
     *,
     counted: bool,
-) -> Tensors:
-    """The answer put together; `counted` says whether a number that stands alone in its row counts the steps of a piece."""
+) -> Tensors | None:
+    """The answer put together; None where a piece is refused, or their answers do not fit together.
+
+    `counted` says whether a number that stands alone in its row counts the steps of a piece.
+    """
     carried = {pair.input: sent[pair.input] for pair in state}
     answers: list[Tensors] = []
     for begin, size in _spans(steps, sizes):
@@ -133,12 +119,20 @@ def _in_pieces(
         }
         if counted:
             piece |= {name: np.minimum(sent[name], size).astype(sent[name].dtype) for name in trials.counts}
-        answers.append(trials.compute({**piece, **carried}))
-        carried = {pair.input: answers[-1][pair.output] for pair in state}
-    return {
-        name: array if (axis := outputs[name]) is None else np.concatenate([answer[name] for answer in answers], axis)
-        for name, array in answers[-1].items()
-    }
+        answer = trials.attempt({**piece, **carried})
+        if answer is None:
+            return None
+        answers.append(answer)
+        carried = {pair.input: answer[pair.output] for pair in state}
+    try:
+        return {
+            name: array
+            if (axis := outputs[name]) is None
+            else np.concatenate([answer[name] for answer in answers], axis)
+            for name, array in answers[-1].items()
+        }
+    except ValueError:
+        return None
 
 
 def _spans(steps: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:

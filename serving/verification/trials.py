@@ -78,13 +78,16 @@ class Trials:
     def compute(self, sent: Tensors) -> Tensors:
         return self._run(sent, self._outputs)
 
+    def attempt(self, sent: Tensors) -> Tensors | None:
+        """The answers; None where the file refuses that, in whatever way."""
+        try:
+            return self.compute(sent)
+        except Exception:  # noqa: BLE001 - whatever a runtime raises
+            return None
+
     def takes(self, sent: Tensors) -> bool:
         """Whether the file answers that at all."""
-        try:
-            self.compute(sent)
-        except Exception:  # noqa: BLE001 - whatever a runtime raises
-            return False
-        return True
+        return self.attempt(sent) is not None
 
     # What is sent.
 
@@ -96,21 +99,15 @@ class Trials:
         No two are of equal length, or with `full` all steps of all of them are true, as a file that wants its rows in order
         of their lengths can take them.
         """
-        steps = self._steps(rows, size)
-        whole = USUAL if kind.body == values.SAMPLED else kind
-        lengths = [steps] * count if full else self.lengths(count, rows, size)
-        shared = {
-            name: self._drawn(name, self._sizes(name, size), whole, steps if full else None, steps)
-            for name, axis in rows.items()
-            if axis is None
-        }
+        lengths = [self._steps(rows, size)] * count if full else self.lengths(count, rows, size)
+        shared = self.shared(rows, size, USUAL if kind.body == values.SAMPLED else kind, full=full)
         return self.together(rows, [self.row(rows, size, kind, true) for true in lengths], shared)
 
-    def shared(self, rows: Rows, size: int) -> dict[str, npt.NDArray[Any]]:
+    def shared(self, rows: Rows, size: int, kind: Kind = USUAL, *, full: bool = True) -> dict[str, npt.NDArray[Any]]:
         """What all rows share."""
         steps = self._steps(rows, size)
         return {
-            name: self._drawn(name, self._sizes(name, size), USUAL, steps, steps)
+            name: self._drawn(name, self._sizes(name, size), kind, steps if full else None, steps)
             for name, axis in rows.items()
             if axis is None
         }

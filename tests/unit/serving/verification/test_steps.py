@@ -178,3 +178,14 @@ def test_a_file_of_one_size_is_asked_piece_by_piece_anyway() -> None:
 
 def test_without_a_state_there_is_nothing_to_go_on_from() -> None:
     assert not found(stated({"x": (-1, -1, 4)}, {"y": (-1, -1, 4)}), running_sum(1)).spec.streamable
+
+
+def test_pieces_whose_answers_do_not_fit_together_are_no_whole() -> None:
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        answers = with_state("each step")(inputs, ["y", "hn"])
+        wide = np.repeat(answers["y"], 1 + (inputs["x"].shape[1] < 3), axis=2)  # twice as wide for a short piece
+        return {"y": wide, "hn": answers["hn"]}
+
+    spec = found(stated({"x": (-1, -1, 4), "h": (-1, 4)}, {"y": (-1, -1, -1), "hn": (-1, 4)}), run).spec
+    assert [(pair.input, pair.output) for pair in spec.state] == [("h", "hn")]
+    assert not spec.streamable
