@@ -15,6 +15,7 @@ ONNX_ONLY := .envs/onnx/.done
 PERF := .envs/perf/.done
 PROTOS := .envs/protos/.done
 DEPLOY := .envs/deploy/.done
+DOCS := .envs/docs/.done
 SILERO := .envs/silero/.done
 ONNX_COMPARE := .envs/onnx_compare/.done
 PROBLEMS := vowels weather
@@ -32,7 +33,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all simulate interop interop-environments test-gpu check protos scores bench image-test bench-swaps loadtest-triton compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all simulate interop interop-environments test-gpu check protos docs docs-reference scores bench image-test bench-swaps loadtest-triton compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,15 +63,22 @@ interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO)
 test-gpu: .venv/.done ## the CUDA paths, on a machine with an NVIDIA GPU
 	PYTHON=$(BIN)/python sh tests/gpu/run.sh
 
-check: .venv/.done $(PROTOS) ## format, lint, types, import rules, generated code
+check: .venv/.done $(PROTOS) ## format, lint, types, import rules, generated code and pages
 	$(call step,format (mend with: $(BIN)/ruff format .),$(BIN)/ruff format --check .)
 	$(call step,lint,$(BIN)/ruff check .)
 	$(call step,types,$(BIN)/mypy)
 	$(call step,import rules,$(BIN)/lint-imports)
 	$(call step,generated code is fresh (mend with: make protos),sh protos/generate.sh .envs/protos/bin/python build/protos && for f in build/protos/protos/*; do cmp "$$f" "protos/$${f##*/}"; done)
+	$(call step,generated pages are fresh (mend with: make docs-reference),$(BIN)/python -m reference_pages --check)
 
 protos: $(PROTOS) ## generate the protobuf code anew
 	$(call step,generate the protobuf code,sh protos/generate.sh .envs/protos/bin/python .)
+
+docs: $(DOCS) ## the site of docs/ in build/site; a dead link fails
+	$(call step,build the site,.envs/docs/bin/zensical build --clean --strict)
+
+docs-reference: .venv/.done ## write the pages of docs/ that are made from the code, and the chart
+	$(call step,write the reference,$(BIN)/python -m reference_pages)
 
 scores: .venv/.done ## train three seeds of each network in each framework and print both tables
 	$(call step,train three seeds in each framework,$(BIN)/python -m models.scores --out runs/scores)
@@ -80,6 +88,7 @@ bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each ba
 
 bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, load and unload while requests flow, write docs/swaps.md (seven minutes)
 	$(call step,swap and load while requests flow,$(BIN)/python benchmarks/swaps.py --repository model_repository --report docs/swaps.md)
+	@$(MAKE) docs-reference
 
 loadtest-triton: .venv/.done ## load lstm-serve and the real Triton in turn, write docs/loadtest.md (four minutes)
 	$(call step,load lstm-serve and the real Triton in turn,$(BIN)/python benchmarks/compare_triton.py --environment .envs/triton --report docs/loadtest.md)
@@ -115,6 +124,10 @@ $(PERF): benchmarks/perf_analyzer.sh
 
 $(DEPLOY): deploy/check-requirements.txt
 	$(call step,make an environment with the checkers of the files of deployment,$(PYTHON) -m venv .envs/deploy && .envs/deploy/bin/python $(PIP_INSTALL) --requirement $<)
+	@touch $@
+
+$(DOCS): docs/requirements.txt
+	$(call step,make an environment with the builder of the site,$(PYTHON) -m venv .envs/docs && .envs/docs/bin/python $(PIP_INSTALL) --requirement $<)
 	@touch $@
 
 $(ONNX_COMPARE):
