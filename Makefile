@@ -103,7 +103,7 @@ image-test: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## 
 	$(call step,build the image and try it,$(BIN)/python tests/container/run.py $(or $(REPOSITORY),model_repository) --client-python .envs/client/bin/python)
 
 clean: ## remove what make has made: environments, the demo's runs and models, caches
-	rm -rf .venv .envs build dist $(MODELS:%=runs/%) runs/scores model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .envs .cache build dist $(MODELS:%=runs/%) runs/scores model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.done: pyproject.toml

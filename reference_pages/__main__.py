@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from reference_pages import chart, codes, command_lines, config_fields, metrics
+from reference_pages import chart, codes, command_lines, config_fields, decisions, metrics
 
 ROOT = Path(__file__).parents[1]
 MENDED_BY = "make docs-reference"
@@ -23,6 +23,7 @@ def pages() -> dict[Path, str]:
         folder / "config.md": config_fields.page_text(),
         folder / "codes.md": codes.page_text(),
         folder / "metrics.md": metrics.page_text(),
+        ROOT / "docs/adr/index.md": decisions.page_text((ROOT / "docs/adr").glob("0*.md")),
         ROOT / "docs/pictures/swaps.svg": chart.drawn((ROOT / "docs/swaps.md").read_text(encoding="utf-8")),
     }
 
