@@ -1,4 +1,4 @@
-"""The backend and the writer that the pages show work as they stand there, and have all that the contracts ask for."""
+"""The code that the pages show is code; the backend and the writer work as they stand there, and have what is asked of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,23 @@ from export.formats import Writer
 from models.config import LSTMConfig
 from serving.backends.base import BackendModule, Options
 from serving.errors import BackendUnavailable, RepositoryError
+from serving.repository.model_config import parse
 from tests.support import fake_models
 from tests.support.commands import ROOT
-from tests.support.pages import blocks
+from tests.support.pages import PAGES, blocks, name_of
+
+PYTHON = [(page, block) for page in PAGES for block in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "block"), PYTHON, ids=[name_of(page) for page, _ in PYTHON])
+def test_what_is_shown_as_python_is_python(page: Path, block: str) -> None:
+    assert compile(block, name_of(page), "exec")
+
+
+def test_the_configuration_of_two_versions_is_taken() -> None:
+    (block,) = blocks(ROOT / "docs/versions.md", "text")
+    routes = parse(block, "m").routes
+    assert (routes.labels, routes.canary_share) == ({"stable": 1, "canary": 2}, 0.05)
 
 
 def shown(page: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -29,14 +43,9 @@ def shown(page: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def asked_for(contract: type) -> set[str]:
-    """The names that a contract has."""
-    return {*inspect.get_annotations(contract), *vars(contract)} - set(dir(object)) - {"__annotations__"}
-
-
 def members(contract: type) -> set[str]:
     """The names that a contract asks of a module."""
-    return {name for name in asked_for(contract) if not name.startswith("_")}
+    return {name for name in {*inspect.get_annotations(contract), *vars(contract)} if not name.startswith("_")}
 
 
 def test_the_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
