@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from commands.version import VERSION
+from lstm_serving.__main__ import COMMANDS
 from serving.signature.spec import ModelSpec
 from tests.support import user_projects
 from tests.support.commands import ROOT
@@ -86,9 +87,10 @@ def test_from_a_wheel(marked: bool, installed: Path, tmp_path: Path) -> None:
     """The user's packages are on PYTHONPATH, where they raise when one of ours is looked for there, and then are the user's."""
     user_projects.broken_packages(tmp_path / "broken", marked=marked)
     broken = {"PYTHONPATH": str(tmp_path / "broken")}
-    for command in ("lstm-train", "lstm-export", "lstm-serve", "lstm-admin", "lstm-loadtest"):
-        assert f"usage: {command}" in run([installed / command, "--help"], tmp_path / "broken", broken)
-    assert "usage: " in run([installed / "python", "-m", "lstm_serving", "healthcheck", "--help"], tmp_path, broken)
+    for command in COMMANDS:
+        assert f"usage: lstm-{command}" in run([installed / f"lstm-{command}", "--help"], tmp_path / "broken", broken)
+        called = [installed / "python", "-m", "lstm_serving", command, "--version"]
+        assert run(called, tmp_path, broken) == f"lstm-{command} {VERSION}\n"
     user_projects.packages(tmp_path / "project", marked=marked)
     arguments = [*EXPORT, "--repository", str(tmp_path / "r")]
     said = run([installed / "lstm-export", *arguments], tmp_path, {"PYTHONPATH": str(tmp_path / "project")})
