@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from pathlib import Path
 
 Need = tuple[str, str]  # an extra, and a package that it brings, by the name that is imported
 
@@ -27,6 +28,12 @@ _DISTRIBUTIONS = {"hdrh": "hdrhistogram"}  # what is installed under another nam
 
 class PackagesMissing(ModuleNotFoundError):
     """Packages that are not installed; the message is the whole sentence."""
+
+
+def of_network(framework: str, weights: Path | None = None) -> tuple[Need, ...]:
+    """What a user's network needs to be built in that framework, and its weights to be read."""
+    kept_apart = framework == "torch" and weights is not None and weights.suffix == ".safetensors"
+    return (*FRAMEWORKS[framework], *([ARRAYS_ON_DISK] if kept_apart else []))
 
 
 def missing(needs: Iterable[Need]) -> str:

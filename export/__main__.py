@@ -99,6 +99,7 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
 
 
 def _export_module(options: argparse.Namespace) -> int:
+    extras.require(extras.of_network("torch", options.weights))
     from export.sources.torch_modules import inputs_missing, publish_module
     from export.user_code.asking import UserCode
 
@@ -124,7 +125,7 @@ def _export_module(options: argparse.Namespace) -> int:
 
 def _export_keras(options: argparse.Namespace) -> int:
     _told_enough(options)
-    extras.require(extras.FRAMEWORKS["keras"])
+    extras.require(extras.of_network("keras"))
     asked: dict[str, Any] = {
         "chosen": None if options.format == formats.ALL else formats.parse(options.format),
         "outputs": options.output,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from commands import extras
 from export.errors import ExportError
 from serving.backends.base import first_line, trimmed
 from serving.child.pipes import Arrays, Message
@@ -34,8 +33,7 @@ class UserCode:
 
     `framework` is "torch" or "keras"; `weights` are loaded into what the factory gives; `facts` are what the part of that
     framework tells of it (`torch_part.Network.facts`, `keras_part.Network.facts`). Raises `ExportError`, saying which of the
-    steps failed and where in the user's code, and `ModuleNotFoundError` where the framework itself is missing,
-    or what reads the weights.
+    steps failed and where in the user's code, and `ModuleNotFoundError` where the framework itself is missing.
     """
 
     def __init__(self, framework: str, where: str, weights: Path | None = None) -> None:
@@ -43,8 +41,6 @@ class UserCode:
         if not name or not factory:
             raise ExportError(f"{where!r} names no factory: write MODULE:FACTORY, as in my_project.networks:build")
         self.where = where
-        of_weights = [extras.ARRAYS_ON_DISK] if weights and weights.suffix == ".safetensors" else []
-        extras.require((*extras.FRAMEWORKS.get(framework, ()), *of_weights))
         self._child = Child(_PROGRAM, nice=0)
         try:
             asked = {"framework": framework, "where": where, "weights": str(weights.absolute()) if weights else None}

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 from commands.version import VERSION
 from lstm_serving.__main__ import COMMANDS
 from serving.signature.spec import ModelSpec
-from tests.support import user_projects
+from tests.support import user_projects, wheels
 from tests.support.commands import ROOT
 
 EXPORT = ("module", "models.net:build", "--input", "x:FP32[-1,-1,8]", "--format", "all", "--name", "m")
@@ -65,13 +64,7 @@ def test_from_a_checkout(marked: bool, tmp_path: Path) -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of an environment with the wheel, and with the libraries of this one."""
     folder = tmp_path_factory.mktemp("wheel")
-    run([sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder], ROOT, {}, says=True)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        assert {name.partition("/")[0] for name in archive.namelist()} == {
-            "lstm_serving",
-            f"lstm_serving-{VERSION}.dist-info",
-        }
+    wheel = wheels.build("wheel", folder)
     run([sys.executable, "-m", "venv", "--without-pip", folder / "environment"], folder, {})
     python = folder / "environment" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python]
