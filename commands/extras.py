@@ -13,7 +13,7 @@ Need = tuple[str, str]  # an extra, and a package that it brings, by the name th
 
 FRAMEWORKS: dict[str, tuple[Need, ...]] = {
     "torch": (("torch", "torch"),),
-    "keras": (("tensorflow", "tensorflow"), ("tensorflow", "keras"), ("tensorflow", "h5py")),
+    "keras": (("tensorflow", "tensorflow"),),  # Keras and h5py come with it
 }
 ARRAYS_ON_DISK: Need = ("train", "safetensors")
 TRAINING: tuple[Need, ...] = (("train", "matplotlib"), ARRAYS_ON_DISK, ("train", "tqdm"))
@@ -21,7 +21,7 @@ LOAD_TEST: tuple[Need, ...] = (("loadtest", "hdrh"), ("loadtest", "tqdm"))
 FORMATS: dict[str, tuple[Need, ...]] = {  # what writes a file, and what it is run with to prove it
     "onnx": (("train", "onnx"), ("onnx", "onnxruntime")),
     "torchscript": FRAMEWORKS["torch"],
-    "savedmodel": (("tensorflow", "tensorflow"),),
+    "savedmodel": FRAMEWORKS["keras"],
 }
 _DISTRIBUTIONS = {"hdrh": "hdrhistogram"}  # what is installed under another name than it is imported by
 

@@ -200,7 +200,7 @@ def request(model: str, inputs: dict[str, Any]) -> pb.ModelInferRequest:
         ),
         (
             ("lstm-export", "keras", "net.keras", "--format", "all", "--name", "m"),
-            ("h5py", "keras", "tensorflow"),
+            ("tensorflow",),
             "tensorflow",
         ),
         (
