@@ -37,6 +37,17 @@ def test_every_command_says_its_version(name: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"lstm-{name} {VERSION}\n", "")
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_heavy(name: str) -> None:
+    heavy = {"torch", "tensorflow", "keras", "onnx", "onnxruntime", "matplotlib"}
+    program = (
+        f"import atexit, sys; from lstm_serving.__main__ import run; sys.argv[1:] = ['--help']; "
+        f"atexit.register(lambda: print({heavy} & set(sys.modules), file=sys.stderr)); run({name!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "set()\n")
+
+
 def test_every_command_can_be_called_by_its_own_name() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {f"lstm-{name}": f"lstm_serving.__main__:{name}" for name in COMMANDS}
