@@ -10,6 +10,7 @@ request, medians of rounds in which all loads take turns.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import queue
 import random
 import statistics
@@ -23,17 +24,22 @@ import numpy as np
 
 from protos import grpc_service_pb2 as pb
 from serving.backends import fake
+from serving.lifecycle.manager import ModelManager
+from serving.loading import loader
+from serving.loading.order import ServerDefaults
 from serving.protocol.codes import REFUSALS, Code
 from serving.protocol.inference import Inference
+from serving.repository import model_config
 from serving.signature.tensors import Tensors
 from serving.telemetry.ended import Recorder
 from serving.telemetry.timeline import now_ns
 from tests.support import fake_models
-from tests.support.managed import managing
+from tests.support.loading import request_of
 
 STEPS, LONGEST = 24, 256
 FEATURES = fake_models.FEATURES
 WAYS = 500  # different requests of a load
+MODELS = 50
 
 
 class Edge:
@@ -88,10 +94,11 @@ class Zeros:
     def close(self) -> None: ...
 
 
-def payload(steps: int, number: int) -> bytes:
-    """One row of so many steps."""
+def payload(steps: int, number: int, models: int = 1) -> bytes:
+    """One row of so many steps, for one of the models in turn."""
     x = np.full((1, steps, FEATURES), 0.5, np.float32)
-    asked = pb.ModelInferRequest(model_name="fake", id=str(number), raw_input_contents=[x.tobytes()])
+    name = f"fake{number % models}"
+    asked = pb.ModelInferRequest(model_name=name, id=str(number), raw_input_contents=[x.tobytes()])
     asked.inputs.add(name="x", datatype="FP32", shape=x.shape)
     return asked.SerializeToString()
 
@@ -100,8 +107,11 @@ def loads() -> Iterator[tuple[str, int, list[bytes]]]:
     """A name, how many are in flight, and what they ask."""
     drawn = random.Random(0)
     fixed = [payload(STEPS, number) for number in range(WAYS)]
-    for in_flight in (1, 8, 64):
+    for in_flight in (1, 8, 64, 1000, 10_000):
         yield f"{STEPS} steps, {in_flight} in flight", in_flight, fixed
+    for models in (10, MODELS):
+        asked = [payload(STEPS, number, models) for number in range(WAYS)]
+        yield f"{STEPS} steps, {64 * models} in flight, {models} models", 64 * models, asked
     lengths = [drawn.randint(1, LONGEST) for _ in range(WAYS)]
     middle = sum(lengths) // WAYS
     yield f"{middle} steps, 64 in flight", 64, [payload(middle, number) for number in range(WAYS)]
@@ -116,14 +126,32 @@ def microseconds(edge: Edge, payloads: Sequence[bytes], in_flight: int, requests
     return (time.process_time() - began - Zeros.seconds) / requests * 1e6
 
 
+def serving(repository: Path) -> ModelManager:
+    """Many models, all alike, with room for everything that is in flight."""
+    manager = ModelManager()
+    for number in range(MODELS):
+        name = f"fake{number}"
+        fake_models.write(repository, name)
+        room = "dynamic_batching { default_queue_policy { max_queue_size: 20000 } }"
+        asked = dataclasses.replace(
+            request_of(repository, name),
+            config=model_config.parse(room, name),
+            defaults=ServerDefaults(backend="fake"),
+        )
+        with manager.loading(name) as model:
+            manager.announce(model, "1", asked.folder)
+            manager.install(model, loader.load(asked), "requested", asked.folder)
+    manager.started()
+    return manager
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--requests", type=int, default=8000, help="for each load and round")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        fake_models.write(Path(folder), delay_seconds=0)
-        manager = managing(Path(folder))
+        manager = serving(Path(folder))
         fake.FakeBackend.run = Zeros.run  # type: ignore[assignment]
         at_once = Edge(lambda payload, call: call.reply(payload))
         whole = Edge(Inference(manager, Recorder(0.0, REFUSALS), max_steps=8192).infer)
@@ -136,7 +164,7 @@ def main() -> None:
                     taken.setdefault(name, []).append(cost)
         manager.close(10)
     for name, costs in taken.items():
-        print(f"{name:30} {statistics.median(costs):6.1f} us  [{min(costs):.1f}, {max(costs):.1f}]")
+        print(f"{name:42} {statistics.median(costs):6.1f} us  [{min(costs):.1f}, {max(costs):.1f}]")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from admin.__main__ import parser as admin
+from admin.healthcheck import parser as healthcheck
 from export.arguments import parser as export
 from loadtest.command_line import parser as loadtest
 from models.arguments import parser as train
@@ -24,6 +25,7 @@ PARSERS: Mapping[str, Callable[[], argparse.ArgumentParser]] = {
     "lstm-serve": serve,
     "lstm-admin": admin,
     "lstm-loadtest": loadtest,
+    "lstm-healthcheck": healthcheck,
 }
 _TITLES = {"positional arguments": "Arguments", "options": "Options"}
 _PREFIXES = {"lstm-serve": ENVIRONMENT_PREFIX}  # of commands whose flags are environment variables too
