@@ -1,6 +1,9 @@
 """Writes the pages of the reference, and the chart of the README; with --check says which of them are stale.
 
-python -m reference_pages [--check]
+    python -m reference_pages [--check]
+
+They are made from the code, so that they cannot say anything else than it does. This folder is a tool of the checkout like
+`benchmarks/`, and no package of the product: nothing imports it but its tests.
 """
 
 from __future__ import annotations

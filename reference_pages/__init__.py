@@ -1,1 +1,0 @@
-"""Pages of `docs/` that are made from the code, so that they cannot say anything else than it does."""
