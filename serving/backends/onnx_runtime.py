@@ -28,6 +28,8 @@ from serving.signature.stated import INPUTS, OUTPUTS, Stated, check
 from serving.signature.tensors import Tensors
 
 FILE_NAME = "model.onnx"
+PACKAGE = "onnxruntime"
+ONE_BY_ONE = False
 TRITON_NAMES = ("onnxruntime", "onnxruntime_onnx")
 TEXT_ONLY = True
 # Its passes over a file: "all" adds to the others, which fuse nodes, how data lies in memory and casts that are moved. The last
@@ -174,7 +176,7 @@ def _onnxruntime() -> Any:
     say otherwise: ORT_DISABLE_TELEMETRY=0.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return background.bring_in("onnxruntime")
+    return background.bring_in(PACKAGE)
 
 
 def _session(artifact: Path, index: int | None, options: Options) -> Any:
