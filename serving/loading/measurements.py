@@ -62,7 +62,7 @@ class Measurements:
         self._allow_tf32 = allow_tf32
         self._kept = Kept(FOLDER, cache)
         self._told = False
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.RLock()  # guards the two below, and what is on disk
         self._known: dict[str, Figures] = {}
         self._alike: dict[object, Figures] = {}
 
@@ -74,12 +74,9 @@ class Measurements:
             return {}
         name = name_of(key)
         with self._lock:
-            known = self._known.get(name)
-        if known is None:
-            known = self._kept.find(folder.path.parent, key, _checked) or {}
-        with self._lock:
-            known = _stored(self._known, name, known)
-            figures = {**self._alike.get(alike, {}), **known}
+            if name not in self._known:
+                _add(self._known, name, self._kept.find(folder.path.parent, key, _checked) or {})
+            figures = {**self._alike.get(alike, {}), **self._known[name]}
         return {candidate: figures[candidate] for candidate in candidates if candidate in figures}
 
     def keep(self, folder: VersionFolder, candidates: Sequence[Candidate], found: Sequence[Measured]) -> None:
@@ -88,14 +85,13 @@ class Measurements:
         Raises `OSError` or `StartupError` where the version cannot be read any more.
         """
         key, alike = self._key(folder, candidates), _alike(folder)
-        self.find(folder, candidates)  # what is on disk stays there
         with self._lock:
-            known = _stored(self._known, name_of(key), {one.candidate: one for one in found})
-            _stored(self._alike, alike, {one.candidate: one for one in found if not one.failed})
-        lasting = [one for one in known.values() if not one.failed][:MOST_FIGURES]
-        if not found or not lasting:
-            return
-        reasons = self._kept.keep(folder.path.parent, key, {"figures": [_written(one) for one in lasting]})
+            self.find(folder, candidates)  # what is on disk stays there
+            known = _add(self._known, name_of(key), {one.candidate: one for one in found})
+            _add(self._alike, alike, {one.candidate: one for one in found if not one.failed})
+            lasting = [_written(one) for one in known.values() if not one.failed][:MOST_FIGURES]
+            write = found and lasting
+            reasons = self._kept.keep(folder.path.parent, key, {"figures": lasting}) if write else []
         if reasons and not self._told:
             self._told = True
             log.warning(
@@ -132,12 +128,12 @@ def _alike(folder: VersionFolder) -> object:
     return spec.inputs, spec.outputs, sizes
 
 
-def _stored(store: dict[Any, Figures], key: object, found: Figures) -> Figures:
-    """What a bounded store holds by then, the oldest going."""
+def _add(store: dict[Any, Figures], key: object, found: Figures) -> Figures:
+    """What a bounded store holds for the key by then; the oldest goes."""
     figures = store[key] = {**store.pop(key, {}), **found}
     if len(store) > MOST_KNOWN:
         del store[next(iter(store))]
-    return dict(figures)
+    return figures
 
 
 def _written(one: Measured) -> dict[str, Any]:
