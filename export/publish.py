@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from commands.version import VERSION
 from export import canonical, formats, proof, trials
 from export.errors import ExportError
 from export.float64 import check_tolerance
@@ -85,7 +85,7 @@ def publish(
 
 
 def _made(forms: Sequence[str]) -> dict[str, Any]:
-    return {"formats": list(forms), "lstm-serving": importlib.metadata.version("lstm-serving")}
+    return {"formats": list(forms), "lstm-serving": VERSION}
 
 
 def _rounding(trained: Checkpoint, network: Network, proven: Sequence[proof.Proven], precision: str) -> Rounding:

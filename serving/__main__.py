@@ -7,7 +7,6 @@ refused by the same check.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from commands.parser import INTERRUPTED, Parser, device, number, seconds, whole_number
+from commands.version import VERSION
 from serving import backends
 from serving.errors import StartupError
 from serving.lifecycle.control import EVERY_MODEL, MODES
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     port = whole_number(0, 65535)
     add = made.add_argument
-    add("--version", action="version", version=f"lstm-serve {importlib.metadata.version('lstm-serving')}")
+    add("--version", action="version", version=f"lstm-serve {VERSION}")
     add(
         REPOSITORY,
         action="append",

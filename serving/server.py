@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import logging
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from commands.version import VERSION
 from serving.edge.grpc_server import GrpcServer
 from serving.edge.health import HealthState
 from serving.edge.metrics_port import MetricsPort
@@ -68,10 +68,9 @@ class Server:
             on_broken=failovers.on_broken,
             measurements=settings.measurements(),
         )
-        version = importlib.metadata.version("lstm-serving")
         recorder = Recorder(settings.access_log, REFUSALS)
         self._inference = Inference(self._manager, recorder, max_steps=settings.max_steps)
-        self._metadata = Metadata(self._manager, version=version, name=settings.server_name)
+        self._metadata = Metadata(self._manager, version=VERSION, name=settings.server_name)
         certificates, tokens = _certificates(settings), _tokens(settings)
         registry = _registry(Collector(self._manager, recorder.refused))
         self._metrics = MetricsPort(settings.host, settings.metrics_port, registry)
@@ -92,7 +91,7 @@ class Server:
             self._metrics.close()
             raise
         self.grpc_port = self._edge.port
-        self._log_start(version)
+        self._log_start()
         self._starting = True
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self._loader.start()
@@ -149,8 +148,8 @@ class Server:
         with self._telling:
             self._health.set(self._metadata.ready)
 
-    def _log_start(self, version: str) -> None:
-        fields = {**dataclasses.asdict(self._settings), "version": version}
+    def _log_start(self) -> None:
+        fields = {**dataclasses.asdict(self._settings), "version": VERSION}
         fields |= {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
         fields |= {"threads": self._settings.threads or AUTO}
         log.info("serving", extra={"fields": fields})

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from commands.version import VERSION
 from export import progress
 from export.child import Runtime, serve_once
 from export.errors import ExportError
@@ -269,7 +269,7 @@ def _source(file: Path, hints: Hints, why_alone: str) -> dict[str, object]:
         "file": file.name,
         "said": said,
         **own_signature.rows_alone(why_alone),
-        "export": {"command": "import", "lstm-serving": importlib.metadata.version("lstm-serving")},
+        "export": {"command": "import", "lstm-serving": VERSION},
     }
 
 

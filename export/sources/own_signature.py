@@ -7,7 +7,6 @@ network itself, before any file is written.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from commands.version import VERSION
 from export import child, formats, progress
 from export.errors import ExportError
 from export.missing import Missing
@@ -96,7 +96,7 @@ def publish(
 
         made = {
             "formats": [each.format for each in written],
-            "lstm-serving": importlib.metadata.version("lstm-serving"),
+            "lstm-serving": VERSION,
         }
         source = {**target.described, **rows_alone(found.why_alone), "export": made}
         spec = dataclasses.replace(spec, source=source)

@@ -12,7 +12,12 @@ from serving.errors import BackendUnavailable
 
 # The order in which `auto` looks before anything is measured: ONNX Runtime, then the smallest start.
 PREFERENCE = ("onnx_runtime", "torchscript", "saved_model")
-NO_BACKENDS = {"base", "rows_first", "onnx_graph"}  # the contract, and what they have in common or beside them
+NO_BACKENDS = {
+    "base",
+    "rows_first",
+    "onnx_graph",
+    "cudnn_weights",
+}  # the contract, and what they have in common or beside them
 
 
 def names() -> tuple[str, ...]:

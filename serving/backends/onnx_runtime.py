@@ -176,7 +176,11 @@ def _onnxruntime() -> Any:
     say otherwise: ORT_DISABLE_TELEMETRY=0.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return background.bring_in(PACKAGE)
+    onnxruntime = background.bring_in(PACKAGE)
+    # What is logged beside the sessions: errors only, among them which CUDA library is missing. From 1.31 on the GPU build warns
+    # at every load that CUDA comes with the package rather than as a plugin.
+    onnxruntime.set_default_logger_severity(3)
+    return onnxruntime
 
 
 def _session(artifact: Path, index: int | None, options: Options) -> Any:

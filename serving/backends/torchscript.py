@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.backends import cudnn_weights
 from serving.backends.base import (
     DEVICE_LOST,
     OUT_OF_MEMORY,
@@ -147,6 +148,8 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
     module = _loaded(artifact, device)
     _check(artifact, spec, module.forward.schema)
     module.eval()
+    if devices.cuda_index(device) is not None:
+        cudnn_weights.compact(module)
     return TorchScriptBackend(module, spec, device)
 
 

@@ -87,7 +87,7 @@ def build(base: str, folder: Path) -> None:
     if Path(certificates).exists():
         mounts += ["--volume", f"{Path(certificates).resolve()}:{CERTIFICATES}:ro"]
     revision = run("git", "-C", ROOT, "rev-parse", "HEAD", what="asking for the revision").strip()
-    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    version = re.search(r'^VERSION = "(.+)"', (ROOT / "commands/version.py").read_text(), re.MULTILINE)
     assert version
     run(
         # Health checks exist in Docker's format alone; --layers keeps what has not changed since the last build.

@@ -5,16 +5,10 @@ from __future__ import annotations
 import pytest
 
 from serving import backends
-from serving.errors import BackendUnavailable
-from tests.support.cuda import DEVICE
+from tests.support.cuda import usable
 
 
 @pytest.fixture(params=backends.PREFERENCE)
 def name(request: pytest.FixtureRequest) -> str:
     """A backend that can use the GPU here; the others are skipped with their own sentence."""
-    backend = str(request.param)
-    try:
-        backends.module(backend).available(DEVICE)
-    except BackendUnavailable as error:
-        pytest.skip(f"{backend}: {error}")
-    return backend
+    return usable(str(request.param))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from serving.errors import BackendUnavailable
 from serving.verification import golden
 from serving.verification.golden import TF32_TOLERANCE
 from tests.support import artefacts, oracle, real_model
-from tests.support.cuda import DEVICE
+from tests.support.cuda import DEVICE, usable
 
 NAMES = ("y", "hn", "cn")
 WIDE = LSTMConfig(input="features", features=8, layers=2, hidden=256, outputs=4)
@@ -47,7 +48,19 @@ def test_company_changes_no_row(name: str, tmp_path: Path) -> None:
         alone = {key: array[row : row + 1] for key, array in inputs.items()}
         alone["x"] = alone["x"][:, :length]
         for key, array in backend.run(alone, NAMES).items():
-            np.testing.assert_allclose(array, together[key][row : row + 1], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(array, together[key][row : row + 1], rtol=0, atol=TOLERANCE)
+    backend.close()
+
+
+@pytest.mark.parametrize("config", [*artefacts.CONFIGS, WIDE], ids=artefacts.described)
+def test_torch_has_the_weights_in_one_piece(config: LSTMConfig, tmp_path: Path) -> None:
+    """Else it warns, and copies them together at every call."""
+    usable("torchscript")
+    backend = loaded("torchscript", config, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backend.run(artefacts.batch(config, 3, 6), NAMES)
+        backend.run(artefacts.batch(config, 3, 6, full=True), NAMES)
     backend.close()
 
 

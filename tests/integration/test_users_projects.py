@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from commands.version import VERSION
 from serving.signature.spec import ModelSpec
 from tests.support import user_projects
 from tests.support.commands import ROOT
@@ -69,7 +70,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         assert {name.partition("/")[0] for name in archive.namelist()} == {
             "lstm_serving",
-            "lstm_serving-0.1.0.dist-info",
+            f"lstm_serving-{VERSION}.dist-info",
         }
     run([sys.executable, "-m", "venv", "--without-pip", folder / "environment"], folder, {})
     python = folder / "environment" / "bin" / "python"

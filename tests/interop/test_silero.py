@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from serving.launch import LaunchedServer
 from tests.support import commands
 from tests.support.arrays import infer, session
 from tests.support.commands import ROOT
+from tests.support.perf_analyzer import drive
 from tests.support.wire import RawClient
 
 SILERO = ROOT / ".envs/silero/silero_vad/data"
@@ -98,10 +98,8 @@ def test_rates_that_differ_are_answered_each_with_its_own(served: LaunchedServer
 
 def test_perf_analyzer_drives_it(served: LaunchedServer, perf_analyzer: list[str]) -> None:
     """It fills every advertised input by itself, the state too."""
-    command = [*perf_analyzer, "-m", "silero_vad_16k_sequence", "-i", "grpc", "-u", served.address]
-    command += ["--shape", "input:4,576", "--request-count", "50"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    driven = drive(perf_analyzer, served, "silero_vad_16k_sequence", "--shape", "input:4,576", "--request-count", "50")
+    assert (driven.succeeded, driven.failed) == (50, 0)
 
 
 def test_where_the_file_leaves_a_choice_the_flag_is_named(silero: Path, tmp_path: Path) -> None:
