@@ -112,8 +112,8 @@ def render(count: int, taken: dict[str, list[float]], measured_seconds: float, c
         lines.append(f"| {kind} | {median:.2f} | {each} | {median / named:.2f} | {told} |")
     lines += [
         "",
-        f"Promised is {TIMES:g} times the first line and {PLUS_SECONDS:g} s: {limit:.2f} s. Left alone, a server had measured all",
-        f"of them {measured_seconds:.0f} s after it was ready: {', '.join(chosen)}.",
+        f"Promised is {TIMES:g} times the first line and {PLUS_SECONDS:g} s: {limit:.2f} s. Left alone, a server had measured",
+        f"all of them {measured_seconds:.0f} s after it was ready: {', '.join(chosen)}.",
         "",
     ]
     return "\n".join(lines)
