@@ -40,6 +40,7 @@ BESIDE_SECONDS = 1.0  # how long a model is asked before another is loaded
 LATER = 4  # loads after the first in a process
 FIRST = 1000  # requests after a load
 RUNS = 3
+BURSTS = 5  # for each backend
 BURST_SECONDS = 1.0  # of clients that all come at once
 QUIET_SECONDS = 2.0  # between two bursts: too short for a measurement
 PATIENCE_SECONDS = 120.0  # until one has begun
@@ -138,8 +139,8 @@ def first_requests(repository: Path, measured: Measured) -> None:
 
 def measuring(repository: Path, measured: Measured) -> None:
     """Clients come while a backend is being measured, and again when none is; each time all at once, after a silence."""
-    for run, backend in itertools.product(range(RUNS), backends.PREFERENCE):
-        say(f"clients come while {backend} is being measured, run {run + 1} of {RUNS}")
+    for run, backend in itertools.product(range(BURSTS), backends.PREFERENCE):
+        say(f"clients come while {backend} is being measured, run {run + 1} of {BURSTS}")
         with tempfile.TemporaryDirectory() as folder:
             fresh = Path(folder)  # nothing is known in it from before
             shutil.copytree(repository / MODEL, fresh / MODEL, ignore=shutil.ignore_patterns(".*"))

@@ -93,7 +93,7 @@ class Catalogue:
         """What answers, by name and version; without versions whose backend has broken, which somebody else stands by."""
         with self._lock:
             entries = [one for model in sorted(self._models) for one in self._models[model].entries.values()]
-            return [one.loaded for one in entries if one.loaded and one.failover is None]
+            return [one.loaded for one in entries if one.loaded and (one.failover is None or one.failover.ended)]
 
     def known(self, name: str) -> ModelEntry | None:
         """What is known of a model."""

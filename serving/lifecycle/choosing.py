@@ -31,7 +31,6 @@ LONGEST_PAUSE_SECONDS = (
     300.0  # between two tries, the first pause being as long as the silence, each later one twice as long
 )
 MOST_TRIES = 3  # of a measurement whose process somebody else ends, or that hangs
-BEING_MEASURED = "being measured"
 
 Measure = Callable[..., Sequence[Measured]]
 LoadIn = Callable[[LoadRequest, Candidate, Order], Loaded]
@@ -156,7 +155,7 @@ class Choosing:
 
         fields = request.fields() | {"backend": backend}
         log.info("measuring", extra={"fields": fields})
-        telling.tell_choice(model, loaded.order, BEING_MEASURED)
+        telling.tell_choice(model, loaded.order, telling.BEING_MEASURED)
         try:
             tf32 = request.defaults.allow_tf32
             found = self._measure(request.folder, asked, allow_tf32=tf32, given_up=given_up)

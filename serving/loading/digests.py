@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from serving.backends.base import files_digest
+
+
+def folder_digest(folder: Path, without: Sequence[Path] = ()) -> str:
+    """SHA-256 (hex) of names and contents of the plain files of a folder and its subfolders. Raises `OSError`.
+
+    What lies at or below the paths `without` is left out.
+    """
+    files = {
+        path: str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not any(path.is_relative_to(other) for other in without)
+    }
+    return known_digest(files)
 
 
 def known_digest(files: Mapping[Path, str]) -> str:

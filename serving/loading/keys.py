@@ -9,7 +9,7 @@ from typing import Any
 from serving import backends
 from serving.backends.base import Candidate, artifact_files
 from serving.errors import StartupError
-from serving.loading.digests import known_digest
+from serving.loading.digests import folder_digest, known_digest
 from serving.loading.request import LoadRequest
 from serving.machine import devices
 from serving.repository.folders import VersionFolder
@@ -45,12 +45,7 @@ def artifact_key(folder: VersionFolder, backend: str) -> dict[str, Any]:
 def _digest(folder: VersionFolder, candidate: Candidate) -> str:
     """Of every file that may be read when it is loaded: all of the version's, but for the other backends' artefacts."""
     others = [folder.artifact(name) for name in backends.names() if name != candidate.backend]
-    files = {
-        path: str(path.relative_to(folder.path))
-        for path in folder.path.rglob("*")
-        if path.is_file() and not any(path.is_relative_to(other) for other in others)
-    }
-    return known_digest(files)
+    return folder_digest(folder.path, without=others)
 
 
 def needed(folder: VersionFolder, candidate: Candidate) -> bool:

@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from serving import backends
-from serving.backends.base import Candidate, Measured, artifact_bytes, artifact_files
+from serving.backends.base import Candidate, Measured, artifact_bytes
 from serving.errors import StartupError
-from serving.loading.digests import known_digest
+from serving.loading.digests import folder_digest
 from serving.loading.kept import Kept, name_of, opened, user_folder
 from serving.loading.measuring import cpus_here
 from serving.machine import devices
 from serving.repository.folders import VersionFolder
-from serving.signature.spec import FILE_NAME as SPEC_FILE
-from serving.verification import golden
 
 log = logging.getLogger(__name__)
 
@@ -106,14 +104,12 @@ class Measurements:
 
 
 def measured_key(folder: VersionFolder, places: Sequence[str], cpus: int, *, allow_tf32: bool) -> dict[str, Any]:
-    """What measurements of a version on these devices are remembered by, JSON-ready: signature and files, runtimes, machine.
+    """What measurements of a version on these devices are remembered by, JSON-ready: files, runtimes, machine.
 
-    Raises `OSError`.
+    The files are all of the version's, its signature in spec.json among them. Raises `OSError`.
     """
-    said = {folder.path / name: name for name in (SPEC_FILE, golden.FILE_NAME)}
     return {
-        "signature": known_digest({path: name for path, name in said.items() if path.is_file()}),
-        "files": {name: known_digest(artifact_files(folder.artifact(name))) for name in folder.formats()},
+        "files": folder_digest(folder.path),
         "versions": {name: backends.module(name).version() for name in folder.formats()},
         "processor": devices.processor(),
         "cpus": cpus,

@@ -16,6 +16,8 @@ from serving.repository.model_config import TOLD
 
 log = logging.getLogger(__name__)
 
+NOT_MEASURED, BEING_MEASURED = "not measured yet", "being measured"
+
 
 def tell(
     config: pb.ModelConfig,
@@ -45,6 +47,7 @@ def _choice(candidate: Candidate, chosen: Order, doing: str = "") -> dict[str, s
     """Why it is this one that serves, and how fast it was measured to be."""
     times = next((one.p50_seconds for one in chosen.measured if one.candidate == candidate and not one.failed), {})
     how = chosen.how if candidate == chosen.first[0] else f"{INSTEAD} of {chosen.first[0]}"
+    doing = doing or (NOT_MEASURED if chosen.unmeasured else "")
     return {
         "chosen": ", ".join(filter(None, (how, doing))),
         "measured": ", ".join(f"{rows} row{'s' if rows > 1 else ''} {1e3 * s:.3g} ms" for rows, s in times.items()),

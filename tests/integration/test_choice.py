@@ -54,7 +54,7 @@ def explained(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]
 
 def test_auto_measures_and_tells_what_it_has_chosen(measured: LaunchedServer) -> None:
     """In the log for people; in the metrics and ModelStatistics the same figures for programs."""
-    assert measured.wait_for("loaded", 1)["choice"] == "by rule"
+    assert measured.wait_for("loaded", 1)["choice"] == "by rule, not measured yet"
     told = measured.wait_for("measured", 120)  # when nobody has asked for five seconds
     assert (told["model"], told["version"], told["optimize_for"]) == ("real", "1", "latency")
     head, *lines = told["lines"]

@@ -81,7 +81,7 @@ def test_it_is_ready_at_once_measures_when_nobody_asks_and_knows_at_the_next_sta
     with LaunchedServer(repository, *POLL) as server, RawClient(server.address) as client:
         assert children(server) == []
         assert logged(server, "measur") == 0
-        assert chosen(client) == "by rule"
+        assert chosen(client) == "by rule, not measured yet"
         server.wait_for("measured", 60)
         until(lambda: chosen(client) == "measured")
         (kept,) = (repository / "fake" / FOLDER).iterdir()
@@ -112,7 +112,7 @@ def test_a_request_ends_the_measurement_and_whoever_kills_it_kills_nothing_else(
         assert client.infer().tolist() == [6, 6]
         until(lambda: children(server) == [])
         until(lambda: logged(server, "measured another time: clients ask") == 1)
-        assert chosen(client) == "by rule"
+        assert chosen(client) == "by rule, not measured yet"
         assert client.infer().tolist() == [6, 6]
 
 
@@ -175,7 +175,7 @@ def test_where_the_repository_cannot_be_written_it_is_kept_in_the_folder_named_f
     with pytest.raises(StartupError, match=r"--auto-cache .*/link cannot be used: it is a symbolic link"):
         LaunchedServer(repository, "--auto-cache", str(tmp_path / "link"))
     with LaunchedServer(repository, "--auto-cache", "off") as server, RawClient(server.address) as client:
-        assert chosen(client) == "by rule"
+        assert chosen(client) == "by rule, not measured yet"
 
 
 def test_what_lies_there_and_is_no_measurement_is_ignored(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_what_lies_there_and_is_no_measurement_is_ignored(tmp_path: Path) -> Non
     fields = json.loads(entry.read_text())
     entry.write_text(json.dumps(fields | {"figures": [{"backend": "fake", "device": "cpu", "threads": -1}]}))
     with LaunchedServer(tmp_path) as server, RawClient(server.address) as client:
-        assert chosen(client) == "by rule"
+        assert chosen(client) == "by rule, not measured yet"
         assert logged(server, f"ignored: {entry}: ") == 1
 
 

@@ -187,3 +187,5 @@ def test_what_has_broken_is_not_among_what_serves(tmp_path: Path, manager: Model
     failover = Failover(one, 3600, lambda *_: False, lambda: manager.acquire("fake"))
     assert manager.failover(one.model, lambda _: failover) is failover
     assert manager.serving() == []
+    failover.stop()
+    assert manager.serving() == [one], "it has recovered"

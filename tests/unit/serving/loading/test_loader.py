@@ -159,7 +159,7 @@ def test_who_cannot_be_loaded_gives_way_to_the_next_and_is_told(tmp_path: Path) 
     assert loaded.remark.startswith("onnx_runtime cannot serve it: ")
     assert "cannot be read by ONNX Runtime" in loaded.damaged["onnx_runtime"]
     told = loaded.model.config.parameters["lstm_serving.chosen"].string_value
-    assert told == "instead of onnx_runtime"
+    assert told == "instead of onnx_runtime, not measured yet"
     loaded.model.close()
 
 

@@ -28,7 +28,8 @@ def told(config: pb.ModelConfig) -> dict[str, str]:
     ("order", "doing", "expected"),
     [
         (Order(first=BOTH, how=RULE), "", {"chosen": "by rule"}),
-        (Order(first=BOTH, how=RULE), "being measured", {"chosen": "by rule, being measured"}),
+        (Order(first=BOTH, how=RULE, possible=BOTH), "", {"chosen": "by rule, not measured yet"}),
+        (Order(first=BOTH, how=RULE, possible=BOTH), "being measured", {"chosen": "by rule, being measured"}),
         (
             Order(first=BOTH, how=MEASURED, measured=(FASTER, Measured(ONNX, failed="damaged"))),
             "",
