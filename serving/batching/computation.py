@@ -48,13 +48,14 @@ class Stateless:
 
     def __init__(self, backend: Backend, spec: ModelSpec, clock: Clock = SYSTEM) -> None:
         self._backend = backend
+        self._spec = spec
         self._steps_axes = {tensor.name: tensor.steps_axis for tensor in spec.outputs if tensor.steps_axis is not None}
         self._clock = clock
 
     def run(self, pieces: Sequence[Piece]) -> Sequence[Outcome]:
         """See `Computation.run`. One call, so that either every piece is ready or every piece has failed."""
         try:
-            inputs = rows.gather(pieces)
+            inputs = rows.gather(pieces, self._spec)
             started = self._clock.now_ns()
             results = self._backend.run(inputs, rows.wanted(pieces))
             computed = self._clock.now_ns()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from protos import model_config_pb2 as pb
 from serving import backends
@@ -98,6 +98,9 @@ class Model:
         self.metrics = metrics
         self.queue = Queue(self.title, policy, clock)
         self.watch = self._watch(watched) if watched else None
+        # What the protocol has worked out for this version, kept here for as long as it lives.
+        self.plans: Any = None
+        self.answers: Any = None
         self._clock = clock
         self._workers: list[Worker] = []
         self._leases = 0

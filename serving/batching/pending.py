@@ -36,8 +36,8 @@ class Holder(Protocol):
 class Pending:
     """A request that has been checked and waits.
 
-    `inputs` holds every input of the signature, axis 0 being `rows` in each and `steps` the length along its axis of
-    steps (1 where the model has none); `outputs` names what is wanted, in the order wanted; only requests of one `key`
+    `inputs` holds the inputs of the signature that were sent, axis 0 being `rows` in each and `steps` the length along its axis
+    of steps (1 where the model has none); `outputs` names what is wanted, in the order wanted; only requests of one `key`
     share a batch; `deadline_ns` is on the clock of `timeline.now_ns`.
     """
 

@@ -40,6 +40,8 @@ class Queue:
         self._hurrying = False
         self._draining = False
         self._mended = 0
+        self._gone = False  # whether a client has gone since somebody looked
+        self._first_deadline = END_OF_TIME  # no deadline of a request that waits is earlier
         self._idle = clock.condition()  # waited for by who wants to be in nobody's way
         self._idlers = 0
 
@@ -67,12 +69,17 @@ class Queue:
                     f"{self._policy.max_queue}; try again later, or raise max_queue_size in config.pbtxt"
                 )
             pending.holder = self
+            if pending.cancelled:
+                self._gone = True  # before it could tell
+            if pending.deadline_ns is not None and pending.deadline_ns < self._first_deadline:
+                self._first_deadline = pending.deadline_ns
             self._waiting.append(pending)
             self._notify()
 
     def look_again(self) -> None:
         """The client of a request that waits here has gone."""
         with self._changed:
+            self._gone = True
             self._changed.notify_all()
 
     def offer_behind(self, pending: Pending) -> bool:
@@ -214,9 +221,15 @@ class Queue:
 
     def _remove_hopeless(self) -> list[tuple[Pending, ServingError]]:
         now = self._clock.now_ns()
+        if not self._gone and now < self._first_deadline:
+            return []
+        self._gone = False
         ends = [(pending, why) for pending in self._waiting if (why := pending.hopeless(now))]
         if ends:
             self._remove([pending for pending, _ in ends])
+        self._first_deadline = min(
+            [pending.deadline_ns for pending in self._waiting if pending.deadline_ns is not None], default=END_OF_TIME
+        )
         return ends
 
     def _remove(self, chosen: Sequence[Pending]) -> None:
@@ -235,8 +248,7 @@ class Queue:
         """How long a worker may sleep when nothing comes: until the time given, or the first deadline."""
         if until_ns is None:
             return None
-        deadlines = [pending.deadline_ns for pending in self._waiting if pending.deadline_ns is not None]
-        return self._clock.seconds_until(min([until_ns, *deadlines]))
+        return self._clock.seconds_until(min(until_ns, self._first_deadline))
 
     def _tell_idlers(self) -> None:
         if self._idlers and not self._waiting:

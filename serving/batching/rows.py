@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from serving.batching.pending import Piece
+from serving.signature.spec import ModelSpec, fresh
 from serving.signature.tensors import Tensors
 
 
@@ -18,14 +19,30 @@ def wanted(pieces: Sequence[Piece]) -> Sequence[str]:
     return tuple({name: 0 for piece in pieces for name in piece.pending.outputs})
 
 
-def gather(pieces: Sequence[Piece]) -> Tensors:
-    """The rows of all pieces, one after the other; a request alone is passed on without a copy."""
-    first = pieces[0].pending.inputs
-    if len(pieces) == 1:
-        return first
+def gather(pieces: Sequence[Piece], spec: ModelSpec) -> Tensors:
+    """Every input of `spec`: the rows of all pieces, one after the other, and what clients have left out filled in.
+
+    What a request alone has sent is passed on without a copy.
+    """
     gathered: dict[str, np.ndarray[Any, Any]] = {}
-    for name in first:
-        gathered[name] = np.concatenate([piece.pending.inputs[name] for piece in pieces])
+    rows = [piece.rows for piece in pieces]
+    steps = [piece.steps for piece in pieces]
+    for tensor in spec.inputs:
+        sent = [piece.pending.inputs.get(tensor.name) for piece in pieces]
+        there = [array for array in sent if array is not None]
+        if not there:
+            gathered[tensor.name] = fresh(tensor, spec, rows, steps)
+        elif len(sent) == 1:
+            gathered[tensor.name] = there[0]
+        elif len(there) == len(sent):
+            gathered[tensor.name] = np.concatenate(there)
+        else:
+            gathered[tensor.name] = np.concatenate(
+                [
+                    fresh(tensor, spec, [piece.rows], [piece.steps]) if array is None else array
+                    for piece, array in zip(pieces, sent, strict=True)
+                ]
+            )
     return gathered
 
 

@@ -18,7 +18,7 @@ from serving.clock import SYSTEM, Clock
 from serving.errors import Cancelled, ServingError
 from serving.lifecycle.comparison import Comparison, ShadowCounts, compare
 from serving.lifecycle.dealer import Dealer
-from serving.signature.spec import ModelSpec, fill_in
+from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 from serving.telemetry.timeline import Timeline
 
@@ -105,7 +105,7 @@ class Shadow:
         if self.model.load >= MOST_WAITING:
             counts.ended("dropped")
             return None
-        taken = as_taken_by(self.model.spec, pending.inputs, pending.rows)
+        taken = as_taken_by(self.model.spec, pending.inputs)
         if taken is None:
             counts.ended("dropped")
             return None
@@ -207,14 +207,13 @@ def fits(shadow: ModelSpec, model: ModelSpec) -> str:
     return ""
 
 
-def as_taken_by(shadow: ModelSpec, inputs: Tensors, rows: int) -> Tensors | None:
-    """The inputs with a fresh state of the shadow's own size; None for a request that carries state of another size."""
+def as_taken_by(shadow: ModelSpec, inputs: Tensors) -> Tensors | None:
+    """The inputs, without a state that is new but of another size than the shadow's; None if one of another size is not new."""
     sizes = {tensor.name: tensor.shape[1:] for tensor in shadow.inputs}
     state = [pair.input for pair in shadow.state if not shadow.state_advertised]
-    if all(name in inputs and inputs[name].shape[1:] == sizes[name] for name in state):
+    sent = [name for name in state if name in inputs]
+    if all(inputs[name].shape[1:] == sizes[name] for name in sent):
         return inputs
-    if any(inputs[name].any() for name in state if name in inputs):
+    if any(inputs[name].any() for name in sent):
         return None
-    taken = {name: array for name, array in inputs.items() if name in sizes and name not in state}
-    fill_in(taken, shadow, rows)
-    return {tensor.name: taken[tensor.name] for tensor in shadow.inputs}
+    return {name: array for name, array in inputs.items() if name not in state}

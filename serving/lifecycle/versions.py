@@ -146,7 +146,8 @@ class ModelEntry:
                 label = CANARY if self._canary() else STABLE
                 if entry := self._ready(str(labels[label])) or self._ready(str(labels[STABLE])):
                     return entry
-            return max(self._all_ready(), key=lambda entry: int(entry.version), default=None)
+            ready = self._all_ready()
+            return ready[0] if len(ready) == 1 else max(ready, key=lambda entry: int(entry.version), default=None)
 
     def keep(self, override: Override) -> None:
         """Files that a client has sent, to be removed when nothing was loaded from them any more."""

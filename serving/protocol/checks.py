@@ -166,7 +166,7 @@ def tokens(inputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, model: str) 
     tensor = spec.advertised_inputs[0]
     ids = inputs[tensor.name]
     outside = ~((ids >= 0) & (ids < spec.vocabulary))  # NaN, where ids come as floats, is none either
-    if spec.lengths:
+    if spec.lengths and spec.lengths.input in inputs:
         outside &= np.arange(ids.shape[1]) < inputs[spec.lengths.input][:, None]
     if outside.any():
         raise InvalidInput(

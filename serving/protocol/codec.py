@@ -1,7 +1,7 @@
 """Between the wire and arrays: what a request holds, checked against the model before anybody waits for it.
 
 Everything that could be wrong with a request is found here, so that a bad one never fails its neighbours' batch. True
-lengths and a fresh state are filled in here, so a client needs to send only what is advertised.
+lengths and a fresh state need not be sent: who computes the batch fills them in.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from serving.protocol.checks import Limits
 from serving.protocol.classification import classify
 from serving.protocol.elements import bytes_of, elements
 from serving.protocol.request import InferRequest
-from serving.signature.spec import ModelSpec, fill_in
+from serving.signature.spec import ModelSpec
 from serving.signature.tensors import BatchKey, Tensors, TensorSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decoded:
-    """A request that can be computed: every input of the spec, `rows` of each; the outputs wanted, in the order wanted.
+    """A request that can be computed: the inputs that were sent, `rows` of each; the outputs wanted, in the order wanted.
 
     `steps` is its length along the axis of steps, padding included. `classes` has an entry for each output that is wanted as
     so many classes, not as a tensor. Requests of another `key` cannot be computed together with it.
@@ -57,23 +57,29 @@ def decode(request: InferRequest, spec: ModelSpec, limits: Limits) -> Decoded:
             f"the state of model '{model}' is {list(spec.state_inputs)}; send all of it or none: {left_out} would silently "
             "start from zero"
         )
-    sent = tuple(inputs)
-    fill_in(inputs, spec, rows)
+    steps, key = checked(inputs, spec, limits, model)
+    return Decoded(inputs, rows, steps, _wanted(request, spec), _classes(request, spec), key)
+
+
+def checked(inputs: Tensors, spec: ModelSpec, limits: Limits, model: str) -> tuple[int, BatchKey]:
+    """The steps and the key of inputs whose names, datatypes and shapes are right, if their values are. Raises `InvalidInput`."""
     steps = spec.steps(inputs)
-    if spec.lengths:
-        checks.lengths(inputs[spec.lengths.input], steps, spec.lengths.input, model)
+    lengths = inputs.get(spec.lengths.input) if spec.lengths else None
+    if spec.lengths and lengths is not None:
+        checks.lengths(lengths, steps, spec.lengths.input, model)
     if limits.finite_only:
-        _all_finite(inputs, sent, spec, model)
+        for name, array in inputs.items():
+            counted = lengths if spec.lengths and name == spec.lengths.of else None
+            checks.finite(array, spec.inputs_by_name[name], counted, model)
     if spec.vocabulary:
         checks.tokens(inputs, spec, model)
-    ordered = {tensor.name: inputs[tensor.name] for tensor in spec.inputs}
-    shared = b"".join(bytes_of(inputs[name][0]) for name in sorted(spec.shared)) if spec.shared else b""
-    key: BatchKey = (shared, *[array.shape[1:] for array in ordered.values()])
-    return Decoded(ordered, rows, steps, _wanted(request, spec), _classes(request, spec), key)
+    shared = b"".join([bytes_of(inputs[name][0]) for name in sorted(spec.shared)]) if spec.shared else b""
+    return steps, (shared, *[inputs[t.name].shape[1:] if t.name in inputs else t.shape[1:] for t in spec.inputs])
 
 
 def encode(
-    request: InferRequest,
+    id: str,
+    model: str,
     version: str,
     spec: ModelSpec,
     outputs: Tensors,
@@ -85,7 +91,7 @@ def encode(
     Raises `InvalidInput` when an output cannot be given as classes, `ComputeFailed` when one is not of the shape that the
     operator has reshaped.
     """
-    response = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    response = pb.ModelInferResponse(model_name=model, model_version=version, id=id)
     for name, array in outputs.items():
         tensor = spec.outputs_by_name[name]
         datatype, answer = tensor.datatype, array.astype(tensor.dtype, copy=False)
@@ -147,14 +153,6 @@ def _read_inputs(request: InferRequest, spec: ModelSpec, limits: Limits) -> dict
             "required input(s)."
         )
     return arrays
-
-
-def _all_finite(inputs: Tensors, sent: Sequence[str], spec: ModelSpec, model: str) -> None:
-    """What a client has sent holds finite numbers in every true step, and so does its state. Raises `InvalidInput`."""
-    for name in sent:
-        counted = spec.lengths is not None and name == spec.lengths.of
-        lengths = inputs[spec.lengths.input] if spec.lengths and counted else None
-        checks.finite(inputs[name], spec.inputs_by_name[name], lengths, model)
 
 
 def _same_rows(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, model: str) -> int:

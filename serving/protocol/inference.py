@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serving.batching.model import Copy, Lease
+from serving.batching.model import Copy, Lease, Model
 from serving.batching.pending import Pending
 from serving.errors import ComputeFailed, InvalidInput, NotReady, ServingError
 from serving.lifecycle.manager import ModelManager
 from serving.protocol import codec, request
+from serving.protocol.answers import Answers
 from serving.protocol.call import Call
 from serving.protocol.checks import Limits
 from serving.protocol.codes import CODES, Code, answer_for, as_ours, outcome_of
-from serving.protocol.request import InferRequest
+from serving.protocol.plans import Plans
 from serving.signature.tensors import Tensors
 from serving.telemetry.ended import Ended, Recorder
 from serving.telemetry.timeline import Timeline, now_ns
@@ -38,17 +39,10 @@ class Inference:
         try:
             if self._refusing:
                 raise NotReady("Server exiting")
-            sent = request.from_protobuf(payload)
+            sent = request.message(payload)
             lease = self._manager.acquire(sent.model_name, sent.model_version)
-            asked = _Asked(sent, lease, call, self._recorder)
-            model = lease.model
-            limits = Limits(
-                max_rows=model.max_rows,
-                max_steps=self._max_steps,
-                text_only=model.text_only,
-                finite_only=model.finite_only,
-            )
-            asked.submit(codec.decode(sent, model.spec, limits))
+            asked = _Asked(sent.id, lease, call, self._recorder)
+            asked.submit(self._plans(lease.model).decode(sent, payload))
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if asked:
                 asked.finish(as_ours(error))
@@ -57,14 +51,33 @@ class Inference:
                 self._recorder.turned_away(code.name)
                 call.fail(code, message)
 
+    def _plans(self, model: Model) -> Plans:
+        plans: Plans | None = model.plans
+        if plans is None:
+            limits = Limits(
+                max_rows=model.max_rows,
+                max_steps=self._max_steps,
+                text_only=model.text_only,
+                finite_only=model.finite_only,
+            )
+            plans = model.plans = Plans(model.spec, limits)
+        return plans
+
+
+def _answers(model: Model) -> Answers:
+    answers: Answers | None = model.answers
+    if answers is None:
+        answers = model.answers = Answers(model.name, model.version, model.spec, model.labels)
+    return answers
+
 
 class _Asked:
     """One inference request from the lease on its model to the answer on the wire; see `batching.pending.Requester`."""
 
-    __slots__ = ("_call", "_classes", "_copy", "_empty", "_lease", "_payload", "_recorder", "_request", "_timeline")
+    __slots__ = ("_call", "_classes", "_copy", "_empty", "_id", "_lease", "_payload", "_recorder", "_timeline")
 
-    def __init__(self, sent: InferRequest, lease: Lease, call: Call, recorder: Recorder) -> None:
-        self._request = sent
+    def __init__(self, id: str, lease: Lease, call: Call, recorder: Recorder) -> None:
+        self._id = id
         self._lease = lease
         self._call = call
         self._recorder = recorder
@@ -109,7 +122,7 @@ class _Asked:
         model = self._lease.model
         if self._copy:
             self._copy.answered(outputs)
-        self._payload = codec.encode(self._request, model.version, model.spec, outputs, self._classes, model.labels)
+        self._payload = _answers(model).encode(self._id, outputs, self._classes)
         self._timeline.encoded = now_ns()
 
     def finish(self, error: ServingError | None) -> None:
@@ -121,17 +134,18 @@ class _Asked:
         message = "" if error is None else str(error)
         if self._copy and error is not None:
             self._copy.give_up()
-        ended = Ended(
-            model.name,
-            model.version,
-            self._request.id,
-            outcome_of(error),
-            code.name,
-            message,
-            self._timeline,
-            now_ns(),
-        )
-        self._recorder.ended(ended, model.metrics)
+        if error is not None or self._recorder.tells_of_answers:
+            ended = Ended(
+                model.name,
+                model.version,
+                self._id,
+                outcome_of(error),
+                code.name,
+                message,
+                self._timeline,
+                now_ns(),
+            )
+            self._recorder.ended(ended, model.metrics)
         self._lease.release()
         if error is None:
             self._call.reply(self._payload)

@@ -58,15 +58,21 @@ class InferRequest:
     raw_count: int = 0
 
 
-def from_protobuf(payload: bytes) -> InferRequest:
-    """The request in these bytes, a `ModelInferRequest`. Raises `InvalidRequest` if they are something else.
-
-    No tensor is copied twice.
-    """
+def message(payload: bytes) -> pb.ModelInferRequest:
+    """The message in these bytes. Raises `InvalidRequest` if they are something else."""
     try:
-        sent = pb.ModelInferRequest.FromString(payload)
+        return pb.ModelInferRequest.FromString(payload)
     except DecodeError as error:
         raise InvalidRequest(f"the request is not a ModelInferRequest message: {error}") from error
+
+
+def from_protobuf(payload: bytes) -> InferRequest:
+    """The request in these bytes. Raises `InvalidRequest` if they are something else."""
+    return from_message(message(payload))
+
+
+def from_message(sent: pb.ModelInferRequest) -> InferRequest:
+    """The request that a message holds. No tensor is copied twice."""
     raw = sent.raw_input_contents
 
     def tensor(place: int) -> InferTensor:
@@ -89,8 +95,12 @@ def from_protobuf(payload: bytes) -> InferRequest:
         )
 
     inputs, outputs = _made(tensor, len(sent.inputs)), _made(output, len(sent.outputs))
-    parameters = {name: _parameter(value) for name, value in sent.parameters.items()}
-    return InferRequest(sent.model_name, sent.model_version, sent.id, inputs, outputs, parameters, len(raw))
+    return InferRequest(sent.model_name, sent.model_version, sent.id, inputs, outputs, parameters_of(sent), len(raw))
+
+
+def parameters_of(sent: pb.ModelInferRequest) -> dict[str, Parameter]:
+    """The parameters of the request as a whole."""
+    return {name: _parameter(value) for name, value in sent.parameters.items()}
 
 
 class _Later(Sequence[T]):

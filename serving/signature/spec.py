@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -257,11 +257,17 @@ class ModelSpec:
 
 
 def fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> None:
-    """Adds what a client may leave out: every step is a true one, and the state is a fresh one."""
+    """Adds what a client may leave out."""
     for tensor in spec.inputs:
-        if tensor.name in inputs:
-            continue
-        if spec.lengths and tensor.name == spec.lengths.input:
-            inputs[tensor.name] = np.full(rows, spec.steps(inputs), tensor.dtype)
-        else:
-            inputs[tensor.name] = np.zeros((rows, *tensor.shape[1:]), tensor.dtype)
+        if tensor.name not in inputs:
+            inputs[tensor.name] = fresh(tensor, spec, [rows], [spec.steps(inputs)])
+
+
+def fresh(tensor: TensorSpec, spec: ModelSpec, rows: Sequence[int], steps: Sequence[int]) -> npt.NDArray[Any]:
+    """What stands for an input that clients have left out, of several requests one after the other.
+
+    Every step is a true one, and the state is a new one: zeros.
+    """
+    if spec.lengths and tensor.name == spec.lengths.input:
+        return np.repeat(np.array(steps, tensor.dtype), rows)
+    return np.zeros((sum(rows), *tensor.shape[1:]), tensor.dtype)

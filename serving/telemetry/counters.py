@@ -42,6 +42,13 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_all(self, values: Sequence[int]) -> None:
+        """Each of them."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
+
     def buckets(self, scale: float) -> tuple[list[tuple[str, float]], float]:
         """Cumulative `(le, count)` pairs as Prometheus wants them and the sum, both bounds and sum divided by `scale`."""
         pairs, running = [], 0
@@ -106,6 +113,7 @@ class ModelMetrics:
     def answered(self, rows: int, timelines: Sequence[Timeline], wall_ms: int) -> None:
         """One batch of `rows` rows has been computed; the requests of `timelines` are encoded."""
         spans = [timeline.stages() for timeline in timelines]
+        decode, queue, compute, encode = zip(*spans, strict=True) if spans else ((), (), (), ())
         with self.lock:
             self.in_flight -= len(timelines)
             self.requests[SUCCESS] += len(timelines)
@@ -116,10 +124,9 @@ class ModelMetrics:
             if batch is None:
                 batch = self.batches[rows] = BatchStatistics()
             batch.executions += 1
-            batch.compute_ns += spans[0][2] if spans else 0
-            for span in spans:
-                batch.decode_ns += span[0]
-                batch.encode_ns += span[3]
-                for histogram, stage_ns in zip(self.stages, span, strict=True):
-                    histogram.observe(stage_ns)
-                self.duration.observe(sum(span))
+            batch.compute_ns += compute[0] if compute else 0
+            batch.decode_ns += sum(decode)
+            batch.encode_ns += sum(encode)
+            for histogram, stage in zip(self.stages, (decode, queue, compute, encode), strict=True):
+                histogram.observe_all(stage)
+            self.duration.observe_all([sum(span) for span in spans])

@@ -44,7 +44,8 @@ class Ended:
 class Recorder:
     """Tells of ended requests, from any thread. `access_log` is the share of them that is logged; `draw` decides which.
 
-    `refused` counts, by code, calls that were turned away before any model was found: from 0 for each of `refusals`.
+    `tells_of_answers` says whether it wants to hear of requests that were answered. `refused` counts, by code, calls that were
+    turned away before any model was found: from 0 for each of `refusals`.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Recorder:
     ) -> None:
         self._access_log = access_log
         self._draw = draw
+        self.tells_of_answers = access_log > 0
         self._lock = threading.Lock()  # held to count in the next one
         self.refused = dict.fromkeys(refusals, 0)
 

@@ -9,9 +9,20 @@ import pytest
 
 from serving.batching.pending import Pending, Piece, whole
 from serving.batching.rows import gather, scatter, wanted
-from serving.signature.tensors import Tensors
+from serving.signature.spec import LengthsSpec, ModelSpec
+from serving.signature.tensors import Tensors, TensorSpec
 from serving.telemetry.timeline import Timeline
 from tests.support.gated import Answer
+
+SPEC = ModelSpec(
+    inputs=(TensorSpec("x", "INT64", (-1, -1), steps_axis=1), TensorSpec("lengths", "INT64", (-1,))),
+    outputs=(TensorSpec("y", "FP32", (-1, 2)),),
+    lengths=LengthsSpec("lengths", "x"),
+    state=(),
+    streamable=False,
+    tolerance=1e-5,
+    weights_sha256="",
+)
 
 
 def piece(first: int, rows: int, *outputs: str, steps: int = 2) -> Piece:
@@ -36,14 +47,25 @@ def test_every_output_that_somebody_wants_is_computed_once(
 
 
 def test_rows_stand_one_after_the_other_in_every_input() -> None:
-    gathered = gather([piece(1, 2), piece(7, 1), piece(4, 3)])
+    gathered = gather([piece(1, 2), piece(7, 1), piece(4, 3)], SPEC)
     assert gathered["lengths"].tolist() == [1, 2, 7, 4, 5, 6]
     np.testing.assert_array_equal(gathered["x"], np.repeat(gathered["lengths"][:, None], 2, axis=1))
 
 
 def test_a_request_alone_is_not_copied() -> None:
     one = piece(0, 2)
-    assert gather([one]) is one.pending.inputs
+    for name, array in one.pending.inputs.items():
+        assert gather([one], SPEC)[name] is array
+
+
+def test_what_was_left_out_is_filled_in_beside_what_was_sent() -> None:
+    some, none, more = piece(1, 2, steps=5), piece(7, 1, steps=5), piece(4, 1, steps=5)
+    none.pending.inputs = {"x": none.pending.inputs["x"]}
+    assert gather([some, none, more], SPEC)["lengths"].tolist() == [1, 2, 5, 4]
+    some.pending.inputs = {"x": some.pending.inputs["x"]}
+    gathered = gather([some, none], SPEC)
+    assert (gathered["lengths"].tolist(), gathered["lengths"].dtype) == ([5, 5, 5], np.int64)
+    assert gather([none], SPEC)["lengths"].tolist() == [5]
 
 
 def test_each_gets_its_own_rows_of_what_it_wants() -> None:

@@ -38,19 +38,20 @@ def decode(asked: pb.ModelInferRequest, model: ModelSpec, limits: Limits = LIMIT
     return codec.decode(from_protobuf(asked.SerializeToString()), model, limits)
 
 
-def test_what_a_client_leaves_out_is_filled_in() -> None:
+def test_a_client_may_leave_out_what_the_server_knows() -> None:
     decoded = decode(request(x=X), spec())
-    assert list(decoded.inputs) == ["x", "lengths", "h0", "c0"]
-    assert (decoded.rows, list(decoded.outputs)) == (2, ["y"])
+    assert list(decoded.inputs) == ["x"]
+    assert (decoded.rows, decoded.steps, list(decoded.outputs)) == (2, 5, ["y"])
     np.testing.assert_array_equal(decoded.inputs["x"], X)
-    np.testing.assert_array_equal(decoded.inputs["lengths"], [5, 5])
-    np.testing.assert_array_equal(decoded.inputs["h0"], np.zeros((2, *STATE[1:])))
+    state = {name: np.ones((2, *STATE[1:]), np.float32) for name in ("h0", "c0")}
+    sent_too = decode(request(x=X, lengths=np.array([5, 5]), **state), spec())
+    assert sent_too.key == decoded.key, "they share a batch"
 
 
 def test_what_a_client_sends_is_taken() -> None:
     h0 = np.ones((2, *STATE[1:]), np.float32)
     decoded = decode(request(h0=h0, lengths=np.array([5, 1]), c0=h0, x=X), spec())
-    assert list(decoded.inputs) == ["x", "lengths", "h0", "c0"]
+    assert set(decoded.inputs) == {"x", "lengths", "h0", "c0"}
     np.testing.assert_array_equal(decoded.inputs["lengths"], [5, 1])
     np.testing.assert_array_equal(decoded.inputs["h0"], h0)
 
@@ -127,9 +128,7 @@ def test_the_answer_holds_raw_contents_in_order() -> None:
 
 
 def encoded(model: ModelSpec, outputs: Tensors, classes: Mapping[str, int] | None = None) -> pb.ModelInferResponse:
-    payload = codec.encode(
-        from_protobuf(request(x=X).SerializeToString()), "3", model, outputs, classes or {}, {"y": ("left", "right")}
-    )
+    payload = codec.encode("7", "m", "3", model, outputs, classes or {}, {"y": ("left", "right")})
     return pb.ModelInferResponse.FromString(payload)
 
 

@@ -78,10 +78,10 @@ def test_a_model_without_rows_takes_and_gives_the_shapes_of_its_file(gain: npt.N
     decoded = codec.decode(asked, ALONE, LIMITS)
     assert (decoded.rows, decoded.inputs["x"].shape, decoded.inputs["gain"].shape) == (1, (1, 5, 3), (1,))
     answer = pb.ModelInferResponse.FromString(
-        codec.encode(asked, "1", ALONE, {"y": np.ones((1, 5), np.float32)}, {}, {})
+        codec.encode("", "m", "1", ALONE, {"y": np.ones((1, 5), np.float32)}, {}, {})
     )
     assert list(answer.outputs[0].shape) == [5]
-    best = codec.encode(asked, "1", ALONE, {"y": np.array([[1, 9, 3]], np.float32)}, {"y": 2}, {})
+    best = codec.encode("", "m", "1", ALONE, {"y": np.array([[1, 9, 3]], np.float32)}, {"y": 2}, {})
     assert list(pb.ModelInferResponse.FromString(best).outputs[0].shape) == [2]
 
 

@@ -77,6 +77,7 @@ class StubModel:
 
     name, max_rows, text_only, finite_only = "m", 8, False, False
     labels: ClassVar[Mapping[str, Sequence[str]]] = {}
+    plans = answers = None
 
     def __init__(self, version: str = "2", full: ServingError | None = None) -> None:
         self.version = version
@@ -116,9 +117,12 @@ class Stage:
         model: StubModel | None = None,
         refusal: Exception | None = None,
         follower: Following | None = None,
+        *,
+        tells_of_answers: bool = True,
     ) -> None:
         self.model = model or StubModel()
         self.told: list[str] = []
+        self.tells_of_answers = tells_of_answers
         self.recorded: list[Ended] = []
         self.refused: list[str] = []
         self.caller = Caller(self.told.append)
@@ -178,6 +182,17 @@ def test_an_answer_is_recorded_and_its_lease_released_before_it_is_sent() -> Non
     assert (ended.outcome, ended.code, ended.message) == ("success", "OK", "")
     assert ended.timeline.received == stage.caller.received_ns
     assert ended.timeline.received <= ended.timeline.decoded <= ended.timeline.encoded <= ended.at_ns
+
+
+def test_where_answers_are_not_logged_only_errors_are_recorded() -> None:
+    stage = Stage(tells_of_answers=False)
+    stage.ask()
+    stage.pending().requester.encode(Y)
+    stage.pending().requester.finish(None)
+    assert stage.told == ["acquired m/any", "released", "replied"]
+    stage.ask()
+    stage.model.submitted[-1].requester.finish(ComputeFailed("it broke"))
+    assert stage.told[3:] == ["acquired m/any", "recorded", "released", "failed"]
 
 
 def test_what_is_queued_is_what_was_asked() -> None:

@@ -1,0 +1,171 @@
+"""What the server costs between the edge and the backend: a closed loop through everything but these two.
+
+    python benchmarks/layer.py
+
+The edge hands over the bytes of a request and takes the bytes of the answer, in one thread; the backend gives zeros. What a
+loop costs that answers at once, and what the backend takes, is subtracted. CPU time of the whole process in microseconds a
+request, medians of rounds in which all loads take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import queue
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from protos import grpc_service_pb2 as pb
+from serving.backends import fake
+from serving.lifecycle.manager import ModelManager
+from serving.loading import loader
+from serving.loading.order import ServerDefaults
+from serving.protocol.codes import REFUSALS, Code
+from serving.protocol.inference import Inference
+from serving.repository import model_config
+from serving.signature.tensors import Tensors
+from serving.telemetry.ended import Recorder
+from serving.telemetry.timeline import now_ns
+from tests.support import fake_models
+from tests.support.loading import request_of
+
+STEPS, LONGEST = 24, 256
+FEATURES = fake_models.FEATURES
+WAYS = 500  # different requests of a load
+MODELS = 50
+
+
+class Edge:
+    """Keeps so many requests in flight."""
+
+    def __init__(self, infer: Callable[[bytes, Call], None]) -> None:
+        self._infer = infer
+        self._answers: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
+
+    def run(self, payloads: Sequence[bytes], in_flight: int, requests: int) -> None:
+        """Sends so many requests, and takes their answers. Raises `AssertionError` at the first error."""
+        sent, ways = 0, len(payloads)
+        for _ in range(requests):
+            while sent < requests and in_flight:
+                self._infer(payloads[sent % ways], Call(self._answers))
+                sent += 1
+                in_flight -= 1
+            answer = self._answers.get()
+            assert isinstance(answer, bytes), answer
+            in_flight += 1
+
+
+class Call:
+    """See `serving.protocol.call.Call`."""
+
+    def __init__(self, answers: queue.SimpleQueue[bytes | tuple[Code, str]]) -> None:
+        self.received_ns = now_ns()
+        self.deadline_ns: int | None = None
+        self._answers = answers
+
+    def reply(self, payload: bytes) -> None:
+        self._answers.put(payload)
+
+    def fail(self, code: Code, message: str) -> None:
+        self._answers.put((code, message))
+
+    def on_cancel(self, action: Callable[[], None]) -> None: ...
+
+
+class Zeros:
+    """A backend that gives zeros, and counts the CPU time that it takes."""
+
+    seconds = 0.0
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        began = time.thread_time()
+        shapes = {"y": (2,), "hn": (1, 4), "cn": (1, 4)}
+        given = {name: np.zeros((len(inputs["x"]), *shapes[name]), np.float32) for name in outputs}
+        Zeros.seconds += time.thread_time() - began
+        return given
+
+    def close(self) -> None: ...
+
+
+def payload(steps: int, number: int, models: int = 1) -> bytes:
+    """One row of so many steps, for one of the models in turn."""
+    x = np.full((1, steps, FEATURES), 0.5, np.float32)
+    name = f"fake{number % models}"
+    asked = pb.ModelInferRequest(model_name=name, id=str(number), raw_input_contents=[x.tobytes()])
+    asked.inputs.add(name="x", datatype="FP32", shape=x.shape)
+    return asked.SerializeToString()
+
+
+def loads() -> Iterator[tuple[str, int, list[bytes]]]:
+    """A name, how many are in flight, and what they ask."""
+    drawn = random.Random(0)
+    fixed = [payload(STEPS, number) for number in range(WAYS)]
+    for in_flight in (1, 8, 64, 1000, 10_000):
+        yield f"{STEPS} steps, {in_flight} in flight", in_flight, fixed
+    for models in (10, MODELS):
+        asked = [payload(STEPS, number, models) for number in range(WAYS)]
+        yield f"{STEPS} steps, {64 * models} in flight, {models} models", 64 * models, asked
+    lengths = [drawn.randint(1, LONGEST) for _ in range(WAYS)]
+    middle = sum(lengths) // WAYS
+    yield f"{middle} steps, 64 in flight", 64, [payload(middle, number) for number in range(WAYS)]
+    yield f"1 to {LONGEST} steps, 64 in flight", 64, [payload(steps, n) for n, steps in enumerate(lengths)]
+
+
+def microseconds(edge: Edge, payloads: Sequence[bytes], in_flight: int, requests: int) -> float:
+    """CPU time of one request, less that of the backend."""
+    Zeros.seconds = 0.0
+    began = time.process_time()
+    edge.run(payloads, in_flight, requests)
+    return (time.process_time() - began - Zeros.seconds) / requests * 1e6
+
+
+def serving(repository: Path) -> ModelManager:
+    """Many models, all alike, with room for everything that is in flight."""
+    manager = ModelManager()
+    for number in range(MODELS):
+        name = f"fake{number}"
+        fake_models.write(repository, name)
+        room = "dynamic_batching { default_queue_policy { max_queue_size: 20000 } }"
+        asked = dataclasses.replace(
+            request_of(repository, name),
+            config=model_config.parse(room, name),
+            defaults=ServerDefaults(backend="fake"),
+        )
+        with manager.loading(name) as model:
+            manager.announce(model, "1", asked.folder)
+            manager.install(model, loader.load(asked), "requested", asked.folder)
+    manager.started()
+    return manager
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--requests", type=int, default=8000, help="for each load and round")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        manager = serving(Path(folder))
+        fake.FakeBackend.run = Zeros.run  # type: ignore[assignment]
+        at_once = Edge(lambda payload, call: call.reply(payload))
+        whole = Edge(Inference(manager, Recorder(0.0, REFUSALS), max_steps=8192).infer)
+        taken: dict[str, list[float]] = {}
+        for turn in range(options.rounds + 1):  # the first warms up
+            for name, in_flight, payloads in loads():
+                nothing = microseconds(at_once, payloads, in_flight, options.requests)
+                cost = microseconds(whole, payloads, in_flight, options.requests) - nothing
+                if turn:
+                    taken.setdefault(name, []).append(cost)
+        manager.close(10)
+    for name, costs in taken.items():
+        print(f"{name:42} {statistics.median(costs):6.1f} us  [{min(costs):.1f}, {max(costs):.1f}]")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
