@@ -47,7 +47,7 @@ ENV PATH=/opt/lstm-serving/bin:$PATH \
 # A number, so that an orchestrator can see that it is not root (runAsNonRoot); nothing in the image belongs to it.
 USER 65532:65532
 EXPOSE 8001 8002
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "lstm_serving", "healthcheck"]
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 CMD ["lstm-healthcheck"]
 # Exec form: lstm-serve is process 1, gets SIGTERM itself, answers what is in flight and exits with 0.
 ENTRYPOINT ["lstm-serve"]
 

@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 # An index with CPU wheels of torch; without it pip takes the default wheel, which on Linux is often the CUDA build.
 TORCH_INDEX ?=
+# Interpreters that a wheel is tried in, beside those on PATH: blanks between them.
+PYTHONS ?=
 
 BIN := .venv/bin
 CLIENT := .envs/client/.done
@@ -32,7 +34,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all simulate interop interop-environments test-gpu check protos scores bench bench-start image-test bench-swaps loadtest-triton compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all simulate interop interop-environments wheel-test test-gpu check protos scores bench bench-start image-test bench-swaps loadtest-triton compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ interop: .venv/.done interop-environments ## with clients and programs that are 
 	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) tests/interop $(PYTEST))
 
 interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO)
+
+wheel-test: .venv/.done ## build a wheel, install and use it in each of python3.11 to 3.13 on PATH (PYTHONS='PATH PATH' for more)
+	$(call step,try the wheel in environments of its own,PYTHONS="$(PYTHONS)" $(BIN)/python -m pytest tests/wheel $(PYTEST))
 
 test-gpu: .venv/.done ## the CUDA paths, on a machine with an NVIDIA GPU
 	PYTHON=$(BIN)/python sh tests/gpu/run.sh

@@ -20,7 +20,7 @@ from admin import index as listing
 from admin import shadows
 from admin.configuration import TRITON_NAMES, described, read_config, swapped
 from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, from_options
-from commands import access
+from commands import access, version
 from commands.parser import INTERRUPTED, REFUSED, Parser, address, device, seconds, whole_number
 
 METRICS_PORT = 8002
@@ -110,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version.add_flag(made)
     made.add_argument("--url", required=True, type=address, metavar="HOST:PORT", help="the server's gRPC port")
     made.add_argument(
         "--timeout-seconds",

@@ -1,4 +1,4 @@
-"""Asks a server on this machine whether it is ready, for the health check of a container: python -m lstm_serving healthcheck.
+"""Asks a server on this machine whether it is ready, for the health check of a container: `lstm-healthcheck`.
 
 Exits with 0 if `grpc.health.v1` says SERVING, else with 1 and the reason. It is configured by the server's own
 LSTM_SERVE_ variables: host, port, token and certificates; flags on the server's command line are unknown to it. Over
@@ -18,6 +18,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from commands import version
 from commands.parser import Parser
 
 TIMEOUT_SECONDS = 4.0
@@ -55,10 +56,11 @@ def metadata(settings: Mapping[str, str]) -> list[tuple[str, str]]:
 def main(command_line: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 ready, 1 not ready or not there, 2 wrong usage."""
     parser = Parser(
-        prog="python -m lstm_serving healthcheck",
+        prog="lstm-healthcheck",
         description="Asks the server on this machine whether it is ready. It takes no arguments: the server's own LSTM_SERVE_ "
         "variables say where it is (host, port, token, certificates).",
     )
+    version.add_flag(parser)
     parser.parse_args(command_line)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told by us, once
     prefix = "LSTM_SERVE_"

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from commands import extras
 from commands.parser import INTERRUPTED, REFUSED
 from commands.table import aligned
 from export import formats, progress
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with progress.shown("lstm-export") if options.source != "checkpoint" else contextlib.nullcontext():
             return SOURCES[options.source](options)
     except ModuleNotFoundError as error:
-        print(f"lstm-export: {formats.missing_package('this export', error)}", file=sys.stderr)
+        print(f"lstm-export: {extras.told(error)}", file=sys.stderr)
         return REFUSED
     except (Missing, Unclear) as error:
         print(f"lstm-export: {error}", file=sys.stderr)
@@ -75,6 +76,9 @@ def _told_enough(options: argparse.Namespace, *more: Missing) -> None:
 def _export_checkpoint(options: argparse.Namespace) -> int:
     _told_enough(options)
     chosen = formats.parse(options.format)
+    every = options.format == formats.ALL
+    needs = extras.FRAMEWORKS.get(Checkpoint.framework_of(options.run), ())  # another framework is refused in a moment
+    extras.require((extras.ARRAYS_ON_DISK, *needs, *(() if every else formats.needs(chosen))))
     checkpoint = Checkpoint.load(options.run)
     from export.publish import publish
 
@@ -86,7 +90,7 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
         version=options.version,
         tolerance=options.tolerance,
         precision=options.precision,
-        every=options.format == formats.ALL,
+        every=every,
     )
     if version.rounding:
         _print_rounding(version.rounding, checkpoint)
@@ -95,6 +99,7 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
 
 
 def _export_module(options: argparse.Namespace) -> int:
+    extras.require(extras.of_network("torch", options.weights))
     from export.sources.torch_modules import inputs_missing, publish_module
     from export.user_code.asking import UserCode
 
@@ -120,6 +125,7 @@ def _export_module(options: argparse.Namespace) -> int:
 
 def _export_keras(options: argparse.Namespace) -> int:
     _told_enough(options)
+    extras.require(extras.of_network("keras"))
     asked: dict[str, Any] = {
         "chosen": None if options.format == formats.ALL else formats.parse(options.format),
         "outputs": options.output,
@@ -180,6 +186,7 @@ def _import_file(options: argparse.Namespace) -> int:
     from export.sources import finished_files
 
     inputs, outputs = dict(map(tensor, options.input)), dict(map(tensor, options.output))
+    finished_files.check_runtime(options.file)
     missing = [finished_files.unstated(options.file, inputs, outputs)]
     if lacking(options) or missing[0]:
         missing.append(finished_files.values_unstated(options.file, inputs, hints(options)))

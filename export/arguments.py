@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from commands import version
 from commands.parser import Parser
 from export import formats
 from export.errors import ExportError
@@ -31,6 +32,7 @@ _TENSOR = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+)\[(?P<shape>[-0-9,
 def parser() -> argparse.ArgumentParser:
     """The command line; each kind of source is one subcommand, and its name is the option `source`."""
     root = Parser(prog="lstm-export", description="Writes a trained network into a model repository.")
+    version.add_flag(root)
     subcommands = root.add_subparsers(dest="source", metavar="SOURCE", required=True)
     checkpoint = subcommands.add_parser("checkpoint", help="a run folder that lstm-train wrote")
     checkpoint.add_argument("run", type=Path, metavar="RUN", help="the run folder")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from commands import extras
 from export import writers
 from export.errors import ExportError
 from export.precision import Stored
@@ -21,13 +22,6 @@ from models.config import LSTMConfig
 ALL = "all"
 
 _SUFFIX = "_writer"
-_EXTRAS = {
-    "onnx": "train",
-    "torch": "torch",
-    "tensorflow": "tensorflow",
-    "keras": "tensorflow",  # they come with it
-    "h5py": "tensorflow",
-}
 
 
 class Writer(Protocol):
@@ -61,13 +55,19 @@ def parse(text: str) -> tuple[str, ...]:
 
 def writer(name: str) -> Writer:
     """The writer of a format out of `names()`. Raises `ExportError`, saying what to install, when a package is missing."""
-    try:
-        return cast(Writer, importlib.import_module(f"{writers.__name__}.{name}{_SUFFIX}"))
-    except ModuleNotFoundError as error:
-        raise missing_package(f"format {name}", error) from error
+    check((name,))
+    return cast(Writer, importlib.import_module(f"{writers.__name__}.{name}{_SUFFIX}"))
 
 
-def missing_package(what: str, error: ModuleNotFoundError) -> ExportError:
-    """The sentence about a package that `what` needs."""
-    extra = _EXTRAS.get(error.name or "", "train")
-    return ExportError(f"{what} needs the package {error.name}: pip install 'lstm-serving[{extra}]'")
+def check(forms: Iterable[str]) -> None:
+    """Raises `ExportError`, saying what to install for all of these formats, when a package is missing.
+
+    What proves a file is among it: without its runtime no file is written.
+    """
+    if sentence := extras.missing(needs(forms)):
+        raise ExportError(sentence)
+
+
+def needs(forms: Iterable[str]) -> list[extras.Need]:
+    """What must be installed to have these formats."""
+    return [need for form in forms for need in extras.FORMATS[form]]

@@ -61,7 +61,7 @@ def publish(
     if version is not None:
         check_version(target, version)
     if not every:
-        _ = [formats.writer(form) for form in chosen]  # what is missing is told before anything is computed
+        formats.check(chosen)  # what is missing is told before anything is computed
     with begun(repository) as folder:
         network = networks.load(checkpoint)
         proven = proof.ask(network, trials.make(trained))

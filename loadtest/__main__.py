@@ -15,6 +15,7 @@ from collections.abc import Sequence
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a server that is not there is told by us, once
 
+from commands import extras
 from commands.parser import INTERRUPTED, REFUSED
 from loadtest import command_line
 from loadtest.errors import LoadTestError, UsageError
@@ -25,11 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command_line.parser().parse_args(arguments)
     try:
         command_line.check(options)
+        extras.require(extras.LOAD_TEST)
         from loadtest.runs import carry_out
 
         return INTERRUPTED if carry_out(options) else 0
     except ModuleNotFoundError as error:
-        print(f"lstm-loadtest: {error.name} is missing; pip install 'lstm-serving[loadtest]'", file=sys.stderr)
+        print(f"lstm-loadtest: {extras.told(error)}", file=sys.stderr)
         return 1
     except LoadTestError as error:
         print(f"lstm-loadtest: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from commands import access
+from commands import access, version
 from commands.parser import Parser, address, number, seconds, whole_number
 from loadtest.errors import UsageError
 from loadtest.schedule import ARRIVALS, parse_levels
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version.add_flag(made)
     made.add_argument("--url", required=True, type=address, metavar="HOST:PORT", help="the server's gRPC port")
     made.add_argument("--model", required=True, metavar="NAME", help="the model to ask")
     made.add_argument("--model-version", default="", metavar="N", help="its version; the server chooses if left out")

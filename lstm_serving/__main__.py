@@ -1,7 +1,5 @@
 """Where every command begins: `lstm-serve` is `python -m lstm_serving serve`, and the others likewise.
 
-    python -m lstm_serving healthcheck
-
 Our packages have names that other projects have as well (`models`, `export`, `serving`). In a wheel they lie inside this
 folder, where no import of anybody else's finds them; in a checkout they lie beside it. A command puts them first on its own
 path, so that no package of a user's (in PYTHONPATH, the working directory or site-packages) is taken for one of ours.
@@ -41,8 +39,13 @@ export = functools.partial(run, "export")
 serve = functools.partial(run, "serve")
 admin = functools.partial(run, "admin")
 loadtest = functools.partial(run, "loadtest")
+healthcheck = functools.partial(run, "healthcheck")
 
 if __name__ == "__main__":
+    usage = f"python -m lstm_serving: name one of {', '.join(COMMANDS)}, then its own arguments"
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(usage)
+        sys.exit(0)
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        sys.exit(f"python -m lstm_serving: name one of {', '.join(COMMANDS)}, then its own arguments")
+        sys.exit(usage)
     sys.exit(run(sys.argv.pop(1)))

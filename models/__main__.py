@@ -16,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from commands import extras
 from commands.parser import INTERRUPTED, REFUSED
 from models import networks
 from models.arguments import parser
@@ -37,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _train(options)
     except ModuleNotFoundError as error:
-        extra = {"keras": "tensorflow"}.get(options.framework, options.framework)
-        print(f"lstm-train: {error.name} is missing; pip install 'lstm-serving[train,{extra}]'", file=sys.stderr)
+        print(f"lstm-train: {extras.told(error)}", file=sys.stderr)
         return 1
     except (TrainingError, OSError) as error:
         print(f"lstm-train: {error}", file=sys.stderr)
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    extras.require((*extras.TRAINING, *extras.FRAMEWORKS[options.framework]))
     from models import runs
     from models.progress import Progress
     from models.summary import summarise

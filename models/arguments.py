@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from commands import version
 from commands.parser import Parser, whole_number
 from models import networks, problems
 from models.forecasting import Forecast
@@ -21,6 +22,7 @@ from models.trainer import Plan
 def parser() -> argparse.ArgumentParser:
     """The command line; the parsed options hold `problem`, a function from them to a `models.problems.Problem`."""
     root = Parser(prog="lstm-train", description="Trains an LSTM network and writes a run folder for lstm-export.")
+    version.add_flag(root)
     subcommands = root.add_subparsers(metavar="PROBLEM", required=True)
     vowels = subcommands.add_parser(
         "vowels",

@@ -165,17 +165,25 @@ class Checkpoint:
         unfinished.write_text(json.dumps(facts, indent=2) + "\n")
         unfinished.replace(folder / "training.json")
 
+    @staticmethod
+    def framework_of(folder: Path) -> str:
+        """What says to have trained the checkpoint in `folder`, known or not. Raises `CheckpointError` as `load` does.
+
+        Needs no package, so that it can be asked which ones `load` and the network will need.
+        """
+        _check_whole(folder)
+        try:
+            return str(_read_object(folder / "training.json").get("framework"))
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder} is not a usable checkpoint: {error}") from error
+
     @classmethod
     def load(cls, folder: Path) -> Checkpoint:
         """Reads what `save` wrote. Raises `CheckpointError` when a file is missing, broken or misfits the rest."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        for name in ("config.json", "weights.safetensors", "training.json"):
-            if not (folder / name).is_file():
-                raise CheckpointError(
-                    f"{folder / name} is missing: {folder} holds no finished training run; make one with lstm-train"
-                )
+        _check_whole(folder)
         try:
             config = LSTMConfig.from_mapping(_read_object(folder / "config.json"))
             weights = load_file(folder / "weights.safetensors")
@@ -201,6 +209,14 @@ class Checkpoint:
             )
         except (ConfigError, CheckpointError, ExamplesError, SafetensorError, KeyError) as error:
             raise CheckpointError(f"{folder} is not a usable checkpoint: {error}") from error
+
+
+def _check_whole(folder: Path) -> None:
+    for name in ("config.json", "weights.safetensors", "training.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder / name} is missing: {folder} holds no finished training run; make one with lstm-train"
+            )
 
 
 def _packed(test: Examples) -> dict[str, npt.NDArray[Any]]:

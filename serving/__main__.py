@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from commands import version
 from commands.parser import INTERRUPTED, Parser, device, number, seconds, whole_number
-from commands.version import VERSION
 from serving import backends
 from serving.errors import StartupError
 from serving.lifecycle.control import EVERY_MODEL, MODES
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     port = whole_number(0, 65535)
     add = made.add_argument
-    add("--version", action="version", version=f"lstm-serve {VERSION}")
+    version.add_flag(made)
     add(
         REPOSITORY,
         action="append",

@@ -84,6 +84,11 @@ def backend_of(file: Path) -> str:
     return _BY_SUFFIX[file.suffix]
 
 
+def check_runtime(file: Path) -> None:
+    """Raises `BackendUnavailable`, saying what to install, where nothing here could run the file; and what `backend_of` does."""
+    backends.module(backend_of(file)).available("cpu")
+
+
 def publish_file(
     file: Path,
     *,

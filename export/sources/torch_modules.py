@@ -69,8 +69,9 @@ class TorchModule:
     def write(self, form: str, spec: ModelSpec, path: Path) -> str:
         """Has torch write it; returns how the file came about, where that explains a wrong answer, else "".
 
-        Raises `ExportError` when torch cannot.
+        Raises `ExportError` when torch cannot, or when what it needs for that is not installed.
         """
+        formats.check((form,))
         free = {
             t.name: [axis for axis, size in enumerate(t.file_shape) if size == -1]
             for t in (*spec.inputs, *spec.outputs)

@@ -54,7 +54,13 @@ def write(name: str, files: Mapping[str, bytes]) -> Override:
     disk does not take them, and then nothing is left behind.
     """
     paths = {path: _checked(name, path) for path in files}
-    folder, lock = _own_folder()
+    try:
+        folder, lock = _own_folder()
+    except FileNotFoundError as error:
+        raise OSError(
+            f"the files that were sent cannot be written: {error.strerror}; mount a folder for temporary files, or name one with "
+            "the environment variable TMPDIR"
+        ) from error
     made = Override(Repository(folder), lock)
     try:
         for path, content in files.items():
@@ -77,8 +83,12 @@ def write(name: str, files: Mapping[str, bytes]) -> Override:
 
 def sweep() -> list[Path]:
     """Removes what servers have left behind that were killed, and returns it. Folders of servers that live are locked."""
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # a read-only file system without any, in which nobody has left anything
+        return []
     gone = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in temporary.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # another's, or another server sweeps, too
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue

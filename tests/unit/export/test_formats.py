@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import importlib.util
 
 import pytest
 
+from commands import extras
 from export import formats
 from export.errors import ExportError
 from serving import backends
@@ -17,11 +18,16 @@ def test_formats_are_listed_once_each_in_the_order_asked() -> None:
     assert formats.parse("torchscript,all") == ("torchscript", "onnx", "savedmodel")
 
 
-def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    monkeypatch.delitem(sys.modules, "export.writers.savedmodel_writer", raising=False)
-    with pytest.raises(ExportError, match=r"format savedmodel needs the package tensorflow: .*\[tensorflow\]"):
-        formats.writer("savedmodel")
+def test_what_is_missing_is_told_at_once_with_its_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs the file is asked for too, since nothing is written that cannot be proved."""
+    find = importlib.util.find_spec
+    here = ("tensorflow", "onnx", "onnxruntime")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in here else find(name))
+    with pytest.raises(ExportError, match=r"the packages onnx and onnxruntime are not .*\[onnx,train\]"):
+        formats.writer("onnx")
+    formats.check(("torchscript",))
+    with pytest.raises(ExportError, match=r"onnx, onnxruntime and tensorflow are not .*\[onnx,tensorflow,train\]"):
+        formats.check(formats.names())
 
 
 @pytest.mark.parametrize("text", ["pickle", "onnx,pickle", "", "onnx,", "ONNX"])
@@ -35,16 +41,6 @@ def test_a_writer_names_the_backend_that_reads_what_it_writes(form: str) -> None
     assert formats.writer(form).BACKEND in backends.names()
 
 
-@pytest.mark.parametrize(
-    ("package", "extra"),
-    [
-        ("onnx", "train"),
-        ("torch", "torch"),
-        ("tensorflow", "tensorflow"),
-        ("keras", "tensorflow"),
-        ("safetensors", "train"),
-    ],
-)
-def test_a_missing_package_is_told_with_what_to_install(package: str, extra: str) -> None:
-    error = formats.missing_package("this export", ModuleNotFoundError("No module", name=package))
-    assert str(error) == f"this export needs the package {package}: pip install 'lstm-serving[{extra}]'"
+def test_every_format_says_what_it_needs() -> None:
+    assert sorted(extras.FORMATS) == sorted(formats.names())
+    assert all(formats.needs([form]) for form in formats.names())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from export import formats
 from export.__main__ import main
 
 
@@ -129,18 +130,52 @@ def test_a_smaller_precision_is_scored_again(run: Path, tmp_path: Path, capsys: 
 def test_all_formats_are_those_that_can_be_written(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = formats.writer
-
-    def without_tensorflow(name: str) -> formats.Writer:
-        if name == "savedmodel":
-            raise formats.missing_package("format savedmodel", ModuleNotFoundError(name="tensorflow"))
-        return writer(name)
-
-    monkeypatch.setattr(formats, "writer", without_tensorflow)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name))
+    missing = "the package tensorflow is not installed: pip install 'lstm-serving[tensorflow]'"
     assert main(command(run, "--format", "all")) == 0
     said = capsys.readouterr().out
-    assert "savedmodel is not written: format savedmodel needs the package tensorflow: pip install" in said
+    assert f"savedmodel is not written: {missing}\n" in said
     facts = json.loads((run.parent / "repository" / "compass" / "1" / "spec.json").read_text())
     assert facts["source"]["export"]["formats"] == ["onnx", "torchscript"]
     assert main(command(run, "--format", "onnx,savedmodel")) == 2
-    assert "needs the package tensorflow" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"lstm-export: {missing}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "packages", "extras"),
+    [
+        (["checkpoint", "RUN", "--format", "onnx"], "onnx, onnxruntime, safetensors and torch", "onnx,torch,train"),
+        (["checkpoint", "RUN", "--format", "all"], "safetensors and torch", "torch,train"),
+        (["module", "net:build", "--input", "x:FP32[-1,3]", "--format", "all"], "torch", "torch"),
+        (
+            ["module", "net:build", "--weights", "w.safetensors", "--input", "x:FP32[-1,3]", "--format", "all"],
+            "safetensors and torch",
+            "torch,train",
+        ),
+        (["keras", "net:build", "--format", "all"], "tensorflow", "tensorflow"),
+        (["keras", "net.keras", "--format", "all"], "tensorflow", "tensorflow"),
+        (["import", "net.onnx"], "onnxruntime", "onnx"),
+        (["import", "net.pt"], "torch", "torch"),  # before anybody is asked for its signature
+    ],
+)
+def test_what_is_not_installed_is_told_at_once(
+    arguments: list[str],
+    packages: str,
+    extras: str,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As where lstm-serving alone is installed, with none of its extras."""
+    optional = ("onnx", "onnxruntime", "safetensors", "torch", "keras", "h5py", "tensorflow", "matplotlib", "tqdm")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in optional else find(name))
+    monkeypatch.chdir(run.parent)
+    for name in ("net.onnx", "net.pt", "w.safetensors"):
+        (run.parent / name).touch()
+    assert main([str(run) if each == "RUN" else each for each in arguments] + ["--name", "m"]) == 2
+    are = "packages" if " and " in packages else "package"
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"lstm-export: the {are} {packages} (is|are) not installed: pip install '(.*)'\n", said), said
+    assert f"'lstm-serving[{extras}]'" in said

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import lstm_serving.__main__ as start
+from commands.version import VERSION
 from lstm_serving.__main__ import COMMANDS, root_of
 from tests.support.commands import ROOT
 from tests.support.user_projects import PACKAGES, broken_packages
@@ -25,6 +27,39 @@ def test_a_command_takes_no_package_of_the_users_for_ours(name: str, marked: boo
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: " in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_its_version(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lstm_serving", name, "--version"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"lstm-{name} {VERSION}\n", "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_heavy(name: str) -> None:
+    heavy = {"torch", "tensorflow", "keras", "onnx", "onnxruntime", "matplotlib"}
+    program = (
+        f"import atexit, sys; from lstm_serving.__main__ import run; sys.argv[1:] = ['--help']; "
+        f"atexit.register(lambda: print({heavy} & set(sys.modules), file=sys.stderr)); run({name!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "set()\n")
+
+
+def test_every_command_can_be_called_by_its_own_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {f"lstm-{name}": f"lstm_serving.__main__:{name}" for name in COMMANDS}
+    assert all(callable(getattr(start, name)) for name in COMMANDS)
+
+
+def test_help_names_the_commands() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lstm_serving", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(name in done.stdout for name in COMMANDS)
 
 
 def test_another_command_is_one_sentence() -> None:

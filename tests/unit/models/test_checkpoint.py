@@ -35,6 +35,7 @@ def test_round_trip(tmp_path: Path) -> None:
     saved.save(tmp_path / "deep" / "run")
     loaded = Checkpoint.load(tmp_path / "deep" / "run")
     assert (loaded.config, loaded.framework, loaded.training) == (saved.config, saved.framework, saved.training)
+    assert Checkpoint.framework_of(tmp_path / "deep" / "run") == "torch"
     assert loaded.labels == ("warm", "cold")
     assert weights_digest(loaded.weights) == weights_digest(saved.weights)
     assert [sample.tolist() for sample in loaded.samples] == [sample.tolist() for sample in saved.samples]
@@ -130,6 +131,16 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], None], message
     damage(tmp_path)
     with pytest.raises(CheckpointError, match=message):
         Checkpoint.load(tmp_path)
+
+
+def test_what_trained_it_is_asked_before_anything_else(tmp_path: Path) -> None:
+    checkpoint().save(tmp_path)
+    _write("training.json", "{")(tmp_path)
+    with pytest.raises(CheckpointError, match=r"is not a usable checkpoint: training\.json is not JSON"):
+        Checkpoint.framework_of(tmp_path)
+    (tmp_path / "weights.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is missing"):
+        Checkpoint.framework_of(tmp_path)
 
 
 def test_missing_weights_are_named() -> None:

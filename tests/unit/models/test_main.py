@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -131,12 +132,12 @@ def test_a_file_is_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.splitlines()[-1].startswith("lstm-train: ")
 
 
-def test_a_missing_framework_names_the_extra(
+def test_all_that_is_missing_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def missing(*_: Any) -> None:
-        raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
-
-    monkeypatch.setattr(runs, "train", missing)
-    assert run("vowels", "--framework", "keras", "--out", tmp_path) == 1
-    assert "tensorflow is missing; pip install 'lstm-serving[train,tensorflow]'" in capsys.readouterr().err
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("torch", "tqdm") else find(name))
+    assert run("vowels", "--framework", "torch", "--out", tmp_path) == 1
+    sentence = "the packages torch and tqdm are not installed: pip install 'lstm-serving[torch,train]'"
+    assert capsys.readouterr().err == f"lstm-train: {sentence}\n"
+    assert not any(tmp_path.iterdir())

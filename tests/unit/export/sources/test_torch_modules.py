@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,16 @@ def test_what_torch_cannot_write_is_one_sentence(
     assert said.out == ""
     assert "batch_size and channel_size must be non-None" in said.err
     assert "take --format torchscript" in said.err
+
+
+def test_a_format_whose_packages_are_not_installed_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
+    assert export("Normed", repository=tmp_path) == 0
+    said = "onnx is not written: the package onnx is not installed: pip install 'lstm-serving[train]'\n"
+    assert said in capsys.readouterr().out
 
 
 def test_weights_of_another_network(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,3 +163,16 @@ def test_a_file_system_without_locks_is_told(temporary: Path, monkeypatch: pytes
     assert sent_files.sweep() == []
     assert (made.repository.path / "m/1/a").exists()
     made.discard()
+
+
+def test_a_read_only_system_has_nothing_to_remove_and_takes_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container without a folder for temporary files."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", nowhere)
+    assert sent_files.sweep() == []
+    with pytest.raises(OSError, match=r"cannot be written: No usable temporary directory .* variable TMPDIR"):
+        sent_files.write("m", {"1/model.onnx": b"content"})
