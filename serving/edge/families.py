@@ -113,7 +113,7 @@ ROWS_TOUCH = Family(
 BACKEND_CALL = Family(
     GaugeMetricFamily,
     "backend_call_seconds",
-    "Median time of a call with so many rows, as measured before a backend was chosen.",
+    "Median time of a call with so many rows, as measured to choose a backend.",
     (*LABELS, "device", "threads", "rows"),
     'min by (model, backend) (lstm_serving_backend_call_seconds{rows="1"})',
 )
