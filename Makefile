@@ -80,8 +80,9 @@ protos: $(PROTOS) ## generate the protobuf code anew
 scores: .venv/.done ## train three seeds of each network in each framework and print both tables
 	$(call step,train three seeds in each framework,$(BIN)/python -m models.scores --out runs/scores)
 
-bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend
+bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend, and the CPU of the layer between edge and backend
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
+	$(call step,measure the layer between edge and backend,$(BIN)/python benchmarks/layer.py)
 
 bench-start: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## how soon a server is ready that chooses its backends, write docs/start.md (two minutes)
 	$(call step,start servers that choose their backends,$(BIN)/python benchmarks/start.py --repository model_repository --report docs/start.md)
