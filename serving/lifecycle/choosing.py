@@ -6,15 +6,16 @@ a client asks; what it has found by then stays, and the rest is tried again late
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from serving.backends.base import Candidate, Measured, first_line
 from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock, Thread
-from serving.errors import StartupError
+from serving.errors import NotReady, StartupError
 from serving.lifecycle.manager import ModelManager
 from serving.loading import loader, measuring, telling
 from serving.loading.measurements import Measurements
@@ -71,7 +72,8 @@ class Choosing:
                 self._thread = self._clock.start(self._run, "choosing backends")
 
     def look(self) -> None:
-        """Something was loaded that may have to be measured."""
+        """Something was loaded that may have to be measured. The silence begins anew: more may be loaded."""
+        self._manager.silence.broken()
         with self._changed:
             self._news = True
             self._changed.notify_all()
@@ -112,9 +114,19 @@ class Choosing:
     def _next(self) -> tuple[Loaded, Order] | tuple[None, None]:
         """A version for which something is to be done, and what is known of it by now."""
         for loaded in self._manager.serving():
-            if loaded.model not in self._left_alone and (chosen := self._order(loaded)):
-                return loaded, chosen
+            with self._or_left_alone(loaded.model):
+                if loaded.model not in self._left_alone and (chosen := self._order(loaded)):
+                    return loaded, chosen
         return None, None
+
+    @contextlib.contextmanager
+    def _or_left_alone(self, model: Model) -> Iterator[None]:
+        """What was not foreseen ends this thread's work on a model, and no other."""
+        try:
+            yield
+        except Exception:
+            log.exception("choosing a backend for %s failed in a way that was not foreseen", model.title)
+            self._left_alone.add(model)
 
     def _order(self, loaded: Loaded) -> Order | None:
         """Who is to serve a version by what is known now; None where nothing would change, and nothing is to be measured."""
@@ -131,16 +143,13 @@ class Choosing:
         return None if settled and not chosen.unmeasured else chosen
 
     def _go_on(self, loaded: Loaded, chosen: Order, broken_ns: int) -> None:
-        try:
+        with self._or_left_alone(loaded.model):
             if chosen.unmeasured:
                 self._measure_some(loaded, chosen, broken_ns)
             elif chosen.first[0] != loaded.model.candidate:
                 self._swap(loaded, chosen)
             else:
                 self._settle(loaded, chosen)
-        except Exception:
-            log.exception("choosing a backend for %s failed in a way that was not foreseen", loaded.model.title)
-            self._left_alone.add(loaded.model)
 
     def _measure_some(self, loaded: Loaded, chosen: Order, broken_ns: int) -> None:
         """Measures what is not known yet of one backend."""
@@ -186,7 +195,8 @@ class Choosing:
             return
         damaged = telling.damaged(chosen.measured, {}, better)
         made = dataclasses.replace(made, order=chosen.serving(better), damaged=damaged)
-        self._manager.exchange(loaded.model, made, MEASURED)
+        with contextlib.suppress(NotReady):  # the server leaves
+            self._manager.exchange(loaded.model, made, MEASURED)
 
     def _settle(self, loaded: Loaded, chosen: Order) -> None:
         """What serves is the best of what was measured."""

@@ -18,6 +18,7 @@ from serving.batching.guard import Guard
 from serving.batching.model import Instance, Model
 from serving.batching.policy import BatchPolicy
 from serving.errors import RepositoryError
+from serving.lifecycle import choosing
 from serving.lifecycle.choosing import IDLE_SECONDS, MOST_TRIES, Choosing
 from serving.lifecycle.manager import ModelManager
 from serving.loading.measurements import Measurements
@@ -306,6 +307,30 @@ def test_the_end_of_the_server_ends_the_measurement(stage: Stage) -> None:
     assert stage.history[1][0] - stage.history[0][0] < 1.5
 
 
+def test_the_end_of_the_server_while_the_better_one_is_loaded_is_no_failure(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def scene() -> None:
+        while not stage.manager.is_loading:
+            stage.clock.sleep(0.1)
+
+    stage.play(scene)
+    assert stage.manager.swaps.snapshot() == {}
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+def test_whoever_loads_one_model_after_the_other_is_not_measured_in_between(stage: Stage) -> None:
+    def scene() -> None:
+        for _ in range(5):
+            stage.clock.sleep(4)
+            stage.choosing.look()
+        assert stage.history == []
+        stage.clock.sleep(IDLE_SECONDS + 0.1)
+        assert stage.told() == ["measures onnx_runtime"]
+
+    stage.play(scene)
+
+
 def test_a_process_that_somebody_ends_is_tried_again_but_not_for_ever(stage: Stage) -> None:
     stage.instead = {TORCH: CHANCE}
 
@@ -367,13 +392,17 @@ def test_what_is_known_from_before_is_served_at_once_and_not_measured(stage: Sta
     assert stage.history == []
 
 
+@pytest.mark.parametrize("where", ["measuring", "deciding"])
 def test_what_was_not_foreseen_is_logged_once_and_harms_nobody(
-    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    where: str, stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    stage.choosing._measure = fail  # type: ignore[assignment]
+    if where == "measuring":
+        stage.choosing._measure = fail  # type: ignore[assignment]
+    else:
+        monkeypatch.setattr(choosing, "order", fail)
 
     def scene() -> None:
         stage.clock.sleep(60)
