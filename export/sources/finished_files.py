@@ -49,11 +49,6 @@ _INSTEAD = {
     ".data": _DATA,
     **dict.fromkeys((".keras", ".h5"), ": a model that Keras has saved goes by lstm-export keras FILE"),
 }
-# What a runtime says of a file that it cannot read, and what to do about it.
-_REMEDIES = {
-    "is not a registered function/op": "export it again with operators of ONNX alone",
-    "ValidateOpsetForDomain": "its opset is newer than this ONNX Runtime knows: export it again with opset_version=17",
-}
 _GOLDEN_ELEMENTS = 1_000_000  # of all samples together; more are left out, the last ones first
 
 
@@ -234,7 +229,6 @@ def _named(file: Path, folder: Path) -> Iterator[None]:
         raise
     except (StartupError, ExportError) as error:
         said = re.sub(rf"{re.escape(str(folder))}/model\.\w+", lambda _: str(file), str(error))
-        said += "".join(f"; {remedy}" for words, remedy in _REMEDIES.items() if words in said)
         kind = ExportError if isinstance(error, ChildRaised) else type(error)
         raise kind(said) from error
 

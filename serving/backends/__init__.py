@@ -17,6 +17,7 @@ NO_BACKENDS = {
     "rows_first",
     "onnx_graph",
     "cudnn_weights",
+    "plain_words",
 }  # the contract, and what they have in common or beside them
 
 

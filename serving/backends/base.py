@@ -44,6 +44,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from serving.backends.plain_words import plain
 from serving.machine.devices import CPU
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
@@ -154,8 +155,8 @@ def distinct(arrays: Iterable[npt.NDArray[Any]]) -> list[float]:
 
 
 def first_line(error: Exception) -> str:
-    """What a runtime says first, headings left out; the rest of its message is its own call stack."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What a runtime says first, headings and places in its C++ left out; the rest of its message is its own call stack."""
+    lines = [line.strip() for line in plain(str(error)).splitlines() if line.strip()]
     line = next((line for line in lines if not line.endswith(":")), lines[0] if lines else type(error).__name__)
     return trimmed(line)
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from serving.backends import onnx_graph
 from serving.backends.base import Contents, Options, cuda_lost, first_line, installed_version
+from serving.backends.plain_words import remedy
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.machine import background, devices, files
 from serving.signature.spec import ModelSpec
@@ -216,7 +217,8 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
         state.RuntimeException,
         UnicodeDecodeError,  # a damaged name inside the message about a damaged file
     ) as error:
-        raise RepositoryError(f"{artifact} cannot be read by ONNX Runtime: {first_line(error)}") from error
+        said = "; ".join(filter(None, (first_line(error).rstrip(". "), remedy(str(error)))))
+        raise RepositoryError(f"{artifact} cannot be read by ONNX Runtime: {said}") from error
     except (state.EPFail, state.EngineError) as error:
         raise BackendUnavailable(f"ONNX Runtime cannot take cuda:{index}: {first_line(error)}") from error
 
