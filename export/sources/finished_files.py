@@ -29,7 +29,7 @@ from serving import backends
 from serving.backends.base import Backend, artifact_bytes, artifact_digest, files_digest
 from serving.backends.rows_first import laid_out
 from serving.errors import ChildRaised, StartupError, VerificationFailed
-from serving.signature.spec import ModelSpec
+from serving.signature.spec import WRITTEN_IN, ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
 from serving.verification.company import TOLERANCE
@@ -125,7 +125,8 @@ def publish_file(
         data = _copied(file, artifact)
         runtime = Runtime(chosen)
         stated = stated or _whole(file, *runtime.stated(artifact))
-        unproved = inspection.unproved(*stated, digest=_digest(artifact, data))
+        source = {WRITTEN_IN: "--input and --output"} if inputs else {}
+        unproved = inspection.unproved(*stated, digest=_digest(artifact, data), source=source)
 
         wide = onnx_float64.opened(artifact) if chosen == "onnx_runtime" else None
 

@@ -134,8 +134,8 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Onnx
             "which CUDA or cuDNN library is missing: pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
     inputs, outputs = _both_sides(artifact, session)
-    check(artifact, INPUTS, spec.inputs, inputs)
-    check(artifact, OUTPUTS, spec.outputs, outputs)
+    check(artifact, INPUTS, spec, inputs)
+    check(artifact, OUTPUTS, spec, outputs)
     if unknown := [tensor.name for tensor in (*spec.inputs, *spec.outputs) if tensor.datatype == "BF16"]:
         raise RepositoryError(
             f"{artifact}: {', '.join(unknown)} are BF16, which ONNX Runtime does not take from Python: let the file "

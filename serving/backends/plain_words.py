@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# `/path/file.cc:46 void onnxruntime::Model::Load(const std::string&, int) const [with T = float]`, or a bare name behind the line.
+# `/path/file.cc:46 void a::Model::Load(const std::string&, int) const [with T = float]`, or a bare name behind the line.
 _PLACE = re.compile(
     r"\S*\.(?:cc|cpp|h|hpp|cu|cuh):\d+ "
     r"(?:(?=[^()\n]*::)[^()\n]*\((?:[^()\n]|\([^()\n]*\))*\)(?: const)?(?: \[with [^\]\n]*\])?|\w+)(?: |\n|$)"

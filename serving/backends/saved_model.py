@@ -158,8 +158,8 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
     tf = _tensorflow()
     meta_graph = _meta_graph(artifact)
     found = meta_graph.signature_def[SIGNATURE]
-    check(artifact, INPUTS, spec.inputs, _stated(tf, found.inputs))
-    check(artifact, OUTPUTS, spec.outputs, _stated(tf, found.outputs))
+    check(artifact, INPUTS, spec, _stated(tf, found.inputs))
+    check(artifact, OUTPUTS, spec, _stated(tf, found.outputs))
     tf.config.experimental.enable_tensor_float_32_execution(options.allow_tf32)  # of the process, not of the session
     graph = tf.Graph()
     index = devices.cuda_index(device)

@@ -216,13 +216,13 @@ def _check(artifact: Path, spec: ModelSpec, schema: Any) -> None:
     names = [_argument(position, tensor, arguments) for position, tensor in enumerate(_by_position(spec.inputs))]
     if names != arguments:
         raise RepositoryError(
-            f"{artifact}: forward takes {', '.join(arguments)}, but its specification names "
+            f"{artifact}: forward takes {', '.join(arguments)}, but {spec.written_in} names "
             f"{', '.join(tensor.name for tensor in spec.inputs)}: they must agree, in this order"
         )
     (returned,) = (value.type for value in schema.returns)
     count = len(returned.elements()) if returned.kind() == "TupleType" else 1
     if count != len(spec.outputs):
-        raise RepositoryError(f"{artifact} returns {count} outputs, but its specification names {len(spec.outputs)}")
+        raise RepositoryError(f"{artifact} returns {count} outputs, but {spec.written_in} names {len(spec.outputs)}")
 
 
 def _by_position(tensors: Sequence[TensorSpec]) -> Sequence[TensorSpec]:

@@ -14,7 +14,7 @@ from serving.errors import RepositoryError, ServingError
 from serving.loading.request import LoadRequest
 from serving.machine.devices import CPU
 from serving.repository import model_config
-from serving.signature.spec import ModelSpec
+from serving.signature.spec import MAX_BATCH_SIZE, WRITTEN_IN, ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
 from serving.verification.hints import Hints, Unclear
@@ -52,7 +52,12 @@ def read(request: LoadRequest, candidate: Candidate) -> Facts:
         _check_steps(facts, folder.path)
         return facts
     artifact, said = folder.artifact(candidate.backend), model_config.stated(request.config)
-    return Facts(inspection.unproved(*_stated(request, candidate, artifact, said)), (), described=False)
+    source = {
+        WRITTEN_IN: f"config.pbtxt of model '{request.name}'",
+        MAX_BATCH_SIZE: request.config.written.max_batch_size,
+    }
+    stated = _stated(request, candidate, artifact, said)
+    return Facts(inspection.unproved(*stated, source=source if said else {}), (), described=False)
 
 
 def _stated(

@@ -23,6 +23,8 @@ from serving.signature.tensors import DTYPES, Tensors, TensorSpec
 
 FILE_NAME = "spec.json"
 OWN_FILES = "own_files"  # in source, under export: digests of the artefacts that our own writers made, by file name
+# In source of a bare file: what states its signature, and that field of it.
+WRITTEN_IN, MAX_BATCH_SIZE = "written_in", "max_batch_size"
 LABELS_FILE = "labels.txt"  # of the model, beside its versions
 LARGEST_TOLERANCE = 0.1
 LARGEST_VOCABULARY = 2**31
@@ -157,6 +159,11 @@ class ModelSpec:
                 )
         if self.lengths and (of := self.inputs_by_name.get(self.lengths.of)) and of.steps_axis is None:
             raise RepositoryError(f"lengths count the steps of {of.name}, which has no axis of steps")
+
+    @property
+    def written_in(self) -> str:
+        """Where its inputs and outputs are written, for people; bare files have none of our files."""
+        return str(self.source.get(WRITTEN_IN, FILE_NAME))
 
     @property
     def refuses_nonfinite(self) -> bool:

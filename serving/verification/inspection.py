@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,15 @@ class Findings:
     why_alone: str = ""
 
 
-def unproved(inputs: Mapping[str, Stated], outputs: Mapping[str, Stated], digest: str = "") -> ModelSpec:
+def unproved(
+    inputs: Mapping[str, Stated],
+    outputs: Mapping[str, Stated],
+    digest: str = "",
+    source: Mapping[str, Any] = MappingProxyType({}),
+) -> ModelSpec:
     """A specification that claims no more than the file states: shapes as they are, one row at a time.
+
+    `source` says who has stated it, where that was not the file itself.
 
     Raises `Unclear` where the file does not state a datatype or the rank of a shape.
     """
@@ -71,6 +79,7 @@ def unproved(inputs: Mapping[str, Stated], outputs: Mapping[str, Stated], digest
         weights_sha256=digest,
         batched=False,
         state_advertised=True,
+        source=dict(source),
     )
 
 

@@ -27,7 +27,7 @@ KERNEL = (
     [
         (IR, "Unsupported model IR version: 99\n"),
         (KERNEL, "Non-zero status code returned while running LSTM node. Status Message: X (bad) is y"),
-        ("Deserialize tensor w failed.proto.cc:22 GetData External w (2) is short", "Deserialize tensor w External w (2) is short"),
+        ("Deserialize w failed.proto.cc:22 GetData External w (2)", "Deserialize w External w (2)"),
         ("a.cc:3 void a::b(int)\nsizes do not fit (2, 3)", "sizes do not fit (2, 3)"),
         ("sizes (2) and (3) do not fit", "sizes (2) and (3) do not fit"),
     ],

@@ -117,6 +117,7 @@ def test_of_a_bare_file_no_more_is_claimed_than_the_operator_states(tmp_path: Pa
     facts = proof.read(wanted(tmp_path, text), FAKE)
     assert (facts.described, facts.samples, facts.spec.batched) == (False, (), False)
     assert [(tensor.name, tensor.file_shape) for tensor in facts.spec.inputs] == [("x", (-1, 3))]
+    assert facts.spec.written_in == "config.pbtxt of model 'fake'"
 
 
 def sample(rows: int, steps: int) -> golden.Sample:
