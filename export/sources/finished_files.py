@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from export.sources import onnx_external, onnx_float64, own_signature, told, tor
 from export.sources.own_signature import told_rows
 from export.versions import Version, Written, begun, check_name, check_version, finish
 from serving import backends
+from serving.backends import recognised
 from serving.backends.base import Backend, artifact_bytes, artifact_digest, files_digest
 from serving.backends.rows_first import laid_out
 from serving.errors import ChildRaised, StartupError, VerificationFailed
@@ -43,11 +43,11 @@ _BY_SUFFIX = {
     ".jit": "torchscript",
 }
 _DATA = ": that holds weights of an ONNX file: give the .onnx beside it, and both come along"
-_WEIGHTS = ": weights need their module beside them, so take lstm-export module MODULE:FACTORY --weights FILE"
+_CALLED = {"onnx_runtime": "ONNX file", "torchscript": "TorchScript"}
 _INSTEAD = {
-    **dict.fromkeys((".safetensors", ".ckpt"), _WEIGHTS),
+    **dict.fromkeys((".safetensors", ".ckpt"), f": {recognised.WEIGHTS}"),
     ".data": _DATA,
-    **dict.fromkeys((".keras", ".h5"), ": a model that Keras has saved goes by lstm-export keras FILE"),
+    **dict.fromkeys((".keras", ".h5"), f": {recognised.KERAS}"),
 }
 _GOLDEN_ELEMENTS = 1_000_000  # of all samples together; more are left out, the last ones first
 
@@ -67,16 +67,10 @@ def backend_of(file: Path) -> str:
         raise ExportError(
             f"{file} ends in {file.suffix!r}; known are {', '.join(_BY_SUFFIX)} and SavedModel folders{instead}"
         )
-    if _BY_SUFFIX[file.suffix] == "torchscript" and zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-        if not any(name.endswith("/constants.pkl") for name in names):
-            if any(name.endswith("/data.pkl") for name in names):
-                raise ExportError(
-                    f"{file} is no TorchScript but what torch.save wrote, weights or a pickled module{_WEIGHTS}"
-                )
-            raise ExportError(f"{file} is no TorchScript: it is an archive without constants.pkl")
-    return _BY_SUFFIX[file.suffix]
+    backend = _BY_SUFFIX[file.suffix]
+    if told := recognised.unlike(file, backend, _CALLED[backend]):
+        raise ExportError(told)
+    return backend
 
 
 def check_runtime(file: Path) -> None:

@@ -18,6 +18,7 @@ NO_BACKENDS = {
     "onnx_graph",
     "cudnn_weights",
     "plain_words",
+    "recognised",
 }  # the contract, and what they have in common or beside them
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends import onnx_graph
+from serving.backends import onnx_graph, recognised
 from serving.backends.base import Contents, Options, cuda_lost, first_line, installed_version
 from serving.backends.plain_words import remedy
 from serving.errors import BackendUnavailable, RepositoryError
@@ -217,6 +217,8 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
         state.RuntimeException,
         UnicodeDecodeError,  # a damaged name inside the message about a damaged file
     ) as error:
+        if told := recognised.unlike(artifact, "onnx_runtime", "ONNX file"):
+            raise RepositoryError(told) from error
         said = "; ".join(filter(None, (first_line(error).rstrip(". "), remedy(str(error)))))
         raise RepositoryError(f"{artifact} cannot be read by ONNX Runtime: {said}") from error
     except (state.EPFail, state.EngineError) as error:

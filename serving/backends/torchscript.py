@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.backends import cudnn_weights
+from serving.backends import cudnn_weights, recognised
 from serving.backends.base import (
     DEVICE_LOST,
     OUT_OF_MEMORY,
@@ -78,6 +78,8 @@ def bring_in() -> None:
 
 def stated(artifact: Path) -> tuple[Mapping[str, Stated], Mapping[str, Stated]]:
     """Always raises `RepositoryError`: a TorchScript file states neither shapes nor datatypes nor names of outputs."""
+    if told := recognised.unlike(artifact, "torchscript", "TorchScript"):
+        raise RepositoryError(told)
     raise RepositoryError(
         f"{artifact} states no shapes and no datatypes, so something else must: write them into config.pbtxt beside the "
         "version (dims without the rows if max_batch_size is set), as in:\n"
@@ -160,6 +162,8 @@ def _loaded(artifact: Path, device: str) -> Any:
     except (torch.cuda.OutOfMemoryError, torch.AcceleratorError) as error:
         raise BackendUnavailable(f"{device} cannot take {artifact}: {first_line(error)}") from error
     except (RuntimeError, ValueError) as error:
+        if told := recognised.unlike(artifact, "torchscript", "TorchScript"):
+            raise RepositoryError(told) from error
         raise RepositoryError(f"{artifact} cannot be read by torch.jit.load: {first_line(error)}") from error
 
 

@@ -61,7 +61,12 @@ def one_node(path: Path, operator: str, domain: str, opset: int) -> None:
     ("name", "write", "flags", "said"),
     [
         ("m.pt", of_weights, (*X, *Y), "weights need their module beside them, so take lstm-export module"),
-        ("m.pt", lambda path: zipfile.ZipFile(path, "w").close(), (*X, *Y), "it is an archive without constants.pkl"),
+        (
+            "m.pt",
+            lambda path: zipfile.ZipFile(path, "w").close(),
+            (*X, *Y),
+            "is no TorchScript but an archive without constants.pkl",
+        ),
         ("m.onnx.data", Path.touch, (), "holds weights of an ONNX file: give the .onnx beside it"),
         ("saved_model.pb", Path.touch, (), "is part of a SavedModel: give its folder"),
         ("m.keras", Path.touch, (), "goes by lstm-export keras FILE"),

@@ -1,0 +1,86 @@
+"""What a file is by its first bytes, whatever it is called: for the sentence about one that its runtime cannot read."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+from serving.machine import files
+
+_HEAD = 64
+WEIGHTS = "weights need their module beside them, so take lstm-export module MODULE:FACTORY --weights FILE"
+KERAS = "a model that Keras has saved goes by lstm-export keras FILE"
+_COPY = "copy it again, or export it again"
+_FETCH = "fetch it again, and look at what is fetched"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """`name` is what people call it, `remedy` what to do where something else was wanted; `backend` is who could read it."""
+
+    name: str
+    remedy: str
+    backend: str = ""
+
+
+TORCHSCRIPT = Kind("TorchScript", "call it model.pt", "torchscript")
+ONNX = Kind("an ONNX file, as it seems", "call it model.onnx", "onnx_runtime")
+_SAVED = Kind("what torch.save wrote, weights or a pickled module", WEIGHTS)
+_KERAS = Kind("a file that Keras has saved", KERAS)
+_BY_HEAD = {
+    b"version https://git-lfs": Kind("a pointer of Git LFS, which stands for the file", "fetch the file itself: git lfs pull"),
+    b"\x89HDF\r\n\x1a\n": Kind("an HDF5 file, as Keras 2 saves", KERAS),
+    b"\x1f\x8b": Kind("a gzip archive", "unpack it"),
+    b"<": Kind("text that begins with <, as a web page does", _FETCH),
+    b"{": Kind("JSON", _FETCH),
+}  # fmt: skip
+# By a name in a zip archive, the first of these that is there.
+_BY_NAME = (
+    ("/constants.pkl", TORCHSCRIPT),
+    ("/data.pkl", _SAVED),
+    ("model.weights.h5", _KERAS),
+)
+
+
+def of(path: Path) -> Kind | None:
+    """What it is; None where that is not seen. Raises `RepositoryError` for what is no plain file, and `OSError`."""
+    if not files.is_plain(path):
+        return None
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if not head:
+        return Kind("empty", _COPY)
+    if not head.strip(b"\0"):
+        return Kind("nothing but zeros at its beginning", _COPY)
+    if head.startswith(b"PK") and zipfile.is_zipfile(path):
+        return _archive(path)
+    if head[8:9] == b"{" and head[7:8] == b"\0":  # a length of eight bytes, then a header of JSON
+        return Kind("a file of safetensors", WEIGHTS)
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return Kind("a pickle, as older torch.save and joblib write", WEIGHTS)
+    if head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x3a"):  # ir_version, then producer or graph
+        return ONNX
+    return next((kind for begin, kind in _BY_HEAD.items() if head.lstrip().startswith(begin)), None)
+
+
+def unlike(path: Path, backend: str, wanted: str) -> str:
+    """That a file is none that this backend reads, which would be `wanted`, and what to do; empty where it may be one.
+
+    Raises what `of` raises.
+    """
+    kind = of(path)
+    if kind is None or kind.backend == backend:
+        return ""
+    if kind.name == "empty":
+        return f"{path} is empty, so no {wanted}: {kind.remedy}"
+    return f"{path} is no {wanted} but {kind.name}: {kind.remedy}"
+
+
+def _archive(path: Path) -> Kind:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    for end, kind in _BY_NAME:
+        if any(name.endswith(end) for name in names):
+            return kind
+    return Kind("an archive without constants.pkl", "export it again")
