@@ -54,6 +54,13 @@ _GOLDEN_ELEMENTS = 1_000_000  # of all samples together; more are left out, the 
 
 def backend_of(file: Path) -> str:
     """The backend that reads this file or folder. Raises `ExportError` when none does."""
+    backend = _by_name(file)
+    if file.is_file() and (told := recognised.unlike(file, backend, _CALLED[backend])):
+        raise ExportError(told)
+    return backend
+
+
+def _by_name(file: Path) -> str:
     if not file.exists():
         raise ExportError(f"{file} does not exist")
     if file.is_dir():
@@ -67,15 +74,12 @@ def backend_of(file: Path) -> str:
         raise ExportError(
             f"{file} ends in {file.suffix!r}; known are {', '.join(_BY_SUFFIX)} and SavedModel folders{instead}"
         )
-    backend = _BY_SUFFIX[file.suffix]
-    if told := recognised.unlike(file, backend, _CALLED[backend]):
-        raise ExportError(told)
-    return backend
+    return _BY_SUFFIX[file.suffix]
 
 
 def check_runtime(file: Path) -> None:
-    """Raises `BackendUnavailable`, saying what to install, where nothing here could run the file; and what `backend_of` does."""
-    backends.module(backend_of(file)).available("cpu")
+    """Raises `BackendUnavailable`, saying what to install, where nothing here could run the file; `ExportError` by its name."""
+    backends.module(_by_name(file)).available("cpu")
 
 
 def publish_file(

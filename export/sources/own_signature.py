@@ -135,24 +135,14 @@ def find(
 
     try:
         found = inspection.inspect(dataclasses.replace(stated, tolerance=tolerance), told, hints, contents)
-        _refuse_nan(found)
+        if name := inspection.nan_alone([sample.outputs for sample in found.samples]):
+            raise inspection.nan_whatever_is_asked(name)
         return dataclasses.replace(found, samples=[*rows_first(given, answers, found.spec), *found.samples])
     except RuntimeError as error:
         raise ExportError(
             f"it has answered some of what was tried, and fails on other inputs: {error}; state what an input may hold with "
             "--value NAME=NUMBER, or the sizes that it takes with --shape NAME:SIZES"
         ) from error
-
-
-def _refuse_nan(found: inspection.Findings) -> None:
-    """Raises `ExportError` where an output holds NaN whatever is asked: no comparison would ever show that."""
-    for tensor in found.spec.outputs:
-        answers = [sample.outputs[tensor.name] for sample in found.samples]
-        if answers[0].dtype.kind == "f" and all(np.isnan(answer).any() for answer in answers):
-            raise ExportError(
-                f"{tensor.name} holds NaN whatever is asked, of numbers about 0 too: are there NaN among the weights, as after a "
-                "training that diverged? If it answers so by intention, say with --value or --samples what it is asked in use"
-            )
 
 
 def values_missing(shapes: Mapping[str, Shape | None], hints: Hints) -> Missing | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from serving.machine import files
@@ -28,13 +29,27 @@ TORCHSCRIPT = Kind("TorchScript", "call it model.pt", "torchscript")
 ONNX = Kind("an ONNX file, as it seems", "call it model.onnx", "onnx_runtime")
 _SAVED = Kind("what torch.save wrote, weights or a pickled module", WEIGHTS)
 _KERAS = Kind("a file that Keras has saved", KERAS)
-_BY_HEAD = {
-    b"version https://git-lfs": Kind("a pointer of Git LFS, which stands for the file", "fetch the file itself: git lfs pull"),
-    b"\x89HDF\r\n\x1a\n": Kind("an HDF5 file, as Keras 2 saves", KERAS),
-    b"\x1f\x8b": Kind("a gzip archive", "unpack it"),
-    b"<": Kind("text that begins with <, as a web page does", _FETCH),
-    b"{": Kind("JSON", _FETCH),
-}  # fmt: skip
+_EMPTY = Kind("empty", _COPY)
+_BY_HEAD: tuple[tuple[Callable[[bytes], bool], Kind], ...] = (
+    (lambda head: not head, _EMPTY),
+    (lambda head: not head.strip(b"\0"), Kind("nothing but zeros at its beginning", _COPY)),
+    # ir_version, then who has produced it or the graph
+    (lambda head: head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x3a"), ONNX),
+    # a length of eight bytes, then a header of JSON
+    (lambda head: head[7:9] == b"\0{", Kind("a file of safetensors", WEIGHTS)),
+    (
+        lambda head: head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"),
+        Kind("a pickle, as older torch.save and joblib write", WEIGHTS),
+    ),
+    (
+        lambda head: head.startswith(b"version https://git-lfs"),
+        Kind("a pointer of Git LFS, which stands for the file", "fetch the file itself: git lfs pull"),
+    ),
+    (lambda head: head.startswith(b"\x89HDF\r\n\x1a\n"), Kind("an HDF5 file, as Keras 2 saves", KERAS)),
+    (lambda head: head.startswith(b"\x1f\x8b"), Kind("a gzip archive", "unpack it")),
+    (lambda head: head.lstrip().startswith(b"<"), Kind("text that begins with <, as a web page does", _FETCH)),
+    (lambda head: head.lstrip().startswith(b"{"), Kind("JSON", _FETCH)),
+)
 # By a name in a zip archive, the first of these that is there.
 _BY_NAME = (
     ("/constants.pkl", TORCHSCRIPT),
@@ -49,19 +64,9 @@ def of(path: Path) -> Kind | None:
         return None
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if not head:
-        return Kind("empty", _COPY)
-    if not head.strip(b"\0"):
-        return Kind("nothing but zeros at its beginning", _COPY)
     if head.startswith(b"PK") and zipfile.is_zipfile(path):
         return _archive(path)
-    if head[8:9] == b"{" and head[7:8] == b"\0":  # a length of eight bytes, then a header of JSON
-        return Kind("a file of safetensors", WEIGHTS)
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return Kind("a pickle, as older torch.save and joblib write", WEIGHTS)
-    if head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x3a"):  # ir_version, then producer or graph
-        return ONNX
-    return next((kind for begin, kind in _BY_HEAD.items() if head.lstrip().startswith(begin)), None)
+    return next((kind for fits, kind in _BY_HEAD if fits(head)), None)
 
 
 def unlike(path: Path, backend: str, wanted: str) -> str:
@@ -72,7 +77,7 @@ def unlike(path: Path, backend: str, wanted: str) -> str:
     kind = of(path)
     if kind is None or kind.backend == backend:
         return ""
-    if kind.name == "empty":
+    if kind is _EMPTY:
         return f"{path} is empty, so no {wanted}: {kind.remedy}"
     return f"{path} is no {wanted} but {kind.name}: {kind.remedy}"
 

@@ -8,8 +8,9 @@ well; but a step does move the answers of those behind it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -27,9 +28,9 @@ from serving.verification import steps
 from serving.verification.company import TOLERANCE
 from serving.verification.golden import Sample
 from serving.verification.hints import Hints, Shape, Unclear
-from serving.verification.rows import axes_of_rows, rows_axes
+from serving.verification.rows import OWN_ANSWER, Reading, axes_of_rows, rows_axes
 from serving.verification.state_pairs import state_pairs
-from serving.verification.trials import NOTHING_SHOWN, ROWS, Run, Trials
+from serving.verification.trials import NOTHING_SHOWN, ROWS, SIZES, Rows, Run, Trials
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +87,18 @@ def unproved(
 def inspect(stated: ModelSpec, run: Run, hints: Hints, contents: Contents = NOTHING_SHOWN) -> Findings:
     """What holds of the file that `stated` (of `unproved`) describes, `run` computes, and `contents` shows without being run.
 
-    Raises `Unclear` where a person has to decide, and `RepositoryError` for a hint that does not fit the file.
+    Raises `Unclear` where a person has to decide, or where an output holds NaN whatever is asked, and `RepositoryError` for a
+    hint that does not fit the file.
     """
     said.check(stated, hints)
     inputs = {tensor.name: hints.shapes.get(tensor.name, tensor.file_shape) for tensor in stated.inputs}
     trials = Trials(stated, inputs, run, hints, contents)
     state = state_pairs(stated, inputs, hints)
     trials.learn()
-    rows, why_alone = rows_axes(trials, inputs, hints, contents)
+    rows, why_alone = _rows(trials, inputs, hints, contents)
     axes = rows or dict.fromkeys(inputs)
     answers = list(trials.answers(rows))
+    _refuse_nan(trials, inputs, [answer for _, answer in answers])
     timed = steps.input_axes(trials, inputs, axes)
     specs = _Specs(stated, inputs, rows, timed, answers)
     spec = dataclasses.replace(
@@ -114,6 +117,45 @@ def inspect(stated: ModelSpec, run: Run, hints: Hints, contents: Contents = NOTH
         given = {name: _for_rows(array, by_name[name], count) for name, array in sent.items()}
         samples.append(Sample(given, {name: from_file(array, by_name[name]) for name, array in answer.items()}))
     return Findings(spec, samples, why_alone)
+
+
+def _rows(trials: Trials, inputs: Mapping[str, Shape], hints: Hints, contents: Contents) -> Reading:
+    """Where the rows are. Of a file that answers NaN alone nothing can be seen, and it is that which is told then."""
+    try:
+        return rows_axes(trials, inputs, hints, contents)
+    except RepositoryError:
+        answers: list[Tensors] = []
+        with contextlib.suppress(Unclear):  # it does not even take every size that it calls free
+            answers += [answer for _, answer in trials.answers(None)]
+        _refuse_nan(trials, inputs, answers)
+        raise
+
+
+def _refuse_nan(trials: Trials, names: Iterable[str], answers: Sequence[Tensors]) -> None:
+    """Raises `Unclear` where an output holds NaN whatever is asked, of positive numbers and large ones too."""
+    if not nan_alone(answers):
+        return
+    alone: Rows = dict.fromkeys(names)
+    others = (trials.attempt(trials.sent(alone, 1, SIZES[0], kind, full=True)) for kind in OWN_ANSWER)
+    if name := nan_alone([*answers, *filter(None, others)]):
+        raise nan_whatever_is_asked(name)
+
+
+def nan_alone(answers: Sequence[Tensors]) -> str:
+    """The first output that holds NaN in each of the answers; empty if none does. No comparison would ever show that."""
+    for name in answers[0] if answers else ():
+        arrays = [answer[name] for answer in answers]
+        if arrays[0].dtype.kind == "f" and all(np.isnan(array).any() for array in arrays):
+            return name
+    return ""
+
+
+def nan_whatever_is_asked(name: str) -> Unclear:
+    """The sentence about an output that holds NaN in every answer."""
+    return Unclear(
+        f"{name} holds NaN whatever is asked, of numbers about 0 too: are there NaN among the weights, as after a "
+        "training that diverged? If it answers so by intention, say with --value or --samples what it is asked in use"
+    )
 
 
 def _count(sent: Tensors, rows: Mapping[str, int | None] | None) -> int:

@@ -100,3 +100,22 @@ def test_a_size_that_the_exporter_has_traced_with_is_not_believed() -> None:
         stated({"x": (-1, -1, 2)}, {"y": (-1, 7, 2)}), lambda sent, names: {"y": np.cumsum(sent["x"], axis=1)}
     ).spec
     assert [(t.shape, t.steps_axis) for t in (*spec.inputs, *spec.outputs)] == [((-1, -1, 2), 1), ((-1, -1, 2), 1)]
+
+
+@pytest.mark.parametrize("said", [{}, {"rows": {"x": 0}}], ids=["nothing is said", "as with max_batch_size"])
+@pytest.mark.parametrize(("column", "refused"), [(slice(None), True), (slice(0, 1), True), (slice(0, 0), False)])
+def test_what_answers_nan_to_whatever_it_is_asked_is_refused(
+    column: slice, refused: bool, said: dict[str, object]
+) -> None:
+    spec = stated({"x": (-1, -1, 2)}, {"y": (-1, 2)})
+
+    def run(sent: Tensors, _: object) -> Tensors:
+        y = sent["x"][:, -1].copy()
+        y[:, column] = np.nan
+        return {"y": y}
+
+    if not refused:
+        assert found(spec, run, **said).spec.batched
+        return
+    with pytest.raises(Unclear, match=r"y holds NaN whatever is asked, .* a training that diverged"):
+        found(spec, run, **said)
