@@ -27,8 +27,8 @@ class Kind:
 
 TORCHSCRIPT = Kind("TorchScript", "call it model.pt", "torchscript")
 ONNX = Kind("an ONNX file, as it seems", "call it model.onnx", "onnx_runtime")
-_SAVED = Kind("what torch.save wrote, weights or a pickled module", WEIGHTS)
-_KERAS = Kind("a file that Keras has saved", KERAS)
+WEIGHTS_FILE = Kind("what torch.save wrote, weights or a pickled module", WEIGHTS)
+KERAS_FILE = Kind("a file that Keras has saved", KERAS)
 _EMPTY = Kind("empty", _COPY)
 _BY_HEAD: tuple[tuple[Callable[[bytes], bool], Kind], ...] = (
     (lambda head: not head, _EMPTY),
@@ -53,17 +53,16 @@ _BY_HEAD: tuple[tuple[Callable[[bytes], bool], Kind], ...] = (
 # By a name in a zip archive, the first of these that is there.
 _BY_NAME = (
     ("/constants.pkl", TORCHSCRIPT),
-    ("/data.pkl", _SAVED),
-    ("model.weights.h5", _KERAS),
+    ("/data.pkl", WEIGHTS_FILE),
+    ("model.weights.h5", KERAS_FILE),
 )
 
 
 def of(path: Path) -> Kind | None:
-    """What it is; None where that is not seen. Raises `RepositoryError` for what is no plain file, and `OSError`."""
+    """What it is; None where that is not seen. Raises `RepositoryError` for what is no plain file or cannot be read."""
     if not files.is_plain(path):
         return None
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
+    head = files.beginning(path, _HEAD)
     if head.startswith(b"PK") and zipfile.is_zipfile(path):
         return _archive(path)
     return next((kind for fits, kind in _BY_HEAD if fits(head)), None)

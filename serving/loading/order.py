@@ -18,6 +18,7 @@ from serving.loading import measuring, ranking
 from serving.loading.measurements import Known
 from serving.loading.ranking import Aim
 from serving.machine.devices import CPU, cuda
+from serving.repository import strangers
 from serving.repository.folders import VersionFolder
 from serving.repository.operator_config import OperatorConfig
 
@@ -143,6 +144,8 @@ def _asked_for(
     formats = folder.formats()
     backend = config.backend or defaults.backend
     devices, threads = _asked(config, defaults)
+    if not formats:
+        raise RepositoryError(strangers.told(folder.path, config.written.default_model_filename))
     _check_there(backend, formats)
     chosen = Order(first=())
     if backend != AUTO:
@@ -205,9 +208,6 @@ def _asked(config: OperatorConfig, defaults: ServerDefaults) -> tuple[tuple[str,
 
 
 def _check_there(backend: str, formats: Sequence[str]) -> None:
-    if not formats:
-        known = ", ".join(backends.module(name).FILE_NAME for name in backends.PREFERENCE)
-        raise RepositoryError(f"the version holds no model file; one of {known} is needed: export it again")
     if backend != AUTO and backend not in formats:
         raise MissingFormat(
             f"backend {backend} was asked for, but the version has no {backends.module(backend).FILE_NAME}; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
@@ -33,3 +35,29 @@ def is_plain(path: Path) -> bool:
         return True
     kind = next((name for fits, name in _KINDS if fits(mode)), "something else")
     raise RepositoryError(f"{path} is {kind}, no plain file")
+
+
+def check_readable(folder: Path) -> None:
+    """Raises `RepositoryError` where the names in a folder cannot be read: nothing would seem to be in it."""
+    try:
+        with os.scandir(folder):
+            pass
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def beginning(file: Path, most: int) -> bytes:
+    """The first bytes of a file. Raises `RepositoryError` where it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(most)
+    except OSError as error:
+        raise unreadable(file, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> RepositoryError:
+    """The sentence about what cannot be read."""
+    advice = (
+        "; let the user that the server runs as read it, as with chmod -R a+rX" if error.errno == errno.EACCES else ""
+    )
+    return RepositoryError(f"{path} cannot be read: {error.strerror}{advice}")

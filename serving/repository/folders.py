@@ -56,7 +56,11 @@ class VersionFolder:
         return _fingerprint(self.path)
 
     def check(self) -> None:
-        """Raises `RepositoryError` where anything in it is no plain file, such as a pipe that would be waited at for ever."""
+        """Raises `RepositoryError` where it cannot be read, and where anything in it is no plain file.
+
+        A pipe, say, would be waited at for ever.
+        """
+        files.check_readable(self.path)
         for path in self.path.rglob("*"):
             if not _is_folder(path):
                 files.is_plain(path)

@@ -210,7 +210,11 @@ def test_who_takes_over_at_load_is_configured(wishes: ServerDefaults, text: str,
 @pytest.mark.parametrize(
     ("backend", "formats", "message"),
     [
-        ("auto", (), "holds no model file; one of model.onnx, model.pt, model.savedmodel is needed"),
+        (
+            "auto",
+            (),
+            "holds no model file; one of model.onnx, model.pt, model.savedmodel is needed in .*: export it again$",
+        ),
         (
             "torchscript",
             ("onnx_runtime",),
@@ -244,3 +248,10 @@ def test_every_reason_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_gpu_that_is_not_there_is_refused_with_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailable, match=r"onnx_runtime on cuda:0: cuda:0 needs an NVIDIA driver"):
         order(version(tmp_path, ALL), 'backend: "onnx_runtime" instance_group { kind: KIND_GPU }')
+
+
+def test_where_the_file_has_another_name_because_config_pbtxt_says_so(tmp_path: Path) -> None:
+    folder = version(tmp_path, ())
+    (folder.path / "net.onnx").write_bytes(b"")
+    with pytest.raises(RepositoryError, match=r"net\.onnx: .*take default_model_filename: 'net\.onnx' out of config"):
+        order(folder, 'default_model_filename: "net.onnx"')

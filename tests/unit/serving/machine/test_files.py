@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -43,3 +44,20 @@ def test_what_is_no_plain_file(tmp_path: Path) -> None:
         }.items():
             with pytest.raises(RepositoryError, match=said):
                 files.is_plain(tmp_path / name)
+
+
+def test_what_may_not_be_read_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.check_readable(tmp_path)
+    (tmp_path / "m").write_bytes(b"abc")
+    assert files.beginning(tmp_path / "m", 2) == b"ab"
+    with pytest.raises(RepositoryError, match=r"gone cannot be read: No such file or directory$"):
+        files.beginning(tmp_path / "gone", 2)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refused)  # for root nothing is forbidden
+    with pytest.raises(
+        RepositoryError, match=r"cannot be read: Permission denied; let the user that .* chmod -R a\+rX"
+    ):
+        files.check_readable(tmp_path)

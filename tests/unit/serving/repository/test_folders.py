@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -153,4 +154,18 @@ def test_whatever_lies_in_a_version_must_be_a_plain_file(tmp_path: Path) -> None
     version.check()
     os.mkfifo(folder / "model.savedmodel" / "variables" / "data")
     with pytest.raises(RepositoryError, match="variables/data is a named pipe, no plain file"):
+        version.check()
+
+
+def test_a_version_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_models.write(tmp_path, "m")
+    (version,) = Repository(tmp_path).versions("m")
+
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refused)  # for root nothing is forbidden
+    with pytest.raises(RepositoryError, match="m/1 cannot be read: Permission denied"):
         version.check()
