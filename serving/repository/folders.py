@@ -84,6 +84,17 @@ def _named(folder: Path, path: Path) -> str:
     return f"{name} -> {os.path.realpath(path)}" if path.is_symlink() else name
 
 
+def _is_number(name: str) -> bool:
+    """Whether a folder of that name is a version."""
+    return name.isascii() and name.isdigit() and not name.startswith("0") and len(name) < 19
+
+
+def _of_a_version(folder: Path) -> str:
+    """The first file of a folder that stands in versions alone; empty if there is none."""
+    known = (SPEC_FILE, *(backends.module(name).FILE_NAME for name in backends.names()))
+    return next((name for name in known if os.path.lexists(folder / name)), "")
+
+
 def _text(path: Path) -> str | None:
     """The text of a small file, None where there is none. Raises `RepositoryError`; a pipe would be waited at for ever."""
     try:
@@ -135,6 +146,14 @@ class Repository:
         if not self.path.is_dir():
             kind = "is not a folder" if self.path.exists() else "does not exist"
             raise RepositoryError(f"the model repository {self.path} {kind}; name one with --model-repository DIR")
+        if held := _of_a_version(self.path):
+            whole = self.path.absolute()
+            advice = (
+                f"it is a version; name the folder that holds the models, --model-repository {whole.parent.parent}"
+                if _is_number(whole.name)
+                else f"a repository holds a folder for each model, and that one for each version; put it into {whole}/MODEL/1"
+            )
+            raise RepositoryError(f"the model repository {self.path} holds {held} itself: {advice}")
 
     def models(self) -> list[str]:
         """Names of the models, sorted; a link that leads nowhere is one that cannot be loaded."""
@@ -176,21 +195,19 @@ class Repository:
         folder = self.path / model
         if _leads_nowhere(folder):
             raise _lost(folder)
-        numbered = [
-            entry
-            for entry in folder.iterdir()
-            if entry.name.isascii() and entry.name.isdigit() and not entry.name.startswith("0") and len(entry.name) < 19
-        ]
+        numbered = [entry for entry in folder.iterdir() if _is_number(entry.name)]
         if lost := next((entry for entry in numbered if _leads_nowhere(entry)), None):
             raise _lost(lost)
         found = [VersionFolder(int(entry.name), entry) for entry in numbered if _is_folder(entry)]
-        if not found and (folder / SPEC_FILE).exists():
-            raise RepositoryError(
-                f"{folder} is a version, not a model: serve the folder above {self.path}, which holds the models"
-            )
         if not found:
+            begin = f"failed to load '{model}', no version is available: {folder}"
+            if (held := _of_a_version(folder)) and _is_number(model):
+                raise RepositoryError(
+                    f"{begin} is a version, not a model: it holds {held}; name the folder that holds the models, "
+                    f"--model-repository {self.path.absolute().parent}"
+                )
             raise RepositoryError(
-                f"failed to load '{model}', no version is available: {folder} holds no version: a version is a folder named by a "
-                f"whole number from 1, like {folder / '1'}"
+                f"{begin} holds no version: a version is a folder named by a whole number from 1, like {folder / '1'}"
+                + (f"; put {held} into it" if held else "")
             )
         return sorted(found, key=lambda version: version.number)

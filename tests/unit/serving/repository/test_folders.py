@@ -169,3 +169,31 @@ def test_a_version_that_may_not_be_read_is_not_taken_for_an_empty_one(
     monkeypatch.setattr(os, "scandir", refused)  # for root nothing is forbidden
     with pytest.raises(RepositoryError, match="m/1 cannot be read: Permission denied"):
         version.check()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.savedmodel", "spec.json"])
+def test_a_version_or_a_model_in_place_of_the_repository_is_told(name: str, tmp_path: Path) -> None:
+    version = tmp_path / "r" / "m" / "1"
+    version.mkdir(parents=True)
+    (version / name).mkdir()
+    with pytest.raises(RepositoryError) as of_version:
+        Repository(version)
+    assert str(of_version.value) == (
+        f"the model repository {version} holds {name} itself: it is a version; name the folder that holds the models, "
+        f"--model-repository {tmp_path / 'r'}"
+    )
+    with pytest.raises(RepositoryError) as of_model:
+        Repository(version.parent).versions("1")
+    assert str(of_model.value).endswith(
+        f"{version} is a version, not a model: it holds {name}; name the folder that holds the models, "
+        f"--model-repository {tmp_path / 'r'}"
+    )
+
+
+def test_files_beside_where_versions_stand_are_told_where_to_go(tmp_path: Path) -> None:
+    (tmp_path / "r" / "m").mkdir(parents=True)
+    (tmp_path / "r" / "m" / "model.onnx").touch()
+    with pytest.raises(RepositoryError, match=r"holds no version: .*, like .*/r/m/1; put model\.onnx into it$"):
+        Repository(tmp_path / "r").versions("m")
+    with pytest.raises(RepositoryError, match=r"r/m holds model\.onnx itself: .* put it into .*/r/m/MODEL/1$"):
+        Repository(tmp_path / "r" / "m")
