@@ -58,8 +58,10 @@ class Catalogue:
                     f"Request for unknown model: '{name}' version {number} is not at ready state{because(entry)}"
                 )
             unlisted = [model.entries[""]] if "" in model.entries else []
+            there = sorted(filter(None, model.entries), key=int)
             raise UnknownVersion(
                 f"Request for unknown model: '{name}' version {number} is not found{because(*unlisted)}"
+                + (f"; its versions are {', '.join(there)}" if there else "")
             )
 
     def version_of(self, name: str, version: str) -> str:

@@ -175,7 +175,7 @@ def tokens(inputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, model: str) 
         )
 
 
-def parameters(sent: Mapping[str, Parameter], model: str) -> None:
+def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> None:
     """Refuses what would be misunderstood; parameters of the client's own are let through and mean nothing here."""
     for name, parameter in sent.items():
         kind = parameter.kind
@@ -200,6 +200,14 @@ def parameters(sent: Mapping[str, Parameter], model: str) -> None:
         several, verb = ("s", "ask") if len(asking) > 1 else ("", "asks")
         raise InvalidRequest(
             f"parameter{several} {', '.join(map(repr, asking))} {verb} model '{model}' to keep state between requests, which "
-            "is not served yet: send the state yourself (inputs h0 and c0, outputs hn and cn), or leave "
-            f"{'them' if several else 'it'} out"
+            f"is not served yet{_instead_of_keeping(spec)} leave {'them' if several else 'it'} out"
         )
+
+
+def _instead_of_keeping(spec: ModelSpec) -> str:
+    """What a client does itself, where the model lets it carry the state from one request to the next."""
+    if not spec.state:
+        return ", and this model gives none to carry along: send each sequence whole, and"
+    inputs, outputs = (" and ".join(getattr(pair, side) for pair in spec.state) for side in ("input", "output"))
+    several = "s" if len(spec.state) > 1 else ""
+    return f": send the state yourself (input{several} {inputs}, output{several} {outputs}), or"

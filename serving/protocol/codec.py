@@ -47,7 +47,7 @@ def decode(request: InferRequest, spec: ModelSpec, limits: Limits) -> Decoded:
     """
     model = request.model_name
     if request.parameters:
-        checks.parameters(request.parameters, model)
+        checks.parameters(request.parameters, spec, model)
     inputs = _read_inputs(request, spec, limits)
     rows = _same_rows(inputs, spec, model)
     if any(name in inputs for name in spec.state_inputs) and (
@@ -147,8 +147,9 @@ def _read_inputs(request: InferRequest, spec: ModelSpec, limits: Limits) -> dict
             checks.text(array, tensor, model)
         arrays[sent.name] = checks.one_of_all(array, tensor, model) if sent.name in spec.shared else array
     if missing := [tensor.name for tensor in spec.advertised_inputs if tensor.name not in arrays]:
+        required = len(spec.advertised_inputs)
         raise InvalidInput(
-            f"expected {len(spec.advertised_inputs)} inputs but got {len(arrays)} inputs for model '{model}'. Got input(s) "
+            f"expected {required} inputs but got {required - len(missing)} inputs for model '{model}'. Got input(s) "
             f"{checks.listed(sorted(arrays))}, but missing required input(s) {checks.listed(missing)}. Please provide all "
             "required input(s)."
         )

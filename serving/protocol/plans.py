@@ -48,7 +48,7 @@ class Plans:
         if not self._any or count != len(sent.raw_input_contents) or count > FEW:
             return self._whole(payload)[1]
         if len(sent.parameters):
-            checks.parameters(parameters_of(sent), sent.model_name)
+            checks.parameters(parameters_of(sent), self._spec, sent.model_name)
             sent.ClearField("parameters")
         contents = list(sent.raw_input_contents)
         shapes = []

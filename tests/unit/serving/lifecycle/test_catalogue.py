@@ -66,7 +66,12 @@ def test_who_is_leased(name: str, version: str, answers: str, tmp_path: Path, ma
     [
         ("nosuch", "", UnknownModel, "Request for unknown model: 'nosuch' is not found"),
         ("nosuch", "1", UnknownModel, "Request for unknown model: 'nosuch' is not found"),
-        ("fake", "9", UnknownVersion, "Request for unknown model: 'fake' version 9 is not found"),
+        (
+            "fake",
+            "9",
+            UnknownVersion,
+            "Request for unknown model: 'fake' version 9 is not found; its versions are 1, 3",
+        ),
         (
             "fake",
             "3",

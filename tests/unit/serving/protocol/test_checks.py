@@ -13,7 +13,7 @@ from serving.errors import InvalidInput, InvalidRequest
 from serving.protocol import checks
 from serving.protocol.checks import Limits
 from serving.protocol.request import Parameter
-from serving.signature.spec import ModelSpec
+from serving.signature.spec import ModelSpec, StatePair
 from serving.signature.tensors import BF16, TensorSpec
 from tests.support.fake_models import spec
 
@@ -152,7 +152,7 @@ def test_every_true_step_holds_an_id_of_the_vocabulary(
     ],
 )
 def test_parameters_that_are_let_through(name: str, parameter: Parameter) -> None:
-    checks.parameters({name: parameter}, "m")
+    checks.parameters({name: parameter}, spec(), "m")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_parameters_that_are_let_through(name: str, parameter: Parameter) -> Non
 )
 def test_parameters_that_would_be_misunderstood(name: str, parameter: Parameter, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
-        checks.parameters({"other": Parameter("bool", True), name: parameter}, "m")
+        checks.parameters({"other": Parameter("bool", True), name: parameter}, spec(), "m")
 
 
 def test_the_parameters_that_ask_for_a_sequence_are_named_and_no_others() -> None:
@@ -187,7 +187,21 @@ def test_the_parameters_that_ask_for_a_sequence_are_named_and_no_others() -> Non
     with pytest.raises(
         InvalidRequest, match=r"parameters 'sequence_id', 'sequence_end' ask model 'm' .* leave them out"
     ):
-        checks.parameters(sent, "m")
+        checks.parameters(sent, spec(), "m")
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ((StatePair("h0", "hn"), StatePair("c0", "cn")), "yourself (inputs h0 and c0, outputs hn and cn), or leave it out"),
+        ((StatePair("h0", "hn"),), "send the state yourself (input h0, output hn), or leave it out"),
+        ((), "and this model gives none to carry along: send each sequence whole, and leave it out"),
+    ],
+)  # fmt: skip
+def test_who_asks_for_state_to_be_kept_is_told_what_this_model_has(state: tuple[StatePair, ...], said: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        checks.parameters({"sequence_id": Parameter("int64", 7)}, dataclasses.replace(spec(), state=state), "m")
+    assert said in str(refused.value)
 
 
 PICTURE = TensorSpec("p", "FP32", (1, -1, -1, 3), rows_axis=None)

@@ -184,6 +184,12 @@ def _typed(field: str, count: int, **clear: bool) -> Callable[[pb.ModelInferRequ
     return change
 
 
+def _only_lengths(request: pb.ModelInferRequest) -> None:
+    del request.inputs[:], request.raw_input_contents[:]
+    request.inputs.add(name="lengths", datatype="INT64", shape=[1])
+    request.raw_input_contents.append(np.ones(1, np.int64).tobytes())
+
+
 def _classification(**value: Any) -> Callable[[pb.ModelInferRequest], object]:
     return lambda r: r.outputs.add(name="y").parameters["classification"].CopyFrom(pb.InferParameter(**value))
 
@@ -191,6 +197,8 @@ def _classification(**value: Any) -> Callable[[pb.ModelInferRequest], object]:
 BAD: list[tuple[str, Callable[[pb.ModelInferRequest], object], type[ServingError], str]] = [
     ("no input", lambda r: (r.ClearField("inputs"), r.ClearField("raw_input_contents")), InvalidInput,
      r"expected 1 inputs but got 0 inputs for model 'm'. Got input\(s\) \[\], but missing required input\(s\) \['x'\]"),
+    ("lengths alone", _only_lengths, InvalidInput,
+     r"expected 1 inputs but got 0 inputs for model 'm'. Got input\(s\) \['lengths'\], but missing required input\(s\) \['x'\]"),
     ("unknown input", lambda r: setattr(r.inputs[0], "name", "z"), InvalidInput,
      "unexpected inference input 'z' for model 'm'; its inputs are \\['x'\\]"),
     ("the same input twice", _again, InvalidInput, "input 'x' already exists in request"),
