@@ -40,8 +40,8 @@ exit codes: 0 done, 1 the server refuses it or cannot be reached, 2 wrong usage
 
 
 def index(server: Server, asked: argparse.Namespace) -> str:
-    """What is in the repository, as a table or as JSON."""
-    found = listing.entries(server)
+    """What is in the repository, or these models of it, as a table or as JSON."""
+    found = listing.entries(server, asked.models)
     return listing.as_json(found) if asked.json else listing.as_table(found)
 
 
@@ -130,7 +130,10 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--json", action="store_true", help="print JSON, for programs")
         return added.add_argument
 
-    command(index, "list models and versions: state, what computes, how far it was proved, and why one is not ready")
+    add = command(
+        index, "list models and versions: state, what computes, how far it was proved, and why one is not ready"
+    )
+    add("models", nargs="*", type=_name, metavar="MODEL", help="list these models alone")
     add = command(load, "load a model, or look again at what its repository holds")
     add("--config", type=Path, metavar="FILE", help="ModelConfig to use instead: JSON, or text form in FILE.pbtxt")
     command(unload, "stop serving a model; requests that it has taken are still answered")

@@ -29,9 +29,8 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not b
 
 def open_channel(settings: Mapping[str, str]) -> grpc.Channel:
     """A channel to the server with these settings, by the flags' names. Raises `OSError` when there is no TLS to be had."""
-    host = settings.get("HOST", "127.0.0.1")
-    host, port = LOOPBACK.get(host, host), settings.get("GRPC_PORT", "8001")
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = _target(settings)
+    host, _, port = target.rpartition(":")
     options: list[tuple[str, object]] = [("grpc.enable_http_proxy", 0)]
     if "TLS_CERT" not in settings:
         return grpc.insecure_channel(target, options)
@@ -40,8 +39,15 @@ def open_channel(settings: Mapping[str, str]) -> grpc.Channel:
     cert, key = Path(settings["TLS_CERT"]), Path(settings["TLS_KEY"])
     trusted = cert.read_bytes()
     own = (key.read_bytes(), trusted) if "TLS_CLIENT_CA" in settings else (None, None)
-    options.append(("grpc.ssl_target_name_override", _name_of_server(host, int(port), cert)))
+    options.append(("grpc.ssl_target_name_override", _name_of_server(host.strip("[]"), int(port), cert)))
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(trusted, *own), options)
+
+
+def _target(settings: Mapping[str, str]) -> str:
+    """HOST:PORT of the server."""
+    host = settings.get("HOST", "127.0.0.1")
+    host, port = LOOPBACK.get(host, host), settings.get("GRPC_PORT", "8001")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def metadata(settings: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -82,7 +88,10 @@ def main(command_line: Sequence[str] | None = None) -> int:
         print(f"cannot ask: {error}", file=sys.stderr)
         return 1
     print(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
-    return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+        return 0
+    print(f"the reason is told by lstm-admin --url {_target(settings)} index, and by the server's log", file=sys.stderr)
+    return 1
 
 
 def _name_of_server(host: str, port: int, cert: Path) -> str:

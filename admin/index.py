@@ -22,10 +22,19 @@ OF_CONFIG = ("backend", "device", "instances", "chosen", "tolerance", "verified"
 Entry = Mapping[str, str]
 
 
-def entries(server: Server) -> list[dict[str, str]]:
-    """Every version that the server knows, with an empty text for what is not known of it. Raises `AdminError`."""
+def entries(server: Server, wanted: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Every version that the server knows, or those of the models `wanted`; an empty text stands for what is not known of it.
+
+    Raises `AdminError`, among others for a model that the server does not know.
+    """
     found = []
-    for one in server.call("RepositoryIndex").models:
+    known = server.call("RepositoryIndex").models
+    names = dict.fromkeys(one.name for one in known)
+    if missing := [name for name in wanted if name not in names]:
+        raise AdminError(f"there is no model '{missing[0]}'; the server knows {', '.join(names) or 'none'}")
+    for one in known:
+        if wanted and one.name not in wanted:
+            continue
         entry = {name: str(getattr(one, name)) for name in ALWAYS}
         config = _config(server, one.name, one.version) if one.state == "READY" else None
         found.append(entry | (of_config(config) if config else dict.fromkeys(OF_CONFIG, "")))

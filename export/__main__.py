@@ -24,7 +24,7 @@ from typing import Any
 from commands import extras
 from commands.parser import INTERRUPTED, REFUSED
 from commands.table import aligned
-from export import formats, progress
+from export import disk, formats, progress
 from export.arguments import hints, lacking, parser, samples, tensor
 from export.errors import ExportError
 from export.missing import Missing, command, flags_in
@@ -54,8 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags := error.flags if isinstance(error, Missing) else flags_in(str(error)):
             print(f"run: {command(arguments, flags)}", file=sys.stderr)
         return REFUSED
-    except (ExportError, CheckpointError, StartupError, OSError) as error:
+    except (ExportError, CheckpointError, StartupError) as error:
         print(f"lstm-export: {error}", file=sys.stderr)
+        return REFUSED
+    except OSError as error:
+        print(f"lstm-export: {disk.told(error, options.repository)}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("lstm-export: interrupted; nothing was published", file=sys.stderr)

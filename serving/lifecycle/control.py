@@ -220,10 +220,19 @@ class RepositoryControl:
 
     def _load_from_repository(self, name: str, why: str) -> None:
         with self._manager.loading(name) as model:
-            repository = self._repositories.holding(name)
+            repository = self._holding(name)
             config = model_config.parse(repository.config_text(name), name)
             self._load(model, repository, config, why)
             model.tidy()
+
+    def _holding(self, name: str) -> Repository:
+        """Where a model lies. Clients are told of one that is missing in Triton's words; who starts the server, in more."""
+        try:
+            return self._repositories.holding(name)
+        except NotInRepository as error:
+            if self._manager.has_started:
+                raise
+            raise NotInRepository(f"{error}: {self._repositories.lacks(name)}") from error
 
     def _load(self, model: ModelEntry, repository: Repository, config: OperatorConfig, why: str) -> None:
         """Loads what is new of the chosen versions, lets it in, and retires the others.

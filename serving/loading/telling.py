@@ -12,6 +12,7 @@ from serving.errors import StartupError
 from serving.loading.order import INSTEAD, Order
 from serving.loading.ranking import table
 from serving.loading.request import LoadRequest
+from serving.repository import labels
 from serving.repository.model_config import TOLD
 
 log = logging.getLogger(__name__)
@@ -101,3 +102,5 @@ def log_loaded(request: LoadRequest, candidate: Candidate, model: Model, worst: 
         "seconds": round(model.metrics.load_seconds, 3),
     }
     log.info("loaded", extra={"fields": fields})
+    for said in labels.miscounted(model.labels, model.spec):
+        log.warning("%s", said, extra={"fields": request.fields()})

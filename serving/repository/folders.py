@@ -103,8 +103,12 @@ def _text(path: Path) -> str | None:
         if (size := path.stat().st_size) > MAX_TEXT_BYTES:
             raise RepositoryError(f"{path} has {size} bytes; at most {MAX_TEXT_BYTES} are read")
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RepositoryError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise RepositoryError(
+            f"{path} cannot be read: {error.reason} at byte {error.start}, so it is no UTF-8; save it as UTF-8 without BOM"
+        ) from error
+    except OSError as error:
+        raise files.unreadable(path, error) from error
 
 
 def _is_folder(path: Path) -> bool:

@@ -6,7 +6,8 @@ needs no word of the operator: the names are in `labels.txt`, and `spec.json` sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from serving.errors import ModelConfigError
@@ -42,3 +43,16 @@ def of_outputs(labels: Labels, spec: ModelSpec) -> Labels:
     if spec.labels_of and OF_THE_SPEC in labels:
         named.setdefault(spec.labels_of, labels[OF_THE_SPEC])
     return named
+
+
+def miscounted(labels: Mapping[str, Sequence[str]], spec: ModelSpec) -> list[str]:
+    """A sentence for each output of a known size that has another number of names than places; `labels` as of `of_outputs`."""
+    told = []
+    for output in spec.outputs:
+        sizes, names = (output.shown or output.shape)[1:], labels.get(output.name)
+        if names and -1 not in sizes and len(names) != math.prod(sizes):
+            told.append(
+                f"there are {len(names)} labels for the {math.prod(sizes)} places of output '{output.name}': write one a line, "
+                "in the order of the places"
+            )
+    return told

@@ -41,6 +41,11 @@ def parse(text: str | None, name: str) -> OperatorConfig:
 
     Raises `ModelConfigError`, naming the field or the line, its value, and what is allowed.
     """
+    if text and text.startswith("\ufeff"):
+        raise ModelConfigError(
+            f"config.pbtxt of model '{name}' does not parse: it begins with a byte order mark (BOM), as editors on Windows "
+            "write; save it as UTF-8 without BOM"
+        )
     try:
         written = text_format.Parse(text or "", pb.ModelConfig())
     except text_format.ParseError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ class Repositories:
             places = " and ".join(str(one.path / model) for one in found)
             raise RepositoryError(f"{told}: {TWICE}: {places}; rename or remove all but one")
         return found[0]
+
+    def lacks(self, model: str) -> str:
+        """The sentence about a model that none of them has, with the name that is nearest."""
+        near = difflib.get_close_matches(model, self.models(), 1)
+        return f"there is no folder '{model}' in {self}" + (f"; did you mean '{near[0]}'?" if near else "")
 
     def __str__(self) -> str:
         return ", ".join(str(one.path) for one in self._all)

@@ -74,7 +74,9 @@ def test_the_health_check_of_the_image(guards: tuple[str, ...], tmp_path: Path) 
 def test_the_health_check_of_a_server_that_is_not_ready(tmp_path: Path) -> None:
     (tmp_path / "broken" / "1").mkdir(parents=True)
     with LaunchedServer(tmp_path, "--backend", "fake") as server:
-        assert _health_check(server.address, os.environ) == (1, "NOT_SERVING\n", "")
+        code, status, said = _health_check(server.address, os.environ)
+        assert (code, status) == (1, "NOT_SERVING\n")
+        assert said.endswith(f"lstm-admin --url {server.address} index, and by the server's log\n")
 
 
 def _guarded(guards: tuple[str, ...], folder: Path) -> dict[str, str]:

@@ -58,3 +58,12 @@ def test_a_version_that_tells_no_configuration_is_listed_all_the_same(triton: Tr
     triton.refuse["ModelConfig"] = Refusal(grpc.StatusCode.UNIMPLEMENTED, "no such call")
     code, out, _ = asked("index")
     assert (code, out.splitlines()) == (0, ["model  version  state  reason", "gone   1        READY  -"])
+
+
+def test_of_many_models_some_can_be_asked_for(triton: TritonLike, asked: Asked) -> None:
+    triton.entries = [(name, "1", "READY", "") for name in ("a", "b", "c")]
+    code, out, _ = asked("index", "c", "a")
+    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["model", "a", "c"])
+    assert [one.name for one in triton.seen[1:]] == ["a", "c"]
+    code, out, err = asked("index", "a", "z")
+    assert (code, out, err) == (1, "", "lstm-admin: there is no model 'z'; the server knows a, b, c\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.errors import NotReady
+from serving.errors import NotInRepository, NotReady
 from serving.lifecycle.control import Load, RepositoryControl
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.versions import ModelEntry
@@ -90,6 +90,18 @@ def test_what_is_to_be_loaded_at_start_and_is_not_there_is_a_failure(
     control(manager, tmp_path, "explicit").start(named)
     assert {entry.name for entry in manager.entries()} == loaded
     assert manager.ready() == ("nosuch" not in loaded)
+
+
+def test_at_the_start_more_is_said_of_what_is_missing_than_to_clients(tmp_path: Path, manager: ModelManager) -> None:
+    fake_models.write(tmp_path)
+    controlled = control(manager, tmp_path, "explicit")
+    controlled.start(["fkae"])
+    (entry,) = manager.entries()
+    in_tritons_words = "failed to load 'fkae', failed to poll from model repository"
+    assert entry.reason == f"{in_tritons_words}: there is no folder 'fkae' in {tmp_path}; did you mean 'fake'?"
+    with pytest.raises(NotInRepository) as refused:
+        controlled.load("fkae")
+    assert str(refused.value) == in_tritons_words
 
 
 def test_a_load_that_the_end_of_the_server_overtakes_is_no_failure_of_the_model(

@@ -257,3 +257,11 @@ def test_without_anybody_to_hand_over_to_a_failure_is_the_requests_own(
     facts = proof.read(request, FAKE)
     guard = loader.guard_of(request, FAKE, facts, Proved(Drifted({}, 0.0), 1e-5, 0.0), model())
     assert (guard.hand_over, guard.failures, guard.told) == (None, failures, told)
+
+
+def test_labels_that_are_not_as_many_as_places_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fake_models.write(tmp_path)
+    for names, told in ((("a", "b"), False), (("a", "b", "c"), True)):
+        caplog.clear()
+        loader.load(dataclasses.replace(wanted(tmp_path), labels={"y": names})).model.close()
+        assert ("there are 3 labels for the 2 places of output 'y'" in caplog.text) == told

@@ -100,6 +100,11 @@ def test_texts_are_small_plain_files(tmp_path: Path) -> None:
     (tmp_path / "m" / "config.pbtxt").write_text(" " * (MAX_TEXT_BYTES + 1))
     with pytest.raises(RepositoryError, match=f"has {MAX_TEXT_BYTES + 1} bytes; at most"):
         repository.config_text("m")
+    (tmp_path / "m" / "config.pbtxt").write_text("max_batch_size: 8", encoding="utf-16")
+    with pytest.raises(
+        RepositoryError, match=r"cannot be read: .* at byte 0, so it is no UTF-8; save it as UTF-8 without BOM"
+    ):
+        repository.config_text("m")
 
 
 def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:

@@ -61,3 +61,22 @@ def test_files_that_hold_none(file: str, said: str, repository: Repository) -> N
 def test_without_any(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     assert labels.read(Repository(tmp_path), model_config.parse(None, "m")) == {}
+
+
+@pytest.mark.parametrize(
+    ("named", "shape", "said"),
+    [
+        ({"y": ("a", "b")}, (-1, 2), []),
+        ({"y": ("a", "b", "c")}, (-1, 2), ["there are 3 labels for the 2 places of output 'y'"]),
+        ({"y": ("a",)}, (-1, 2, 3), ["there are 1 labels for the 6 places of output 'y'"]),
+        ({"y": ("a",)}, (-1, -1, 2), []),  # nobody knows how many places
+        ({"z": ("a",)}, (-1, 2), []),
+    ],
+)
+def test_another_number_of_names_than_places_is_told(
+    named: dict[str, tuple[str, ...]], shape: tuple[int, ...], said: list[str]
+) -> None:
+    y, *others = spec().outputs
+    changed = dataclasses.replace(spec(), outputs=(dataclasses.replace(y, shape=shape), *others))
+    told = labels.miscounted(named, changed)
+    assert [sentence.split(":")[0] for sentence in told] == said

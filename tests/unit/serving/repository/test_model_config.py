@@ -196,3 +196,10 @@ def test_what_a_bare_file_is_said_to_take_is_what_it_is_reshaped_to() -> None:
         {"y": ("FP32", (1,)), "z": ("FP32", (1, 1))},
     )
     assert model_config.may_be_scalars(config) == {"y", "z"}
+
+
+def test_a_byte_order_mark_is_called_so() -> None:
+    with pytest.raises(
+        ModelConfigError, match=r"'m' does not parse: it begins with a byte order mark \(BOM\), .* save it as"
+    ):
+        model_config.parse("\ufeffmax_batch_size: 8", "m")

@@ -41,6 +41,13 @@ def test_what_lies_nowhere(two: Repositories, name: str) -> None:
         two.holding(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("bth", "; did you mean 'both'?"), ("tow", "; did you mean 'two'?"), ("weather", "")]
+)
+def test_what_is_missing_is_told_with_the_nearest_name(name: str, said: str, two: Repositories, tmp_path: Path) -> None:
+    assert two.lacks(name) == f"there is no folder '{name}' in {tmp_path / 'a'}, {tmp_path / 'b'}{said}"
+
+
 def test_a_folder_named_twice_is_one(tmp_path: Path) -> None:
     (tmp_path / "a" / "one").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "a")
