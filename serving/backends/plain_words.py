@@ -19,6 +19,8 @@ _REMEDIES = {
     "No Op registered for": "export it again with operators of ONNX alone, or with an opset that has this one",
     "Unsupported model IR version": f"it was written for a newer ONNX: {_OLDER}",
     "Current official support for domain": f"its opset is newer than this ONNX Runtime knows: {_OLDER}",
+    "Protobuf parsing failed": "it is cut off, or no ONNX file at all: copy it again, or export it again",
+    "No graph was found in the protobuf": "it is no ONNX file, or cut off: copy it again, or export it again",
     "External data path does not exist": _WEIGHTS,
     "External initializer": _WEIGHTS,
 }

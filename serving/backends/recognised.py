@@ -27,11 +27,12 @@ class Kind:
 
 TORCHSCRIPT = Kind("TorchScript", "call it model.pt", "torchscript")
 ONNX = Kind("an ONNX file, as it seems", "call it model.onnx", "onnx_runtime")
-WEIGHTS_FILE = Kind("what torch.save wrote, weights or a pickled module", WEIGHTS)
+_SAVED = Kind("what torch.save wrote, weights or a pickled module", WEIGHTS)
+WEIGHTS_ALONE = Kind("weights without a model", WEIGHTS)
 KERAS_FILE = Kind("a file that Keras has saved", KERAS)
-_EMPTY = Kind("empty", _COPY)
+EMPTY = Kind("empty", _COPY)
 _BY_HEAD: tuple[tuple[Callable[[bytes], bool], Kind], ...] = (
-    (lambda head: not head, _EMPTY),
+    (lambda head: not head, EMPTY),
     (lambda head: not head.strip(b"\0"), Kind("nothing but zeros at its beginning", _COPY)),
     # ir_version, then who has produced it or the graph
     (lambda head: head[:1] == b"\x08" and head[2:3] in (b"\x12", b"\x3a"), ONNX),
@@ -46,6 +47,7 @@ _BY_HEAD: tuple[tuple[Callable[[bytes], bool], Kind], ...] = (
         Kind("a pointer of Git LFS, which stands for the file", "fetch the file itself: git lfs pull"),
     ),
     (lambda head: head.startswith(b"\x89HDF\r\n\x1a\n"), Kind("an HDF5 file, as Keras 2 saves", KERAS)),
+    (lambda head: head.startswith(b"PK\x03\x04"), Kind("a zip archive that is cut off, as TorchScript is one", _COPY)),
     (lambda head: head.startswith(b"\x1f\x8b"), Kind("a gzip archive", "unpack it")),
     (lambda head: head.lstrip().startswith(b"<"), Kind("text that begins with <, as a web page does", _FETCH)),
     (lambda head: head.lstrip().startswith(b"{"), Kind("JSON", _FETCH)),
@@ -53,7 +55,7 @@ _BY_HEAD: tuple[tuple[Callable[[bytes], bool], Kind], ...] = (
 # By a name in a zip archive, the first of these that is there.
 _BY_NAME = (
     ("/constants.pkl", TORCHSCRIPT),
-    ("/data.pkl", WEIGHTS_FILE),
+    ("/data.pkl", _SAVED),
     ("model.weights.h5", KERAS_FILE),
 )
 
@@ -76,7 +78,7 @@ def unlike(path: Path, backend: str, wanted: str) -> str:
     kind = of(path)
     if kind is None or kind.backend == backend:
         return ""
-    if kind is _EMPTY:
+    if kind is EMPTY:
         return f"{path} is empty, so no {wanted}: {kind.remedy}"
     return f"{path} is no {wanted} but {kind.name}: {kind.remedy}"
 

@@ -15,7 +15,7 @@ _BY_SUFFIX = {
     ".jit": recognised.TORCHSCRIPT,
     **dict.fromkeys((".pt", ".pth"), recognised.TORCHSCRIPT),
     **dict.fromkeys((".keras", ".h5", ".hdf5"), recognised.KERAS_FILE),
-    **dict.fromkeys((".safetensors", ".ckpt"), recognised.WEIGHTS_FILE),
+    **dict.fromkeys((".safetensors", ".ckpt"), recognised.WEIGHTS_ALONE),
 }
 
 
@@ -30,7 +30,7 @@ def told(folder: Path, named: str = "") -> str:
     if not there:
         return f"{begin}is empty: put it there, or export the model again"
     first = sorted(there, key=lambda entry: entry.name != named)
-    advice = next((f"{entry.name}: {said}" for entry in first if (said := _advice(entry))), "")
+    advice = next((f"{entry.name}{said}" for entry in first if (said := _advice(entry))), "")
     if not advice:
         names = ", ".join(entry.name for entry in there[:MOST_TOLD]) + (", ..." if len(there) > MOST_TOLD else "")
         advice = f"{names}: export it again"
@@ -40,24 +40,24 @@ def told(folder: Path, named: str = "") -> str:
 
 
 def _advice(entry: Path) -> str:
-    """What to do with a file or folder that may be the model by another name; empty where it is none."""
+    """What a file or folder is that may be the model by another name, and what to do; empty where it is none."""
     if entry.is_dir():
         return _of_folder(entry)
     if entry.name == _SAVED_MODEL:
-        return f"move it, with variables and assets, into a folder {_file_of('saved_model')}"
+        return f": move it, with variables and assets, into a folder {_file_of('saved_model')}"
     kind = recognised.of(entry) or _BY_SUFFIX.get(entry.suffix.lower())
     if kind is None:
         return ""
     if kind.backend:
-        return f"rename it to {_file_of(kind.backend)}"
-    return kind.remedy if entry.suffix.lower() in _BY_SUFFIX else ""
+        return f": rename it to {_file_of(kind.backend)}"
+    return f", {kind.name}: {kind.remedy}" if entry.suffix.lower() in _BY_SUFFIX else ""
 
 
 def _of_folder(folder: Path) -> str:
     if (folder / _SAVED_MODEL).is_file():
-        return f"rename it to {_file_of('saved_model')}"
+        return f": rename it to {_file_of('saved_model')}"
     held = next((name for each in backends.PREFERENCE if (folder / (name := _file_of(each))).exists()), "")
-    return f"{held} lies one folder too deep, move it up" if held else ""
+    return f": {held} lies one folder too deep, move it up" if held else ""
 
 
 def _file_of(backend: str) -> str:

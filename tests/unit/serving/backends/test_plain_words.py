@@ -43,6 +43,7 @@ def test_places_in_its_code_are_left_out(message: str, left: str) -> None:
         (IR, "opset_version=17"),
         ("Error No Op registered for Nonsense with domain_version of 17", "operators of ONNX alone"),
         ("External initializer: w offset: 0 are out of bounds", "copy it again"),
+        ("Protobuf parsing failed.", "cut off"),
         ("something else", ""),
     ],
 )

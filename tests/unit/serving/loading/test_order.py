@@ -252,6 +252,6 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_is_missing(tmp_path: Path)
 
 def test_where_the_file_has_another_name_because_config_pbtxt_says_so(tmp_path: Path) -> None:
     folder = version(tmp_path, ())
-    (folder.path / "net.onnx").write_bytes(b"")
+    (folder.path / "net.onnx").write_bytes(b"something")
     with pytest.raises(RepositoryError, match=r"net\.onnx: .*take default_model_filename: 'net\.onnx' out of config"):
         order(folder, 'default_model_filename: "net.onnx"')
