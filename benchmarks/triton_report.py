@@ -31,6 +31,12 @@ class Compared(Measured[Load]):
         return [load for name, load in self.figures if name == OURS]
 
 
+def render(measured: Compared) -> str:
+    """The figures as Markdown."""
+    parts = (about(measured), table(measured), verdict(measured), stalls(measured), client(measured))
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
 def about(measured: Compared) -> list[str]:
     """What was measured, and on what."""
     version = importlib.metadata.version
