@@ -80,8 +80,9 @@ protos: $(PROTOS) ## generate the protobuf code anew
 scores: .venv/.done ## train three seeds of each network in each framework and print both tables
 	$(call step,train three seeds in each framework,$(BIN)/python -m models.scores --out runs/scores)
 
-bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend
+bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend, and the CPU of the layer between edge and backend
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
+	$(call step,measure the layer between edge and backend,$(BIN)/python benchmarks/layer.py)
 
 bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, load and unload while requests flow, write docs/swaps.md (seven minutes)
 	$(call step,swap and load while requests flow,$(BIN)/python benchmarks/swaps.py --repository model_repository --report docs/swaps.md)

@@ -24,6 +24,9 @@ import numpy as np
 
 from protos import grpc_service_pb2 as pb
 from serving.backends import fake
+from serving.batching.model import Model
+from serving.batching.pending import Pending
+from serving.errors import ServingError
 from serving.lifecycle.manager import ModelManager
 from serving.loading import loader
 from serving.loading.order import ServerDefaults
@@ -31,8 +34,9 @@ from serving.protocol.codes import REFUSALS, Code
 from serving.protocol.inference import Inference
 from serving.repository import model_config
 from serving.signature.tensors import Tensors
+from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.ended import Recorder
-from serving.telemetry.timeline import now_ns
+from serving.telemetry.timeline import Timeline, now_ns
 from tests.support import fake_models
 from tests.support.loading import request_of
 
@@ -40,6 +44,7 @@ STEPS, LONGEST = 24, 256
 FEATURES = fake_models.FEATURES
 WAYS = 500  # different requests of a load
 MODELS = 50
+USUAL = f"{STEPS} steps, 64 in flight"
 
 
 class Edge:
@@ -107,7 +112,8 @@ def loads() -> Iterator[tuple[str, int, list[bytes]]]:
     """A name, how many are in flight, and what they ask."""
     drawn = random.Random(0)
     fixed = [payload(STEPS, number) for number in range(WAYS)]
-    for in_flight in (1, 8, 64, 1000, 10_000):
+    yield USUAL, 64, fixed
+    for in_flight in (1, 8, 1000, 10_000):
         yield f"{STEPS} steps, {in_flight} in flight", in_flight, fixed
     for models in (10, MODELS):
         asked = [payload(STEPS, number, models) for number in range(WAYS)]
@@ -116,6 +122,56 @@ def loads() -> Iterator[tuple[str, int, list[bytes]]]:
     middle = sum(lengths) // WAYS
     yield f"{middle} steps, 64 in flight", 64, [payload(middle, number) for number in range(WAYS)]
     yield f"1 to {LONGEST} steps, 64 in flight", 64, [payload(steps, n) for n, steps in enumerate(lengths)]
+
+
+class Engine:
+    """Queue, plan and worker alone: requests that are decoded already, whose answers nobody encodes."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._inputs = {"x": np.full((1, STEPS, FEATURES), 0.5, np.float32)}
+        self._key = (b"", *[tensor.shape[1:] for tensor in model.spec.inputs])
+
+    def infer(self, payload: bytes, call: Call) -> None:
+        """See `serving.protocol.inference.Inference.infer`."""
+        timeline = Timeline(call.received_ns)
+        timeline.decoded = now_ns()
+        self._model.metrics.entered()
+        waits = _Waits(call, timeline)
+        self._model.submit(Pending(waits, self._inputs, 1, STEPS, ("y",), self._key, timeline))
+
+
+class _Waits:
+    """See `serving.batching.pending.Requester`."""
+
+    __slots__ = ("_call", "_timeline")
+
+    def __init__(self, call: Call, timeline: Timeline) -> None:
+        self._call = call
+        self._timeline = timeline
+
+    def encode(self, outputs: Tensors) -> None:
+        self._timeline.encoded = now_ns()
+
+    def finish(self, error: ServingError | None) -> None:
+        self._call.reply(b"")
+
+    def move(self, lease: object) -> None: ...
+
+
+def metrics_share(whole: float) -> float:
+    """What stamps and counts of a request take in a batch of 64, as a share of its whole cost in microseconds."""
+    metrics, rounds = ModelMetrics(), 500
+    began = time.process_time()
+    for _ in range(rounds):
+        timelines = []
+        for _ in range(64):
+            metrics.entered()
+            timeline = Timeline(now_ns())
+            timeline.decoded = timeline.started = timeline.computed = timeline.encoded = now_ns()
+            timelines.append(timeline)
+        metrics.answered(64, timelines, 0)
+    return (time.process_time() - began) / rounds / 64 * 1e6 / whole
 
 
 def microseconds(edge: Edge, payloads: Sequence[bytes], in_flight: int, requests: int) -> float:
@@ -155,6 +211,8 @@ def main() -> None:
         fake.FakeBackend.run = Zeros.run  # type: ignore[assignment]
         at_once = Edge(lambda payload, call: call.reply(payload))
         whole = Edge(Inference(manager, Recorder(0.0, REFUSALS), max_steps=8192).infer)
+        with manager.acquire("fake0") as model:
+            engine = Edge(Engine(model).infer)
         taken: dict[str, list[float]] = {}
         for turn in range(options.rounds + 1):  # the first warms up
             for name, in_flight, payloads in loads():
@@ -162,9 +220,16 @@ def main() -> None:
                 cost = microseconds(whole, payloads, in_flight, options.requests) - nothing
                 if turn:
                     taken.setdefault(name, []).append(cost)
+            for in_flight in (1, 64):
+                nothing = microseconds(at_once, [b""], in_flight, options.requests)
+                cost = microseconds(engine, [b""], in_flight, options.requests) - nothing
+                if turn:
+                    taken.setdefault(f"queue, plan and worker alone, {in_flight} in flight", []).append(cost)
         manager.close(10)
     for name, costs in taken.items():
         print(f"{name:42} {statistics.median(costs):6.1f} us  [{min(costs):.1f}, {max(costs):.1f}]")
+    share = metrics_share(statistics.median(taken[USUAL]))
+    print(f"stamps and counts: {share:.1%} of {USUAL}")
 
 
 if __name__ == "__main__":

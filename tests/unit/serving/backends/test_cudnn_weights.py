@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,13 @@ class TwoLayers(nn.Module):
         return self.lstm(x)[0], self.gru(x)[0], self.plain(x)[0]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("write", [torch.jit.script, lambda module: torch.jit.trace(module, torch.zeros(2, 3, 3))])
+def traced(module: nn.Module) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that torch.jit is deprecated
+        return torch.jit.trace(module, torch.zeros(2, 3, 3))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("write", [torch.jit.script, traced])
 def test_those_of_the_files_of_others(write: Any, tmp_path: Path) -> None:
     write(TwoLayers().eval()).save(tmp_path / "model.pt")
     module = torch.jit.load(tmp_path / "model.pt")
