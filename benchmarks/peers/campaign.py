@@ -11,6 +11,7 @@ from benchmarks.peers.errors import PeerError
 from benchmarks.peers.load import MANY, OPEN, PERF, Load, takes
 from benchmarks.peers.measured import Measured
 from benchmarks.peers.server import TRITON
+from benchmarks.peers.text import short
 from serving.errors import StartupError
 
 SHARE_OF_TRITON = 0.7  # of its capacity, in the open loop
@@ -63,10 +64,13 @@ def _turn(bench: Bench, name: str, loads: Sequence[Load], number: int, measured:
                     figures = bench.drive(server, load, measured.rate or 0.0)
                 except PeerError as error:
                     measured.failures[name, load] = str(error)
-                    _say(f"round {number + 1}: {name}, {load}: {error}")
+                    _say(f"round {number + 1}: {name}, {load.title(measured.rate)}: {error}")
                     continue
                 measured.add(name, load, number, figures)
-                _say(f"round {number + 1}: {name}, {load}: {figures}, {time.monotonic() - began:.1f} s")
+                what = f"round {number + 1}: {name}, {load.title(measured.rate)}"
+                _say(
+                    f"{what}: {figures.cpu_us:.0f} us, p99 {short(figures.p99_ms)} ms; {time.monotonic() - began:.0f} s"
+                )
     except (PeerError, StartupError, ProcessLookupError) as error:
         measured.failures[name, None] = str(error)
         _say(f"round {number + 1}: {name}: {error}")

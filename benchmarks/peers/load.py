@@ -11,7 +11,7 @@ IN_FLIGHT, STREAMS, TLS, LENGTHS, RATE = "in-flight", "streams", "tls", "lengths
 GROUPS = (IN_FLIGHT, STREAMS, TLS, LENGTHS, RATE)
 LEVELS = (1, 8, 32, 64)
 MANY, STREAM_COUNT = 64, 8
-ONE_LENGTH, OWN_LENGTHS = "one length", "own lengths"
+ONE_LENGTH, OWN_LENGTHS = "one length", "lengths of their own"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,19 @@ class Load:
     def streaming(self) -> bool:
         """Whether requests are messages on streams."""
         return self.group == STREAMS
+
+    def title(self, rate: float | None = None) -> str:
+        """`closed loop, 8 in flight`; `rate` is that of the open loop, in requests a second."""
+        if self.client == OPEN:
+            return f"{OPEN}, {rate:.0f}/s" if rate else OPEN
+        more = []
+        if self.streaming:
+            more.append(f"{STREAM_COUNT} streams" if self.client == CLOSED else "streams")
+        if self.tls:
+            more.append("TLS")
+        if self.lengths:
+            more.append(self.lengths)
+        return ", ".join([self.client, f"{self.in_flight} in flight", *more])
 
 
 LOADS = (

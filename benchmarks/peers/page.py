@@ -17,10 +17,7 @@ from benchmarks.peers.load import (
     ONE_LENGTH,
     OPEN,
     OWN_LENGTHS,
-    PERF,
     RATE,
-    STREAM_COUNT,
-    TLS,
     Load,
 )
 from benchmarks.peers.measured import Figure, Measured
@@ -58,19 +55,6 @@ def render(measured: Measured[Load], seconds: float) -> str:
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
 
-def title(load: Load, rate: float | None = None) -> str:
-    """`closed loop, 8 in flight`."""
-    how = f", {STREAM_COUNT} streams" if load.streaming and load.client == CLOSED else ""
-    how += ", streams" if load.streaming and load.client == PERF else ""
-    how += ", TLS" if load.group == TLS else ""
-    if load.lengths:
-        steps = f"{LONGEST // 2} steps or so" if load.lengths == ONE_LENGTH else f"1 to {LONGEST} steps"
-        how += f", {steps}"
-    if load.client == OPEN:
-        return f"open loop, {short(rate)}/s"
-    return f"{load.client}, {load.in_flight} in flight{how}"
-
-
 def table(measured: Measured[Load], heading: str, figure: Figure) -> list[str]:
     """A line for each load that anybody was given: medians, and ours by Triton's."""
     loads = list(dict.fromkeys(load for _, load in measured.figures))
@@ -79,7 +63,7 @@ def table(measured: Measured[Load], heading: str, figure: Figure) -> list[str]:
         ours, theirs, mlservers, least = (short(measured.median(name, load, figure)) for name in SERVERS)
         cells = [ours, theirs, ratio(measured.ratio(OURS, TRITON, load, figure)), mlservers, least]
         if set(cells) != {"-"}:
-            lines.append(row([title(load, measured.rate), *cells]))
+            lines.append(row([load.title(measured.rate), *cells]))
     return [*lines, ""]
 
 
@@ -141,7 +125,7 @@ def _lengths(measured: Measured[Load]) -> list[str]:
 
 def _clients(measured: Measured[Load]) -> list[str]:
     """Where the client may have been what was measured, and what was lost."""
-    named = {key: f"{key[0]}, {title(key[1], measured.rate)}" for key in measured.figures}
+    named = {key: f"{key[0]}, {key[1].title(measured.rate)}" for key in measured.figures}
     saturated = [named[key] for key, runs in measured.figures.items() if any(run.saturated for run in runs.values())]
     lost = {named[key]: measured.total(*key, lambda run: run.failed + run.unsent) for key in named}
     lines = []
@@ -165,6 +149,6 @@ def _missing(measured: Measured[Load]) -> list[str]:
     if measured.failures:
         lines += ["Could not be measured:", ""]
         for (name, load), why in measured.failures.items():
-            what = name if load is None else f"{name}, {title(load, measured.rate)}"
+            what = name if load is None else f"{name}, {load.title(measured.rate)}"
             lines.append(f"- {what}: {' '.join(why.split())[:400]}")
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.peers.load import LOADS, OPEN, PERF, Load, takes
+from benchmarks.peers.load import LOADS, OPEN, OWN_LENGTHS, PERF, Load, takes
 from benchmarks.peers.measured import Figures, Measured
 from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON
 
@@ -16,7 +16,7 @@ def made_up() -> Measured[Load]:
         for name, cost in CPU_US.items():
             if not takes(name, load):
                 continue
-            if name == MLSERVER and load.lengths == "own lengths":
+            if name == MLSERVER and load.lengths == OWN_LENGTHS:
                 measured.failures[name, load] = "234 of 420 requests failed"
                 continue
             for number in range(2):

@@ -1,6 +1,22 @@
 from __future__ import annotations
 
-from benchmarks.peers.load import CLOSED, GROUPS, LOADS, PERF, takes
+import pytest
+
+from benchmarks.peers.load import (
+    CLOSED,
+    GROUPS,
+    IN_FLIGHT,
+    LENGTHS,
+    LOADS,
+    OPEN,
+    OWN_LENGTHS,
+    PERF,
+    RATE,
+    STREAMS,
+    TLS,
+    Load,
+    takes,
+)
 from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON
 
 
@@ -23,3 +39,18 @@ def test_a_constant_is_asked_by_both_clients_and_for_nothing_else() -> None:
 def test_each_load_is_there_once() -> None:
     assert len(set(LOADS)) == len(LOADS)
     assert {load.group for load in LOADS} == set(GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("load", "title"),
+    [
+        (Load(CLOSED, IN_FLIGHT, 8), "closed loop, 8 in flight"),
+        (Load(PERF, STREAMS, 64), "perf_analyzer, 64 in flight, streams"),
+        (Load(CLOSED, STREAMS, 64), "closed loop, 64 in flight, 8 streams"),
+        (Load(CLOSED, LENGTHS, 64, OWN_LENGTHS), "closed loop, 64 in flight, lengths of their own"),
+        (Load(CLOSED, TLS, 64), "closed loop, 64 in flight, TLS"),
+        (Load(OPEN, RATE, 0), "open loop, 4000/s"),
+    ],
+)
+def test_what_a_load_is_called(load: Load, title: str) -> None:
+    assert load.title(4000.0) == title

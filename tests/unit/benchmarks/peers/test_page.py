@@ -21,7 +21,7 @@ def test_a_line_for_each_load_with_medians_and_the_ratio_of_a_round() -> None:
     assert "| closed loop, 8 in flight | 450 | 300 | **1.50** | 1350 | 75 |" in table
     assert "| perf_analyzer, 8 in flight | 450 | 300 | **1.50** | - | 75 |" in table
     assert "| closed loop, 64 in flight, TLS | 450 | 300 | **1.50** | - | - |" in table
-    assert "| closed loop, 64 in flight, 1 to 256 steps | 450 | 300 | **1.50** | - | - |" in table
+    assert "| closed loop, 64 in flight, lengths of their own | 450 | 300 | **1.50** | - | - |" in table
     assert "| open loop, 4000/s | 7.25 | 7.25 | **1.00** | 7.25 | - |" in table
     for heading in ("### Server CPU a request, us", "### p50, ms", "### p99, ms"):
         start = table.index(heading)
@@ -42,7 +42,7 @@ def test_a_peer_that_fails_is_told() -> None:
     measured = made_up()
     measured.failures[FLOOR, None] = "gRPC's C++ library is not here\n(apt-get install libgrpc++-dev)"
     told = lines(measured)
-    assert "- MLServer, closed loop, 64 in flight, 1 to 256 steps: 234 of 420 requests failed" in told
+    assert "- MLServer, closed loop, 64 in flight, lengths of their own: 234 of 420 requests failed" in told
     assert "- floor: gRPC's C++ library is not here (apt-get install libgrpc++-dev)" in told
 
 
