@@ -34,7 +34,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all simulate interop interop-environments wheel-test test-gpu check protos scores bench image-test bench-swaps bench-peers loadtest-triton compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all simulate interop interop-environments wheel-test test-gpu check protos scores bench bench-start image-test bench-swaps bench-peers loadtest-triton compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,7 +84,10 @@ bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each ba
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
 	$(call step,measure the layer between edge and backend,$(BIN)/python benchmarks/layer.py)
 
-bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, load and unload while requests flow, write docs/swaps.md (seven minutes)
+bench-start: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## how soon a server is ready that chooses its backends, write docs/start.md (two minutes)
+	$(call step,start servers that choose their backends,$(BIN)/python benchmarks/start.py --repository model_repository --report docs/start.md)
+
+bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, load and unload while requests flow, write docs/swaps.md (ten minutes)
 	$(call step,swap and load while requests flow,$(BIN)/python benchmarks/swaps.py --repository model_repository --report docs/swaps.md)
 
 bench-peers: .venv/.done ## beside the real Triton, MLServer and gRPC alone, write docs/performance.md (15 minutes; FLAGS='--quick' to try it)

@@ -3,23 +3,26 @@
     python benchmarks/swaps.py --repository model_repository --report docs/swaps.md
 
 A model is asked by 16 clients in a closed loop, from a process of its own, while its backend is swapped 50 times; while
-another model is loaded; and right after a load. Then each backend is loaded and unloaded a hundred times. The figures replace
-what stands behind the mark in the report. `make bench-swaps` runs it; it takes some eight minutes.
+another model is loaded; right after a load; and when they come while a server that chooses its backends is measuring one. Then
+each backend is loaded and unloaded a hundred times. The figures replace what stands behind the mark in the report. `make
+bench-swaps` runs it; it takes some ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import grpc
 import numpy as np
 from swaps_client import Load, golden_requests
-from swaps_report import First, Loading, Measured, Process, Steady, Swap, render
+from swaps_report import First, Interrupted, Loading, Measured, Process, Steady, Swap, render
 
 from admin.server import Server
 from protos.model_config_pb2 import ModelConfig
@@ -37,6 +40,10 @@ BESIDE_SECONDS = 1.0  # how long a model is asked before another is loaded
 LATER = 4  # loads after the first in a process
 FIRST = 1000  # requests after a load
 RUNS = 3
+BURSTS = 5  # for each backend
+BURST_SECONDS = 1.0  # of clients that all come at once
+QUIET_SECONDS = 2.0  # between two bursts: too short for a measurement
+PATIENCE_SECONDS = 120.0  # until one has begun
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 MARK = "<!-- what follows is written by: make bench-swaps -->"
 
@@ -45,12 +52,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What swapping, loading and unloading cost those who are served.")
     parser.add_argument("--repository", type=Path, required=True, help=f"it holds {MODEL} and {OTHER} in every format")
     parser.add_argument("--report", type=Path, required=True, help="the page whose figures are replaced")
-    parser.add_argument("--only", choices=("swaps", "memory", "beside", "first"), help="print one part, write nothing")
+    parser.add_argument(
+        "--only", choices=("swaps", "memory", "beside", "first", "measuring"), help="print one part, write nothing"
+    )
     asked = parser.parse_args()
     prose, mark, _ = asked.report.read_text(encoding="utf-8").partition(MARK)
     if not mark:
         parser.error(f"{asked.report} has no line {MARK!r}")
-    measures = {"swaps": swap, "beside": beside, "first": first_requests, "memory": memory}
+    measures = {"swaps": swap, "beside": beside, "first": first_requests, "measuring": measuring, "memory": memory}
     measured = Measured(tolerance=version(asked.repository).spec().tolerance)
     for name, measure in measures.items():
         if asked.only in (None, name):
@@ -126,6 +135,42 @@ def first_requests(repository: Path, measured: Measured) -> None:
                 admin.call("RepositoryModelUnload", model_name=MODEL)
                 measured.firsts.append(First(backend, *(record.latencies(n, FIRST) for n in (0, 2 * FIRST))))
                 measured.note(record)
+
+
+def measuring(repository: Path, measured: Measured) -> None:
+    """Clients come while a backend is being measured, and again when none is; each time all at once, after a silence."""
+    for run, backend in itertools.product(range(BURSTS), backends.PREFERENCE):
+        say(f"clients come while {backend} is being measured, run {run + 1} of {BURSTS}")
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Path(folder)  # nothing is known in it from before
+            shutil.copytree(repository / MODEL, fresh / MODEL, ignore=shutil.ignore_patterns(".*"))
+            with LaunchedServer(fresh, "--auto-cache", "off") as server:
+                burst(server, fresh, measured)  # the first requests of a process are another matter
+                wait_until_measuring(server, backend)
+                meanwhile = burst(server, fresh, measured)
+                time.sleep(QUIET_SECONDS)
+                without = burst(server, fresh, measured)
+                server.wait_for("measured another time: clients ask", PATIENCE_SECONDS)
+        measured.interrupted.append(Interrupted(backend, without, meanwhile))
+
+
+def wait_until_measuring(server: LaunchedServer, backend: str) -> None:
+    """Until that backend is being measured."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not any(one["message"] == "measuring" and one["backend"] == backend for one in server.log()):
+        if time.monotonic() > until:
+            raise RuntimeError(f"{backend} was not measured within {PATIENCE_SECONDS:g} s")
+        time.sleep(0.01)
+
+
+def burst(server: LaunchedServer, repository: Path, measured: Measured) -> np.ndarray:
+    """The latencies, in seconds, of the first second in which the clients ask."""
+    with load(server, repository) as asking:
+        time.sleep(BURST_SECONDS)
+        record = asking.end()
+    measured.note(record)
+    begin = int(record.sent.min())
+    return record.within(begin, begin + int(BURST_SECONDS * 1e9))
 
 
 def memory(repository: Path, measured: Measured) -> None:

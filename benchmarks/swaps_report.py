@@ -20,6 +20,7 @@ from swaps_client import Record
 Latencies = npt.NDArray[np.float64]  # seconds
 MOST = 2.0  # times the p99 without
 FLAT = 1.05  # times the memory after the first few loads
+FIRST_OF_ALL = 16  # requests, one of each client
 POOLS = 8  # threads that the server's own pools may start meanwhile; a leak would leave one for every load
 
 
@@ -55,6 +56,15 @@ class Loading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Interrupted:
+    """The first second in which clients ask: while nothing is measured, and while `backend` was, which they end."""
+
+    backend: str
+    without: Latencies
+    meanwhile: Latencies
+
+
+@dataclasses.dataclass(frozen=True)
 class First:
     """The first requests after a load, and later ones."""
 
@@ -82,6 +92,7 @@ class Measured:
     swaps: list[Swap] = dataclasses.field(default_factory=list)
     loadings: list[Loading] = dataclasses.field(default_factory=list)
     firsts: list[First] = dataclasses.field(default_factory=list)
+    interrupted: list[Interrupted] = dataclasses.field(default_factory=list)
     processes: list[Process] = dataclasses.field(default_factory=list)
     requests: int = 0  # of the closed loops
     failed: int = 0
@@ -106,6 +117,7 @@ def render(measured: Measured) -> str:
         processes(measured),
         loadings(measured),
         firsts(measured),
+        measurements(measured),
     )
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
@@ -247,6 +259,35 @@ def firsts(measured: Measured) -> list[str]:
         ratio = statistics.median(p99(one.first) / p99(one.later) for one in those)
         slowest = [f"{max(each.max() for each in kept) * 1e3:.0f}" for kept in (first, later)]
         cells = (backend, f"{p99(*first):.1f}", f"{p99(*later):.1f}", f"{ratio:.2f}", *slowest, verdict(ratio <= MOST))
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def measurements(measured: Measured) -> list[str]:
+    """One line for each backend that was being measured when clients came."""
+    if not measured.interrupted:
+        return []
+    lines = [
+        "## Measuring beside",
+        "",
+        "| being measured | requests | p99 without, ms | p99 meanwhile, ms | ratio, median (of each run) | "
+        f"p50 of the first {FIRST_OF_ALL} without, ms | meanwhile, ms | slowest without, ms | meanwhile, ms | |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for backend in dict.fromkeys(one.backend for one in measured.interrupted):
+        those = [one for one in measured.interrupted if one.backend == backend]
+        both = [[one.without for one in those], [one.meanwhile for one in those]]
+        ratios = [p99(one.meanwhile) / p99(one.without) for one in those]
+        ratio = statistics.median(ratios)
+        cells = (
+            backend,
+            str(sum(len(one.meanwhile) for one in those)),
+            *(f"{p99(*kept):.1f}" for kept in both),
+            f"{ratio:.2f} ({', '.join(f'{each:.2f}' for each in ratios)})",
+            *(f"{np.median([each[:FIRST_OF_ALL] for each in kept]) * 1e3:.1f}" for kept in both),
+            *(f"{max(each.max() for each in kept) * 1e3:.0f}" for kept in both),
+            verdict(ratio <= MOST),
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 

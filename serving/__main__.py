@@ -72,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
         "--backend",
         choices=(AUTO, *backends.names()),
         default=AUTO,
-        help="what computes, unless a model's config.pbtxt says so; auto measures everything that a version can be served "
-        "with, at every load, and takes the best (see --explain)",
+        help="what computes, unless a model's config.pbtxt says so; auto takes what was measured to be best before, else ONNX "
+        "Runtime or the smallest start, and measures when nobody asks (see --explain)",
     )
     add(
         "--device",
@@ -95,6 +95,13 @@ def parser() -> argparse.ArgumentParser:
         choices=("latency", "throughput"),
         default="latency",
         help="what auto chooses by: the shortest time of a call with 1 row, or the most rows a second with 32",
+    )
+    add(
+        "--auto-cache",
+        metavar="DIR|off",
+        default=argparse.SUPPRESS,
+        help="where auto keeps what it has measured of models whose folders cannot be written: a folder of your own with mode "
+        "0700 (without the flag lstm-serving/measured in $XDG_CACHE_HOME or ~/.cache), or nowhere",
     )
     add(
         "--explain",

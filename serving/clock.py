@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -48,7 +49,7 @@ class Thread(Protocol):
 
 
 class Clock:
-    """The system's time and threads. A simulation overrides every method but `seconds_until`."""
+    """The system's time and threads. A simulation overrides every method but `seconds_until` and `side_by_side`."""
 
     def __init__(self) -> None:
         self._wall_offset_ns = time.time_ns() - time.monotonic_ns()
@@ -76,6 +77,23 @@ class Clock:
     def event(self) -> Event:
         """An event that is not set."""
         return threading.Event()
+
+    def side_by_side(self, work: Callable[[str], object], items: Iterable[str], threads: int, name: str) -> None:
+        """Calls `work` with each of the items, begun in their order, on so many threads: this one, and others by that name."""
+        waiting = deque(items)
+
+        def go_on() -> None:
+            while True:
+                try:
+                    item = waiting.popleft()
+                except IndexError:
+                    return
+                work(item)
+
+        others = [self.start(go_on, name) for _ in range(min(threads, len(waiting)) - 1)]
+        go_on()
+        for thread in others:
+            thread.join()
 
     def start(self, work: Callable[[], object], name: str) -> Thread:
         """Runs `work` on a thread of its own, which does not keep the process alive."""

@@ -66,6 +66,7 @@ class Server:
             mode=settings.model_control_mode,
             failures=settings.breaker_failures,
             on_broken=failovers.on_broken,
+            measurements=settings.measurements(),
         )
         recorder = Recorder(settings.access_log, REFUSALS)
         self._inference = Inference(self._manager, recorder, max_steps=settings.max_steps)
@@ -103,6 +104,7 @@ class Server:
         until = time.monotonic() + self._settings.exit_timeout_seconds
         self._manager.hurry()
         in_time = self._edge.stop(self._settings.exit_timeout_seconds, self._manager.busy, self._inference.refuse)
+        self._control.close()
         if in_time and not self.loading:
             in_time = self._manager.close(max(0.1, until - time.monotonic()))
         self._metrics.close()

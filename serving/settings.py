@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from serving.loading.order import AUTO, ServerDefaults
+from serving.loading.measurements import Measurements, checked_cache
+from serving.loading.order import AUTO, OFF, ServerDefaults
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Settings:
     optimize_for: Literal["latency", "throughput"] = "latency"
     fallback: str = "runtime"
     trial: str = "auto"
+    auto_cache: str | None = None
     breaker_failures: int = 3
     breaker_reset: float = 30.0
     allow_tf32: bool = False
@@ -42,6 +44,13 @@ class Settings:
     auth_health: str = "token"
     exit_timeout_seconds: float = 30.0
     access_log: float = 0.0
+
+    def measurements(self) -> Measurements:
+        """What is known of how fast versions are. Raises `StartupError` where it cannot be kept in the folder named for it."""
+        if self.auto_cache is None:
+            return Measurements(allow_tf32=self.allow_tf32)
+        folder = None if self.auto_cache == OFF else checked_cache(Path(self.auto_cache))
+        return Measurements(allow_tf32=self.allow_tf32, cache=lambda: folder)
 
     @property
     def defaults(self) -> ServerDefaults:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from typing import cast
 
 from serving.backends.base import BackendModule
 from serving.errors import BackendUnavailable
 
-# The order in which `auto` looks: what answers one row fastest comes first.
+# The order in which `auto` looks before anything is measured: ONNX Runtime, then the smallest start.
 PREFERENCE = ("onnx_runtime", "torchscript", "saved_model")
 NO_BACKENDS = {
     "base",
@@ -35,3 +36,9 @@ def module(name: str) -> BackendModule:
 def named(text: str) -> str | None:
     """Our name of a backend that is called by ours or by one of Triton's; None if there is none."""
     return next((name for name in names() if text in (name, *module(name).TRITON_NAMES)), None)
+
+
+def brought_in(name: str) -> bool:
+    """Whether the runtime of a backend is in this process, or it has none to bring in."""
+    package = module(name).PACKAGE
+    return not package or package in sys.modules

@@ -3,6 +3,8 @@
 A module in this folder is a backend, and its file name is its name. Beside a class that satisfies `Backend` it has:
 
     FILE_NAME: str                    what it reads inside a version folder ("model.onnx")
+    PACKAGE: str                      the Python package of its runtime; "" where there is none to bring in
+    ONE_BY_ONE: bool                  what it is loaded with belongs to the process, so that loads take turns
     TRITON_NAMES: tuple[str, ...]     what config.pbtxt calls it: first the `backend`, then the `platform`
     TEXT_ONLY: bool                   BYTES tensors hold UTF-8 text, as the runtime carries nothing else
     LEVELS: tuple[str, ...]           how far it optimises a file, furthest first: what kills the process at one level is tried
@@ -79,11 +81,15 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """The median seconds of a call by its number of rows; or, in `failed`, the sentence that says why there are none."""
+    """The median seconds of a call by its number of rows; or, in `failed`, the sentence that says why there are none.
+
+    `by_chance` says that it failed for a reason that need not be its own: its process was ended, or said nothing for too long.
+    """
 
     candidate: Candidate
     p50_seconds: Mapping[int, float] = dataclasses.field(default_factory=dict)
     failed: str = ""
+    by_chance: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +124,8 @@ class BackendModule(Protocol):
     """What a module in this folder has."""
 
     FILE_NAME: str
+    PACKAGE: str
+    ONE_BY_ONE: bool
     TRITON_NAMES: tuple[str, ...]
     TEXT_ONLY: bool
     LEVELS: tuple[str, ...]

@@ -31,6 +31,8 @@ from serving.signature.stated import Stated
 from serving.signature.tensors import Tensors
 
 FILE_NAME = "model.fake.json"
+PACKAGE = ""
+ONE_BY_ONE = False
 TRITON_NAMES = ("fake", "fake")
 TEXT_ONLY = False
 LEVELS = ()

@@ -28,6 +28,8 @@ from serving.signature.stated import INPUTS, OUTPUTS, Stated, check
 from serving.signature.tensors import Tensors
 
 FILE_NAME = "model.onnx"
+PACKAGE = "onnxruntime"
+ONE_BY_ONE = False
 TRITON_NAMES = ("onnxruntime", "onnxruntime_onnx")
 TEXT_ONLY = True
 # Its passes over a file: "all" adds to the others, which fuse nodes, how data lies in memory and casts that are moved. The last
@@ -174,7 +176,7 @@ def _onnxruntime() -> Any:
     say otherwise: ORT_DISABLE_TELEMETRY=0.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    onnxruntime = background.bring_in("onnxruntime")
+    onnxruntime = background.bring_in(PACKAGE)
     # What is logged beside the sessions: errors only, among them which CUDA library is missing. From 1.31 on the GPU build warns
     # at every load that CUDA comes with the package rather than as a plugin.
     onnxruntime.set_default_logger_severity(3)

@@ -41,6 +41,8 @@ from serving.signature.stated import INPUTS, OUTPUTS, Stated, check
 from serving.signature.tensors import BF16, DTYPES, Tensors
 
 FILE_NAME = "model.savedmodel"
+PACKAGE = "tensorflow"
+ONE_BY_ONE = False
 TRITON_NAMES = ("tensorflow", "tensorflow_savedmodel")
 TEXT_ONLY = False
 LEVELS = ("all",)
@@ -222,7 +224,7 @@ def _tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    return background.bring_in("tensorflow", LIBRARIES)
+    return background.bring_in(PACKAGE, LIBRARIES)
 
 
 def _check_there(artifact: Path) -> None:

@@ -33,6 +33,8 @@ from serving.signature.stated import Stated
 from serving.signature.tensors import BF16, Tensors, TensorSpec
 
 FILE_NAME = "model.pt"
+PACKAGE = "torch"
+ONE_BY_ONE = True
 COMPARISONS = tuple(f"aten::{name}" for name in ("eq", "ne", "lt", "le", "gt", "ge"))
 TRITON_NAMES = ("pytorch", "pytorch_libtorch")
 TEXT_ONLY = False
@@ -185,7 +187,7 @@ class TorchScriptBackend:
 
 
 def _torch() -> Any:
-    return background.bring_in("torch", LIBRARIES)
+    return background.bring_in(PACKAGE, LIBRARIES)
 
 
 def _tensor(array: npt.NDArray[Any], device: str) -> Any:

@@ -35,6 +35,7 @@ MOST_WORDS = 300  # characters of them in a sentence
 _LAST_SECONDS = 1.0  # what a process gets to end in after it has closed its pipe
 _MOST_READS = 32  # of what is left in the pipe, 64 KiB each; somebody else may write on without an end
 _LOOK_SECONDS = 0.1  # between two looks at its memory, and at whether it lives
+_GIVE_UP_SECONDS = 0.02  # between two looks at whether anybody still wants the answer
 # A runtime does not end itself so: somebody did, or a system that is short of memory.
 _FROM_OUTSIDE = (-signal.SIGTERM, -signal.SIGINT, *((-signal.SIGKILL, -signal.SIGHUP) if os.name == "posix" else ()))
 _ON_POSIX = os.name == "posix"
@@ -99,19 +100,22 @@ class Child:
         silence_seconds: float = SILENCE_SECONDS,
         wall_seconds: float = float("inf"),
         told: Callable[[Message], None] = lambda message: None,
+        given_up: Callable[[], bool] | None = None,
     ) -> Message:
         """The answer to a request; what comes before it is handed to `told`.
 
         Raises `ChildEnded` with one sentence when the child ends (by a signal, an exit code, `sys.exit`), says nothing for
-        `silence_seconds`, takes more than `wall_seconds` or too much memory: it is ended then, and every later request raises
-        the same. `doing` stands in that sentence, such as "while it was measured". Raises `ChildRaised` when the program
-        raised an error, after which it can be asked again; `TypeError` or `ValueError` for a request that cannot be sent.
+        `silence_seconds`, takes more than `wall_seconds` or too much memory, or is `given_up`: it is ended then, and every
+        later request raises the same. `doing` stands in that sentence, such as "while it was measured". Raises `ChildRaised`
+        when the program raised an error, after which it can be asked again; `TypeError` or `ValueError` for a request that
+        cannot be sent.
         """
         if self._ended:
             raise ChildEnded(self._ended)
         pieces = packed(header, arrays)
         try:
-            return self._answer(pieces, doing, silence_seconds, time.monotonic() + wall_seconds, wall_seconds, told)
+            until = time.monotonic() + wall_seconds
+            return self._answer(pieces, doing, silence_seconds, until, wall_seconds, told, given_up)
         except ChildEnded as error:
             self._ended = str(error)
             raise
@@ -154,8 +158,9 @@ class Child:
         until: float,
         wall_seconds: float,
         told: Callable[[Message], None],
+        given_up: Callable[[], bool] | None,
     ) -> Message:
-        with contextlib.closing(self._heard(pieces, silence_seconds, until)) as heard:
+        with contextlib.closing(self._heard(pieces, silence_seconds, until, given_up)) as heard:
             for data in heard:
                 if isinstance(data, str):
                     how = data.format(silence=silence_seconds, wall=wall_seconds, doing=doing)
@@ -179,7 +184,11 @@ class Child:
             raise ChildEnded(f"its process wrote what is no answer {doing}: {error}") from error
 
     def _heard(
-        self, pieces: Sequence[bytes | memoryview], silence_seconds: float, until: float
+        self,
+        pieces: Sequence[bytes | memoryview],
+        silence_seconds: float,
+        until: float,
+        given_up: Callable[[], bool] | None,
     ) -> Generator[bytes | str, None, None]:
         """What comes through the pipe of the answers while the request goes out; a text says why no more is waited for."""
         child = self._process
@@ -188,13 +197,14 @@ class Child:
         waiting = [memoryview(piece).cast("B") for piece in pieces]
         begun = time.monotonic()
         silent_at, look_at = begun + silence_seconds, begun + _LOOK_SECONDS
+        longest = _GIVE_UP_SECONDS if given_up else _LOOK_SECONDS
         unsent = self._sent(child.stdin.fileno(), waiting)  # mostly all of it goes at once
         if unsent:
             self._selector.register(child.stdin, selectors.EVENT_WRITE)
         try:
             while True:
                 now = time.monotonic()
-                ready = self._selector.select(max(0.0, min(_LOOK_SECONDS, silent_at - now, until - now)))
+                ready = self._selector.select(max(0.0, min(longest, silent_at - now, until - now)))
                 named = {key.fileobj for key, _ in ready}
                 if child.stderr in named and not self._listen(child.stderr.fileno()):
                     self._selector.unregister(child.stderr)
@@ -206,6 +216,8 @@ class Child:
                     if not (data := os.read(child.stdout.fileno(), 1024 * 1024)):
                         return
                     yield data
+                if given_up and given_up():
+                    yield "its process was given up {doing}"
                 now = time.monotonic()
                 if not ready and self._exited():  # a process that it has started holds the pipe open
                     return

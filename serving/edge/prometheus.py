@@ -163,7 +163,7 @@ def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     """What the choice of a backend was made by, where there was one."""
     call = GaugeMetricFamily(
         "lstm_serving_backend_call_seconds",
-        "Median time of a call with so many rows, as measured before a backend was chosen.",
+        "Median time of a call with so many rows, as measured to choose a backend.",
         labels=[*LABELS, "device", "threads", "rows"],
     )
     for entry in entries:

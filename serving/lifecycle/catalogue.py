@@ -89,6 +89,12 @@ class Catalogue:
         with self._lock:
             return [(one.name, one.version, one.shadow) for one in self._versions() if one.loaded and one.shadow]
 
+    def serving(self) -> list[Loaded]:
+        """What answers, by name and version; without versions whose backend has broken, which somebody else stands by."""
+        with self._lock:
+            entries = [one for model in sorted(self._models) for one in self._models[model].entries.values()]
+            return [one.loaded for one in entries if one.loaded and (one.failover is None or one.failover.ended)]
+
     def known(self, name: str) -> ModelEntry | None:
         """What is known of a model."""
         with self._lock:

@@ -21,12 +21,15 @@ from serving.errors import (
     RepositoryError,
     ServingError,
 )
+from serving.lifecycle.choosing import Choosing
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.shadows import Shadows
 from serving.lifecycle.statuses import VersionStatus, in_order
 from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
-from serving.loading.order import Measurements, ServerDefaults
+from serving.loading.measurements import Measurements
+from serving.loading.measuring import cpus_here
+from serving.loading.order import ServerDefaults
 from serving.loading.request import Loaded, LoadRequest, OnBroken
 from serving.loading.touching import Touching
 from serving.loading.trials import Trials, try_ahead
@@ -41,6 +44,7 @@ log = logging.getLogger(__name__)
 
 MODES = ("none", "poll", "explicit")
 EVERY_MODEL = "*"
+MOST_BESIDE = 8  # models that are loaded side by side; more of them would wait for the interpreter's lock
 REQUESTED, CHANGED = "requested", "changed"  # why a backend is swapped, beside what has failed
 
 Load = Callable[[LoadRequest], Loaded]
@@ -63,6 +67,7 @@ class RepositoryControl:
         on_broken: OnBroken | None = None,
         clock: Clock = SYSTEM,
         load: Load = loader.load,
+        measurements: Measurements | None = None,
     ) -> None:
         self._manager = manager
         self._repositories = repositories
@@ -72,14 +77,25 @@ class RepositoryControl:
         self._on_broken = on_broken
         self._clock = clock
         self._loader = load
-        self._measure = Measurements(allow_tf32=defaults.allow_tf32)
+        measurements = measurements or Measurements(allow_tf32=defaults.allow_tf32)
+        self._known = measurements.find
         self._trials = Trials(defaults.trial, clock=clock)
         self._touching = Touching()
-        self._shadows = Shadows(manager, defaults, self._measure, self._trials, clock)
+        self._shadows = Shadows(manager, defaults, self._known, self._trials, clock)
+        self._choosing = Choosing(manager, measurements, clock=clock)
         self._acted_on: changes.Seen = {}
 
     def start(self, names: Sequence[str] = ()) -> None:
-        """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons."""
+        """The first load: everything, or in explicit mode the models named. Failures stay as the models' reasons.
+
+        Several are loaded side by side where there are several processors.
+        """
+        try:
+            self._load_first(names)
+        finally:
+            self._choosing.begin()
+
+    def _load_first(self, names: Sequence[str]) -> None:
         try:
             there = self._repositories.models()
         except OSError as error:
@@ -90,11 +106,15 @@ class RepositoryControl:
         asked = self._at_start(there, names)
         leaving = self._manager.closing.is_set
         self._clock.start(
-            lambda: try_ahead(self._trials, self._repositories.holding, asked, self._defaults, leaving), "trials"
+            lambda: try_ahead(self._trials, self._repositories.holding, asked, self._defaults, self._known, leaving),
+            "trials",
         )
-        for name in asked:
+
+        def load(name: str) -> None:
             with contextlib.suppress(ServingError):  # kept and logged as the model's reason
                 self._load_from_repository(name, REQUESTED)
+
+        self._clock.side_by_side(load, asked, min(cpus_here(), MOST_BESIDE), "loading beside")
         self._manager.started()
 
     def _at_start(self, there: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -103,6 +123,10 @@ class RepositoryControl:
             return list(there)
         asked = [name for name in names if name != EVERY_MODEL]
         return list(dict.fromkeys([*there, *asked] if EVERY_MODEL in names else asked))
+
+    def close(self, timeout_seconds: float = 1.0) -> None:
+        """The server leaves: no backend is measured any more."""
+        self._choosing.close(timeout_seconds)
 
     def load(self, name: str, configuration: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
         """Loads a model as a client asks; returns when it can answer. Nothing happens if nothing has changed.
@@ -237,7 +261,6 @@ class RepositoryControl:
     ) -> tuple[list[tuple[Loaded, object]], dict[str, ServingError]]:
         """What does not serve as it is now, with what each is made from; and what failed, by version."""
         names = labels.read(repository, config)
-        written = config.written.SerializeToString(deterministic=True)
         loaded: list[tuple[Loaded, object]] = []
         failures: dict[str, ServingError] = {}
         told = False
@@ -247,13 +270,6 @@ class RepositoryControl:
                     one.model.close()
                 raise NotReady("Server exiting")
             version = str(folder.number)
-            identity = (repository.path, folder.fingerprint(), written, tuple(names.items()))
-            if not self._manager.announce(model, version, identity):
-                continue
-            if config.idle and not told:
-                told = True
-                fields = {"model": model.name, "fields": config.idle}
-                log.warning("accepted, and changes nothing here", extra={"fields": fields})
             request = LoadRequest(
                 name=model.name,
                 folder=folder,
@@ -263,12 +279,19 @@ class RepositoryControl:
                 metrics=model.counts(version),
                 repository=repository,
                 on_broken=self._on_broken,
-                measure=self._measure,
+                known=self._known,
                 trial=self._trials,
                 found_touching=self._touching,
                 failures=self._failures,
                 clock=self._clock,
             )
+            identity = request.identity()
+            if not self._manager.announce(model, version, identity):
+                continue
+            if config.idle and not told:
+                told = True
+                fields = {"model": model.name, "fields": config.idle}
+                log.warning("accepted, and changes nothing here", extra={"fields": fields})
             try:
                 folder.check()
                 loaded.append((self._loader(request), identity))
@@ -285,6 +308,7 @@ class RepositoryControl:
                 for left, _ in loaded[number + 1 :]:
                     left.model.close()
                 raise
+        self._choosing.look()
 
     def _unload(self, name: str) -> None:
         if self._manager.known(name) is None:

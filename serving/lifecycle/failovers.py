@@ -62,10 +62,4 @@ class Failovers:
 
     def _stand_in(self, new: Loaded, old: Loaded, why: str) -> bool:
         """Lets a model answer instead of the one that served; False, the new one closed, if that does not serve any more."""
-        with self._manager.loading(new.model.name) as entry:
-            identity = self._manager.identity_of(old.model)
-            if identity is None:
-                new.model.close()
-                return False
-            self._manager.install(entry, new, why, identity, stands_in=True)
-            return True
+        return self._manager.exchange(old.model, new, why, stands_in=True)

@@ -26,6 +26,7 @@ from serving.lifecycle.catalogue import Catalogue
 from serving.lifecycle.load_failures import LoadFailures
 from serving.lifecycle.retirement import Retirement
 from serving.lifecycle.shadow import Shadow
+from serving.lifecycle.silence import Silence
 from serving.lifecycle.swaps import Swaps
 from serving.lifecycle.versions import ModelEntry, VersionEntry
 from serving.loading.request import Loaded
@@ -58,6 +59,7 @@ class ModelManager(Catalogue):
         self._retirement = Retirement(clock, give_back)
         self.failures = LoadFailures(clock)
         self.swaps = Swaps(clock)
+        self.silence = Silence(clock)
         self.closing = clock.event()
         self.left_computing = False  # whether a shadow was still busy when everything was closed
 
@@ -129,6 +131,29 @@ class ModelManager(Catalogue):
             self.swaps.happened(old.model, loaded.model, why)
             self._retirement.retire(old.model)
         self._on_change()
+
+    def exchange(self, old: Model, new: Loaded, why: str, *, stands_in: bool = False) -> bool:
+        """Lets `new` answer instead of `old`; False, the new one closed, if that does not serve any more. Else as `install`."""
+        with self.loading(old.name) as model:
+            identity = self.identity_of(old)
+            if identity is None:
+                new.model.close()
+                return False
+            self.install(model, new, why, identity, stands_in=stands_in)
+            return True
+
+    def tell(self, old: Loaded, new: Loaded) -> bool:
+        """What is known of a model that serves has become more; False if it does not serve any more."""
+        with self._lock:
+            entry = self._entry_of(old.model)
+            if entry is None or entry.loaded is not old:
+                return False
+            if entry.reason == old.remark:
+                entry.reason = new.remark
+            entry.loaded = new
+            if new.damaged and not old.damaged:
+                self.failures.count(old.model.name, old.model.version, load_failures.REPOSITORY)
+            return True
 
     def refuse(self, model: ModelEntry, version: str, error: Exception) -> ServingError:
         """Keeps, logs and counts why something could not be loaded; returns the error for whoever asked for it."""

@@ -13,7 +13,8 @@ from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.shadow import Followed, Shadow, Yielding, fits
 from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
-from serving.loading.order import Measure, ServerDefaults
+from serving.loading.measurements import Known
+from serving.loading.order import ServerDefaults
 from serving.loading.request import LoadRequest, OnTrial
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.operator_config import OperatorConfig
@@ -30,13 +31,13 @@ class Shadows:
         self,
         manager: ModelManager,
         defaults: ServerDefaults,
-        measure: Measure | None = None,
+        known: Known | None = None,
         trial: OnTrial | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._manager = manager
         self._defaults = defaults
-        self._measure = measure
+        self._known = known
         self._trial = trial
         self._clock = clock
 
@@ -97,7 +98,7 @@ class Shadows:
             defaults=defaults,
             metrics=lambda backend: ModelMetrics(),
             repository=repository,
-            measure=self._measure,
+            known=self._known,
             trial=self._trial,
             wrap=lambda backend: Yielding(backend, followed, self._clock),
             clock=self._clock,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from serving import backends
-from serving.backends.base import Candidate, artifact_files, files_digest
+from serving.backends.base import Candidate, artifact_files
 from serving.errors import StartupError
+from serving.loading.digests import folder_digest, known_digest
 from serving.loading.request import LoadRequest
 from serving.machine import devices
 from serving.repository.folders import VersionFolder
@@ -41,29 +39,13 @@ def key_of(request: LoadRequest, candidate: Candidate) -> dict[str, Any] | None:
 
 def artifact_key(folder: VersionFolder, backend: str) -> dict[str, Any]:
     """What a backend's files are known by, however they are configured, JSON-ready. Raises `OSError`."""
-    return {"artifact": _known_digest(artifact_files(folder.artifact(backend))), "backend": backend}
+    return {"artifact": known_digest(artifact_files(folder.artifact(backend))), "backend": backend}
 
 
 def _digest(folder: VersionFolder, candidate: Candidate) -> str:
     """Of every file that may be read when it is loaded: all of the version's, but for the other backends' artefacts."""
     others = [folder.artifact(name) for name in backends.names() if name != candidate.backend]
-    files = {
-        path: str(path.relative_to(folder.path))
-        for path in folder.path.rglob("*")
-        if path.is_file() and not any(path.is_relative_to(other) for other in others)
-    }
-    return _known_digest(files)
-
-
-def _known_digest(files: Mapping[Path, str]) -> str:
-    """Of files that have not changed it is worked out once. Raises `OSError`."""
-    stats = [path.stat() for path in files]
-    return _digest_of(tuple(files.items()), tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats))
-
-
-@functools.lru_cache(maxsize=256)
-def _digest_of(files: tuple[tuple[Path, str], ...], _: tuple[tuple[int, int, int], ...]) -> str:
-    return files_digest(dict(files))
+    return folder_digest(folder.path, without=others)
 
 
 def needed(folder: VersionFolder, candidate: Candidate) -> bool:
@@ -76,5 +58,5 @@ def ours(folder: VersionFolder, backend: str) -> bool:
     artifact = folder.artifact(backend)
     with contextlib.suppress(StartupError, OSError, KeyError, TypeError):  # no spec.json, or none that says so
         digests = folder.spec().source["export"][OWN_FILES]
-        return bool(digests[artifact.name] == _known_digest(artifact_files(artifact)))
+        return bool(digests[artifact.name] == known_digest(artifact_files(artifact)))
     return False

@@ -53,20 +53,22 @@ def measure(
     rows: Sequence[int] = ROWS,
     allow_tf32: bool = False,
     silence_seconds: float = SILENCE_SECONDS,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> list[Measured]:
     """Measures calls of so many `rows` with each candidate, in their order; one that cannot serve has its sentence instead.
 
     Takes seconds, most of them to import the runtimes, and minutes where every CPU is busy. A process that says nothing for
-    `silence_seconds` is ended, so there all candidates may have failed. A model without an axis of rows is measured with one
-    row, a model with a fixed number of rows with that one. Raises `ValueError` for a version without spec.json and
-    golden.npz: nothing proves that its files compute the same.
+    `silence_seconds` is ended, so there all candidates may have failed. As soon as it is `given_up`, which is asked some
+    fifty times a second, the process is ended, and the candidates that it has not come to are left out. A model without an
+    axis of rows is measured with one row, a model with a fixed number of rows with that one. Raises `ValueError` for a version
+    without spec.json and golden.npz: nothing proves that its files compute the same.
     """
     if not folder.described:
         raise ValueError(f"{folder.path} holds no spec.json and no golden.npz: nothing proves that its files are alike")
     results: dict[Candidate, Measured] = {}
     waiting: dict[str, list[Candidate]] = {}
     for candidate in candidates:
-        if why := _unavailable(candidate):
+        if why := unavailable(candidate):
             results[candidate] = Measured(candidate, failed=why)
         else:
             waiting.setdefault(candidate.backend, []).append(candidate)
@@ -78,41 +80,49 @@ def measure(
             "rows": list(rows),
             "allow_tf32": allow_tf32,
         }
-        answers, ended = _answers(request, backends.module(together[0].backend).LEVELS or ("",), silence_seconds)
-        for position, candidate in enumerate(together):
-            figures, failed = answers[position] if position < len(answers) else ({}, ended)
+        levels = backends.module(together[0].backend).LEVELS or ("",)
+        answers, end = _answers(request, levels, silence_seconds, given_up)
+        for candidate, (figures, failed) in zip(together, answers, strict=False):
             results[candidate] = Measured(candidate, {int(count): p50 for count, p50 in figures.items()}, failed)
-    return [results[candidate] for candidate in candidates]
+        if end and not given_up():
+            for candidate in together[len(answers) :]:
+                results[candidate] = Measured(candidate, failed=str(end), by_chance=not end.crashed)
+    return [results[candidate] for candidate in candidates if candidate in results]
 
 
-def _unavailable(candidate: Candidate) -> str:
+def unavailable(candidate: Candidate) -> str:
     """Why it cannot run here, as far as can be said without importing the runtime; its own process says the rest."""
     try:
-        if (index := devices.cuda_index(candidate.device)) is None:
-            backends.module(candidate.backend).available(CPU)
-        else:
+        backends.module(candidate.backend).available(CPU)
+        if (index := devices.cuda_index(candidate.device)) is not None:
             devices.require_gpu(index)
     except BackendUnavailable as error:
         return str(error)
     return ""
 
 
-def _answers(request: Mapping[str, Any], levels: Sequence[str], silence_seconds: float) -> tuple[list[Answer], str]:
+def _answers(
+    request: Mapping[str, Any], levels: Sequence[str], silence_seconds: float, given_up: Callable[[], bool]
+) -> tuple[list[Answer], ChildEnded | None]:
     """Figures and failure of the candidates, in their order, and how the child ended if these are not all.
 
     What kills the child at one level of optimisation is measured at the next, at which it can be served.
     """
-    ended = ""
+    first_end: ChildEnded | None = None
     answers: list[Answer] = []
     for level in levels:
-        answers, end = _ask_child({**request, "level": level}, silence_seconds)
-        ended = ended or str(end or "")
+        if given_up():
+            break
+        answers, end = _ask_child({**request, "level": level}, silence_seconds, given_up)
+        first_end = first_end or end
         if end is None or answers or not end.crashed:
-            return answers, ended
-    return answers, ended
+            break
+    return answers, first_end
 
 
-def _ask_child(request: Mapping[str, Any], silence_seconds: float) -> tuple[list[Answer], ChildEnded | None]:
+def _ask_child(
+    request: Mapping[str, Any], silence_seconds: float, given_up: Callable[[], bool]
+) -> tuple[list[Answer], ChildEnded | None]:
     """What one child answers, and how it ended if these are not all."""
     answers: list[Answer] = []
 
@@ -122,7 +132,13 @@ def _ask_child(request: Mapping[str, Any], silence_seconds: float) -> tuple[list
 
     try:
         with Child(__name__) as child:
-            child.ask(request, doing="while it was measured", silence_seconds=silence_seconds, told=told)
+            child.ask(
+                request,
+                doing="while it was measured",
+                silence_seconds=silence_seconds,
+                told=told,
+                given_up=given_up,
+            )
     except ChildEnded as error:
         return answers, error
     except ChildRaised as error:

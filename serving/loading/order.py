@@ -7,15 +7,16 @@ whatever else the version holds.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
 
 from serving import backends
-from serving.backends.base import Candidate, Measured, Options, artifact_bytes
-from serving.errors import BackendUnavailable, MissingFormat, RepositoryError, StartupError
+from serving.backends.base import Candidate, Measured, Options
+from serving.errors import BackendUnavailable, MissingFormat, RepositoryError
 from serving.loading import measuring, ranking
+from serving.loading.measurements import Known
+from serving.loading.ranking import Aim
 from serving.machine.devices import CPU, cuda
 from serving.repository.folders import VersionFolder
 from serving.repository.operator_config import OperatorConfig
@@ -24,6 +25,8 @@ AUTO = "auto"
 FALLBACKS = ("none", "runtime", "always")
 ALWAYS, OFF = "always", "off"
 TRIALS = (AUTO, ALWAYS, OFF)
+# How it came that a version is served as it is.
+ASKED, ONLY, RULE, MEASURED, INSTEAD = "as asked", "only way", "by rule", "measured", "instead"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class ServerDefaults:
     threads: int | None = None
     allow_tf32: bool = False
     require_verified: bool = False
-    optimize_for: Literal["latency", "throughput"] = "latency"
+    optimize_for: Aim = "latency"
     fallback: str = "runtime"
     trial: str = AUTO
     row_watch: float = 0.01
@@ -56,16 +59,25 @@ class Order:
     """Who serves a version: the first of `first` that can, and after it, if its turn comes, the rest and then `spare`.
 
     With `spare_at_load` the spare ones are taken already where none of the first can load; with `settles` only they take over
-    later, too. `measured` is empty where nothing was to choose. `missing` says why nothing that was asked for can run here, so
-    that the first are already such as take over.
+    later, too. `auto` chooses among the `possible`, of which there are none where nothing is to choose; `measured` is what is
+    known of them, best first, and `how` is one of `ASKED`, `ONLY`, `RULE` and `MEASURED`. `missing` says why nothing that was
+    asked for can run here, so that the first are already such as take over.
     """
 
     first: tuple[Candidate, ...]
     spare: tuple[Candidate, ...] = ()
     spare_at_load: bool = False
     settles: bool = False
+    possible: tuple[Candidate, ...] = ()
     measured: tuple[Measured, ...] = ()
+    how: str = ASKED
     missing: str = ""
+
+    @property
+    def unmeasured(self) -> tuple[Candidate, ...]:
+        """Those among which a choice is to be made, and of which nothing is known yet."""
+        known = {one.candidate for one in self.measured}
+        return tuple(candidate for candidate in self.possible if candidate not in known)
 
     @property
     def all(self) -> tuple[Candidate, ...]:
@@ -83,61 +95,26 @@ class Order:
         return dataclasses.replace(self, first=(candidate,)) if settled else self
 
 
-Measure = Callable[[VersionFolder, Sequence[Candidate]], Sequence[Measured]]
-
-
-class Measurements:
-    """Measures, and remembers: networks of one signature whose files have the same sizes take the same time.
-
-    So a version that brings new weights, or is loaded again, is not measured again. Called from any loader thread.
-    """
-
-    def __init__(self, *, allow_tf32: bool, measure: Callable[..., Sequence[Measured]] = measuring.measure) -> None:
-        self._allow_tf32 = allow_tf32
-        self._measure = measure
-        self._lock = threading.Lock()
-        self._known: dict[object, Sequence[Measured]] = {}
-
-    def __call__(self, folder: VersionFolder, candidates: Sequence[Candidate]) -> Sequence[Measured]:
-        spec = folder.spec()
-        sizes = tuple((name, artifact_bytes(folder.artifact(name))) for name in folder.formats())
-        key = (tuple(candidates), spec.inputs, spec.outputs, sizes)
-        with self._lock:  # measured one after the other, or they would be in each other's way
-            if key not in self._known:
-                found = self._measure(folder, candidates, allow_tf32=self._allow_tf32)
-                if any(one.failed for one in found):
-                    return found
-                self._known[key] = found
-            return self._known[key]
-
-
 def order(
-    config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder, measure: Measure | None = None
+    config: OperatorConfig,
+    defaults: ServerDefaults,
+    folder: VersionFolder,
+    known: Known | None = None,
+    serving: Candidate | None = None,
 ) -> Order:
-    """Who serves a version; with `auto` that is measured where there is more than one way, which takes seconds.
+    """Who serves a version. `auto` takes what is known to be best, and measures nothing.
 
-    Raises `RepositoryError` when the version lacks what was asked for, `BackendUnavailable` with every reason when
-    nothing that is there can run here; unless something else may take over at load.
+    Where nothing is known it goes by rule: ONNX Runtime, then the smallest start. `serving` is who serves the version now.
+    Raises `RepositoryError` when the version lacks what was asked for, `BackendUnavailable` with every reason when nothing that
+    is there can run here; unless something else may take over at load.
     """
     try:
-        return _asked_for(config, defaults, folder, measure)
+        return _asked_for(config, defaults, folder, known, serving)
     except (BackendUnavailable, MissingFormat) as error:
         instead = _instead(config, defaults, folder) if may_fall_back(config, defaults) else ()
         if not instead:
             raise
-        return Order(first=instead, missing=str(error))
-
-
-def without_measuring(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> Candidate | None:
-    """Who is tried first when a version is loaded, if that can be said at once."""
-
-    def measured(*_: object) -> Sequence[Measured]:
-        raise LookupError
-
-    try:
-        return order(config, defaults, folder, measured).at_load[0]
-    except (LookupError, StartupError):
-        return None
+        return Order(first=instead, how=INSTEAD, missing=str(error))
 
 
 def may_fall_back(config: OperatorConfig, defaults: ServerDefaults) -> bool:
@@ -153,37 +130,54 @@ def check_defaults(defaults: ServerDefaults, configs: Iterable[OperatorConfig]) 
     if defaults.fallback == "always" or any(may_fall_back(config, defaults) for config in configs):
         return
     names = backends.PREFERENCE if defaults.backend == AUTO else (defaults.backend,)
-    _possible([Candidate(name, CPU if defaults.device == AUTO else defaults.device, 1) for name in names])
+    _first_possible([Candidate(name, CPU if defaults.device == AUTO else defaults.device, 1) for name in names])
 
 
 def _asked_for(
-    config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder, measure: Measure | None
+    config: OperatorConfig,
+    defaults: ServerDefaults,
+    folder: VersionFolder,
+    known: Known | None,
+    serving: Candidate | None,
 ) -> Order:
     formats = folder.formats()
     backend = config.backend or defaults.backend
     devices, threads = _asked(config, defaults)
     _check_there(backend, formats)
-    names = formats if backend == AUTO else (backend,)
-    measured: tuple[Measured, ...] = ()
-    if backend == AUTO and folder.described:
-        possible = _possible(ranking.candidates(names, devices, threads, measuring.cpus_here()))
-        if len(possible) > 1:
-            figures = (measure or Measurements(allow_tf32=defaults.allow_tf32))(folder, possible)
-            measured = tuple(ranking.ranked(figures, defaults.optimize_for))
-            # Where none could be measured, loading them in turn says why, or shows that the machine was merely busy.
-            first = tuple(one.candidate for one in measured if not one.failed) or tuple(possible)
-        else:
-            first = tuple(possible)
+    chosen = Order(first=())
+    if backend != AUTO:
+        chosen = Order(first=tuple(_possible([Candidate(backend, each, threads or 1) for each in devices])))
+    elif not folder.described:  # nothing says that bare files compute the same
+        named = [Candidate(name, each, threads or 1) for name in formats for each in devices]
+        chosen = Order(first=(_first_possible(named),), how=RULE)
     else:
-        first = tuple(_possible([Candidate(name, each, threads or 1) for name in names for each in devices]))
-        first = first[:1] if not folder.described else first  # nothing says that bare files compute the same
-    return Order(
-        first=first,
-        spare=_spare(config, defaults, folder, first, threads or 1),
+        every = ranking.candidates(formats, devices, threads, measuring.cpus_here())
+        # A GPU's runtimes say only once they are imported whether they can use it; who cannot is found out later.
+        possible = [each for each in every if not measuring.unavailable(each)] or _possible(every)
+        chosen = _chosen(possible, known(folder, possible) if known else {}, defaults.optimize_for, serving)
+    return dataclasses.replace(
+        chosen,
+        spare=_spare(config, defaults, folder, chosen.first, threads or 1),
         spare_at_load=may_fall_back(config, defaults),
         settles=config.fallback is not None or defaults.fallback == "none",
-        measured=measured,
     )
+
+
+def _chosen(
+    possible: Sequence[Candidate], known: Mapping[Candidate, Measured], aim: Aim, serving: Candidate | None
+) -> Order:
+    """What `auto` makes of what is known."""
+    if len(possible) == 1:
+        return Order(first=tuple(possible), how=ONLY)
+    measured = ranking.ranked([known[each] for each in possible if each in known], aim)
+    best = ranking.chosen(measured, serving or possible[0], aim, backends.brought_in)
+    others = [one.candidate for one in measured if not one.failed]
+    failed = [one.candidate for one in measured if one.failed]
+    left = [each for each in possible if each not in failed]
+    # Where none could be measured, loading them in turn says why, or shows that the machine was merely busy.
+    first = _once((best, *others, *left)) if left else _once(possible)
+    how = MEASURED if len(measured) == len(possible) else RULE
+    return Order(first=first, possible=tuple(possible), measured=tuple(measured), how=how)
 
 
 def _instead(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> tuple[Candidate, ...]:
@@ -238,6 +232,18 @@ def _possible(candidates: Sequence[Candidate]) -> list[Candidate]:
         told = "; ".join(f"{', '.join(who)}: {why}" for why, who in reasons.items())
         raise BackendUnavailable(f"no backend that was asked for can run here. {told}")
     return found
+
+
+def _first_possible(candidates: Sequence[Candidate]) -> Candidate:
+    """The first that can run here; those after it are not asked, as a runtime is imported to say whether it can use a GPU.
+
+    Raises `BackendUnavailable` with every reason if none can.
+    """
+    for candidate in candidates:
+        with contextlib.suppress(BackendUnavailable):
+            backends.module(candidate.backend).available(candidate.device)
+            return candidate
+    return _possible(candidates)[0]
 
 
 def _spare(

@@ -6,7 +6,7 @@ the threads of one model are missing to the next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from commands.table import aligned
@@ -15,6 +15,10 @@ from serving.backends.base import Candidate, Measured
 from serving.machine.devices import CPU
 
 ALIKE = 0.05  # closer to the best than this is noise
+BETTER = 0.10  # than what serves: by more than this, another one is worth a swap,
+BETTER_WITH_ANOTHER_FRAMEWORK = 0.50  # and by more than this, one that brings another framework into the process
+
+Aim = Literal["latency", "throughput"]
 
 
 def candidates(formats: Sequence[str], places: Sequence[str], threads: int | None, cpus: int) -> list[Candidate]:
@@ -33,7 +37,7 @@ def candidates(formats: Sequence[str], places: Sequence[str], threads: int | Non
     ]
 
 
-def ranked(measured: Sequence[Measured], optimize_for: Literal["latency", "throughput"]) -> list[Measured]:
+def ranked(measured: Sequence[Measured], optimize_for: Aim) -> list[Measured]:
     """Best first, failed ones last.
 
     Latency: the least time for a call of the fewest rows measured. Throughput: the most rows a second with the most rows
@@ -42,8 +46,7 @@ def ranked(measured: Sequence[Measured], optimize_for: Literal["latency", "throu
     """
 
     def cost(one: Measured) -> float:
-        count = min(one.p50_seconds) if optimize_for == "latency" else max(one.p50_seconds)
-        return one.p50_seconds[count] / count
+        return cost_of(one, optimize_for)
 
     def preference(one: Measured) -> tuple[int, bool, int, float]:
         place = one.candidate
@@ -56,6 +59,35 @@ def ranked(measured: Sequence[Measured], optimize_for: Literal["latency", "throu
         found += sorted((one for one in left if cost(one) <= limit), key=preference)
         left = [one for one in left if cost(one) > limit]
     return found + [one for one in measured if one.failed]
+
+
+def cost_of(one: Measured, optimize_for: Aim) -> float:
+    """Seconds a row: of a call of the fewest rows measured, or of the most."""
+    count = min(one.p50_seconds) if optimize_for == "latency" else max(one.p50_seconds)
+    return one.p50_seconds[count] / count
+
+
+def chosen(
+    figures: Sequence[Measured], serving: Candidate, optimize_for: Aim, brought_in: Callable[[str], bool]
+) -> Candidate:
+    """Who is to serve instead of who serves, or would by the rule; the same one where nobody is worth a change.
+
+    `figures` are best first, as `ranked` has them. Another one is worth it where who serves takes more than 10 % longer, or
+    50 % where another runtime has to be `brought_in` (by the name of its backend). Who has failed gives way to the best that has
+    not; of who has not been measured nothing can be said, and it stays.
+    """
+    now = next((one for one in figures if one.candidate == serving), None)
+    able = [one for one in figures if not one.failed]
+    if now is None or not able:
+        return serving
+    if now.failed:
+        return able[0].candidate
+    for one in able:
+        there = one.candidate.backend == serving.backend or brought_in(one.candidate.backend)
+        margin = BETTER if there else BETTER_WITH_ANOTHER_FRAMEWORK
+        if cost_of(now, optimize_for) > cost_of(one, optimize_for) * (1 + margin):
+            return one.candidate
+    return serving
 
 
 def table(measured: Sequence[Measured], chosen: Candidate | None) -> str:

@@ -10,7 +10,8 @@ from serving.backends.base import Backend, Candidate
 from serving.batching.model import Model
 from serving.batching.pending import Pending
 from serving.clock import SYSTEM, Clock
-from serving.loading.order import Measure, Order, ServerDefaults
+from serving.loading.measurements import Known
+from serving.loading.order import Order, ServerDefaults
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.labels import Labels
 from serving.repository.operator_config import OperatorConfig
@@ -45,8 +46,9 @@ class LoadRequest:
     `labels` are the names of classes by output. `metrics` gives the counts of the version in a backend, by the backend's name.
     `failures` in a row make the backend a broken one, and `on_broken(model, requests, reason, error)` is called from a
     worker's thread for requests that it cannot compute; without it they fail. With `wrap` the model serves behind something
-    else, each request alone, and what it fails at fails: it is a shadow. `trial` says how it is to be loaded, or raises a
-    `StartupError` when it must not be. `found_touching` knows of files whose rows were seen to touch each other.
+    else, each request alone, and what it fails at fails: it is a shadow. `known` has what was measured before. `trial` says how
+    it is to be loaded, or raises a `StartupError` when it must not be. `found_touching` knows of files whose rows were seen to
+    touch each other.
     """
 
     name: str
@@ -57,12 +59,17 @@ class LoadRequest:
     metrics: Callable[[str], ModelMetrics]
     repository: Repository
     on_broken: OnBroken | None = None
-    measure: Measure | None = None
+    known: Known | None = None
     trial: OnTrial | None = None
     found_touching: FoundTouching | None = None
     failures: int = 3
     wrap: Callable[[Backend], Backend] | None = None
     clock: Clock = SYSTEM
+
+    def identity(self) -> object:
+        """What it is made from: loading something of the same identity changes nothing. Raises `OSError`."""
+        written = self.config.written.SerializeToString(deterministic=True)
+        return self.repository.path, self.folder.fingerprint(), written, tuple(self.labels.items())
 
     def fields(self) -> dict[str, object]:
         """How the log names it."""

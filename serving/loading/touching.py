@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.backends.base import Candidate
+from serving.loading.kept import name_of
 from serving.loading.keys import artifact_key
-from serving.loading.remembered import Remembered, name_of
+from serving.loading.remembered import Remembered
 from serving.loading.request import Tried
 from serving.repository.folders import VersionFolder
 

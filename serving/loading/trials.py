@@ -20,9 +20,11 @@ from serving.child.process import Child
 from serving.clock import SYSTEM, Clock
 from serving.errors import ChildEnded, ChildRaised, RepositoryError, ServingError, StartupError
 from serving.loading import trial
+from serving.loading.kept import name_of
 from serving.loading.keys import key_of, needed
-from serving.loading.order import AUTO, OFF, ServerDefaults, without_measuring
-from serving.loading.remembered import Remembered, name_of
+from serving.loading.measurements import Known
+from serving.loading.order import AUTO, OFF, ServerDefaults, order
+from serving.loading.remembered import Remembered
 from serving.loading.request import LoadRequest, Tried
 from serving.repository import labels, model_config
 from serving.repository.folders import Repository, VersionFolder
@@ -200,13 +202,14 @@ def try_ahead(
     holding: Callable[[str], Repository],
     names: Iterable[str],
     defaults: ServerDefaults,
+    known: Known,
     leaving: Callable[[], bool],
 ) -> None:
     """Loads on trial what is about to be loaded and needs it, beside the loads, until the server is `leaving`.
 
-    `holding` gives the repository that has a model.
+    `holding` gives the repository that has a model, `known` what was measured before.
 
-    What is wrong with a model its own load says. What has to be measured first is tried when it has been.
+    What is wrong with a model its own load says.
     """
     for name in names:
         with contextlib.suppress(ServingError, OSError):
@@ -214,9 +217,9 @@ def try_ahead(
             config = model_config.parse(repository.config_text(name), name)
             folders = {folder.number: folder for folder in repository.versions(name)}
             for number in config.versions(list(folders)):
-                candidate = without_measuring(config, defaults, folders[number])
-                if leaving() or candidate is None:
-                    continue
+                if leaving():
+                    return
+                candidate = order(config, defaults, folders[number], known).at_load[0]
                 trials.ahead(request_for(repository, name, config, folders[number], defaults), candidate)
 
 

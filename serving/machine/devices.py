@@ -44,6 +44,22 @@ def cuda_index(device: str) -> int | None:
     return int(match.group(1))
 
 
+def gpu(index: int) -> str:
+    """What the driver calls the GPU of that index; "" where there is none."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return ""
+    name = ctypes.create_string_buffer(256)
+    device = ctypes.c_int(0)
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), index)
+        or driver.cuDeviceGetName(name, len(name), device)
+    )
+    return "" if failed else name.value.decode(errors="replace")
+
+
 def require_package(package: str, extra: str) -> None:
     """Raises `BackendUnavailable`, naming the extra to install, unless `package` can be imported. Imports nothing."""
     if importlib.util.find_spec(package) is None:

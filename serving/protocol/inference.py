@@ -35,6 +35,7 @@ class Inference:
     def infer(self, payload: bytes, call: Call) -> None:
         """Decodes, checks and queues; the answer goes out through `call` when it is there."""
         asked = None
+        self._manager.silence.broken()
         try:
             if self._refusing:
                 raise NotReady("Server exiting")

@@ -54,16 +54,17 @@ def explained(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]
 
 def test_auto_measures_and_tells_what_it_has_chosen(measured: LaunchedServer) -> None:
     """In the log for people; in the metrics and ModelStatistics the same figures for programs."""
-    told = measured.wait_for("measured", 1)
+    assert measured.wait_for("loaded", 1)["choice"] == "by rule, not measured yet"
+    told = measured.wait_for("measured", 120)  # when nobody has asked for five seconds
     assert (told["model"], told["version"], told["optimize_for"]) == ("real", "1", "latency")
     head, *lines = told["lines"]
     assert head.split()[:3] == ["backend", "device", "threads"]
     rows = [line.removeprefix("*").split() for line in lines]
     assert {row[0] for row in rows} == set(FORMATS)
-    assert [line.startswith("*") for line in lines] == [True, *[False] * (len(lines) - 1)]
-    loaded = measured.wait_for("loaded", 1)
-    assert [loaded["backend"], loaded["device"], str(loaded["threads"])] == rows[0][:3]
-    assert loaded["asked"] == "auto"
+    (chosen,) = (line for line in lines if line.startswith("*"))
+    assert chosen.split()[1] == told["chosen"]
+    assert measured.wait_for("loaded", 1)["asked"] == "auto"
+    until(lambda: "backend_call_seconds" in measured.metrics())
     figures = {
         f"measured {s.labels['backend']} on {s.labels['device']}, {s.labels['threads']} threads, {s.labels['rows']} rows": s
         for family in text_string_to_metric_families(measured.metrics())
@@ -90,11 +91,13 @@ def test_a_damaged_file_beside_one_that_serves_is_told(tmp_path: Path) -> None:
 def test_explain_prints_the_table_and_ends(repository: Path) -> None:
     done = explained(repository, "--explain", "real", "--optimize-for", "throughput")
     assert (done.returncode, done.stderr) == (0, "")
-    title, head, *lines = done.stdout.splitlines()
+    title, head, *lines, why = done.stdout.splitlines()
     assert title == "real version 1, best first for throughput:"
     assert head.split()[:3] == ["backend", "device", "threads"]
     assert {line.removeprefix("*").split()[0] for line in lines} == set(FORMATS)
-    assert lines[0].startswith("*")
+    (chosen,) = (line.split()[1] for line in lines if line.startswith("*"))
+    assert f"; from now on {chosen} (measured), which gives way to what is better by more than 10%" in why
+    assert len(list((repository / "real" / ".measured").iterdir())) == 1, "the next start knows it"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from pathlib import Path
 from lstm_serving.serving.launch import LaunchedServer
 with LaunchedServer(Path(sys.argv[1]), "--backend", "auto") as server:
     assert any(entry["message"] == "ready" for entry in server.log()), server.log()
+    assert server.wait_for("measured", 120)["model"] == "m"
     assert 'model="m"' in server.metrics()
     assert server.stop() == 0
 """

@@ -28,7 +28,9 @@ def test_the_index_as_a_table_and_for_programs(triton: TritonLike, asked: Asked)
     ]
     assert triton.seen[1] == pb.ModelConfigRequest(name="vowels", version="1")
     code, out, _ = asked("index", "--json")
-    unknown = dict.fromkeys(("backend", "device", "instances", "tolerance", "verified", "measured", "labels"), "")
+    unknown = dict.fromkeys(
+        ("backend", "device", "instances", "chosen", "tolerance", "verified", "measured", "labels"), ""
+    )
     assert json.loads(out)[1] == {
         **{"name": "weather", "version": "12", "state": "UNAVAILABLE"},
         **{"reason": "broken:\n  y differs"},

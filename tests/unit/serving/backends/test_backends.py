@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from serving import backends
@@ -34,3 +36,10 @@ def test_one_that_there_is_not() -> None:
         BackendUnavailable, match="no backend is called 'tensorrt'; known are onnx_runtime, torchscript"
     ):
         backends.module("tensorrt")
+
+
+def test_a_runtime_is_brought_in_once_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    found = {name: backends.brought_in(name) for name in ("torchscript", "saved_model", "fake")}
+    assert found == {"torchscript": True, "saved_model": False, "fake": True}  # the fake one has no runtime

@@ -145,6 +145,21 @@ def test_whoever_talks_without_an_end_is_ended(program: Path) -> None:
         child.ask("chatter", wall_seconds=0.5)
 
 
+@pytest.mark.parametrize("does", ["hang", "chatter"])
+def test_whoever_nobody_waits_for_any_more_is_ended(does: str, program: Path) -> None:
+    looks = iter([False, False, True])
+    with Child(program) as child:
+        with pytest.raises(ChildEnded, match="its process was given up while it was asked") as ended:
+            child.ask(does, given_up=lambda: next(looks))
+        assert not ended.value.crashed
+        assert not child.alive
+
+
+def test_an_answer_that_is_there_is_not_given_up(program: Path) -> None:
+    with Child(program) as child:
+        assert child.ask("answer", given_up=lambda: False).header == "answer"
+
+
 def test_whoever_takes_too_much_memory_is_ended(program: Path) -> None:
     with (
         Child(program, most_bytes=300_000_000) as child,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import LoadFailed, NotInRepository, NotReady, RepositoryError
+from serving.lifecycle.failover import Failover
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.versions import ModelEntry
 from tests.support.loading import loaded, serve
@@ -147,3 +149,43 @@ def test_whoever_asks_for_readiness_is_told_of_every_change(tmp_path: Path) -> N
     assert seen[0]
     assert seen[-1]
     assert manager.close(10)
+
+
+def test_an_exchange_takes_place_where_the_old_one_still_serves(tmp_path: Path, manager: ModelManager) -> None:
+    old, new, late = loaded(tmp_path), loaded(tmp_path), loaded(tmp_path)
+    serve(manager, old)
+    assert manager.exchange(old.model, new, "measured")
+    with manager.acquire("fake") as leased:
+        assert leased is new.model
+    assert manager.identity_of(new.model) == "its files", "the same load of it would change nothing"
+    assert not manager.exchange(old.model, late, "measured")
+    assert not late.model.alive, "it was closed"
+    with manager.acquire("fake") as leased:
+        assert leased is new.model
+
+
+def test_what_is_known_of_what_serves_becomes_more(tmp_path: Path, manager: ModelManager) -> None:
+    one = loaded(tmp_path)
+    serve(manager, one)
+    more = dataclasses.replace(one, damaged={"torchscript": "no graph"})
+    assert manager.tell(one, more)
+    assert manager.serving() == [more]
+    assert states(manager) == {"1": ("READY", "torchscript cannot serve it: no graph")}
+    assert manager.failures.snapshot() == {("fake", "1", "repository"): 1}
+    assert manager.tell(more, dataclasses.replace(more, tried="at a lower level"))
+    assert manager.failures.snapshot() == {("fake", "1", "repository"): 1}, "counted once"
+    assert not manager.tell(one, more), "somebody else has said more meanwhile"
+    serve(manager, loaded(tmp_path), "newer files")
+    assert not manager.tell(more, one)
+
+
+def test_what_has_broken_is_not_among_what_serves(tmp_path: Path, manager: ModelManager) -> None:
+    """Its failover stands by it."""
+    one = loaded(tmp_path)
+    serve(manager, one)
+    assert manager.serving() == [one]
+    failover = Failover(one, 3600, lambda *_: False, lambda: manager.acquire("fake"))
+    assert manager.failover(one.model, lambda _: failover) is failover
+    assert manager.serving() == []
+    failover.stop()
+    assert manager.serving() == [one], "it has recovered"

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from serving.backends.base import Candidate
-from serving.loading import keys
 from serving.loading.keys import key_of, needed, ours
 from serving.loading.order import ServerDefaults
 from serving.loading.request import LoadRequest
@@ -92,17 +91,6 @@ def test_a_file_of_ours_that_was_changed_needs_a_trial(tmp_path: Path) -> None:
     assert needed(folder, ONNX)
     (folder.path / "spec.json").write_text("{")
     assert needed(folder, ONNX)
-
-
-def test_files_that_have_not_changed_are_read_once(request_: LoadRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[object] = []
-    read = keys.files_digest
-    monkeypatch.setattr(keys, "files_digest", lambda files: reads.append(files) or read(files))
-    first = key_of(request_, ONNX)
-    assert key_of(request_, ONNX) == first
-    assert len(reads) == 1
-    (request_.folder.path / "model.onnx").write_bytes(UNREAD[::-1])
-    assert key_of(request_, ONNX) != first
 
 
 def test_where_there_is_no_file_there_is_nothing_to_remember(request_: LoadRequest) -> None:

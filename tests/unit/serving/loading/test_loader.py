@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from serving.backends import fake
 from serving.backends.base import Candidate, Measured
 from serving.backends.fake import FakeBackend
+from serving.batching.model import Model
 from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
 from serving.loading import loader, proof
 from serving.loading.proof import Facts, Proved
@@ -65,6 +68,7 @@ def test_the_configuration_tells_what_no_field_of_it_has_room_for(tmp_path: Path
         "lstm_serving.tolerance": "1e-05",
         "lstm_serving.verified": "yes",
         "lstm_serving.labels": "stable,old",
+        "lstm_serving.chosen": "as asked",
     }
 
 
@@ -135,13 +139,49 @@ def test_without_fallback_the_second_best_never_takes_over(
     fallback: str, text: str, after: list[str], tmp_path: Path
 ) -> None:
     """Not even where `auto` has found it nearly as good."""
-    figures = [Measured(Candidate(name, "cpu", 1), {1: p50}) for name, p50 in (("onnx_runtime", 1e-5), ("fake", 1e-3))]
+    names = {"onnx_runtime": 1e-5, "fake": 1e-3}
+    figures = [Measured(Candidate(name, "cpu", 1), {1: p50}) for name, p50 in names.items()]
     summing.write(fake_models.write(tmp_path))
-    asked = wanted(tmp_path, text, backend="auto", fallback=fallback)
-    loaded = loader.load(dataclasses.replace(asked, measure=lambda folder, candidates: figures))
+    asked = wanted(tmp_path, text, backend="auto", fallback=fallback, threads=1)
+    known = {one.candidate: one for one in figures}
+    loaded = loader.load(dataclasses.replace(asked, known=lambda folder, candidates: known))
     assert [candidate.backend for candidate in loaded.order.all] == ["onnx_runtime", *after]
     assert loaded.order.measured == tuple(figures)
+    assert loaded.model.config.parameters["lstm_serving.chosen"].string_value == "measured"
     loaded.model.close()
+
+
+def test_who_cannot_be_loaded_gives_way_to_the_next_and_is_told(tmp_path: Path) -> None:
+    """By rule it would be ONNX Runtime. Nobody has asked for it, so nothing has fallen back."""
+    (fake_models.write(tmp_path) / "model.onnx").write_bytes(b"damaged")
+    loaded = loader.load(wanted(tmp_path, backend="auto"))
+    assert (loaded.model.backend, loaded.fell_back) == ("fake", "")
+    assert loaded.remark.startswith("onnx_runtime cannot serve it: ")
+    assert "cannot be read by ONNX Runtime" in loaded.damaged["onnx_runtime"]
+    told = loaded.model.config.parameters["lstm_serving.chosen"].string_value
+    assert told == "instead of onnx_runtime, not measured yet"
+    loaded.model.close()
+
+
+def test_loads_that_set_what_belongs_to_the_process_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once would each compute with the number of threads of the other."""
+    monkeypatch.setattr(fake, "ONE_BY_ONE", True)
+    loader._turn.cache_clear()
+    fake_models.write(tmp_path)
+    held: list[bool] = []
+    start = Model.start
+
+    def started(self: Model, instances: Any) -> None:
+        held.append(cast(threading.Lock, loader._turn("fake")).locked())
+        start(self, instances)
+
+    monkeypatch.setattr(Model, "start", started)
+    try:
+        loader.load(wanted(tmp_path)).model.close()
+        held.append(cast(threading.Lock, loader._turn("fake")).locked())
+    finally:
+        loader._turn.cache_clear()
+    assert held == [True, False]
 
 
 def test_a_gpu_that_is_missing_is_refused_or_replaced_as_configured(tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from serving.backends.base import Candidate
 from serving.backends.fake import FakeBackend
-from serving.child.pipes import TOLD, packed
+from serving.child.pipes import TOLD, Message, Reader, packed
+from serving.child.process import Child
 from serving.errors import BackendUnavailable
 from serving.loading import measuring
 from serving.loading.measuring import measure
@@ -125,6 +127,7 @@ def test_a_process_that_dies_is_told_with_its_signal(tmp_path: Path) -> None:
     (one,) = measure(version(tmp_path, die_on=1.0), [FAKE])
     assert one.p50_seconds == {}
     assert one.failed == "its process ended with signal 11 (Segmentation fault) while it was measured"
+    assert not one.by_chance
 
 
 def test_last_words_are_told(
@@ -156,11 +159,51 @@ def test_a_process_that_answers_nothing_is_ended(program: str, tmp_path: Path, m
     (tmp_path / "python").chmod(0o755)
     (one,) = measure(version(tmp_path), [FAKE], silence_seconds=0.3)
     assert one.failed.startswith("its process said nothing for 0.3 s while it was measured, and was ended")
+    assert one.by_chance, "another time it may answer"
 
 
 def test_a_model_that_hangs_is_ended(tmp_path: Path) -> None:
     (one,) = measure(version(tmp_path, delay_seconds=600.0), [FAKE], silence_seconds=2.0)
     assert one.failed == "its process said nothing for 2 s while it was measured, and was ended"
+
+
+def test_what_is_given_up_ends_its_process_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    """Its process hangs, or would for ten minutes; that of the second backend is never started."""
+    pids: list[int] = []
+    started = Child.__init__
+
+    def begin(self: Child, *arguments: Any, **named: Any) -> None:
+        started(self, *arguments, **named)
+        pids.append(self._process.pid)
+
+    asked = [FAKE, Candidate("onnx_runtime", "cpu", 1)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Child, "__init__", begin)
+        folder = version(tmp_path, delay_seconds=600.0)
+        assert measure(folder, asked, given_up=lambda: bool(pids)) == []
+    (pid,) = pids
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert measure(folder, asked, given_up=lambda: True) == []
+
+
+def test_what_was_measured_before_it_is_given_up_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = b"".join(map(bytes, packed([{"1": 0.5}, ""], kind=TOLD)))
+    (tmp_path / "said").write_bytes(said)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text(f"#!/bin/sh\ncat {tmp_path}/said; exec sleep 600\n")
+    (tmp_path / "python").chmod(0o755)
+    heard = Reader.feed
+
+    def feed(self: Reader, data: bytes) -> Iterator[Message]:
+        for message in heard(self, data):
+            yield message
+            (tmp_path / "heard").touch()
+
+    monkeypatch.setattr(Reader, "feed", feed)
+    asked = [FAKE, dataclasses.replace(FAKE, threads=2)]
+    (one,) = measure(version(tmp_path), asked, given_up=(tmp_path / "heard").exists)
+    assert (one.candidate, one.p50_seconds) == (FAKE, {1: 0.5})
 
 
 def test_devices_that_are_not_here_need_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from serving import backends
 from serving.backends.base import Candidate, Measured
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.loading import order as order_of_serving
@@ -37,11 +38,15 @@ def version(folder: Path, formats: Sequence[str], *, described: bool = True) -> 
 
 
 def order(
-    folder: VersionFolder, text: str = "", wishes: ServerDefaults | None = None, measured: Sequence[Measured] = ()
+    folder: VersionFolder,
+    text: str = "",
+    wishes: ServerDefaults | None = None,
+    measured: Sequence[Measured] = (),
+    serving: Candidate | None = None,
 ) -> Order:
-    return order_of_serving.order(
-        model_config.parse(text, "m"), wishes or ServerDefaults(), folder, lambda folder, candidates: measured
-    )
+    known = {one.candidate: one for one in measured}
+    config = model_config.parse(text, "m")
+    return order_of_serving.order(config, wishes or ServerDefaults(), folder, lambda *_: known, serving)
 
 
 def told(candidates: Sequence[Candidate]) -> list[str]:
@@ -85,53 +90,108 @@ def test_the_order(text: str, wishes: ServerDefaults, first: list[str], spare: l
     assert made.measured == ()
 
 
-def test_auto_takes_what_was_measured_to_be_best(tmp_path: Path) -> None:
-    figures = [
-        Measured(Candidate("onnx_runtime", "cpu", 1), {1: 3e-5, 32: 9e-4}),
-        Measured(Candidate("torchscript", "cpu", 2), {1: 9e-5, 32: 2e-4}),
-        Measured(Candidate("saved_model", "cpu", 1), failed="its golden samples disagree"),
+def figures(**microseconds: float) -> list[Measured]:
+    """Of one row, with one thread on the CPU, by backend."""
+    return [Measured(Candidate(name, "cpu", 1), {1: each / 1e6}) for name, each in microseconds.items()]
+
+
+def of(name: str) -> Candidate:
+    return Candidate(name, "cpu", 1)
+
+
+@pytest.fixture
+def nothing_is_brought_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.backends.brought_in", lambda name: False)
+
+
+ONE = ServerDefaults(threads=1)
+
+
+def test_what_nothing_is_known_of_is_served_by_rule_and_waits_to_be_measured(tmp_path: Path) -> None:
+    """ONNX Runtime, then the smallest start; the fewest threads."""
+    for formats in (ALL, ALL[1:], ALL[2:]):
+        made = order(version(tmp_path / formats[0], formats))
+        assert told(made.first) == [f"{name}x1" for name in formats]
+        if len(made.possible) > 1:
+            assert (made.how, made.measured, made.unmeasured) == (order_of_serving.RULE, (), made.possible)
+
+
+@pytest.mark.usefixtures("nothing_is_brought_in")
+def test_auto_takes_what_is_known_to_be_best(tmp_path: Path) -> None:
+    known = [
+        Measured(of("onnx_runtime"), {1: 9e-5, 32: 9e-4}),
+        Measured(of("torchscript"), {1: 3e-5, 32: 2e-3}),
+        Measured(of("saved_model"), failed="its golden samples disagree"),
     ]
     folder = version(tmp_path, ALL)
-    made = order(folder, measured=figures)
-    assert told(made.first) == ["onnx_runtimex1", "torchscriptx2"]
-    assert told(made.all) == ["onnx_runtimex1", "torchscriptx2", "saved_modelx1"]
-    assert (
-        told(order(folder, wishes=ServerDefaults(optimize_for="throughput"), measured=figures).first)[0]
-        == "torchscriptx2"
-    )
-    none = [dataclasses.replace(one, failed="no word for 60 s") for one in figures]
-    assert told(order(folder, wishes=ServerDefaults(threads=1), measured=none).first) == [f"{name}x1" for name in ALL]
+    made = order(folder, wishes=ONE, measured=known)
+    assert (made.how, made.unmeasured) == (order_of_serving.MEASURED, ())
+    assert told(made.first) == ["torchscriptx1", "onnx_runtimex1"]
+    assert told(made.all) == ["torchscriptx1", "onnx_runtimex1", "saved_modelx1"]
+    by_throughput = dataclasses.replace(ONE, optimize_for="throughput")
+    assert told(order(folder, wishes=by_throughput, measured=known).first)[0] == "onnx_runtimex1"
+    none = [dataclasses.replace(one, failed="no word for 60 s") for one in known]
+    assert told(order(folder, wishes=ONE, measured=none).first) == [f"{name}x1" for name in ALL]
 
 
-def test_what_was_measured_is_remembered_until_files_of_other_sizes_come(tmp_path: Path) -> None:
-    asked = []
+@pytest.mark.usefixtures("nothing_is_brought_in")
+@pytest.mark.parametrize(
+    ("known", "serving", "first"),
+    [
+        (figures(onnx_runtime=130, torchscript=100, saved_model=400), None, "onnx_runtime"),
+        (figures(onnx_runtime=130, torchscript=100, saved_model=400), "torchscript", "torchscript"),
+        (figures(onnx_runtime=89, torchscript=140, saved_model=400), "torchscript", "onnx_runtime"),
+        (figures(onnx_runtime=100, torchscript=140, saved_model=400), "torchscript", "torchscript"),
+        (figures(torchscript=140, saved_model=400), None, "onnx_runtime"),
+        (figures(torchscript=100, onnx_runtime=900), None, "torchscript"),
+    ],
+    ids=[
+        "not worth a framework",
+        "what serves stays",
+        "worth one",
+        "to go back would be a framework, too",
+        "nothing is known of the first",
+        "the rest can wait",
+    ],
+)
+def test_another_one_must_be_worth_a_change(
+    known: list[Measured], serving: str | None, first: str, tmp_path: Path
+) -> None:
+    made = order(version(tmp_path, ALL), wishes=ONE, measured=known, serving=of(serving) if serving else None)
+    assert made.first[0] == of(first)
+    assert set(made.unmeasured) == {of(name) for name in ALL} - {one.candidate for one in known}
 
-    def measure(folder: VersionFolder, candidates: Sequence[Candidate], *, allow_tf32: bool) -> list[Measured]:
-        asked.append(folder.number)
-        return [Measured(candidate, {1: 1e-5}) for candidate in candidates]
 
-    first, second = (VersionFolder(number, fake_models.write(tmp_path, version=number)) for number in (1, 2))
-    (third := VersionFolder(3, fake_models.write(tmp_path, version=3))).artifact("fake").write_text(
-        '{"delay_seconds": 0.25}'
-    )
-    candidates = [Candidate("fake", "cpu", 1)]
-    measurements = order_of_serving.Measurements(allow_tf32=False, measure=measure)
-    assert [measurements(folder, candidates) for folder in (first, second, first)] == [
-        measurements(first, candidates)
-    ] * 3
-    measurements(third, candidates)
-    assert asked == [1, 3]
+def test_on_a_machine_with_a_gpu_no_runtime_is_imported_to_say_whether_it_can_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start would wait for it. Whether it can is found when it is loaded or measured."""
+    monkeypatch.setattr("serving.machine.devices.require_gpu", lambda index: None)
+    for name in ("_onnxruntime", "_torch", "_tensorflow"):
+        (module,) = (backends.module(each) for each in ALL if hasattr(backends.module(each), name))
+        monkeypatch.setattr(module, name, None)
+    made = order(version(tmp_path, ALL), wishes=ServerDefaults(device="auto", threads=1))
+    assert told(made.first[:3]) == ["onnx_runtime@cuda:0x1", "onnx_runtimex1", "torchscript@cuda:0x1"]
+    assert len(made.possible) == 6
 
 
 def test_one_way_alone_is_not_measured(tmp_path: Path) -> None:
-    made = order(version(tmp_path, ("onnx_runtime",)), wishes=ServerDefaults(threads=1))
+    made = order(version(tmp_path, ("onnx_runtime",)), wishes=ONE)
     assert told(made.all) == ["onnx_runtimex1"]
+    assert (made.how, made.possible) == (order_of_serving.ONLY, ())
+
+
+def test_what_was_asked_for_is_not_measured(tmp_path: Path) -> None:
+    made = order(version(tmp_path, ALL), 'backend: "pytorch"', measured=figures(onnx_runtime=1, torchscript=100))
+    assert told(made.first) == ["torchscriptx1"]
+    assert (made.how, made.possible) == (order_of_serving.ASKED, ())
 
 
 def test_bare_files_are_not_taken_for_one_model(tmp_path: Path) -> None:
     """Nothing says that they compute the same, so the first that can run here serves and nothing stands by."""
     made = order(version(tmp_path, ("torchscript", "onnx_runtime"), described=False))
     assert (told(made.first), made.spare) == (["onnx_runtimex1"], ())
+    assert (made.how, made.possible) == (order_of_serving.RULE, ())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from serving.backends.base import Candidate, Measured
-from serving.loading.ranking import candidates, ranked, table
+from serving.loading.ranking import candidates, chosen, ranked, table
 
 ONNX, TORCH, TF = "onnx_runtime", "torchscript", "saved_model"
 
@@ -80,6 +80,46 @@ FAILED = Measured(Candidate(ONNX, "cuda:0", 1), failed="no GPU")
 )
 def test_ranking(optimize_for: Literal["latency", "throughput"], measured: list[Measured], order: list[int]) -> None:
     assert ranked(measured, optimize_for) == [measured[position] for position in order]
+
+
+@pytest.mark.parametrize(
+    ("measured", "brought_in", "expected"),
+    [
+        pytest.param([case(ONNX, 100, 1)], "", ONNX, id="nothing to compare with"),
+        pytest.param([case(ONNX, 149, 1), case(TORCH, 100, 1)], "", ONNX, id="49 % do not pay for a framework"),
+        pytest.param([case(ONNX, 151, 1), case(TORCH, 100, 1)], "", TORCH, id="51 % do"),
+        pytest.param([case(ONNX, 109, 1), case(TORCH, 100, 1)], TORCH, ONNX, id="9 % pay for nothing"),
+        pytest.param([case(ONNX, 111, 1), case(TORCH, 100, 1)], TORCH, TORCH, id="11 % where it is there already"),
+        pytest.param(
+            [case(ONNX, 130, 1), case(TORCH, 100, 1), case(TF, 90, 1)], TORCH, TORCH, id="the best that is worth it"
+        ),
+        pytest.param([case(ONNX, 200, 1), case(TORCH, 100, 1), case(TF, 90, 1)], TORCH, TF, id="the best of all"),
+        pytest.param([case(TORCH, 100, 1), case(TF, 90, 1)], "", ONNX, id="of who serves nothing is known"),
+        pytest.param(
+            [Measured(Candidate(ONNX, "cpu", 1), failed="damaged"), case(TF, 90, 1)], "", TF, id="who serves fails"
+        ),
+        pytest.param([Measured(Candidate(ONNX, "cpu", 1), failed="damaged")], "", ONNX, id="nobody can"),
+        pytest.param([], "", ONNX, id="nothing at all"),
+    ],
+)
+def test_who_is_to_serve_instead_of_onnx_runtime(measured: list[Measured], brought_in: str, expected: str) -> None:
+    best_first, onnx = ranked(measured, "latency"), Candidate(ONNX, "cpu", 1)
+    assert chosen(best_first, onnx, "latency", lambda name: name == brought_in).backend == expected
+
+
+def test_more_threads_or_a_gpu_bring_no_framework() -> None:
+    onnx = Candidate(ONNX, "cpu", 1)
+    for other in (case(ONNX, 100, 1, threads=4), case(ONNX, 100, 1, device="cuda:0")):
+        for one, expected in ((109, onnx), (111, other.candidate)):
+            figures = ranked([case(ONNX, one, 1), other], "latency")
+            assert chosen(figures, onnx, "latency", lambda name: False) == expected
+
+
+def test_who_is_to_serve_depends_on_the_aim() -> None:
+    figures = [case(ONNX, 100, 400), case(TORCH, 200, 100)]
+    for aim, expected in (("latency", ONNX), ("throughput", TORCH)):
+        best_first = ranked(figures, aim)  # type: ignore[arg-type]
+        assert chosen(best_first, Candidate(ONNX, "cpu", 1), aim, lambda name: False).backend == expected  # type: ignore[arg-type]
 
 
 def test_a_model_of_one_row_is_ranked_by_one_row() -> None:

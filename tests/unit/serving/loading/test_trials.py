@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serving.backends.base import Candidate
+from serving.backends.base import Candidate, Measured
 from serving.child.pipes import Message
 from serving.errors import BackendUnavailable, ChildEnded, ChildRaised, ModelConfigError, RepositoryError
-from serving.loading import order
 from serving.loading.order import ServerDefaults
 from serving.loading.remembered import FOLDER
 from serving.loading.request import LoadRequest, Tried
@@ -24,6 +24,7 @@ from tests.support.loading import UNREAD, request_of, unread, unread_and_describ
 from tests.support.running import until
 
 ONNX = Candidate("onnx_runtime", "cpu", 1)
+TORCH = Candidate("torchscript", "cpu", 1)
 CRASHED = ChildEnded("its process ended with signal 11", crashed=True)
 
 
@@ -207,7 +208,7 @@ def test_a_runtime_that_cannot_be_imported_meanwhile_is_left_to_the_load(
 def ahead(held: Trials, request: LoadRequest, *names: str, leaving: bool = False) -> None:
     defaults = ServerDefaults(backend="onnx_runtime")
     there = Repositories([request.repository.path])
-    try_ahead(held, there.holding, names, defaults, lambda: leaving)
+    try_ahead(held, there.holding, names, defaults, lambda folder, candidates: {}, lambda: leaving)
 
 
 def test_a_trial_ahead_of_the_load_is_the_loads(request_: LoadRequest) -> None:
@@ -241,16 +242,29 @@ def test_what_a_load_has_been_refused_is_not_tried_ahead_of_it_any_more(request_
     assert held(request_, ONNX) == Tried(), "another load is another trial"
 
 
-def test_nothing_is_tried_ahead_when_the_server_leaves_or_when_it_has_to_be_measured(
-    request_: LoadRequest, tmp_path: Path
-) -> None:
+def test_nothing_is_tried_ahead_when_the_server_leaves(request_: LoadRequest) -> None:
     children = Children()
-    held = trials(children)
-    ahead(held, request_, "bare", leaving=True)
-    described = unread_and_described(tmp_path / "repository").folder
-    try_ahead(held, Repositories([request_.repository.path]).holding, ["described"], ServerDefaults(), lambda: False)
+    ahead(trials(children), request_, "bare", leaving=True)
     assert children.started == 0
-    assert order.without_measuring(request_.config, ServerDefaults(), described) is None
+
+
+def test_what_is_tried_ahead_is_what_serves_by_what_is_known(request_: LoadRequest) -> None:
+    """The very choice that the load will make: by rule, or by what was measured before."""
+    root = request_.repository.path
+    (unread_and_described(root).folder.path / "model.pt").write_bytes(UNREAD)
+    figures = {ONNX: Measured(ONNX, {1: 1e-3}), TORCH: Measured(TORCH, {1: 1e-4})}
+    holding = Repositories([root]).holding
+
+    def nothing(*_: object) -> Mapping[Candidate, Measured]:
+        return {}
+
+    def measured(*_: object) -> Mapping[Candidate, Measured]:
+        return figures
+
+    for known, backend in ((nothing, "onnx_runtime"), (measured, "torchscript")):
+        children = Children()
+        try_ahead(trials(children), holding, ["described"], ServerDefaults(), known, lambda: False)
+        assert [asked["candidate"]["backend"] for asked in children.asked] == [backend]
 
 
 def test_what_people_are_told_of_a_trial(request_: LoadRequest) -> None:

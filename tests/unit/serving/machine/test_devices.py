@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
 from pathlib import Path
@@ -48,3 +49,32 @@ def test_a_processor_is_known_by_what_it_can_do_and_not_by_how_fast_it_runs_now(
     said.write_text("processor\t: 0\nmodel name\t: A\ncpu MHz\t\t: 3000\nflags\t\t: avx avx512f\n")
     assert devices.processor(said) != first
     assert devices.processor(tmp_path / "none").startswith(platform.machine())
+
+
+def test_a_gpu_has_the_name_that_the_driver_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Driver:
+        """As much of libcuda as is asked."""
+
+        there = 1
+
+        def __init__(self, name: str) -> None:
+            assert name == "libcuda.so.1"
+
+        def cuInit(self, flags: int) -> int:
+            return 0
+
+        def cuDeviceGet(self, device: object, index: int) -> int:
+            return 0 if index < self.there else 101
+
+        def cuDeviceGetName(self, name: ctypes.Array[ctypes.c_char], size: int, device: object) -> int:
+            name.value = b"A GPU"
+            return 0
+
+    monkeypatch.setattr(ctypes, "CDLL", Driver)
+    assert (devices.gpu(0), devices.gpu(1)) == ("A GPU", "")
+
+    def missing(name: str) -> None:
+        raise OSError("cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert devices.gpu(0) == ""

@@ -15,6 +15,7 @@ from serving.batching.model import Lease
 from serving.batching.pending import Pending
 from serving.errors import ComputeFailed, NotReady, Overloaded, ServingError, UnknownModel
 from serving.lifecycle.manager import ModelManager
+from serving.lifecycle.silence import Silence
 from serving.protocol.codes import REFUSALS, Code
 from serving.protocol.inference import Inference
 from serving.signature.tensors import Tensors
@@ -127,6 +128,7 @@ class Stage:
         self.caller = Caller(self.told.append)
         self._refusal = refusal
         self._follower = follower
+        self.silence = Silence()
         self.inference = Inference(cast(ModelManager, self), cast(Recorder, self), max_steps=10)
 
     def acquire(self, name: str, version: str) -> Lease:
