@@ -17,6 +17,7 @@ ONNX_ONLY := .envs/onnx/.done
 PERF := .envs/perf/.done
 PROTOS := .envs/protos/.done
 DEPLOY := .envs/deploy/.done
+DOCS := .envs/docs/.done
 SILERO := .envs/silero/.done
 ONNX_COMPARE := .envs/onnx_compare/.done
 PROBLEMS := vowels weather
@@ -34,7 +35,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all simulate interop interop-environments wheel-test test-gpu check protos scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all simulate interop interop-environments wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,15 +68,22 @@ wheel-test: .venv/.done ## build a wheel, install and use it in each of python3.
 test-gpu: .venv/.done ## the CUDA paths, on a machine with an NVIDIA GPU
 	PYTHON=$(BIN)/python sh tests/gpu/run.sh
 
-check: .venv/.done $(PROTOS) ## format, lint, types, import rules, generated code
+check: .venv/.done $(PROTOS) ## format, lint, types, import rules, generated code and pages
 	$(call step,format (mend with: $(BIN)/ruff format .),$(BIN)/ruff format --check .)
 	$(call step,lint,$(BIN)/ruff check .)
 	$(call step,types,$(BIN)/mypy)
 	$(call step,import rules,$(BIN)/lint-imports)
 	$(call step,generated code is fresh (mend with: make protos),sh protos/generate.sh .envs/protos/bin/python build/protos && for f in build/protos/protos/*; do cmp "$$f" "protos/$${f##*/}"; done)
+	$(call step,generated pages are fresh (mend with: make docs-reference),$(BIN)/python -m reference_pages --check)
 
 protos: $(PROTOS) ## generate the protobuf code anew
 	$(call step,generate the protobuf code,sh protos/generate.sh .envs/protos/bin/python .)
+
+docs: $(DOCS) ## the site of docs/ in build/site; a dead link fails
+	$(call step,build the site,.envs/docs/bin/zensical build --clean --strict)
+
+docs-reference: .venv/.done ## write the pages of docs/ that are made from the code, and the chart
+	$(call step,write the reference,$(BIN)/python -m reference_pages)
 
 scores: .venv/.done ## train three seeds of each network in each framework and print both tables
 	$(call step,train three seeds in each framework,$(BIN)/python -m models.scores --out runs/scores)
@@ -89,6 +97,7 @@ bench-start: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## how soon 
 
 bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, load and unload while requests flow, write docs/swaps.md (ten minutes)
 	$(call step,swap and load while requests flow,$(BIN)/python benchmarks/swaps.py --repository model_repository --report docs/swaps.md)
+	@$(MAKE) docs-reference
 
 bench-peers: .venv/.done ## beside the real Triton, MLServer and gRPC alone, write docs/performance.md (15 minutes; FLAGS='--quick' to try it)
 	$(call step,measure lstm-serve and its peers in turn,$(BIN)/python -m benchmarks.peers --report docs/performance.md --chart docs/pictures/peers.svg $(FLAGS))
@@ -106,7 +115,7 @@ image-test: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## 
 	$(call step,build the image and try it,$(BIN)/python tests/container/run.py $(or $(REPOSITORY),model_repository) --client-python .envs/client/bin/python)
 
 clean: ## remove what make has made: environments, the demo's runs and models, caches
-	rm -rf .venv .envs build dist $(MODELS:%=runs/%) runs/scores model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .envs .cache build dist $(MODELS:%=runs/%) runs/scores model_repository *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.done: pyproject.toml
@@ -127,6 +136,10 @@ $(PERF): benchmarks/perf_analyzer.sh
 
 $(DEPLOY): deploy/check-requirements.txt
 	$(call step,make an environment with the checkers of the files of deployment,$(PYTHON) -m venv .envs/deploy && .envs/deploy/bin/python $(PIP_INSTALL) --requirement $<)
+	@touch $@
+
+$(DOCS): docs/requirements.txt
+	$(call step,make an environment with the builder of the site,$(PYTHON) -m venv .envs/docs && .envs/docs/bin/python $(PIP_INSTALL) --requirement $<)
 	@touch $@
 
 $(ONNX_COMPARE):

@@ -8,6 +8,7 @@ certificate, it shows the server's, so the authority of the clients must have si
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import ssl
@@ -53,15 +54,20 @@ def metadata(settings: Mapping[str, str]) -> list[tuple[str, str]]:
     return [("authorization", f"Bearer {tokens[0]}")]
 
 
-def main(command_line: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 ready, 1 not ready or not there, 2 wrong usage."""
-    parser = Parser(
+def parser() -> argparse.ArgumentParser:
+    """The command line of `lstm-healthcheck`."""
+    made = Parser(
         prog="lstm-healthcheck",
         description="Asks the server on this machine whether it is ready. It takes no arguments: the server's own LSTM_SERVE_ "
         "variables say where it is (host, port, token, certificates).",
     )
-    version.add_flag(parser)
-    parser.parse_args(command_line)
+    version.add_flag(made)
+    return made
+
+
+def main(command_line: Sequence[str] | None = None) -> int:
+    """Entry point. Exit codes: 0 ready, 1 not ready or not there, 2 wrong usage."""
+    parser().parse_args(command_line)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told by us, once
     prefix = "LSTM_SERVE_"
     settings = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}

@@ -37,7 +37,10 @@ def as_text(message: str) -> str:
 
 
 class ServingError(Exception):
-    """Root of the tree; `str(error)` is the sentence that the caller reads."""
+    """A fault of the server itself; the root of the tree.
+
+    `str(error)` is the sentence that the caller reads.
+    """
 
 
 class InvalidRequest(ServingError):
@@ -121,7 +124,7 @@ class VerificationFailed(StartupError):
 
 
 class ChildEnded(StartupError):
-    """A child process has ended, or was ended, before it answered; the message is the sentence that says how.
+    """A child process has ended, or was ended, before it answered; the message says how.
 
     It has `crashed` if nobody ended it: neither whoever asked nor the system for want of memory.
     """
@@ -132,7 +135,10 @@ class ChildEnded(StartupError):
 
 
 class ChildRaised(StartupError):
-    """The program in a child process has raised an error, of the class `kind`, saying `said`; `trace` is where."""
+    """The program in a child process has raised an error.
+
+    `kind` is its class, `said` its message, and `trace` where it was.
+    """
 
     def __init__(self, kind: str, said: str, trace: str = "") -> None:
         super().__init__(f"{kind}: {said}" if said else kind)

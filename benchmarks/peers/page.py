@@ -26,13 +26,12 @@ from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON
 from benchmarks.peers.text import paragraph, ratio, row, short
 
 MARK = "<!-- what follows is written by: make bench-peers -->"
-TITLE = "# Performance"
 SERVERS = (OURS, TRITON, MLSERVER, FLOOR)
 
 
 def write(page: Path, figures: str) -> None:
-    """Replaces what stands behind the mark; a page that has none gets it at its end, a new page gets a title."""
-    prose = page.read_text(encoding="utf-8").partition(MARK)[0] if page.exists() else TITLE
+    """Replaces what stands behind the mark; a page that has none gets it at its end."""
+    prose = page.read_text(encoding="utf-8").partition(MARK)[0]
     page.write_text(f"{prose.rstrip()}\n\n{MARK}\n\n{figures}", encoding="utf-8")
 
 

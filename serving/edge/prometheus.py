@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 
+from serving.edge import families
 from serving.lifecycle.load_failures import KINDS
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.statuses import VersionStatus
 from serving.telemetry.timeline import STAGES
-
-LABELS = ["model", "version", "backend"]
 
 
 class Collector:
@@ -36,45 +35,19 @@ class Collector:
         yield from _measured(entries)
         yield from self._changes(entries)
         yield from self._shadows()
-        yield _counter(
-            "requests_refused",
-            "Inference requests that found no model to answer them, and calls without a valid token.",
-            ["code"],
-            (((code,), count) for code, count in list(self._refused.items())),
-        )
+        yield _counter(families.REFUSED, (((code,), count) for code, count in list(self._refused.items())))
 
     def _changes(self, entries: Iterable[VersionStatus]) -> Iterator[Metric]:
         # A rate sees the first failure only of a counter that was there before.
         loaded = {(e.name, version) for e in entries if e.alive is not None for version in (e.version, "")}
         known = [(*each, reason) for each in sorted(loaded) for reason in KINDS]
-        yield _counter(
-            "backend_swaps",
-            "Times that another backend or device began to answer for a version, and why.",
-            ["model", "version", "from", "to", "reason"],
-            self._manager.swaps.snapshot().items(),
-        )
-        yield _counter(
-            "model_load_failures",
-            "Loads that failed, and why; what served before serves on.",
-            ["model", "version", "reason"],
-            {**dict.fromkeys(known, 0), **self._manager.failures.snapshot()}.items(),
-        )
+        yield _counter(families.SWAPS, self._manager.swaps.snapshot().items())
+        failures = {**dict.fromkeys(known, 0), **self._manager.failures.snapshot()}
+        yield _counter(families.LOAD_FAILURES, failures.items())
 
     def _shadows(self) -> Iterator[Metric]:
-        labels = ["model", "version", "target"]
-        requests = CounterMetricFamily(
-            "lstm_serving_shadow_requests", "Copies of requests, by what became of them.", labels=[*labels, "outcome"]
-        )
-        largest = GaugeMetricFamily(
-            "lstm_serving_shadow_largest_difference",
-            "The largest |shadow - answer| / max(1, |answer|) so far.",
-            labels=labels,
-        )
-        classes = CounterMetricFamily(
-            "lstm_serving_shadow_classes",
-            "Rows whose best class the shadow agreed upon, or not.",
-            labels=[*labels, "agree"],
-        )
+        requests, largest = families.SHADOW_REQUESTS.begun(), families.SHADOW_LARGEST.begun()
+        classes = families.SHADOW_CLASSES.begun()
         shadows = self._manager.shadows()
         for model, version, shadow in shadows:
             values, counts = [model, version, shadow.target], shadow.counts[version]
@@ -89,33 +62,9 @@ class Collector:
 
 
 def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
-    requests = CounterMetricFamily(
-        "lstm_serving_requests", "Inference requests, by how they ended.", labels=[*LABELS, "outcome"]
-    )
-    duration = HistogramMetricFamily(
-        "lstm_serving_request_duration_seconds",
-        "Time of an answered request inside the server, from its bytes to the answer's bytes.",
-        labels=LABELS,
-    )
-    stage = HistogramMetricFamily(
-        "lstm_serving_stage_duration_seconds",
-        "Time of an answered request in each stage: decode, queue, compute, encode.",
-        labels=[*LABELS, "stage"],
-    )
-    batch_rows = HistogramMetricFamily("lstm_serving_batch_rows", "Rows of each computed batch.", labels=LABELS)
-    in_flight = GaugeMetricFamily(
-        "lstm_serving_requests_in_flight",
-        "Requests that have found their model and are not answered yet.",
-        labels=LABELS,
-    )
-    load = GaugeMetricFamily(
-        "lstm_serving_model_load_duration_seconds", "Time to load, verify and warm up a version.", labels=LABELS
-    )
-    watched = CounterMetricFamily(
-        "lstm_serving_rows_watched",
-        "Rows of batches that were computed again alone, by how that answer agreed with the one in company.",
-        labels=[*LABELS, "outcome"],
-    )
+    requests, duration, stage = families.REQUESTS.begun(), families.DURATION.begun(), families.STAGE.begun()
+    batch_rows, in_flight = families.BATCH_ROWS.begun(), families.IN_FLIGHT.begun()
+    load, watched = families.LOAD.begun(), families.WATCHED.begun()
     for entry in entries:
         for backend, metrics in entry.counts.items():
             values = [entry.name, entry.version, backend]
@@ -134,18 +83,8 @@ def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
 
 
 def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
-    depth = GaugeMetricFamily("lstm_serving_queue_depth", "Requests that wait for a batch.", labels=LABELS)
-    state = GaugeMetricFamily(
-        "lstm_serving_model_state", "1 for the state that a version is in.", labels=[*LABELS, "verified", "state"]
-    )
-    stood_in = GaugeMetricFamily(
-        "lstm_serving_backend_broken", "1 while another backend answers because this one has failed.", labels=LABELS
-    )
-    touching = GaugeMetricFamily(
-        "lstm_serving_rows_touch",
-        "1 once a row was answered otherwise in a batch than alone; its requests are computed one by one since.",
-        labels=LABELS,
-    )
+    depth, state = families.QUEUE_DEPTH.begun(), families.STATE.begun()
+    stood_in, touching = families.BROKEN.begun(), families.ROWS_TOUCH.begun()
     for entry in entries:
         values = [entry.name, entry.version, entry.backend]
         state.add_metric([*values, str(entry.verified).lower(), entry.state], 1)
@@ -161,11 +100,7 @@ def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
 
 def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     """What the choice of a backend was made by, where there was one."""
-    call = GaugeMetricFamily(
-        "lstm_serving_backend_call_seconds",
-        "Median time of a call with so many rows, as measured to choose a backend.",
-        labels=[*LABELS, "device", "threads", "rows"],
-    )
+    call = families.BACKEND_CALL.begun()
     for entry in entries:
         for one in entry.measured:
             place = one.candidate
@@ -177,9 +112,9 @@ def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
 
 
 def _counter(
-    name: str, meaning: str, labels: list[str], series: Iterable[tuple[tuple[str, ...], int]]
+    family: families.Family[CounterMetricFamily], series: Iterable[tuple[tuple[str, ...], int]]
 ) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"lstm_serving_{name}", meaning, labels=labels)
+    shown = family.begun()
     for values, count in series:
-        family.add_metric(list(values), count)
-    return family
+        shown.add_metric(list(values), count)
+    return shown

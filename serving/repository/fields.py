@@ -6,47 +6,46 @@ are the same. What would make them others (another schedule of state, a queue's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.message import Message
 
 from protos import model_config_pb2 as pb
 from serving.errors import ModelConfigError
 
-SERVED = frozenset(
-    {
-        "name",
-        "platform",
-        "backend",
-        "default_model_filename",
-        "max_batch_size",
-        "input.name",
-        "input.data_type",
-        "input.format",
-        "input.dims",
-        "input.reshape.shape",
-        "output.name",
-        "output.data_type",
-        "output.dims",
-        "output.reshape.shape",
-        "output.label_filename",
-        "version_policy.latest.num_versions",
-        "version_policy.all",
-        "version_policy.specific.versions",
-        "dynamic_batching.preferred_batch_size",
-        "dynamic_batching.max_queue_delay_microseconds",
-        "dynamic_batching.default_queue_policy.max_queue_size",
-        "instance_group.name",
-        "instance_group.kind",
-        "instance_group.count",
-        "instance_group.gpus",
-        "model_warmup.name",
-        "model_warmup.batch_size",
-        "model_warmup.inputs",
-        "model_warmup.count",
-        "parameters",
-    }
-)
+# What is served, and what it decides here; docs/reference/config.md is made of it.
+SERVED: Mapping[str, str] = {
+    "name": "the model's name; it must be the folder's",
+    "platform": "what computes, by Triton's older names, as onnxruntime_onnx",
+    "backend": "what computes, by our names or Triton's; without it --backend decides",
+    "default_model_filename": "the file's name within a version's folder; it must be the one that the backend reads",
+    "max_batch_size": "the most rows in a batch; 64 where it is left out",
+    "input.name": "an input's name, as the file has it",
+    "input.data_type": "its datatype, as TYPE_FP32; it must be the file's",
+    "input.format": "taken, and no more than a word: tensors travel as they are",
+    "input.dims": "its sizes without the rows, -1 where free",
+    "input.reshape.shape": "the sizes that the file wants where they are others than dims",
+    "output.name": "an output's name, as the file has it",
+    "output.data_type": "its datatype; it must be the file's",
+    "output.dims": "its sizes without the rows, -1 where free",
+    "output.reshape.shape": "the sizes that the file gives where they are others than dims",
+    "output.label_filename": "a file in the model's folder with a class name on each line",
+    "version_policy.latest.num_versions": "serve so many of the highest versions; 1 without a policy",
+    "version_policy.all": "serve every version",
+    "version_policy.specific.versions": "serve these versions",
+    "dynamic_batching.preferred_batch_size": "rows at which a batch goes without waiting any longer",
+    "dynamic_batching.max_queue_delay_microseconds": "how long a batch may wait for more rows; 0 where it is left out",
+    "dynamic_batching.default_queue_policy.max_queue_size": "the most requests that wait; 1024 where it is left out",
+    "instance_group.name": "taken, and no more than a word",
+    "instance_group.kind": "KIND_CPU, KIND_GPU, or KIND_AUTO for what --device says",
+    "instance_group.count": "how many instances compute side by side",
+    "instance_group.gpus": "the GPUs that have so many instances each",
+    "model_warmup.name": "a name for the log",
+    "model_warmup.batch_size": "rows of this call",
+    "model_warmup.inputs": "what each input holds: zero_data, random_data or input_data_file",
+    "model_warmup.count": "how often it is called",
+    "parameters": "texts by key; the keys are listed below",
+}
 # Taken, and told to change nothing here: how fast Triton is, what it counts, what it keeps. All that stands below them, too.
 IDLE = (
     "optimization",
@@ -109,10 +108,15 @@ def idle(written: pb.ModelConfig, where: str) -> tuple[str, ...]:
         if any(_within(field, taken) for taken in IDLE):
             found[field] = None
         elif field not in SERVED and not any(_within(served, field) for served in SERVED) and not _says_nothing(field):
-            why = next((f" ({said})" for start, said in _WHY.items() if _within(field, start)), "")
+            why = f" ({said})" if (said := why_not(field)) else ""
             raise ModelConfigError(f"{where}: the field '{field}' is not served by this server{why}; remove it")
     parameters = [f"parameters.{key}" for key in sorted(set(written.parameters) & IDLE_PARAMETERS)]
     return (*sorted(found), *parameters)
+
+
+def why_not(field: str) -> str:
+    """Why a field that is refused is not served; empty where that goes without saying."""
+    return next((said for start, said in _WHY.items() if _within(field, start)), "")
 
 
 def _within(field: str, of: str) -> bool:

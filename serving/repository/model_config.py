@@ -31,6 +31,7 @@ MAX_INSTANCES = 64
 THREADS = "intra_op_thread_count"  # as Triton's ONNX Runtime backend calls it
 FALLBACK = "fallback"
 NONFINITE = "nonfinite"
+PARAMETERS = (THREADS, FALLBACK, NONFINITE, *routes.KEYS)  # the keys of `parameters` that mean something here
 TOLD = "lstm_serving."  # how the parameters begin by which the server tells of a model
 
 
@@ -193,9 +194,8 @@ def _placed(written: pb.ModelConfig, where: str) -> dict[str, Any]:
 def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
     """`threads`, `fallback` and `routes`, from the free-form parameters. Raises `ModelConfigError` for any other key."""
     said = {key: parameter.string_value for key, parameter in written.parameters.items()}
-    known = (THREADS, FALLBACK, NONFINITE, *routes.KEYS)
-    if unknown := sorted(set(said) - set(known) - fields.IDLE_PARAMETERS):
-        raise ModelConfigError(f"{where}: parameters has {unknown[0]!r}; known are {', '.join(known)}")
+    if unknown := sorted(set(said) - set(PARAMETERS) - fields.IDLE_PARAMETERS):
+        raise ModelConfigError(f"{where}: parameters has {unknown[0]!r}; known are {', '.join(PARAMETERS)}")
     if said.get(NONFINITE, PASS) not in (REFUSE, PASS):
         raise ModelConfigError(
             f"{where}: {NONFINITE} is {said[NONFINITE]!r}; it must be {REFUSE} or {PASS}, which is what happens to requests "

@@ -1,31 +1,50 @@
-"""What the README shows works as pasted."""
+"""What the README and the pages for beginners show works as pasted."""
 
 from __future__ import annotations
 
-import re
 import subprocess
+
+import pytest
 
 from serving.__main__ import parser
 from serving.launch import LaunchedServer
 from tests.support import trained
 from tests.support.commands import ROOT
+from tests.support.pages import blocks
 from tests.support.trained import Trained
 
 
-def test_the_example_runs_in_the_clients_own_environment(vowels: Trained, client_python: str) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len([line for line in example.splitlines() if line]) <= 10
+def pasted(page: str, server: LaunchedServer, client_python: str) -> str:
+    """What the one example of a page prints, run in the client's own environment against this server."""
+    (example,) = blocks(ROOT / page, "python")
     assert "127.0.0.1:8001" in example
-    with LaunchedServer(vowels.repository) as server:
-        pasted = example.replace("127.0.0.1:8001", server.address)
-        done = subprocess.run([client_python, "-c", pasted], capture_output=True, text=True, check=False)
+    code = example.replace("127.0.0.1:8001", server.address)
+    done = subprocess.run([client_python, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.strip(" []\n").split()) == 9
+    return done.stdout
+
+
+def test_the_readme_answers_a_probability_for_each_speaker(server: LaunchedServer, client_python: str) -> None:
+    assert len(pasted("README.md", server, client_python).strip(" []\n").split()) == 9
+
+
+def test_getting_started_answers_the_three_best_speakers_of_each_row(
+    server: LaunchedServer, client_python: str
+) -> None:
+    lines = [eval(line) for line in pasted("docs/getting-started.md", server, client_python).splitlines()]  # noqa: S307
+    assert [len(line) for line in lines] == [3, 3]
+    for line in lines:
+        probabilities = [float(text.split(":")[0]) for text in line]
+        assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_pieces_of_a_sequence_end_in_the_state_of_the_whole(server: LaunchedServer, client_python: str) -> None:
+    assert float(pasted("docs/requests.md", server, client_python)) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_way_from_training_to_serving(vowels: Trained) -> None:
     """Its command has trained one of the models that all these tests share."""
-    _, export, serve = trained.from_the_readme()
+    _, export, serve = trained.from_getting_started()
     trained.command(*export, folder=vowels.folder)
     asked = parser().parse_args(serve[1:])
     with LaunchedServer(vowels.folder / asked.model_repository[0], "--backend", asked.backend) as server:

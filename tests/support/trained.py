@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.commands import ROOT
+from tests.support.pages import blocks
 
+GETTING_STARTED = ROOT / "docs/getting-started.md"
 MODELS = ("vowels_torch", "vowels_keras")
 
 
@@ -26,12 +27,12 @@ class Trained:
 
     @property
     def runs(self) -> dict[str, Path]:
-        return {"vowels_torch": self.folder / "torch", "vowels_keras": self.folder / from_the_readme()[0][-1]}
+        return {"vowels_torch": self.folder / "torch", "vowels_keras": self.folder / from_getting_started()[0][-1]}
 
 
-def from_the_readme() -> list[list[str]]:
-    """The commands of the README that train, export and serve, in this order."""
-    block = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+def from_getting_started() -> list[list[str]]:
+    """The commands of docs/getting-started.md that train, export and serve, in this order."""
+    block = next(block for block in blocks(GETTING_STARTED, "bash") if "lstm-train" in block)
     activate, *lines = block.splitlines()
     assert activate == ". .venv/bin/activate"
     train, export, serve = map(shlex.split, lines)
@@ -40,10 +41,10 @@ def from_the_readme() -> list[list[str]]:
 
 
 def train(folder: Path) -> None:
-    """Fills the folder of a `Trained`. The Keras model is the one of the README, trained by its very command."""
+    """Fills the folder of a `Trained`. The Keras model is the one of getting started, trained by its very command."""
     made = Trained(folder)
     command("lstm-train", "vowels", "--framework", "torch", "--out", "torch", folder=folder)
-    command(*from_the_readme()[0], folder=folder)
+    command(*from_getting_started()[0], folder=folder)
     for model in MODELS:
         flags = ("--format", "all", "--repository", str(made.repository), "--name", model)
         command("lstm-export", "checkpoint", str(made.runs[model]), *flags, folder=folder)

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNIT = Path(__file__).parent
-PACKAGES = ("admin", "commands", "export", "loadtest", "lstm_serving", "models", "serving")
+PACKAGES = ("admin", "commands", "export", "loadtest", "lstm_serving", "models", "reference_pages", "serving")
 # Source files without a test of their own, and why. A folder's __init__.py needs one only where it defines something.
 EXCEPTIONS = {
     "export/errors.py": "one exception class",

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+from tests.support.commands import ROOT
+from tests.support.pages import PAGES, name_of
+
+DOCS = ROOT / "docs"
 PACKAGES = (
     "admin",
     "benchmarks",
@@ -22,11 +25,12 @@ PACKAGES = (
     "lstm_serving",
     "models",
     "protos",
+    "reference_pages",
     "serving",
     "tests",
 )
 PATH = re.compile(rf"`((?:{'|'.join(PACKAGES)})/[\w./<>*{{}},-]*)`")
-LINK = re.compile(r"\]\(((?!https?:)[^)#]+)[^)]*\)")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
 
 
 def named(text: str) -> Iterator[str]:
@@ -37,12 +41,44 @@ def named(text: str) -> Iterator[str]:
             yield re.sub(r"<\w+>", "*", re.sub(r"\{[^}]*\}", choice, found))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def anchors(page: Path) -> set[str]:
+    """What a link may name behind #, as GitHub makes it of the headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     missing = [path for path in named(text) if not any(ROOT.glob(path.rstrip("/")))]
-    missing += [link for link in LINK.findall(text) if not (page.parent / link).exists()]
+    for link, anchor in LINK.findall(text):
+        target = page.parent / link if link else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            missing.append(f"{link}#{anchor}")
     assert missing == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.is_relative_to(DOCS)], ids=name_of)
+def test_a_page_of_the_site_links_to_the_site_alone(page: Path) -> None:
+    links = [link for link, _ in LINK.findall(page.read_text(encoding="utf-8")) if link]
+    assert [link for link in links if not (page.parent / link).resolve().is_relative_to(DOCS)] == []
+
+
+def test_the_site_leads_to_every_page() -> None:
+    """Records of decisions are led to by their list."""
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    led_to = set(pages_of(nav))
+    pages = {str(page.relative_to(DOCS)) for page in PAGES if page.is_relative_to(DOCS)}
+    assert {page for page in pages if not page.startswith("adr/0")} == led_to
+
+
+def pages_of(nav: object) -> Iterator[str]:
+    """The pages of a part of the navigation."""
+    if isinstance(nav, str):
+        yield nav
+    elif isinstance(nav, dict | list):
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from pages_of(part)
 
 
 @pytest.mark.parametrize(

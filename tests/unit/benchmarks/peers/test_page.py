@@ -71,14 +71,12 @@ def test_no_line_is_too_long_but_those_of_tables() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (None, f"# Performance\n\n{page.MARK}\n\nfigures\n"),
         ("# Mine\n\nWords.\n", f"# Mine\n\nWords.\n\n{page.MARK}\n\nfigures\n"),
         (f"# Mine\n\n{page.MARK}\n\nold\n", f"# Mine\n\n{page.MARK}\n\nfigures\n"),
     ],
 )
-def test_what_people_wrote_stays(before: str | None, after: str, tmp_path: Path) -> None:
+def test_what_people_wrote_stays(before: str, after: str, tmp_path: Path) -> None:
     path = tmp_path / "performance.md"
-    if before is not None:
-        path.write_text(before)
+    path.write_text(before)
     page.write(path, "figures\n")
     assert path.read_text() == after

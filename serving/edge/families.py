@@ -1,0 +1,164 @@
+"""Every metric of the server: its name, type, labels, what it means, and a query that somebody has of it.
+
+docs/reference/metrics.md is made of this table, and a scrape of it: a metric that is not here cannot be shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+PREFIX = "lstm_serving_"
+LABELS = ("model", "version", "backend")
+SHADOW_LABELS = ("model", "version", "target")
+
+Shown = TypeVar("Shown", CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family(Generic[Shown]):
+    """One metric. `name` is without the prefix, and without what Prometheus appends to the names of counters and histograms."""
+
+    kind: type[Shown]
+    name: str
+    meaning: str
+    labels: Sequence[str]
+    query: str
+
+    def begun(self) -> Shown:
+        """The family with no series in it yet."""
+        return self.kind(f"{PREFIX}{self.name}", self.meaning, labels=self.labels)
+
+
+REQUESTS = Family(
+    CounterMetricFamily,
+    "requests",
+    "Inference requests, by how they ended.",
+    (*LABELS, "outcome"),
+    'sum by (model) (rate(lstm_serving_requests_total{outcome="success"}[5m]))',
+)
+DURATION = Family(
+    HistogramMetricFamily,
+    "request_duration_seconds",
+    "Time of an answered request inside the server, from its bytes to the answer's bytes.",
+    LABELS,
+    "histogram_quantile(0.99, sum by (model, le) (rate(lstm_serving_request_duration_seconds_bucket[5m])))",
+)
+STAGE = Family(
+    HistogramMetricFamily,
+    "stage_duration_seconds",
+    "Time of an answered request in each stage: decode, queue, compute, encode.",
+    (*LABELS, "stage"),
+    "histogram_quantile(0.99, sum by (model, stage, le) (rate(lstm_serving_stage_duration_seconds_bucket[5m])))",
+)
+BATCH_ROWS = Family(
+    HistogramMetricFamily,
+    "batch_rows",
+    "Rows of each computed batch.",
+    LABELS,
+    "rate(lstm_serving_batch_rows_sum[5m]) / rate(lstm_serving_batch_rows_count[5m])",
+)
+IN_FLIGHT = Family(
+    GaugeMetricFamily,
+    "requests_in_flight",
+    "Requests that have found their model and are not answered yet.",
+    LABELS,
+    "sum by (model) (lstm_serving_requests_in_flight)",
+)
+LOAD = Family(
+    GaugeMetricFamily,
+    "model_load_duration_seconds",
+    "Time to load, verify and warm up a version.",
+    LABELS,
+    "max by (model, backend) (lstm_serving_model_load_duration_seconds)",
+)
+WATCHED = Family(
+    CounterMetricFamily,
+    "rows_watched",
+    "Rows of batches that were computed again alone, by how that answer agreed with the one in company.",
+    (*LABELS, "outcome"),
+    "sum by (model, outcome) (increase(lstm_serving_rows_watched_total[1d]))",
+)
+QUEUE_DEPTH = Family(
+    GaugeMetricFamily,
+    "queue_depth",
+    "Requests that wait for a batch.",
+    LABELS,
+    "max_over_time(lstm_serving_queue_depth[5m])",
+)
+STATE = Family(
+    GaugeMetricFamily,
+    "model_state",
+    "1 for the state that a version is in.",
+    (*LABELS, "verified", "state"),
+    'max by (model, version, state) (lstm_serving_model_state{state!="READY"}) == 1',
+)
+BROKEN = Family(
+    GaugeMetricFamily,
+    "backend_broken",
+    "1 while another backend answers because this one has failed.",
+    LABELS,
+    "max by (model, version, backend) (lstm_serving_backend_broken) == 1",
+)
+ROWS_TOUCH = Family(
+    GaugeMetricFamily,
+    "rows_touch",
+    "1 once a row was answered otherwise in a batch than alone; its requests are computed one by one since.",
+    LABELS,
+    "lstm_serving_rows_touch == 1",
+)
+BACKEND_CALL = Family(
+    GaugeMetricFamily,
+    "backend_call_seconds",
+    "Median time of a call with so many rows, as measured to choose a backend.",
+    (*LABELS, "device", "threads", "rows"),
+    'min by (model, backend) (lstm_serving_backend_call_seconds{rows="1"})',
+)
+SWAPS = Family(
+    CounterMetricFamily,
+    "backend_swaps",
+    "Times that another backend or device began to answer for a version, and why.",
+    ("model", "version", "from", "to", "reason"),
+    "sum by (model, from, to, reason) (increase(lstm_serving_backend_swaps_total[1h]))",
+)
+LOAD_FAILURES = Family(
+    CounterMetricFamily,
+    "model_load_failures",
+    "Loads that failed, and why; what served before serves on.",
+    ("model", "version", "reason"),
+    "sum by (model, version, reason) (increase(lstm_serving_model_load_failures_total[1h])) > 0",
+)
+SHADOW_REQUESTS = Family(
+    CounterMetricFamily,
+    "shadow_requests",
+    "Copies of requests, by what became of them.",
+    (*SHADOW_LABELS, "outcome"),
+    "sum by (model, target, outcome) (rate(lstm_serving_shadow_requests_total[5m]))",
+)
+SHADOW_LARGEST = Family(
+    GaugeMetricFamily,
+    "shadow_largest_difference",
+    "The largest |shadow - answer| / max(1, |answer|) so far.",
+    SHADOW_LABELS,
+    "max by (model, target) (lstm_serving_shadow_largest_difference)",
+)
+SHADOW_CLASSES = Family(
+    CounterMetricFamily,
+    "shadow_classes",
+    "Rows whose best class the shadow agreed upon, or not.",
+    (*SHADOW_LABELS, "agree"),
+    'sum by (model) (rate(lstm_serving_shadow_classes_total{agree="false"}[5m]))'
+    " / sum by (model) (rate(lstm_serving_shadow_classes_total[5m]))",
+)
+REFUSED = Family(
+    CounterMetricFamily,
+    "requests_refused",
+    "Inference requests that found no model to answer them, and calls without a valid token.",
+    ("code",),
+    "sum by (code) (rate(lstm_serving_requests_refused_total[5m]))",
+)
+
+FAMILIES = tuple(each for each in list(globals().values()) if isinstance(each, Family))
