@@ -23,7 +23,7 @@ PROPER, QUICK = Effort(3.0), Effort(0.5, 100, 400)
 
 
 def main() -> int:
-    """Entry point. Exit code 1 if a server or a load could not be measured."""
+    """Entry point. Exit code 1 if nothing could be measured; what else failed is told in the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--environments", type=Path, default=Path(".envs"), help="the folder of the peers' environments"
@@ -52,7 +52,7 @@ def main() -> int:
         asked.chart.parent.mkdir(parents=True, exist_ok=True)
         asked.chart.write_text(chart.drawn(measured), encoding="utf-8")
     print(figures, end="")
-    return int(bool(measured.failures))
+    return int(not measured.figures)
 
 
 if __name__ == "__main__":

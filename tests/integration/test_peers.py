@@ -45,4 +45,4 @@ def test_the_whole_way_from_the_command_to_the_page() -> None:
     assert done.returncode == 0, done.stderr
     for load in ("one length", "lengths of their own", "TLS"):
         assert f"| closed loop, 64 in flight, {load} | " in done.stdout
-    assert "Could not be measured" not in done.stdout
+    assert "Could not be measured" not in done.stdout, done.stdout
