@@ -86,11 +86,10 @@ class Bench:
         return load_test.drive(server, flags, self.effort.seconds)
 
     def capacity(self, name: str, in_flight: int) -> float:
-        """Requests a second of a closed loop. Raises `PeerError`."""
+        """Requests a second of a closed loop, the best of three, as whatever else runs makes it less. Raises `PeerError`."""
         with self.serve(name, tls=False) as server:
-            figures = self.drive(server, Load(CLOSED, "capacity", in_flight), 0.0)
-        assert figures.per_second
-        return figures.per_second
+            runs = [self.drive(server, Load(CLOSED, "capacity", in_flight), 0.0) for _ in range(3)]
+        return max(run.per_second or 0.0 for run in runs)
 
     @contextlib.contextmanager
     def _started(self, name: str, certificate: Certificate | None) -> Iterator[Server]:

@@ -10,7 +10,7 @@ from benchmarks.peers.bench import Bench
 from benchmarks.peers.errors import PeerError
 from benchmarks.peers.load import MANY, OPEN, PERF, Load, takes
 from benchmarks.peers.measured import Measured
-from benchmarks.peers.server import TRITON
+from benchmarks.peers.server import TRITON, Server
 from benchmarks.peers.text import short
 from serving.errors import StartupError
 
@@ -55,25 +55,31 @@ def _prepared(bench: Bench, name: str, measured: Measured[Load]) -> bool:
 
 
 def _turn(bench: Bench, name: str, loads: Sequence[Load], number: int, measured: Measured[Load]) -> None:
-    """One server's turn in one round: started once for all of these loads."""
+    """One server's turn in one round: started once for all of these loads, and anew after one that fails, as it may have died."""
+    left = list(loads)
     try:
-        with bench.serve(name, loads[0].tls) as server:
-            for load in loads:
-                began = time.monotonic()
-                try:
-                    figures = bench.drive(server, load, measured.rate or 0.0)
-                except PeerError as error:
-                    measured.failures[name, load] = str(error)
-                    _say(f"round {number + 1}: {name}, {load.title(measured.rate)}: {error}")
+        while left:
+            with bench.serve(name, loads[0].tls) as server:
+                while left and _measured(bench, server, left.pop(0), number, measured):
                     continue
-                measured.add(name, load, number, figures)
-                what = f"round {number + 1}: {name}, {load.title(measured.rate)}"
-                _say(
-                    f"{what}: {figures.cpu_us:.0f} us, p99 {short(figures.p99_ms)} ms; {time.monotonic() - began:.0f} s"
-                )
-    except (PeerError, StartupError, ProcessLookupError) as error:
+    except (PeerError, StartupError) as error:
         measured.failures[name, None] = str(error)
         _say(f"round {number + 1}: {name}: {error}")
+
+
+def _measured(bench: Bench, server: Server, load: Load, number: int, measured: Measured[Load]) -> bool:
+    """Whether it could be."""
+    began = time.monotonic()
+    what = f"round {number + 1}: {server.name}, {load.title(measured.rate)}"
+    try:
+        figures = bench.drive(server, load, measured.rate or 0.0)
+    except (PeerError, ProcessLookupError) as error:
+        measured.failures[server.name, load] = str(error)
+        _say(f"{what}: {error}")
+        return False
+    measured.add(server.name, load, number, figures)
+    _say(f"{what}: {figures.cpu_us:.0f} us, p99 {short(figures.p99_ms)} ms; {time.monotonic() - began:.0f} s")
+    return True
 
 
 def _say(text: str) -> None:

@@ -7,7 +7,7 @@ from benchmarks.peers import campaign
 from benchmarks.peers.errors import PeerError
 from benchmarks.peers.load import CLOSED, IN_FLIGHT, LOADS, OPEN, PERF, TLS, Load
 from benchmarks.peers.measured import Figures, Measured
-from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON
+from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON, Server
 
 ALL = (OURS, TRITON, MLSERVER, FLOOR)
 ONE = Load(CLOSED, IN_FLIGHT, 1)
@@ -32,13 +32,13 @@ class FakeBench:
         return 100.0 * in_flight
 
     @contextlib.contextmanager
-    def serve(self, name: str, tls: bool) -> Iterator[str]:
+    def serve(self, name: str, tls: bool) -> Iterator[Server]:
         self._fail(("start", name))
         self.turns.append((name, tls))
-        yield name
+        yield Server(name, "", 0)
 
-    def drive(self, server: str, load: Load, rate: float) -> Figures:
-        self._fail((server, load))
+    def drive(self, server: Server, load: Load, rate: float) -> Figures:
+        self._fail((server.name, load))
         if load.client == OPEN:
             self.rates.add(rate)
         return Figures(100.0, 10)
@@ -74,8 +74,10 @@ def test_a_server_that_cannot_be_installed_or_started_stops_nobody() -> None:
     assert set(measured.failures) == {(FLOOR, None), (MLSERVER, None)}
 
 
-def test_a_load_that_fails_stops_no_other_load() -> None:
-    measured = run(FakeBench((TRITON, ONE)))
+def test_a_load_that_fails_stops_no_other_load_and_a_new_server_takes_these() -> None:
+    bench = FakeBench((TRITON, ONE))
+    measured = run(bench, rounds=1)
+    assert bench.turns.count((TRITON, False)) == 2
     assert set(measured.failures) == {(TRITON, ONE)}
     assert {load for name, load in measured.figures if name == TRITON} == set(LOADS) - {ONE}
 
@@ -95,10 +97,10 @@ def test_without_triton_there_is_no_rate_for_the_open_loop() -> None:
 def test_a_server_that_does_not_start_with_tls_keeps_its_other_figures() -> None:
     class NoTls(FakeBench):
         @contextlib.contextmanager
-        def serve(self, name: str, tls: bool) -> Iterator[str]:
+        def serve(self, name: str, tls: bool) -> Iterator[Server]:
             if tls:
                 raise PeerError("no TLS")
-            yield name
+            yield Server(name, "", 0)
 
     measured = run(NoTls())
     assert set(measured.failures) == {(OURS, None), (TRITON, None)}
