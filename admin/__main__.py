@@ -24,6 +24,7 @@ from commands import access, version
 from commands.parser import INTERRUPTED, REFUSED, Parser, address, device, seconds, whole_number
 
 METRICS_PORT = 8002
+AUTO = "auto"  # as a backend to swap to: whatever the repository and the server's flags say
 _EXAMPLES = """\
 examples:
   lstm-admin --url localhost:8001 index
@@ -66,8 +67,13 @@ def swap(server: Server, asked: argparse.Namespace) -> str:
     """Serves a model by another backend, device or number of instances, and says from what to what."""
     if not (asked.backend or asked.device or asked.count):
         raise UsageError("swap to what? Give at least one of --backend, --device and --count")
+    back = asked.backend == AUTO
+    if back and (asked.device or asked.count):
+        raise UsageError(
+            "--backend auto goes back to what the repository and the server's flags say: leave --device and --count out"
+        )
     before = described(config := server.config(asked.model))
-    seconds = server.load(asked.model, swapped(config, asked.backend, asked.device, asked.count))
+    seconds = server.load(asked.model, None if back else swapped(config, asked.backend, asked.device, asked.count))
     after = described(server.config(asked.model))
     told = {"before": before, "after": after, "seconds": round(seconds, 6)}
     return _told(asked, f"{asked.model}: {before} -> {after}, in {seconds:.3g} s", **told)
@@ -134,12 +140,13 @@ def parser() -> argparse.ArgumentParser:
     add = command(load, "load a model, or look again at what its repository holds")
     add("--config", type=Path, metavar="FILE", help="ModelConfig to use instead: JSON, or text form in FILE.pbtxt")
     command(unload, "stop serving a model; requests that it has taken are still answered")
-    add = command(swap, "serve a model by another backend, on another device, or by more instances")
+    add = command(swap, "serve all versions of a model by another backend, on another device, or by more instances")
     add(
         "--backend",
         metavar="B",
         help="a backend that the version has a file for: onnx_runtime, torchscript or saved_model, or as Triton calls them: "
-        + ", ".join(dict.fromkeys(TRITON_NAMES.values())),
+        + ", ".join(dict.fromkeys(TRITON_NAMES.values()))
+        + f"; {AUTO}, alone: what the repository and the server's own flags say",
     )
     add("--device", type=device(), metavar="cpu|cuda:N", help="where it computes")
     add("--count", type=whole_number(1), metavar="N", help="instances")

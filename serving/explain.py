@@ -55,7 +55,7 @@ def _why(before: Order, now: Order, asked: str) -> str:
     was = "not measured before: by rule" if before.how == RULE else "measured before"
     if not before.possible:
         was = before.how
-    margins = f"{ranking.BETTER:.0%}, or {ranking.BETTER_WITH_ANOTHER_FRAMEWORK:.0%} with another framework"
+    margins = f"{ranking.BETTER:.0%}, or {ranking.MUCH_BETTER:.0%} with another framework or more threads"
     return (
         f"a start until now served {before.first[0]} ({was}); from now on {now.first[0]} ({now.how}), which gives way to what "
         f"is better by more than {margins}"

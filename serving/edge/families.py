@@ -129,7 +129,9 @@ LOAD_FAILURES = Family(
     "model_load_failures",
     "Loads that failed, and why; what served before serves on.",
     ("model", "version", "reason"),
-    "sum by (model, version, reason) (increase(lstm_serving_model_load_failures_total[1h])) > 0",
+    "sum by (model, version, reason) (increase(lstm_serving_model_load_failures_total[1h])) > 0 "
+    "or sum by (model, version, reason) "
+    "(lstm_serving_model_load_failures_total unless lstm_serving_model_load_failures_total offset 1h) > 0",
 )
 SHADOW_REQUESTS = Family(
     CounterMetricFamily,

@@ -23,11 +23,13 @@ class Swaps:
     def happened(self, old: Model, new: Model, why: str) -> None:
         """`new` answers in place of `old`; a model that was loaded anew in the same place is logged and not counted."""
         swap = (new.name, new.version, str(old.candidate), str(new.candidate), why)
-        if old.candidate != new.candidate:
+        elsewhere = old.candidate != new.candidate
+        if elsewhere:
             with self._lock:
                 self._counts[swap] += 1
         fields = dict(zip(("model", "version", "from", "to", "reason"), swap, strict=True))
-        log.info("swapped", extra={"fields": fields})
+        threads = {"from_threads": old.candidate.threads, "to_threads": new.candidate.threads}
+        log.info("swapped" if elsewhere else "loaded anew in the same place", extra={"fields": fields | threads})
 
     def snapshot(self) -> dict[Swap, int]:
         """The counts now."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from serving import backends
-from serving.backends.base import Candidate, Measured, artifact_bytes
+from serving.backends.base import Candidate, Measured, artifact_files
 from serving.errors import StartupError
 from serving.loading.digests import folder_digest
 from serving.loading.kept import Kept, name_of, opened, user_folder
@@ -120,8 +120,13 @@ def measured_key(folder: VersionFolder, places: Sequence[str], cpus: int, *, all
 
 def _alike(folder: VersionFolder) -> object:
     spec = folder.spec()
-    sizes = tuple((name, artifact_bytes(folder.artifact(name))) for name in folder.formats())
+    sizes = tuple((name, _bytes(folder.artifact(name))) for name in folder.formats())
     return spec.inputs, spec.outputs, sizes
+
+
+def _bytes(artifact: Path) -> int:
+    """The size of what is computed with; TensorFlow's digest of a SavedModel is a few random bytes longer or shorter."""
+    return sum(file.stat().st_size for file in artifact_files(artifact) if file.name != "fingerprint.pb")
 
 
 def _add(store: dict[Any, Figures], key: object, found: Figures) -> Figures:

@@ -16,7 +16,7 @@ from serving.machine.devices import CPU
 
 ALIKE = 0.05  # closer to the best than this is noise
 BETTER = 0.10  # than what serves: by more than this, another one is worth a swap,
-BETTER_WITH_ANOTHER_FRAMEWORK = 0.50  # and by more than this, one that brings another framework into the process
+MUCH_BETTER = 0.50  # and by more than this, one that brings another framework into the process or takes more threads
 
 Aim = Literal["latency", "throughput"]
 
@@ -73,7 +73,8 @@ def chosen(
     """Who is to serve instead of who serves, or would by the rule; the same one where nobody is worth a change.
 
     `figures` are best first, as `ranked` has them. Another one is worth it where who serves takes more than 10 % longer, or
-    50 % where another runtime has to be `brought_in` (by the name of its backend). Who has failed gives way to the best that has
+    50 % where another runtime has to be `brought_in` (by the name of its backend), or where more threads compute, which are
+    missing to other models. Who has failed gives way to the best that has
     not; of who has not been measured nothing can be said, and it stays.
     """
     now = next((one for one in figures if one.candidate == serving), None)
@@ -84,7 +85,8 @@ def chosen(
         return able[0].candidate
     for one in able:
         there = one.candidate.backend == serving.backend or brought_in(one.candidate.backend)
-        margin = BETTER if there else BETTER_WITH_ANOTHER_FRAMEWORK
+        dear = not there or one.candidate.threads > serving.threads
+        margin = MUCH_BETTER if dear else BETTER
         if cost_of(now, optimize_for) > cost_of(one, optimize_for) * (1 + margin):
             return one.candidate
     return serving

@@ -57,7 +57,7 @@ def test_a_model_is_loaded_swapped_and_unloaded(tmp_path: Path) -> None:
             (("swap", "fake", "--count", "2"), "fake: onnxruntime on cpu -> 2 x onnxruntime on cpu, in "),
             (("swap", "fake", "--backend", "fake"), "fake: 2 x onnxruntime on cpu -> 2 x fake on cpu, in "),
             (("load", "fake", "--config", tmp_path / "mine.pbtxt"), "fake: loaded in "),
-            (("swap", "fake", "--backend", "fake"), "fake: onnxruntime on cpu -> fake on cpu, in "),
+            (("swap", "fake", "--backend", "auto"), "fake: onnxruntime on cpu -> fake on cpu, in "),
             (("unload", "fake"), "fake: unloaded"),
         ):
             done = administer(server.address, *line)

@@ -104,6 +104,13 @@ def test_a_swap_changes_the_backend_and_keeps_the_rest(triton: TritonLike, asked
     assert sent_config(load) == expected
 
 
+def test_a_swap_to_auto_goes_back_to_the_repository(triton: TritonLike, asked: Asked) -> None:
+    assert asked("swap", "vowels", "--backend", "auto")[0] == 0
+    assert "config" not in triton.seen[1].parameters
+    code, _, told = asked("swap", "vowels", "--backend", "auto", "--count", "2")
+    assert (code, "leave --device and --count out" in told) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -34,4 +34,6 @@ def test_what_is_loaded_anew_in_the_same_place_is_told_and_not_counted(caplog: p
         swaps.happened(model("fake"), model("fake"), "changed")
     assert swaps.snapshot() == {}
     (record,) = caplog.records
-    assert record.fields == {"model": "m", "version": "1", "from": "fake", "to": "fake", "reason": "changed"}  # type: ignore[attr-defined]
+    assert record.getMessage() == "loaded anew in the same place"
+    same = {"from": "fake", "to": "fake", "from_threads": 1, "to_threads": 1}
+    assert record.fields == {"model": "m", "version": "1", "reason": "changed"} | same  # type: ignore[attr-defined]

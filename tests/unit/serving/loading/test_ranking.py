@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -107,12 +107,20 @@ def test_who_is_to_serve_instead_of_onnx_runtime(measured: list[Measured], broug
     assert chosen(best_first, onnx, "latency", lambda name: name == brought_in).backend == expected
 
 
-def test_more_threads_or_a_gpu_bring_no_framework() -> None:
-    onnx = Candidate(ONNX, "cpu", 1)
-    for other in (case(ONNX, 100, 1, threads=4), case(ONNX, 100, 1, device="cuda:0")):
-        for one, expected in ((109, onnx), (111, other.candidate)):
-            figures = ranked([case(ONNX, one, 1), other], "latency")
-            assert chosen(figures, onnx, "latency", lambda name: False) == expected
+@pytest.mark.parametrize(
+    ("serving", "other", "pays"),
+    [
+        pytest.param({}, {"threads": 4}, 151, id="threads are missing to others"),
+        pytest.param({"threads": 4}, {"threads": 1}, 111, id="fewer are not"),
+        pytest.param({}, {"device": "cuda:0"}, 111, id="a GPU brings no framework"),
+    ],
+)
+def test_more_threads_pay_if_they_are_much_better(serving: dict[str, Any], other: dict[str, Any], pays: int) -> None:
+    better = case(ONNX, 100, 1, **other)
+    for microseconds, expected in ((pays - 2, False), (pays, True)):
+        now = case(ONNX, microseconds, 1, **serving)
+        found = chosen(ranked([now, better], "latency"), now.candidate, "latency", lambda name: False)
+        assert (found == better.candidate) is expected
 
 
 def test_who_is_to_serve_depends_on_the_aim() -> None:
