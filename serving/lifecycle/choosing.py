@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.backends.base import Candidate, Measured, first_line
@@ -31,7 +32,7 @@ LOOK_SECONDS = 1.0  # until it is looked again whether what is being loaded or a
 LONGEST_PAUSE_SECONDS = (
     300.0  # between two tries, the first pause being as long as the silence, each later one twice as long
 )
-MOST_TRIES = 3  # of a measurement whose process somebody else ends, or that hangs
+MOST_TRIES = 3  # of measuring a backend in a process that somebody else ends, or that hangs; then it stays not measured
 
 Measure = Callable[..., Sequence[Measured]]
 LoadIn = Callable[[LoadRequest, Candidate, Order], Loaded]
@@ -60,7 +61,9 @@ class Choosing:
         self._thread: Thread | None = None
         # Of the thread alone:
         self._left_alone: weakref.WeakSet[Model] = weakref.WeakSet()
-        self._tries: weakref.WeakKeyDictionary[Model, int] = weakref.WeakKeyDictionary()
+        self._tries: weakref.WeakKeyDictionary[Model, Counter[str]] = (
+            weakref.WeakKeyDictionary()
+        )  # by the backend's name
         self._put_off = 0  # how often in a row
         self._not_before_ns = 0
 
@@ -170,8 +173,9 @@ class Choosing:
             found = self._measure(request.folder, asked, allow_tf32=tf32, given_up=given_up)
         finally:
             telling.tell_choice(model, loaded.order)
-        tries = self._tries[model] = self._tries.get(model, 0) + any(one.by_chance for one in found)
-        sure = [one for one in found if not one.by_chance or tries >= MOST_TRIES]
+        tries = self._tries.setdefault(model, Counter())
+        tries[backend] += any(one.by_chance for one in found)
+        sure = [one for one in found if not one.by_chance or tries[backend] >= MOST_TRIES]
         self._measurements.keep(request.folder, chosen.possible, sure)
         if silence.broken_ns != broken_ns or len(sure) < len(found):
             self._put_off += 1

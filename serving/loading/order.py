@@ -172,11 +172,12 @@ def _chosen(
     measured = ranking.ranked([known[each] for each in possible if each in known], aim)
     best = ranking.chosen(measured, serving or possible[0], aim, backends.brought_in)
     others = [one.candidate for one in measured if not one.failed]
-    failed = [one.candidate for one in measured if one.failed]
+    failed = [one.candidate for one in measured if one.failed and not one.by_chance]
     left = [each for each in possible if each not in failed]
     # Where none could be measured, loading them in turn says why, or shows that the machine was merely busy.
     first = _once((best, *others, *left)) if left else _once(possible)
-    how = MEASURED if len(measured) == len(possible) else RULE
+    by_chance = {one.candidate for one in measured if one.by_chance}
+    how = MEASURED if len(measured) == len(possible) and best not in by_chance else RULE
     return Order(first=first, possible=tuple(possible), measured=tuple(measured), how=how)
 
 

@@ -33,7 +33,6 @@ ONNX, TORCH, TF = (Candidate(name, "cpu", 1) for name in ("onnx_runtime", "torch
 WORTH_A_SWAP = {ONNX: 200e-6, TORCH: 100e-6, TF: 400e-6}
 NOT_WORTH_IT = {ONNX: 130e-6, TORCH: 100e-6, TF: 400e-6}
 CHILD_SECONDS = 2.0  # that a measurement of one backend takes
-CHANCE = Measured(TORCH, failed="its process was ended by somebody else", by_chance=True)
 
 
 @pytest.fixture(autouse=True)
@@ -331,18 +330,43 @@ def test_whoever_loads_one_model_after_the_other_is_not_measured_in_between(stag
     stage.play(scene)
 
 
+def by_chance(candidate: Candidate) -> Measured:
+    return Measured(candidate, failed="its process was ended by somebody else", by_chance=True)
+
+
 def test_a_process_that_somebody_ends_is_tried_again_but_not_for_ever(stage: Stage) -> None:
-    stage.instead = {TORCH: CHANCE}
+    """Nothing is wrong with the file then, and nobody is told so."""
+    stage.instead = {TORCH: by_chance(TORCH)}
 
     def scene() -> None:
         stage.clock.sleep(60)
-        assert stage.chosen() == "measured"
-        assert stage.serving.remark == "torchscript cannot serve it: its process was ended by somebody else"
-        assert next(one for one in stage.manager.entries()).reason == stage.serving.remark
-        assert stage.manager.failures.snapshot() == {("fake", "1", "repository"): 1}
+        assert stage.serving.model.candidate == ONNX
+        assert stage.chosen() == "measured, torchscript could not be measured: its process was ended by somebody else"
+        assert stage.serving.remark == ""
+        assert stage.manager.failures.snapshot() == {}
 
     stage.play(scene)
     assert stage.told().count("measures torchscript") == MOST_TRIES
+
+
+def test_who_serves_is_not_moved_away_by_whoever_ends_its_measurement(stage: Stage) -> None:
+    stage.instead = {ONNX: by_chance(ONNX)}
+
+    def scene() -> None:
+        stage.clock.sleep(120)
+        assert stage.serving.model.candidate == ONNX
+        assert stage.chosen() == "by rule, onnx_runtime could not be measured: its process was ended by somebody else"
+        assert stage.serve().model.candidate == ONNX
+        assert stage.manager.failures.snapshot() == {}
+
+    stage.play(scene)
+    assert stage.told().count("measures onnx_runtime") == MOST_TRIES
+
+
+def test_each_backend_has_its_tries(stage: Stage) -> None:
+    stage.instead = {ONNX: by_chance(ONNX), TORCH: by_chance(TORCH)}
+    stage.play(lambda: stage.clock.sleep(300))
+    assert [stage.told().count(f"measures {one}") for one in (ONNX, TORCH, TF)] == [MOST_TRIES, MOST_TRIES, 1]
 
 
 def test_a_better_one_that_cannot_be_loaded_is_not_tried_again(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
