@@ -159,7 +159,7 @@ def _p50(call: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def _rows(spec: ModelSpec, wanted: Sequence[int]) -> Sequence[int]:
+def rows_of(spec: ModelSpec, wanted: Sequence[int] = ROWS) -> Sequence[int]:
     """How many rows the model can be asked for, of those wanted."""
     if not spec.batched:
         return [1]
@@ -180,7 +180,7 @@ def _figures(
         allowed = golden.tolerance(spec, tf32=allow_tf32 and candidate.device != CPU)
         golden.replay(backend.run, spec, samples, allowed, f"{candidate.backend} on {candidate.device}")
         outputs = [tensor.name for tensor in spec.advertised_outputs]
-        for count in _rows(spec, rows):
+        for count in rows_of(spec, rows):
             inputs = golden.with_rows(golden.longest(samples).inputs, count)
             yield count, _p50(lambda: backend.run(inputs, outputs))  # noqa: B023 - called at once
     finally:

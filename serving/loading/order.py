@@ -191,10 +191,14 @@ def _instead(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFo
     return _once(Candidate(name, CPU, threads) for name in folder.formats())
 
 
-def measured(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> tuple[Measured, ...]:
-    """Everything that the version could be served with, whatever backend was asked for, best first."""
+def ways(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> list[Candidate]:
+    """Everything that the version could be served with, whatever backend was asked for."""
     devices, threads = _asked(config, defaults)
-    every = ranking.candidates(folder.formats(), devices, threads, measuring.cpus_here())
+    return ranking.candidates(folder.formats(), devices, threads, measuring.cpus_here())
+
+
+def measured(every: Sequence[Candidate], defaults: ServerDefaults, folder: VersionFolder) -> tuple[Measured, ...]:
+    """How fast each of these is, best first."""
     figures = measuring.measure(folder, every, allow_tf32=defaults.allow_tf32)
     return tuple(ranking.ranked(figures, defaults.optimize_for))
 

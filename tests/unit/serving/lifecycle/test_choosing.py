@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from serving.lifecycle import choosing
 from serving.lifecycle.choosing import IDLE_SECONDS, MOST_TRIES, Choosing
 from serving.lifecycle.manager import ModelManager
 from serving.loading.measurements import Measurements
+from serving.loading.measuring import ROWS
 from serving.loading.order import Order, order
 from serving.loading.request import Loaded, LoadRequest
 from serving.repository.folders import VersionFolder
@@ -39,6 +41,10 @@ CHILD_SECONDS = 2.0  # that a measurement of one backend takes
 def _another_framework(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but ONNX Runtime is in the process, whatever other tests have brought in."""
     monkeypatch.setattr("serving.backends.brought_in", lambda name: name == "onnx_runtime")
+
+
+def figure(candidate: Candidate, seconds: float) -> Measured:
+    return Measured(candidate, {rows: rows * seconds for rows in ROWS})
 
 
 class Stage:
@@ -83,7 +89,7 @@ class Stage:
                 self.happened("gives up")
                 return []
         self.happened(f"measured {one}")
-        return [self.instead.get(one) or Measured(one, {1: self.seconds[one]})]
+        return [self.instead.get(one) or figure(one, self.seconds[one])]
 
     def load_in(self, request: LoadRequest, candidate: Candidate, chosen: Order) -> Loaded:
         self.clock.sleep(0.5)
@@ -393,6 +399,72 @@ def test_files_that_have_changed_since_are_neither_measured_nor_served(stage: St
     assert stage.history == []
 
 
+def gone(stage: Stage) -> None:
+    shutil.rmtree(stage.root / "fake")
+
+
+def unloaded_and_gone(stage: Stage) -> None:
+    """As a model is that was sent by RPC."""
+    stage.remove()
+    gone(stage)
+
+
+def exchanged(stage: Stage) -> None:
+    (stage.root / "fake" / "1" / "model.onnx").write_bytes(b"changed")
+
+
+@pytest.mark.parametrize("happens", [gone, unloaded_and_gone, exchanged])
+def test_a_version_whose_files_go_while_it_is_measured_is_quietly_left_alone(
+    happens: Callable[[Stage], None], stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was measured may be of the old files or of the new ones."""
+
+    def scene() -> None:
+        stage.clock.sleep(IDLE_SECONDS + 1)
+        happens(stage)
+        kept = len(list(stage.root.rglob(".measured/*")))
+        stage.clock.sleep(60)
+        assert len(list(stage.root.rglob(".measured/*"))) == kept == 0
+
+    stage.play(scene)
+    assert stage.told()[0] == "measures onnx_runtime"
+    assert len(stage.told()) == 2
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("happens", [gone, unloaded_and_gone])
+def test_what_raises_because_the_files_have_gone_is_no_failure(
+    happens: Callable[[Stage], None], stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def measure(*_: object, **__: object) -> list[Measured]:
+        happens(stage)
+        raise ValueError("it holds no spec.json")
+
+    stage.choosing._measure = measure
+    stage.play(lambda: stage.clock.sleep(60))
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert caplog.messages.count("left alone, as it was changed or taken away: it holds no spec.json") == 1
+
+
+@pytest.mark.parametrize("happens", [gone, exchanged])
+def test_a_better_one_that_cannot_be_loaded_as_its_files_have_gone_is_no_failure(
+    happens: Callable[[Stage], None], stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.cannot_load = {TORCH}
+
+    def scene() -> None:
+        while not stage.manager.is_loading:
+            stage.clock.sleep(0.1)
+        happens(stage)
+        stage.clock.sleep(60)
+        assert stage.serving.model.candidate == ONNX
+
+    stage.play(scene)
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
 def test_what_was_asked_for_is_left_alone(stage: Stage) -> None:
     def scene() -> None:
         stage.serve(backend="saved_model")
@@ -404,7 +476,7 @@ def test_what_was_asked_for_is_left_alone(stage: Stage) -> None:
 
 
 def test_what_is_known_from_before_is_served_at_once_and_not_measured(stage: Stage) -> None:
-    known = [Measured(one, {1: seconds}) for one, seconds in WORTH_A_SWAP.items()]
+    known = [figure(one, seconds) for one, seconds in WORTH_A_SWAP.items()]
     folder = wanted(stage.root, backend="auto").folder
     stage.measurements.keep(folder, list(WORTH_A_SWAP), known)
 

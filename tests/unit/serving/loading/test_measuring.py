@@ -85,12 +85,12 @@ def test_a_model_of_a_fixed_number_of_rows_is_asked_for_that_many(
 
 def test_a_model_without_an_axis_of_rows_is_asked_for_one(tmp_path: Path) -> None:
     spec = fake_models.spec()
-    assert measuring._rows(spec, (1, 8)) == (1, 8)
+    assert measuring.rows_of(spec, (1, 8)) == (1, 8)
     alone = {
         side: tuple(dataclasses.replace(tensor, rows_axis=None) for tensor in getattr(spec, side))
         for side in ("inputs", "outputs")
     }
-    assert measuring._rows(dataclasses.replace(spec, batched=False, **alone), (1, 8)) == [1]
+    assert measuring.rows_of(dataclasses.replace(spec, batched=False, **alone), (1, 8)) == [1]
 
 
 def test_one_that_fails_its_golden_samples_has_no_figures(tmp_path: Path) -> None:
