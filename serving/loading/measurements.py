@@ -61,18 +61,18 @@ class Measurements:
         self._kept = Kept(FOLDER, cache)
         self._told = False
         self._writing = threading.Lock()  # one at a time; whoever looks for something does not wait for it
-        self._lock = threading.Lock()  # guards the two below, and is never held at the disk
+        self._lock = threading.Lock()  # guards the two below, and is not held while something is written
         self._known: dict[str, Figures] = {}
         self._alike: dict[object, Figures] = {}
 
     def find(self, folder: VersionFolder, candidates: Sequence[Candidate]) -> Mapping[Candidate, Measured]:
         """What is known of these candidates for a version; not all of them need be in it."""
         try:
-            known, alike = self._known_of(folder, self.key(folder, candidates)), _alike(folder)
+            key, alike = self.key(folder, candidates), _alike(folder)
+            with self._lock:
+                figures = {**self._alike.get(alike, {}), **self._known_of(folder, key)}
         except (OSError, StartupError):  # whoever loads it meets that, too
             return {}
-        with self._lock:
-            figures = {**self._alike.get(alike, {}), **known}
         return {candidate: figures[candidate] for candidate in candidates if candidate in figures}
 
     def keep(
@@ -93,8 +93,8 @@ class Measurements:
             raise ValueError(f"figures are kept of {sorted(rows)} rows, and these are of others")
         alike = _alike(folder)
         with self._writing:
-            self._known_of(folder, now)  # what is on disk stays there
             with self._lock:
+                self._known_of(folder, now)  # what is on disk stays there
                 known = _add(self._known, name_of(now), {one.candidate: one for one in found})
                 _add(self._alike, alike, able)
             lasting = [_written(one) for one in known.values() if not one.failed][:MOST_FIGURES]
@@ -108,18 +108,15 @@ class Measurements:
         return measured_key(folder, places, cpus_here(), allow_tf32=self._allow_tf32)
 
     def _known_of(self, folder: VersionFolder, key: Key) -> Figures:
-        """What is known of these very files; the first time it is read, from every place that has some of it."""
+        """What is known of these very files; read once, from every place that has some of it. The lock is held."""
         name = name_of(key)
-        with self._lock:
-            if name in self._known:
-                return self._known[name]
-        read: Figures = {}
-        for figures in self._kept.each(
-            folder.path.parent, key, functools.partial(_checked, rows=rows_of(folder.spec()))
-        ):
-            read = {**figures, **read}
-        with self._lock:
-            return self._known[name] if name in self._known else _add(self._known, name, read)
+        if name not in self._known:
+            read: Figures = {}
+            checked = functools.partial(_checked, rows=rows_of(folder.spec()))
+            for figures in self._kept.each(folder.path.parent, key, checked):
+                read = {**figures, **read}
+            _add(self._known, name, read)
+        return self._known[name]
 
     def _tell_once(self, reasons: Sequence[str]) -> None:
         if reasons and not self._told:
