@@ -100,6 +100,7 @@ class Choosing:
                     self._changed.wait_for(lambda: self._news or self._ended)
                     self._news = False
             elif seconds := self._seconds_to_wait():
+                self._tell_what_comes(loaded, chosen)
                 with self._changed:
                     self._changed.wait_for(lambda: self._ended, seconds)
             else:
@@ -113,6 +114,15 @@ class Choosing:
         if self._manager.busy() or self._manager.is_loading:
             return LOOK_SECONDS
         return max(self._manager.silence.lacks(IDLE_SECONDS), self._clock.seconds_until(self._not_before_ns))
+
+    def _tell_what_comes(self, loaded: Loaded, chosen: Order) -> None:
+        """In the index, until it is done: nobody is to wonder why what was measured does not serve yet."""
+        model = loaded.model
+        if chosen.unmeasured:
+            telling.tell_choice(model, loaded.order, telling.PUT_OFF if self._put_off else "")
+        elif chosen.first[0] != model.candidate:
+            known = dataclasses.replace(loaded.order, measured=chosen.measured, how=chosen.how)
+            telling.tell_choice(model, known, f"being swapped to {chosen.first[0]}")
 
     def _next(self) -> tuple[Loaded, Order] | tuple[None, None]:
         """A version for which something is to be done, and what is known of it by now."""
@@ -206,6 +216,7 @@ class Choosing:
     def _swap(self, loaded: Loaded, chosen: Order) -> None:
         """What is better takes over from what serves, if that still does."""
         request, better = loaded.request, chosen.first[0]
+        self._tell_what_comes(loaded, chosen)
         telling.log_figures(MEASURED, request, chosen)
         try:
             with self._manager.at_work(), background.work():

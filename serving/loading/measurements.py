@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import shlex
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,16 +41,19 @@ def user_cache() -> Path:
     return user_folder("measured")
 
 
-def checked_cache(folder: Path) -> Path:
+def checked_cache(named: str) -> Path:
     """A folder that figures may be kept in, made if it is not there. Raises `StartupError` where it is not ours alone."""
+    folder = Path(named)
     try:
+        if not named.strip():  # it would be the folder that the server was started in
+            raise PermissionError(0, "no folder is named")
         folder.mkdir(0o700, parents=True, exist_ok=True)
         with opened(folder, private=True):
             return folder
     except OSError as error:
         raise StartupError(
-            f"--auto-cache {folder} cannot be used: {error.strerror or error}; name a folder of your own with mode 0700, "
-            "one that is not there yet, or 'off'"
+            f"--auto-cache {shlex.quote(named)} cannot be used: {error.strerror or error}; name a folder of your own with mode "
+            "0700, one that is not there yet, or 'off'"
         ) from error
 
 

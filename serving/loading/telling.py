@@ -16,7 +16,7 @@ from serving.repository.model_config import TOLD
 
 log = logging.getLogger(__name__)
 
-NOT_MEASURED, BEING_MEASURED = "not measured yet", "being measured"
+NOT_MEASURED, BEING_MEASURED, PUT_OFF = "not measured yet", "being measured", "to be measured when nobody asks"
 
 
 def tell(

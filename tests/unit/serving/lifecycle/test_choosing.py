@@ -187,6 +187,26 @@ def test_who_is_better_takes_over_as_in_any_swap(stage: Stage) -> None:
     stage.play(scene)
 
 
+def test_what_is_measured_and_about_to_be_swapped_is_told_as_that(stage: Stage) -> None:
+    def scene() -> None:
+        while "measures saved_model" not in stage.told():
+            stage.clock.sleep(0.1)
+        metrics = stage.serving.model.metrics
+        metrics.entered()  # a swap waits for it
+        stage.clock.sleep(CHILD_SECONDS + 3)
+        assert stage.told()[-1] == "measured saved_model"
+        assert stage.chosen() == "measured, being swapped to torchscript"
+        metrics.left()
+        while not stage.manager.is_loading:
+            stage.clock.sleep(0.1)
+        assert stage.serving.model.candidate == ONNX
+        assert stage.chosen() == "measured, being swapped to torchscript"
+        stage.clock.sleep(5)
+        assert stage.serving.model.candidate == TORCH
+
+    stage.play(scene)
+
+
 def test_who_is_not_much_better_does_not(tmp_path: Path) -> None:
     stage = Stage(tmp_path, 1, NOT_WORTH_IT)
 
@@ -224,7 +244,7 @@ def test_a_request_ends_the_measurement_and_what_was_found_stays(stage: Stage) -
         stage.manager.silence.broken()
         stage.clock.sleep(0.1)
         assert stage.told()[-1] == "gives up"
-        assert stage.chosen() == "by rule, not measured yet"
+        assert stage.chosen() == "by rule, to be measured when nobody asks"
         stage.clock.sleep(60)
         assert stage.serving.model.candidate == TORCH
 

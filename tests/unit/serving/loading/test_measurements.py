@@ -257,9 +257,9 @@ def test_an_entry_that_no_measurement_gives_is_ignored(
 
 
 def test_a_folder_named_for_it_is_made_or_must_be_ours_alone(tmp_path: Path) -> None:
-    made = checked_cache(tmp_path / "new" / "cache")
+    made = checked_cache(str(tmp_path / "new" / "cache"))
     assert made.stat().st_mode & 0o777 == 0o700
-    assert checked_cache(made) == made
+    assert checked_cache(str(made)) == made
     made.chmod(0o755)
     (tmp_path / "link").symlink_to(tmp_path / "new")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
@@ -272,11 +272,19 @@ def test_a_folder_named_for_it_is_made_or_must_be_ours_alone(tmp_path: Path) -> 
         (tmp_path / "file" / "below", "Not a directory"),
     ):
         with pytest.raises(StartupError) as raised:
-            checked_cache(folder)
+            checked_cache(str(folder))
         assert str(raised.value) == (
             f"--auto-cache {folder} cannot be used: {why}; name a folder of your own with mode 0700, one that is not there yet, "
             "or 'off'"
         )
+
+
+def test_a_folder_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the one that the server was started in."""
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StartupError, match="--auto-cache '' cannot be used: no folder is named; name a folder"):
+        checked_cache("")
 
 
 def test_the_users_folder(monkeypatch: pytest.MonkeyPatch) -> None:
