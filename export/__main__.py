@@ -130,6 +130,7 @@ def _export_keras(options: argparse.Namespace) -> int:
         "chosen": None if options.format == formats.ALL else formats.parse(options.format),
         "outputs": options.output,
         "hints": hints(options),
+        "lengths": options.lengths,
     }
     if _names_code(options.model):
         from export.sources.keras_factories import publish_factory

@@ -79,6 +79,12 @@ def _add_keras(source: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="for what FACTORY returns: .weights.h5, .h5 or .keras; without it, what FACTORY gives",
     )
+    source.add_argument(
+        "--lengths",
+        action="store_true",
+        help="of a model that masks a value (Masking, mask_zero): write it in every format as a network that is told the lengths "
+        "of its rows; clients then send lengths, and the value means nothing any more",
+    )
     _add_network(source)
 
 

@@ -67,7 +67,13 @@ class KerasInChild:
 
 
 def publish_factory(
-    code: UserCode, *, chosen: Sequence[str] | None, outputs: Sequence[str], hints: Hints, target: Target
+    code: UserCode,
+    *,
+    chosen: Sequence[str] | None,
+    outputs: Sequence[str],
+    hints: Hints,
+    target: Target,
+    lengths: bool = False,
 ) -> tuple[Version, str]:
     """Writes the model of `code` as a version, and says as what. Raises what `keras_models.publish_model` raises."""
     target.check()
@@ -75,7 +81,9 @@ def publish_factory(
     asked: dict[str, Any] = {"chosen": chosen, "outputs": outputs, "hints": hints, "target": target}
     model, why = _rebuilt(code, network)
     if model is not None:
-        return keras_models.publish_model(model, **asked)
+        return keras_models.publish_model(model, **asked, lengths=lengths)
+    if lengths:
+        raise ExportError(f"--lengths is for plain stacks of LSTM and dense layers, and {code.where} gives none: {why}")
     if not network.stated:
         raise ExportError(
             f"{code.where} gives a model that does not say what its inputs are; let FACTORY return keras.Model(x, network(x)) "

@@ -6,12 +6,16 @@ a registered one. A model with such a layer has to come as a SavedModel that the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import h5py
 import keras
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +24,10 @@ import tensorflow as tf
 from export import formats
 from export.errors import ExportError
 from export.publish import publish
-from export.samples import Wide
+from export.samples import NO_SAMPLES, Wide
 from export.sources import keras2_files, own_signature, plain, told
 from export.sources.differences import Advice
-from export.sources.plain_keras import recognise
+from export.sources.plain_keras import masking, recognise
 from export.user_code import keras_part
 from export.versions import Target, Version
 from models.checkpoint import Checkpoint
@@ -36,7 +40,11 @@ from serving.verification.hints import Hints
 from serving.verification.trials import Run
 
 _WEIGHTS = "weights need the code that makes it: lstm-export keras MODULE:FACTORY --weights FILE"
-_ELSEWHERE = "write it as a SavedModel where it was made (model.export(FOLDER)), then: lstm-export import FOLDER"
+_ELSEWHERE = (
+    "build it in code of your own and take the weights of this file (lstm-export keras MODULE:FACTORY --weights FILE), or write "
+    "it as a SavedModel where it was made (model.export(FOLDER); with Keras 2 tf.saved_model.save(model, FOLDER)), then: "
+    "lstm-export import FOLDER"
+)
 _COLOURS = re.compile(r"\x1b\[\d*m")
 _DATATYPES = {dtype.name: name for name, dtype in DTYPES.items() if dtype.kind in "iufb"}
 
@@ -52,12 +60,55 @@ def load_model(path: Path) -> Any:
         raise ExportError(f"{path} is a checkpoint of TensorFlow, which holds weights without their model; {_WEIGHTS}")
     if path.is_dir():
         raise ExportError(f"{path} is a folder, as a SavedModel is: lstm-export import {path}")
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
+    if path.suffix.lower() not in (".keras", ".h5", ".hdf5"):
         raise ExportError(
             f"{path} ends in {path.suffix!r}, and Keras goes by that: .keras, .h5 or .hdf5, as it was saved"
         )
+    if reason := _damaged(path):
+        raise ExportError(
+            f"{path} {reason}; its {path.stat().st_size} bytes are something else, or were cut off on the way here: compare the "
+            "size with that of the original, and copy it again"
+        )
+    with _named_by_content(path) as named:
+        model = _loaded(path, named)
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ExportError(
+            f"{path} was saved before it knew its input: put keras.Input((None, FEATURES)) first, or call "
+            "model.build((None, None, FEATURES)), and save it again"
+        )
+    return model
+
+
+def _damaged(path: Path) -> str:
+    """Why a file is none that Keras has written, as far as its outer form tells; "" if it may be one."""
+    if zipfile.is_zipfile(path):
+        return ""
+    if not h5py.is_hdf5(path):
+        return "is no file of Keras, neither HDF5 nor a whole zip"
+    try:
+        h5py.File(path).close()
+    except OSError as error:
+        return f"is damaged HDF5 ({error})"
+    return ""
+
+
+@contextlib.contextmanager
+def _named_by_content(path: Path) -> Iterator[Path]:
+    """The file under a name that Keras goes by; TensorFlow 2.0 to 2.11 wrote HDF5 into `best.keras`."""
+    rightly = ".keras" if zipfile.is_zipfile(path) else ".h5"
+    if path.suffix == rightly or (rightly, path.suffix) == (".h5", ".hdf5"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"model{rightly}"
+        link.symlink_to(path.absolute())
+        yield link
+
+
+def _loaded(said: Path, path: Path) -> Any:
+    """The model in `path`, which a person has called `said`."""
     if keras2_files.is_weights_alone(path):
-        raise ExportError(f"{path} holds weights without their model; {_WEIGHTS}")
+        raise ExportError(f"{said} holds weights without their model; {_WEIGHTS}")
     version = ""
     try:
         version = keras2_files.version_of(path)
@@ -65,14 +116,14 @@ def load_model(path: Path) -> Any:
             return keras2_files.load(path)
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except ExportError as error:
-        raise ExportError(f"{path} was saved by Keras {version}, and {error}; {_ELSEWHERE}") from error
+        raise ExportError(f"{said} was saved by Keras {version}, and {error}; {_ELSEWHERE}") from error
     except Exception as error:
         text = _COLOURS.sub("", str(error))
         lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
         reason = next((line for line in lines if line.startswith("Exception encountered:")), lines[0])
         by = f", as Keras {version} saved it," if version.startswith("2.") else ""
         raise ExportError(
-            f"{path} cannot be read{by} by Keras {keras.__version__}: {trimmed(reason.rstrip('. '))}; {_advice(text, version)}"
+            f"{said} cannot be read{by} by Keras {keras.__version__}: {trimmed(reason.rstrip('. '))}; {_advice(text, version)}"
         ) from error
 
 
@@ -90,15 +141,32 @@ def _advice(said: str, version: str) -> str:
 
 
 def publish_model(
-    model: Any, *, chosen: Sequence[str] | None, outputs: Sequence[str], hints: Hints, target: Target
+    model: Any,
+    *,
+    chosen: Sequence[str] | None,
+    outputs: Sequence[str],
+    hints: Hints,
+    target: Target,
+    lengths: bool = False,
 ) -> tuple[Version, str]:
     """Writes `model` as a version, and says as what, with its signature; `chosen` is every format that it can be had in if None.
 
-    Raises what `export.sources.torch_modules.publish_module` raises.
+    With `lengths` a model that masks a value is written as one that is told the lengths of its rows. Raises what
+    `export.sources.torch_modules.publish_module` raises.
     """
     target.check()
     _refuse_stateful(model)
-    checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described)
+    if lengths and not masking(model):
+        raise ExportError(
+            "--lengths is for a model that masks a value (Masking, mask_zero), and this one masks none: leave it out"
+        )
+    if lengths and target.samples is not NO_SAMPLES:
+        raise ExportError("--samples know no lengths, which --lengths has clients send: leave one of the two out")
+    checkpoint = plain.TOLD_MORE if outputs or hints != Hints() else recognise(model, target.described, lengths=lengths)
+    if lengths and not isinstance(checkpoint, Checkpoint):
+        raise ExportError(
+            f"--lengths is for plain stacks of LSTM and dense layers, and this model is none: {checkpoint}"
+        )
     if isinstance(checkpoint, Checkpoint):
         network = _Network(model)
         stated, run, wide = _asked(
@@ -113,14 +181,11 @@ def publish_model(
             tolerance=target.tolerance,
             every=chosen is None,
         )
-        masked = any(
-            isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False) for layer in model.layers
-        )
         sentence = f"a plain {checkpoint.config.told()}: the canonical signature, every format"
         if "x" not in network.stated:
             sentence += f"; {next(iter(network.stated))} is called x"
-        if masked:
-            sentence += "; the padding is told by lengths, no more by a value that is masked"
+        if lengths:
+            sentence += "; what is padding is told by lengths, which clients send, no more by a value that is masked"
         return made, f"{sentence}\n{told.signature(ModelSpec.read(made.path / 'spec.json'))}"
     return publish_network(
         _Network(model), checkpoint, chosen=chosen, outputs=outputs, hints=hints, target=target, where="the file"

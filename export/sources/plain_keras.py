@@ -1,7 +1,8 @@
 """Whether a Keras model is a plain stack of LSTM and dense layers, and if not, why not; see `plain`.
 
-A canonical network knows its padding from `lengths`, not from a value that stands for it, so a recognised model loses
-`Masking` and `mask_zero`.
+A canonical network knows its padding from `lengths`, not from a value that stands for it. So a model with `Masking` or
+`mask_zero` answers otherwise to rows that hold this value, and is taken for one only where somebody says that clients will
+send lengths.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ _HARMLESS = (
 )
 
 
-def recognise(model: Any, described: Mapping[str, Any]) -> Checkpoint | str:
-    """The checkpoint of a model that is a plain stack of LSTM and dense layers; of any other, why it is none."""
+def recognise(model: Any, described: Mapping[str, Any], *, lengths: bool = False) -> Checkpoint | str:
+    """The checkpoint of a model that is a plain stack of LSTM and dense layers; of any other, why it is none.
+
+    With `lengths` clients tell what is padding, and no value is masked any more.
+    """
     layers = [_unwrapped(layer) for layer in getattr(model, "layers", [])]
     recurrent = [layer for layer in layers if isinstance(layer, (keras.layers.LSTM, keras.layers.Bidirectional))]
     dense = [layer for layer in layers if isinstance(layer, keras.layers.Dense)]
@@ -63,9 +67,23 @@ def recognise(model: Any, described: Mapping[str, Any]) -> Checkpoint | str:
         except CheckpointError:
             continue
         if _same(model, network, config):
+            if not lengths and (masks := masking(model)):
+                return (
+                    f"it masks a value (its layer {masks[0]}), where a plain stack is told by lengths what is padding; with "
+                    "--lengths it is written so, in every format, and clients send lengths"
+                )
             weights = network.canonical_weights()
             return Checkpoint(config=config, weights=weights, framework="keras", training=dict(described))
     return plain.ANSWERS_DIFFERENTLY
+
+
+def masking(model: Any) -> list[str]:
+    """The names of the layers that take a value for padding."""
+    return [
+        layer.name
+        for layer in getattr(model, "layers", [])
+        if isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
+    ]
 
 
 def _unwrapped(layer: Any) -> Any:

@@ -22,7 +22,7 @@ from serving.protocol.request import FEW, InferRequest, from_protobuf, parameter
 from serving.signature.spec import ModelSpec
 
 MAX_BYTES = 256 * 1024  # what the plans of a version may take
-LONGEST = 8 * 1024  # bytes of a description that is kept
+LONGEST = 8 * 1024  # bytes of a request beside its elements, if its description is kept
 PLAN_BYTES = 1024  # about what one takes beside its description
 
 
@@ -51,6 +51,9 @@ class Plans:
             checks.parameters(parameters_of(sent), sent.model_name)
             sent.ClearField("parameters")
         contents = list(sent.raw_input_contents)
+        if len(payload) - sum(map(len, contents)) > LONGEST:  # a description that would not be kept is not worked out
+            contents.clear()
+            return self._whole(payload)[1]
         shapes = []
         for one in sent.inputs:
             shapes.append(tuple(one.shape))
@@ -59,19 +62,19 @@ class Plans:
         sent.ClearField("raw_input_contents")
         description = sent.SerializeToString()
         plan = self._plans.get(description)
+        if plan and (looked_up := plan.decode(shapes, contents)):
+            return looked_up
+        contents.clear()  # they are read once more
+        request, decoded = self._whole(payload)
         if plan is None:
-            request, decoded = self._whole(payload)
             self._keep(description, _Plan(self._spec, self._limits, request, decoded))
-            return decoded
-        return plan.decode(shapes, contents) or self._whole(payload)[1]
+        return decoded
 
     def _whole(self, payload: bytes) -> tuple[InferRequest, Decoded]:
         request = from_protobuf(payload)
         return request, codec.decode(request, self._spec, self._limits)
 
     def _keep(self, description: bytes, plan: _Plan) -> None:
-        if len(description) > LONGEST:
-            return
         with self._lock:
             needed = len(description) + PLAN_BYTES
             while self._plans and needed > self._bytes_left:

@@ -206,7 +206,9 @@ class ModelSpec:
     @functools.cached_property
     def filled_in(self) -> frozenset[str]:
         """Inputs that a client may leave out: the server knows what to put there (true lengths, a fresh state)."""
-        names = set() if self.state_advertised else {pair.input for pair in self.state}
+        state = set() if self.state_advertised else {pair.input for pair in self.state}
+        # A fresh state is zeros of a size that is known.
+        names = {name for name in state if -1 not in self.inputs_by_name[name].shape[1:]}
         return frozenset(names | {self.lengths.input} if self.lengths else names)
 
     @functools.cached_property

@@ -78,7 +78,7 @@ def test_it_is_exported_like_any_model(
     ("name", "said"),
     [
         ("weights.h5", "holds weights without their model; weights need the code that makes it: lstm-export keras MODULE:FACT"),
-        ("code.h5", "and the layer lambda is a Lambda, which is code of its own and is not run; write it as a SavedModel"),
+        ("code.h5", "and the layer lambda is a Lambda, which is code of its own and is not run; build it in code of your own"),
         ("stateful.h5", "the layer lstm_4 is stateful"),
     ],
 )  # fmt: skip

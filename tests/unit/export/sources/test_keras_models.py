@@ -12,6 +12,9 @@ import pytest
 from keras import layers
 
 from export.__main__ import main
+from export.errors import ExportError
+from export.sources import keras_models
+from export.sources.plain_keras import masking
 from serving import backends
 from serving.backends.base import Options
 from serving.backends.rows_first import laid_out
@@ -86,7 +89,7 @@ def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
 ) -> None:
     keras.utils.set_random_seed(3)
     model = build()
-    assert export(model, tmp_path) == 0
+    assert export(model, tmp_path, *["--lengths"] * bool(masking(model))) == 0
     assert told in capsys.readouterr().out
     folder = tmp_path / "r" / "m" / "1"
     spec = ModelSpec.read(folder / "spec.json")
@@ -102,10 +105,48 @@ def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
 
 
+def masked() -> Any:
+    return sequential(layers.Masking(), layers.LSTM(16), layers.Dense(3))
+
+
+def test_a_model_that_masks_a_value_goes_on_masking_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keras.utils.set_random_seed(3)
+    model = masked()
+    assert export(model, tmp_path, form="onnx") == 2
+    assert "with --lengths it is written so" in capsys.readouterr().err
+    assert export(model, tmp_path) == 0
+    folder = tmp_path / "r" / "m" / "1"
+    spec = ModelSpec.read(folder / "spec.json")
+    x = np.random.default_rng(0).normal(size=(4, 9, 8)).astype(np.float32)
+    x[0, 6:] = x[1, :2] = x[2, 3:5] = x[3] = 0  # behind, before, within, everywhere
+    backend = backends.module("saved_model").load(folder / "model.savedmodel", spec, "cpu", Options())
+    np.testing.assert_allclose(backend.run({"x": x}, ["y"])["y"], model.predict(x, verbose=0), rtol=0, atol=1e-5)
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("build", "flags", "why"),
+    [
+        (lambda: sequential(layers.LSTM(16), layers.Dense(3)), (), "this one masks none: leave it out"),
+        (lambda: sequential(layers.Masking(), layers.GRU(16), layers.Dense(3)), (), "it has a GRU beside LSTM"),
+        (masked, ("--samples", "samples.npz"), "leave one of the two out"),
+    ],
+    ids=["nothing is masked", "no plain stack", "samples"],
+)
+def test_where_lengths_mean_nothing(
+    build: Callable[[], Any], flags: tuple[str, ...], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    np.savez("samples.npz", x=np.zeros((1, 9, 8), np.float32), y=np.zeros((1, 3), np.float32))
+    assert export(build(), tmp_path, "--lengths", *flags) == 2
+    assert why in capsys.readouterr().err
+
+
 def test_what_stood_for_padding_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert export(sequential(layers.Masking(), layers.LSTM(16), layers.Dense(3)), tmp_path, form="onnx") == 0
+    assert export(masked(), tmp_path, "--lengths", form="onnx") == 0
     told, x, lengths, *_ = capsys.readouterr().out.splitlines()
-    assert "the padding is told by lengths" in told
+    assert "what is padding is told by lengths, which clients send" in told
     assert x.split() == ["input", "x", "FP32", "[-1,", "-1,", "8]"]
     assert lengths.split()[:3] == ["input", "lengths", "INT64"]
 
@@ -247,3 +288,41 @@ def test_a_file_that_is_not_there_or_no_model(tmp_path: Path, capsys: pytest.Cap
             path.write_text("no")
         assert main(["keras", str(path), "--format", "all", "--repository", str(tmp_path / "r"), "--name", "m"]) == 2
         assert path.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [("old.keras", "m.h5"), ("renamed.h5", "m.keras"), ("SHOUTED.H5", "m.h5"), ("long.hdf5", "m.h5")],
+    ids=["HDF5 called .keras", "a zip called .h5", "capitals", "hdf5"],
+)
+def test_a_file_is_read_by_what_it_is(name: str, of: str, tmp_path: Path) -> None:
+    model = sequential(layers.LSTM(4), layers.Dense(3))
+    model.save(tmp_path / of)
+    (tmp_path / of).rename(tmp_path / name)
+    x = np.ones((1, 5, 8), np.float32)
+    np.testing.assert_allclose(keras_models.load_model(tmp_path / name)(x), model(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "said"),
+    [
+        ("m.h5", 0.5, "m.h5 is damaged HDF5 (Unable to synchronously open file (truncated file"),
+        ("m.keras", 0.5, "m.keras is no file of Keras, neither HDF5 nor a whole zip; its"),
+        ("m.h5", 0, "its 0 bytes are something else, or were cut off on the way here"),
+    ],
+    ids=["half of an HDF5", "half of a zip", "nothing"],
+)
+def test_a_damaged_file_is_called_so(name: str, kept: float, said: str, tmp_path: Path) -> None:
+    sequential(layers.LSTM(4), layers.Dense(3)).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(ExportError) as caught:
+        keras_models.load_model(tmp_path / name)
+    assert said in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built:UserWarning")
+def test_a_model_that_was_saved_before_it_was_built(tmp_path: Path) -> None:
+    keras.Sequential([layers.LSTM(4), layers.Dense(3)]).save(tmp_path / "m.keras")
+    with pytest.raises(ExportError, match=r"saved before it knew its input: put keras\.Input"):
+        keras_models.load_model(tmp_path / "m.keras")

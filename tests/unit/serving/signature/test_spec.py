@@ -218,6 +218,14 @@ def test_the_shapes_that_clients_are_told(spec: ModelSpec, shapes: Mapping[str, 
     assert {name: spec.shown_shape(spec.inputs_by_name[name]) for name in shapes} == shapes
 
 
+def test_state_of_a_size_that_nobody_knows_must_be_sent() -> None:
+    free = dataclasses.replace(
+        PLAIN, inputs=tuple(dataclasses.replace(t, shape=(-1, 1, -1)) if t.name == "h0" else t for t in PLAIN.inputs)
+    )
+    assert free.filled_in == {"lengths", "c0"}
+    assert [tensor.name for tensor in free.advertised_inputs] == ["x", "h0"]
+
+
 def test_what_was_left_out_is_filled_in() -> None:
     inputs: dict[str, Any] = {"x": np.ones((2, 7, 3), np.float32), "c0": np.ones((2, 1, 4), np.float32)}
     fill_in(inputs, PLAIN, 2)
