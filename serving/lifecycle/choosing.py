@@ -227,6 +227,9 @@ class Choosing:
             log.warning("%s cannot take over: %s", better, error, extra={"fields": request.fields()})
             self._measurements.keep(request.folder, chosen.possible, [Measured(better, failed=first_line(error))])
             return
+        if not self._as_loaded(loaded):  # it may have been loaded from files that nobody has asked for
+            made.model.close()
+            return
         damaged = telling.damaged(chosen.measured, {}, better)
         made = dataclasses.replace(made, order=chosen.serving(better), damaged=damaged)
         with contextlib.suppress(NotReady):  # the server leaves

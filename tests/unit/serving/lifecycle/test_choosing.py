@@ -485,6 +485,18 @@ def test_a_better_one_that_cannot_be_loaded_as_its_files_have_gone_is_no_failure
     assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
+def test_a_better_one_loaded_from_files_that_were_exchanged_meanwhile_does_not_take_over(stage: Stage) -> None:
+    def scene() -> None:
+        while not stage.manager.is_loading:
+            stage.clock.sleep(0.1)
+        exchanged(stage)
+        stage.clock.sleep(60)
+        assert stage.serving.model.candidate == ONNX
+        assert stage.manager.swaps.snapshot() == {}
+
+    stage.play(scene)
+
+
 def test_what_was_asked_for_is_left_alone(stage: Stage) -> None:
     def scene() -> None:
         stage.serve(backend="saved_model")
