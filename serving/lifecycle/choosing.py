@@ -160,6 +160,7 @@ class Choosing:
         if not loaded.order.possible or loaded.fell_back:
             return None
         if not self._as_loaded(loaded):
+            telling.tell_choice(loaded.model, loaded.order, telling.CHANGED)
             return None  # nobody has asked for the new files
         try:
             chosen = order(request.config, request.defaults, request.folder, self._measurements.find, candidate)

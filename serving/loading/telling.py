@@ -17,6 +17,7 @@ from serving.repository.model_config import TOLD
 log = logging.getLogger(__name__)
 
 NOT_MEASURED, BEING_MEASURED, PUT_OFF = "not measured yet", "being measured", "to be measured when nobody asks"
+CHANGED = "left alone, as its files have changed since"
 
 
 def tell(

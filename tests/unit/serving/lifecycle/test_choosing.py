@@ -493,6 +493,7 @@ def test_a_better_one_loaded_from_files_that_were_exchanged_meanwhile_does_not_t
         stage.clock.sleep(60)
         assert stage.serving.model.candidate == ONNX
         assert stage.manager.swaps.snapshot() == {}
+        assert stage.chosen() == "by rule, left alone, as its files have changed since"
 
     stage.play(scene)
 
