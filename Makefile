@@ -35,7 +35,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all simulate interop interop-environments wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps loadtest-triton compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all simulate interop interop-environments wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,8 +99,11 @@ bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, loa
 	$(call step,swap and load while requests flow,$(BIN)/python benchmarks/swaps.py --repository model_repository --report docs/swaps.md)
 	@$(MAKE) docs-reference
 
-loadtest-triton: .venv/.done ## load lstm-serve and the real Triton in turn, write docs/loadtest.md (four minutes)
-	$(call step,load lstm-serve and the real Triton in turn,$(BIN)/python benchmarks/compare_triton.py --environment .envs/triton --report docs/loadtest.md)
+bench-peers: .venv/.done ## beside the real Triton, MLServer and gRPC alone, write docs/performance.md (15 minutes; FLAGS='--quick' to try it)
+	$(call step,measure lstm-serve and its peers in turn,$(BIN)/python -m benchmarks.peers --report docs/performance.md --chart docs/pictures/peers.svg $(FLAGS))
+
+bench-loadtest: .venv/.done ## what lstm-loadtest sees of a stall, and what it costs itself, write docs/loadtest.md (one minute)
+	$(call step,stall servers under load,$(BIN)/python benchmarks/stalls.py --report docs/loadtest.md)
 
 compare-onnx: .venv/.done $(ONNX_COMPARE) ## our ONNX files beside those of torch and Keras, write docs/onnx.md (two minutes)
 	$(call step,compare the ONNX files,PYTHONPATH=.envs/onnx_compare $(BIN)/python benchmarks/onnx_files.py --report docs/onnx.md)

@@ -7,11 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from export.publish import publish
-from models import networks
-from models.checkpoint import Checkpoint
 from models.config import LSTMConfig
 
 NAME = "reference"
@@ -21,6 +16,12 @@ CONFIG = LSTMConfig(features=8, layers=2, hidden=64, head="values", outputs=1)
 
 def export(repository: Path, formats: tuple[str, ...] = ("onnx", "torchscript", "savedmodel")) -> None:
     """Writes version 1 of the reference network into a repository, proven like every export."""
+    import torch
+
+    from export.publish import publish
+    from models import networks
+    from models.checkpoint import Checkpoint
+
     networks.silence_tensorflow()
     torch.manual_seed(0)
     network = networks.build("torch", CONFIG)

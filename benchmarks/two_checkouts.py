@@ -11,17 +11,16 @@ the medians of all rounds and of the rounds' own ratios. The repository must be 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.peers.cpu import cpu_seconds
+from benchmarks.peers.load_test import LoadTest
 from serving.launch import LaunchedServer
 
 FIGURES = (
@@ -32,20 +31,9 @@ FIGURES = (
 )
 
 
-def cpu_seconds(process: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def load(address: str, model: str, how: Sequence[str], seconds: float) -> tuple[int, dict[str, float]]:
     """Requests answered under the load that `how` has flags for, and their latencies in seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "loadtest", "--url", address, "--model", model, "--json", str(report)]
-        command += [*how, "--duration", str(seconds), "--warm-up", "0"]
-        subprocess.run(command, check=True, capture_output=True)
-        (run,) = json.loads(report.read_text())["runs"]
+    run = LoadTest("--url", address, "--model", model, *how, "--warm-up", "0", seconds=seconds).result()
     assert not run["failed"], run["errors"]
     return run["succeeded"], run["latency_seconds"]
 

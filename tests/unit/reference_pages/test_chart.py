@@ -29,11 +29,8 @@ def test_the_table_is_read() -> None:
     ]
 
 
-def test_bars_are_as_long_as_the_figures() -> None:
+def test_every_swap_has_its_bars_and_what_it_took() -> None:
     root = ElementTree.fromstring(chart.drawn(REPORT))  # noqa: S314 - our own text
-    bars = [each for each in root.iter("{http://www.w3.org/2000/svg}rect") if each.get("height") == str(chart.BAR)]
-    widths = [float(each.get("width", 0)) for each in bars]
-    assert [round(width / chart.SCALE_WIDTH, 2) for width in widths] == [0.5, 0.25, 0.12, 1.0]
     texts = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"b to <a>", "10.5 s, once", "0.25 s, 16 times", "20", "40"} <= set(texts)
     assert "0 of 1,234 requests failed" in str(texts[-1])

@@ -1,6 +1,6 @@
 """The reference LSTM as a model of Triton's Python backend: ONNX Runtime on one thread, batches as Triton forms them.
 
-`triton_server.py` copies this file into Triton's repository, beside the very `model.onnx` that `lstm-serve` serves.
+`triton.py` copies this file into Triton's repository, beside the very `model.onnx` that `lstm-serve` serves.
 Triton hands over a list of requests and leaves it to this file to gather their rows into one call.
 """
 
