@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.errors import StartupError
 from serving.loading import ranking, trials
-from serving.loading.order import AUTO, RULE, Order, measured, order
+from serving.loading.order import AUTO, RULE, Order, measured, order, ways
 from serving.loading.ranking import table
 from serving.loading.trials import Trials, request_for
 from serving.repository import model_config
@@ -32,10 +32,13 @@ def explain(settings: Settings, name: str) -> str:
         if not folder.described:
             raise StartupError(f"{folder.path} has no golden samples: nothing proves that its files compute the same")
         before = order(config, settings.defaults, folder, known.find)
-        found = measured(config, settings.defaults, folder)
+        every = ways(config, settings.defaults, folder)
+        key = known.key(folder, every)
+        found = measured(every, settings.defaults, folder)
         if all(one.failed for one in found):
             raise StartupError(f"nothing here can serve {name} version {number}\n{table(found, None)}")
-        known.keep(folder, [one.candidate for one in found], found)
+        if not known.keep(folder, every, found, key):
+            raise StartupError(f"the files of {folder.path} were changed while they were measured: ask again")
         now = order(config, settings.defaults, folder, known.find)
         serves = now.first[0]
         notes = [_why(before, now, config.backend or settings.backend)]

@@ -49,7 +49,7 @@ class Settings:
         """What is known of how fast versions are. Raises `StartupError` where it cannot be kept in the folder named for it."""
         if self.auto_cache is None:
             return Measurements(allow_tf32=self.allow_tf32)
-        folder = None if self.auto_cache == OFF else checked_cache(Path(self.auto_cache))
+        folder = None if self.auto_cache == OFF else checked_cache(self.auto_cache)
         return Measurements(allow_tf32=self.allow_tf32, cache=lambda: folder)
 
     @property

@@ -84,7 +84,9 @@ class Candidate:
 class Measured:
     """The median seconds of a call by its number of rows; or, in `failed`, the sentence that says why there are none.
 
-    `by_chance` says that it failed for a reason that need not be its own: its process was ended, or said nothing for too long.
+    `by_chance` says that it failed for a reason that need not be its own: its process was ended, or said nothing for too long,
+    or memory or the device was lacking.
+    Then nothing is known of it: it was not measured.
     """
 
     candidate: Candidate

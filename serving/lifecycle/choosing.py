@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.backends.base import Candidate, Measured, first_line
@@ -31,7 +32,7 @@ LOOK_SECONDS = 1.0  # until it is looked again whether what is being loaded or a
 LONGEST_PAUSE_SECONDS = (
     300.0  # between two tries, the first pause being as long as the silence, each later one twice as long
 )
-MOST_TRIES = 3  # of a measurement whose process somebody else ends, or that hangs
+MOST_TRIES = 3  # of measuring a backend in a process that somebody else ends, or that hangs; then it stays not measured
 
 Measure = Callable[..., Sequence[Measured]]
 LoadIn = Callable[[LoadRequest, Candidate, Order], Loaded]
@@ -60,7 +61,9 @@ class Choosing:
         self._thread: Thread | None = None
         # Of the thread alone:
         self._left_alone: weakref.WeakSet[Model] = weakref.WeakSet()
-        self._tries: weakref.WeakKeyDictionary[Model, int] = weakref.WeakKeyDictionary()
+        self._tries: weakref.WeakKeyDictionary[Model, Counter[str]] = (
+            weakref.WeakKeyDictionary()
+        )  # by the backend's name
         self._put_off = 0  # how often in a row
         self._not_before_ns = 0
 
@@ -97,6 +100,7 @@ class Choosing:
                     self._changed.wait_for(lambda: self._news or self._ended)
                     self._news = False
             elif seconds := self._seconds_to_wait():
+                self._tell_what_comes(loaded, chosen)
                 with self._changed:
                     self._changed.wait_for(lambda: self._ended, seconds)
             else:
@@ -111,31 +115,54 @@ class Choosing:
             return LOOK_SECONDS
         return max(self._manager.silence.lacks(IDLE_SECONDS), self._clock.seconds_until(self._not_before_ns))
 
+    def _tell_what_comes(self, loaded: Loaded, chosen: Order) -> None:
+        """In the index, until it is done: nobody is to wonder why what was measured does not serve yet."""
+        model = loaded.model
+        if chosen.unmeasured:
+            telling.tell_choice(model, loaded.order, telling.PUT_OFF if self._put_off else "")
+        elif chosen.first[0] != model.candidate:
+            known = dataclasses.replace(loaded.order, measured=chosen.measured, how=chosen.how)
+            telling.tell_choice(model, known, f"being swapped to {chosen.first[0]}")
+
     def _next(self) -> tuple[Loaded, Order] | tuple[None, None]:
         """A version for which something is to be done, and what is known of it by now."""
         for loaded in self._manager.serving():
-            with self._or_left_alone(loaded.model):
+            with self._or_left_alone(loaded):
                 if loaded.model not in self._left_alone and (chosen := self._order(loaded)):
                     return loaded, chosen
         return None, None
 
     @contextlib.contextmanager
-    def _or_left_alone(self, model: Model) -> Iterator[None]:
-        """What was not foreseen ends this thread's work on a model, and no other."""
+    def _or_left_alone(self, loaded: Loaded) -> Iterator[None]:
+        """What goes wrong ends this thread's work on a model, and on no other. It may be that its files have just gone."""
         try:
             yield
-        except Exception:
-            log.exception("choosing a backend for %s failed in a way that was not foreseen", model.title)
-            self._left_alone.add(model)
+        except Exception as error:
+            self._left_alone.add(loaded.model)
+            if self._as_loaded(loaded):
+                log.exception("choosing a backend for %s failed in a way that was not foreseen", loaded.model.title)
+            else:
+                why = first_line(error)
+                log.info(
+                    "left alone, as it was changed or taken away: %s", why, extra={"fields": loaded.request.fields()}
+                )
+
+    def _as_loaded(self, loaded: Loaded) -> bool:
+        """Whether a version still serves, and its files are those that it was loaded from."""
+        try:
+            return self._manager.identity_of(loaded.model) == loaded.request.identity()
+        except (OSError, StartupError):  # they have gone
+            return False
 
     def _order(self, loaded: Loaded) -> Order | None:
         """Who is to serve a version by what is known now; None where nothing would change, and nothing is to be measured."""
         request, candidate = loaded.request, loaded.model.candidate
         if not loaded.order.possible or loaded.fell_back:
             return None
+        if not self._as_loaded(loaded):
+            telling.tell_choice(loaded.model, loaded.order, telling.CHANGED)
+            return None  # nobody has asked for the new files
         try:
-            if self._manager.identity_of(loaded.model) != request.identity():
-                return None  # its files have changed: nobody has asked for the new ones
             chosen = order(request.config, request.defaults, request.folder, self._measurements.find, candidate)
         except (OSError, StartupError):  # they have gone
             return None
@@ -143,7 +170,7 @@ class Choosing:
         return None if settled and not chosen.unmeasured else chosen
 
     def _go_on(self, loaded: Loaded, chosen: Order, broken_ns: int) -> None:
-        with self._or_left_alone(loaded.model):
+        with self._or_left_alone(loaded):
             if chosen.unmeasured:
                 self._measure_some(loaded, chosen, broken_ns)
             elif chosen.first[0] != loaded.model.candidate:
@@ -163,6 +190,7 @@ class Choosing:
             return silence.broken_ns != broken_ns or gone or self._manager.is_loading or self._leaving()
 
         fields = request.fields() | {"backend": backend}
+        key = self._measurements.key(request.folder, chosen.possible)
         log.info("measuring", extra={"fields": fields})
         telling.tell_choice(model, loaded.order, telling.BEING_MEASURED)
         try:
@@ -170,9 +198,13 @@ class Choosing:
             found = self._measure(request.folder, asked, allow_tf32=tf32, given_up=given_up)
         finally:
             telling.tell_choice(model, loaded.order)
-        tries = self._tries[model] = self._tries.get(model, 0) + any(one.by_chance for one in found)
-        sure = [one for one in found if not one.by_chance or tries >= MOST_TRIES]
-        self._measurements.keep(request.folder, chosen.possible, sure)
+        if not self._as_loaded(loaded):
+            return
+        tries = self._tries.setdefault(model, Counter())
+        tries[backend] += any(one.by_chance for one in found)
+        sure = [one for one in found if not one.by_chance or tries[backend] >= MOST_TRIES]
+        if not self._measurements.keep(request.folder, chosen.possible, sure, key):
+            return
         if silence.broken_ns != broken_ns or len(sure) < len(found):
             self._put_off += 1
             pause = min(IDLE_SECONDS * 2 ** (self._put_off - 1), LONGEST_PAUSE_SECONDS)
@@ -185,13 +217,19 @@ class Choosing:
     def _swap(self, loaded: Loaded, chosen: Order) -> None:
         """What is better takes over from what serves, if that still does."""
         request, better = loaded.request, chosen.first[0]
+        self._tell_what_comes(loaded, chosen)
         telling.log_figures(MEASURED, request, chosen)
         try:
             with self._manager.at_work(), background.work():
                 made = self._load_in(request, better, chosen)
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises: what serves serves on
+        except Exception as error:
+            if not self._as_loaded(loaded):
+                raise
             log.warning("%s cannot take over: %s", better, error, extra={"fields": request.fields()})
             self._measurements.keep(request.folder, chosen.possible, [Measured(better, failed=first_line(error))])
+            return
+        if not self._as_loaded(loaded):  # it may have been loaded from files that nobody has asked for
+            made.model.close()
             return
         damaged = telling.damaged(chosen.measured, {}, better)
         made = dataclasses.replace(made, order=chosen.serving(better), damaged=damaged)

@@ -12,18 +12,23 @@ import hashlib
 import json
 import logging
 import os
+import re
+import secrets
 import stat
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 MOST_BYTES = 16 * 1024
 MOST_ENTRIES, MOST_IN_CACHE = 64, 1024  # of a folder; the oldest go
+OURS = re.compile(
+    r"[0-9a-f]{40}\.json|\.[0-9a-f]{40}\.json\.[0-9a-f]+"
+)  # entries, and what was left of one being written
 Key = Mapping[str, Any]
+Found = TypeVar("Found")
 
 
 def name_of(key: Key) -> str:
@@ -49,23 +54,27 @@ class Kept:
     def __init__(self, folder: str, cache: Callable[[], Path | None]) -> None:
         self._folder = folder
         self._cache = cache
-        self._lock = threading.Lock()
 
-    def find(self, model: Path, key: Key, checked: Callable[[Mapping[str, Any]], Any]) -> Any | None:
+    def find(self, model: Path, key: Key, checked: Callable[[Mapping[str, Any]], Found]) -> Found | None:
         """What `checked` makes of the fields of the entry for `key`; None where there is none.
 
         An entry that does not fit, or for which that raises `ValueError`, `KeyError`, `TypeError` or `AttributeError`, is
         ignored, and the log says why.
         """
+        return next(self.each(model, key, checked), None)
+
+    def each(self, model: Path, key: Key, checked: Callable[[Mapping[str, Any]], Found]) -> Iterator[Found]:
+        """The same from every place that has an entry for `key`, the model's own folder first."""
         for folder, private in self._places(model):
             try:
                 with opened(folder, private=private) as descriptor:
-                    return checked(_read(descriptor, name_of(key), key))
+                    found = checked(_read(descriptor, name_of(key), key))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 log.warning("ignored: %s: %s", folder / name_of(key), _why(error))
-        return None
+                continue
+            yield found
 
     def keep(self, model: Path, key: Key, fields: Mapping[str, Any]) -> list[str]:
         """Keeps it in the first place that takes it; why none does, or nothing."""
@@ -75,11 +84,11 @@ class Kept:
         reasons = []
         for folder, private in self._places(model):
             try:
-                with self._lock:
-                    folder.mkdir(0o700 if private else 0o755, parents=private, exist_ok=True)
-                    with opened(folder, private=private) as descriptor:
-                        _write(descriptor, name_of(key), data, MOST_IN_CACHE if private else MOST_ENTRIES)
-                        return []
+                folder.mkdir(0o700 if private else 0o755, parents=private, exist_ok=True)
+                with opened(folder, private=private) as descriptor:
+                    _write(descriptor, name_of(key), data)
+                    _make_room(descriptor, name_of(key), MOST_IN_CACHE if private else MOST_ENTRIES)
+                    return []
             except OSError as error:
                 reasons.append(f"{folder}: {_why(error)}")
         return reasons
@@ -117,10 +126,13 @@ def _why(error: Exception) -> str:
 def _read(folder: int, name: str, key: Key) -> Mapping[str, Any]:
     """The fields of an entry. Raises `OSError`, or one of the errors of what does not fit."""
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("it is no plain file")
-        data = file.read(MOST_BYTES + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(MOST_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")
     fields: Mapping[str, Any] = json.loads(data)
@@ -129,22 +141,28 @@ def _read(folder: int, name: str, key: Key) -> Mapping[str, Any]:
     return fields
 
 
-def _write(folder: int, name: str, data: bytes, most: int) -> None:
-    """A whole entry or none; the oldest make room."""
-    being_written = f".{name}.{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+def _write(folder: int, name: str, data: bytes) -> None:
+    """A whole entry or none. What lies at any name, a pipe or a link to a file of others, is neither opened nor changed."""
+    being_written = f".{name}.{secrets.token_hex(8)}"
+    descriptor = os.open(being_written, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
     try:
-        with os.fdopen(os.open(being_written, flags, 0o644, dir_fd=folder), "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         os.rename(being_written, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:  # a disk that is full would get another one at each start
         with contextlib.suppress(OSError):
             os.unlink(being_written, dir_fd=folder)
         raise
-    entries = [entry for entry in os.listdir(folder) if entry != name]
-    if len(entries) < most:
-        return
-    ages = {entry: os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mtime for entry in entries}
-    for entry in sorted(entries, key=ages.__getitem__)[: len(entries) - most + 1]:
-        with contextlib.suppress(OSError):  # another server was faster
+
+
+def _make_room(folder: int, name: str, most: int) -> None:
+    """The oldest entries go, never this one. What is not ours neither counts nor goes: the folder may be one of the user's."""
+    ages: dict[str, float] = {}
+    for entry in filter(OURS.fullmatch, os.listdir(folder)):
+        with contextlib.suppress(FileNotFoundError):  # another server was faster
+            status = os.stat(entry, dir_fd=folder, follow_symlinks=False)
+            if entry != name and stat.S_ISREG(status.st_mode):
+                ages[entry] = status.st_mtime
+    for entry in sorted(ages, key=ages.__getitem__)[: max(0, len(ages) - most + 1)]:
+        with contextlib.suppress(OSError):
             os.unlink(entry, dir_fd=folder)

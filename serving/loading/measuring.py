@@ -32,7 +32,7 @@ from serving.verification import golden
 ROWS = (1, 8, 32)
 WARM_CALLS = 2  # TorchScript looks on during the first call and compiles in the second
 # With 30 calls, over in 2 ms, two threads came out as fast as one or half as fast again, by chance; with 300 they do not.
-Answer = tuple[dict[str, float], str]  # figures, and what is told instead of them
+Answer = tuple[dict[str, float], str, bool]  # figures, what is told instead of them, and whether that came by chance
 LEAST_CALLS, MOST_CALLS, CELL_SECONDS = 5, 300, 0.15
 
 
@@ -82,8 +82,10 @@ def measure(
         }
         levels = backends.module(together[0].backend).LEVELS or ("",)
         answers, end = _answers(request, levels, silence_seconds, given_up)
-        for candidate, (figures, failed) in zip(together, answers, strict=False):
-            results[candidate] = Measured(candidate, {int(count): p50 for count, p50 in figures.items()}, failed)
+        for candidate, (figures, failed, by_chance) in zip(together, answers, strict=False):
+            results[candidate] = Measured(
+                candidate, {int(count): p50 for count, p50 in figures.items()}, failed, by_chance
+            )
         if end and not given_up():
             for candidate in together[len(answers) :]:
                 results[candidate] = Measured(candidate, failed=str(end), by_chance=not end.crashed)
@@ -159,7 +161,7 @@ def _p50(call: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def _rows(spec: ModelSpec, wanted: Sequence[int]) -> Sequence[int]:
+def rows_of(spec: ModelSpec, wanted: Sequence[int] = ROWS) -> Sequence[int]:
     """How many rows the model can be asked for, of those wanted."""
     if not spec.batched:
         return [1]
@@ -180,11 +182,19 @@ def _figures(
         allowed = golden.tolerance(spec, tf32=allow_tf32 and candidate.device != CPU)
         golden.replay(backend.run, spec, samples, allowed, f"{candidate.backend} on {candidate.device}")
         outputs = [tensor.name for tensor in spec.advertised_outputs]
-        for count in _rows(spec, rows):
+        for count in rows_of(spec, rows):
             inputs = golden.with_rows(golden.longest(samples).inputs, count)
             yield count, _p50(lambda: backend.run(inputs, outputs))  # noqa: B023 - called at once
     finally:
         loaded.close()
+
+
+def _by_chance(error: Exception, backend: str) -> bool:
+    """Whether memory or the device was lacking, which others take, too; the error may be told as one of the version's."""
+    asked = [one for one in (error, error.__cause__) if isinstance(one, Exception)]
+    if any(isinstance(one, MemoryError) for one in asked):
+        return True
+    return backends.brought_in(backend) and any(backends.module(backend).lost(one) for one in asked)
 
 
 def answer(request: Mapping[str, Any], _: Arrays, tell: Tell) -> None:
@@ -192,14 +202,13 @@ def answer(request: Mapping[str, Any], _: Arrays, tell: Tell) -> None:
     folder = VersionFolder(request["number"], Path(request["path"]))
     for asked in request["candidates"]:
         figures: dict[int, float] = {}
-        failed = ""
+        failed, by_chance = "", False
+        candidate = Candidate(**asked)
         try:
-            candidate = Candidate(**asked)
             for count, seconds in _figures(folder, candidate, request["rows"], request["allow_tf32"], request["level"]):
                 figures[count] = seconds
                 tell()
-        except ServingError as error:
-            failed = str(error)
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the other candidates are measured
-            failed = f"{type(error).__name__}: {error}"
-        tell([{} if failed else figures, failed])
+            failed = str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+            by_chance = _by_chance(error, candidate.backend)
+        tell([{} if failed else figures, failed, by_chance])

@@ -175,11 +175,12 @@ def _chosen(
     measured = ranking.ranked([known[each] for each in possible if each in known], aim)
     best = ranking.chosen(measured, serving or possible[0], aim, backends.brought_in)
     others = [one.candidate for one in measured if not one.failed]
-    failed = [one.candidate for one in measured if one.failed]
+    failed = [one.candidate for one in measured if one.failed and not one.by_chance]
     left = [each for each in possible if each not in failed]
     # Where none could be measured, loading them in turn says why, or shows that the machine was merely busy.
     first = _once((best, *others, *left)) if left else _once(possible)
-    how = MEASURED if len(measured) == len(possible) else RULE
+    by_chance = {one.candidate for one in measured if one.by_chance}
+    how = MEASURED if len(measured) == len(possible) and best not in by_chance else RULE
     return Order(first=first, possible=tuple(possible), measured=tuple(measured), how=how)
 
 
@@ -193,10 +194,14 @@ def _instead(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFo
     return _once(Candidate(name, CPU, threads) for name in folder.formats())
 
 
-def measured(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> tuple[Measured, ...]:
-    """Everything that the version could be served with, whatever backend was asked for, best first."""
+def ways(config: OperatorConfig, defaults: ServerDefaults, folder: VersionFolder) -> list[Candidate]:
+    """Everything that the version could be served with, whatever backend was asked for."""
     devices, threads = _asked(config, defaults)
-    every = ranking.candidates(folder.formats(), devices, threads, measuring.cpus_here())
+    return ranking.candidates(folder.formats(), devices, threads, measuring.cpus_here())
+
+
+def measured(every: Sequence[Candidate], defaults: ServerDefaults, folder: VersionFolder) -> tuple[Measured, ...]:
+    """How fast each of these is, best first."""
     figures = measuring.measure(folder, every, allow_tf32=defaults.allow_tf32)
     return tuple(ranking.ranked(figures, defaults.optimize_for))
 

@@ -75,11 +75,11 @@ def chosen(
     `figures` are best first, as `ranked` has them. Another one is worth it where who serves takes more than 10 % longer, or
     50 % where another runtime has to be `brought_in` (by the name of its backend), or where more threads compute, which are
     missing to other models. Who has failed gives way to the best that has
-    not; of who has not been measured nothing can be said, and it stays.
+    not. Of who has not been measured, be it by chance, nothing can be said, and it stays.
     """
     now = next((one for one in figures if one.candidate == serving), None)
     able = [one for one in figures if not one.failed]
-    if now is None or not able:
+    if now is None or now.by_chance or not able:
         return serving
     if now.failed:
         return able[0].candidate
@@ -105,9 +105,15 @@ def table(measured: Sequence[Measured], chosen: Candidate | None) -> str:
             line += [_microseconds(one.p50_seconds[count]) for count in counts]
             line += [f"{count / one.p50_seconds[count]:.0f}" for count in counts[-1:]]
         lines.append(line)
-    sentences = ["", *(f"  cannot serve: {one.failed}" if one.failed else "" for one in measured)]
+    sentences = ["", *map(_sentence, measured)]
     told = aligned(lines, right=range(3, len(head)))
     return "\n".join(line + sentence for line, sentence in zip(told, sentences, strict=True))
+
+
+def _sentence(one: Measured) -> str:
+    if not one.failed:
+        return ""
+    return f"  could not be measured: {one.failed}" if one.by_chance else f"  cannot serve: {one.failed}"
 
 
 def _microseconds(seconds: float) -> str:

@@ -17,7 +17,8 @@ from serving.repository.model_config import TOLD
 
 log = logging.getLogger(__name__)
 
-NOT_MEASURED, BEING_MEASURED = "not measured yet", "being measured"
+NOT_MEASURED, BEING_MEASURED, PUT_OFF = "not measured yet", "being measured", "to be measured when nobody asks"
+CHANGED = "left alone, as its files have changed since"
 
 
 def tell(
@@ -48,11 +49,17 @@ def _choice(candidate: Candidate, chosen: Order, doing: str = "") -> dict[str, s
     """Why it is this one that serves, and how fast it was measured to be."""
     times = next((one.p50_seconds for one in chosen.measured if one.candidate == candidate and not one.failed), {})
     how = chosen.how if candidate == chosen.first[0] else f"{INSTEAD} of {chosen.first[0]}"
-    doing = doing or (NOT_MEASURED if chosen.unmeasured else "")
+    doing = doing or (NOT_MEASURED if chosen.unmeasured else _by_chance(chosen))
     return {
         "chosen": ", ".join(filter(None, (how, doing))),
         "measured": ", ".join(f"{rows} row{'s' if rows > 1 else ''} {1e3 * s:.3g} ms" for rows, s in times.items()),
     }
+
+
+def _by_chance(chosen: Order) -> str:
+    """The backends that could not be measured for no fault of theirs, with the reason of each."""
+    reasons = {one.candidate.backend: one.failed for one in reversed(chosen.measured) if one.by_chance}
+    return ", ".join(f"{name} could not be measured: {why.splitlines()[0]}" for name, why in reasons.items())
 
 
 def tell_choice(model: Model, chosen: Order, doing: str = "") -> None:
@@ -72,8 +79,11 @@ def _put(config: pb.ModelConfig, told: Mapping[str, str]) -> None:
 def damaged(
     measured: Sequence[Measured], errors: Mapping[Candidate, StartupError], serving: Candidate
 ) -> dict[str, str]:
-    """The backends whose file cannot be served or computes something else, with the reason of each: as measured or as loaded."""
-    told = {one.candidate.backend: one.failed for one in reversed(measured) if one.failed}
+    """The backends whose file cannot be served or computes something else, with the reason of each: as measured or as loaded.
+
+    What could not be measured by chance is not among them.
+    """
+    told = {one.candidate.backend: one.failed for one in reversed(measured) if one.failed and not one.by_chance}
     told |= {candidate.backend: str(error) for candidate, error in errors.items()}
     able = {one.candidate.backend for one in measured if not one.failed} - {each.backend for each in errors}
     return {name: why.splitlines()[0] for name, why in told.items() if name not in (*able, serving.backend)}

@@ -37,7 +37,7 @@ def test_what_a_start_takes_and_whether_that_was_known_before(tmp_path: Path, mo
     summing.write(fake_models.write(tmp_path))
     times = {"onnx_runtime": 1.05e-4, "fake": 1e-4}
     ways = [Candidate(name, "cpu", 1) for name in times]
-    figures = tuple(Measured(one, {1: times[one.backend]}) for one in reversed(ways))
+    figures = tuple(Measured(one, dict.fromkeys((1, 8, 32), times[one.backend])) for one in reversed(ways))
     monkeypatch.setattr("serving.explain.measured", lambda *_: figures)
     settings = Settings(model_repository=[tmp_path], threads=1, trial="off")
     rest = "from now on onnx_runtime (measured), which gives way to what is better by more than 10%"
@@ -49,6 +49,21 @@ def test_what_a_start_takes_and_whether_that_was_known_before(tmp_path: Path, mo
     named = explain(dataclasses.replace(settings, backend="fake"), "fake").splitlines()
     assert named[-1] == "(--backend or config.pbtxt say fake: nothing is chosen by these figures)"
     assert named[2].startswith("*  fake"), "what serves is marked"
+
+
+def test_what_was_measured_of_files_that_were_exchanged_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fake_models.write(tmp_path)
+
+    def measured(*_: object) -> tuple[Measured]:
+        (folder / "model.fake.json").write_text('{"delay_seconds": 0.5}')
+        return (Measured(Candidate("fake", "cpu", 1), dict.fromkeys((1, 8, 32), 1e-4)),)
+
+    monkeypatch.setattr("serving.explain.measured", measured)
+    with pytest.raises(StartupError, match=r"the files of .*/fake/1 were changed while they were measured: ask again"):
+        explain(Settings(model_repository=[tmp_path]), "fake")
+    assert not (tmp_path / "fake" / ".measured").exists()
 
 
 def test_where_nothing_can_serve_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,8 @@ def test_where_measurements_are_kept(
     folder = VersionFolder(1, fake_models.write(tmp_path / "r"))
     (tmp_path / "r" / "fake" / FOLDER).write_text("no folder")
     fake = Candidate("fake", "cpu", 1)
-    Settings(model_repository=[], auto_cache=said).measurements().keep(folder, [fake], [Measured(fake, {1: 1e-5})])
+    found = Measured(fake, dict.fromkeys((1, 8, 32), 1e-5))
+    Settings(model_repository=[], auto_cache=said).measurements().keep(folder, [fake], [found])
     found = [path.parent for path in tmp_path.rglob("*.json") if len(path.stem) == 40]
     assert found == ([tmp_path / place] if place else [])
 

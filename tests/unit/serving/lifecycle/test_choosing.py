@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from serving.lifecycle import choosing
 from serving.lifecycle.choosing import IDLE_SECONDS, MOST_TRIES, Choosing
 from serving.lifecycle.manager import ModelManager
 from serving.loading.measurements import Measurements
+from serving.loading.measuring import ROWS
 from serving.loading.order import Order, order
 from serving.loading.request import Loaded, LoadRequest
 from serving.repository.folders import VersionFolder
@@ -33,13 +35,16 @@ ONNX, TORCH, TF = (Candidate(name, "cpu", 1) for name in ("onnx_runtime", "torch
 WORTH_A_SWAP = {ONNX: 200e-6, TORCH: 100e-6, TF: 400e-6}
 NOT_WORTH_IT = {ONNX: 130e-6, TORCH: 100e-6, TF: 400e-6}
 CHILD_SECONDS = 2.0  # that a measurement of one backend takes
-CHANCE = Measured(TORCH, failed="its process was ended by somebody else", by_chance=True)
 
 
 @pytest.fixture(autouse=True)
 def _another_framework(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but ONNX Runtime is in the process, whatever other tests have brought in."""
     monkeypatch.setattr("serving.backends.brought_in", lambda name: name == "onnx_runtime")
+
+
+def figure(candidate: Candidate, seconds: float) -> Measured:
+    return Measured(candidate, {rows: rows * seconds for rows in ROWS})
 
 
 class Stage:
@@ -84,7 +89,7 @@ class Stage:
                 self.happened("gives up")
                 return []
         self.happened(f"measured {one}")
-        return [self.instead.get(one) or Measured(one, {1: self.seconds[one]})]
+        return [self.instead.get(one) or figure(one, self.seconds[one])]
 
     def load_in(self, request: LoadRequest, candidate: Candidate, chosen: Order) -> Loaded:
         self.clock.sleep(0.5)
@@ -182,6 +187,26 @@ def test_who_is_better_takes_over_as_in_any_swap(stage: Stage) -> None:
     stage.play(scene)
 
 
+def test_what_is_measured_and_about_to_be_swapped_is_told_as_that(stage: Stage) -> None:
+    def scene() -> None:
+        while "measures saved_model" not in stage.told():
+            stage.clock.sleep(0.1)
+        metrics = stage.serving.model.metrics
+        metrics.entered()  # a swap waits for it
+        stage.clock.sleep(CHILD_SECONDS + 3)
+        assert stage.told()[-1] == "measured saved_model"
+        assert stage.chosen() == "measured, being swapped to torchscript"
+        metrics.left()
+        while not stage.manager.is_loading:
+            stage.clock.sleep(0.1)
+        assert stage.serving.model.candidate == ONNX
+        assert stage.chosen() == "measured, being swapped to torchscript"
+        stage.clock.sleep(5)
+        assert stage.serving.model.candidate == TORCH
+
+    stage.play(scene)
+
+
 def test_who_is_not_much_better_does_not(tmp_path: Path) -> None:
     stage = Stage(tmp_path, 1, NOT_WORTH_IT)
 
@@ -219,7 +244,7 @@ def test_a_request_ends_the_measurement_and_what_was_found_stays(stage: Stage) -
         stage.manager.silence.broken()
         stage.clock.sleep(0.1)
         assert stage.told()[-1] == "gives up"
-        assert stage.chosen() == "by rule, not measured yet"
+        assert stage.chosen() == "by rule, to be measured when nobody asks"
         stage.clock.sleep(60)
         assert stage.serving.model.candidate == TORCH
 
@@ -331,18 +356,43 @@ def test_whoever_loads_one_model_after_the_other_is_not_measured_in_between(stag
     stage.play(scene)
 
 
+def by_chance(candidate: Candidate) -> Measured:
+    return Measured(candidate, failed="its process was ended by somebody else", by_chance=True)
+
+
 def test_a_process_that_somebody_ends_is_tried_again_but_not_for_ever(stage: Stage) -> None:
-    stage.instead = {TORCH: CHANCE}
+    """Nothing is wrong with the file then, and nobody is told so."""
+    stage.instead = {TORCH: by_chance(TORCH)}
 
     def scene() -> None:
         stage.clock.sleep(60)
-        assert stage.chosen() == "measured"
-        assert stage.serving.remark == "torchscript cannot serve it: its process was ended by somebody else"
-        assert next(one for one in stage.manager.entries()).reason == stage.serving.remark
-        assert stage.manager.failures.snapshot() == {("fake", "1", "repository"): 1}
+        assert stage.serving.model.candidate == ONNX
+        assert stage.chosen() == "measured, torchscript could not be measured: its process was ended by somebody else"
+        assert stage.serving.remark == ""
+        assert stage.manager.failures.snapshot() == {}
 
     stage.play(scene)
     assert stage.told().count("measures torchscript") == MOST_TRIES
+
+
+def test_who_serves_is_not_moved_away_by_whoever_ends_its_measurement(stage: Stage) -> None:
+    stage.instead = {ONNX: by_chance(ONNX)}
+
+    def scene() -> None:
+        stage.clock.sleep(120)
+        assert stage.serving.model.candidate == ONNX
+        assert stage.chosen() == "by rule, onnx_runtime could not be measured: its process was ended by somebody else"
+        assert stage.serve().model.candidate == ONNX
+        assert stage.manager.failures.snapshot() == {}
+
+    stage.play(scene)
+    assert stage.told().count("measures onnx_runtime") == MOST_TRIES
+
+
+def test_each_backend_has_its_tries(stage: Stage) -> None:
+    stage.instead = {ONNX: by_chance(ONNX), TORCH: by_chance(TORCH)}
+    stage.play(lambda: stage.clock.sleep(300))
+    assert [stage.told().count(f"measures {one}") for one in (ONNX, TORCH, TF)] == [MOST_TRIES, MOST_TRIES, 1]
 
 
 def test_a_better_one_that_cannot_be_loaded_is_not_tried_again(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -369,6 +419,85 @@ def test_files_that_have_changed_since_are_neither_measured_nor_served(stage: St
     assert stage.history == []
 
 
+def gone(stage: Stage) -> None:
+    shutil.rmtree(stage.root / "fake")
+
+
+def unloaded_and_gone(stage: Stage) -> None:
+    """As a model is that was sent by RPC."""
+    stage.remove()
+    gone(stage)
+
+
+def exchanged(stage: Stage) -> None:
+    (stage.root / "fake" / "1" / "model.onnx").write_bytes(b"changed")
+
+
+@pytest.mark.parametrize("happens", [gone, unloaded_and_gone, exchanged])
+def test_a_version_whose_files_go_while_it_is_measured_is_quietly_left_alone(
+    happens: Callable[[Stage], None], stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was measured may be of the old files or of the new ones."""
+
+    def scene() -> None:
+        stage.clock.sleep(IDLE_SECONDS + 1)
+        happens(stage)
+        kept = len(list(stage.root.rglob(".measured/*")))
+        stage.clock.sleep(60)
+        assert len(list(stage.root.rglob(".measured/*"))) == kept == 0
+
+    stage.play(scene)
+    assert stage.told()[0] == "measures onnx_runtime"
+    assert len(stage.told()) == 2
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("happens", [gone, unloaded_and_gone])
+def test_what_raises_because_the_files_have_gone_is_no_failure(
+    happens: Callable[[Stage], None], stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def measure(*_: object, **__: object) -> list[Measured]:
+        happens(stage)
+        raise ValueError("it holds no spec.json")
+
+    stage.choosing._measure = measure
+    stage.play(lambda: stage.clock.sleep(60))
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert caplog.messages.count("left alone, as it was changed or taken away: it holds no spec.json") == 1
+
+
+@pytest.mark.parametrize("happens", [gone, exchanged])
+def test_a_better_one_that_cannot_be_loaded_as_its_files_have_gone_is_no_failure(
+    happens: Callable[[Stage], None], stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.cannot_load = {TORCH}
+
+    def scene() -> None:
+        while not stage.manager.is_loading:
+            stage.clock.sleep(0.1)
+        happens(stage)
+        stage.clock.sleep(60)
+        assert stage.serving.model.candidate == ONNX
+
+    stage.play(scene)
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+def test_a_better_one_loaded_from_files_that_were_exchanged_meanwhile_does_not_take_over(stage: Stage) -> None:
+    def scene() -> None:
+        while not stage.manager.is_loading:
+            stage.clock.sleep(0.1)
+        exchanged(stage)
+        stage.clock.sleep(60)
+        assert stage.serving.model.candidate == ONNX
+        assert stage.manager.swaps.snapshot() == {}
+        assert stage.chosen() == "by rule, left alone, as its files have changed since"
+
+    stage.play(scene)
+
+
 def test_what_was_asked_for_is_left_alone(stage: Stage) -> None:
     def scene() -> None:
         stage.serve(backend="saved_model")
@@ -380,7 +509,7 @@ def test_what_was_asked_for_is_left_alone(stage: Stage) -> None:
 
 
 def test_what_is_known_from_before_is_served_at_once_and_not_measured(stage: Stage) -> None:
-    known = [Measured(one, {1: seconds}) for one, seconds in WORTH_A_SWAP.items()]
+    known = [figure(one, seconds) for one, seconds in WORTH_A_SWAP.items()]
     folder = wanted(stage.root, backend="auto").folder
     stage.measurements.keep(folder, list(WORTH_A_SWAP), known)
 

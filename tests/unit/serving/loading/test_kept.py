@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from serving.loading import kept
-from serving.loading.kept import MOST_BYTES, MOST_ENTRIES, Kept, name_of, user_folder
+from serving.loading.kept import MOST_BYTES, MOST_ENTRIES, MOST_IN_CACHE, Kept, name_of, user_folder
 
 FOLDER = ".found"
 KEY = {"files": "ab", "threads": 1}
@@ -182,6 +182,84 @@ def test_there_are_never_more_than_so_many(entries: Kept, model: Path) -> None:
     names = {path.name for path in (model / FOLDER).iterdir()}
     assert len(names) == MOST_ENTRIES
     assert {name_of(key) for key in keys[3:]} == names  # the oldest went
+
+
+@pytest.mark.parametrize("most", [MOST_ENTRIES, MOST_IN_CACHE], ids=["beside the model", "in a folder of the user"])
+def test_what_is_not_ours_neither_counts_nor_goes(most: int, entries: Kept, model: Path, cache: Path) -> None:
+    """A folder that somebody names may hold their own files, older than ours."""
+    place = model / FOLDER
+    if most == MOST_IN_CACHE:
+        unwritable(model)
+        place = cache
+    place.mkdir(parents=True, mode=0o700)
+    theirs = [f"letter {number}.txt" for number in range(most + 5)] + [f"{'0' * 39}.json", f"{'0' * 40}.json.bak"]
+    for name in theirs:
+        (place / name).touch()
+        os.utime(place / name, (0, 0))
+    (place / f"{'1' * 40}.json").mkdir()
+    (place / f"{'2' * 40}.json").symlink_to("letter 0.txt")
+    for number in range(3):
+        assert entries.keep(model, KEY | {"threads": number}, FOUND) == []
+    names = {path.name for path in place.iterdir()}
+    assert names >= {*theirs, f"{'1' * 40}.json", f"{'2' * 40}.json"}
+    assert names >= {name_of(KEY | {"threads": number}) for number in range(3)}
+
+
+def test_what_was_left_of_one_being_written_goes(entries: Kept, model: Path) -> None:
+    (model / FOLDER).mkdir()
+    for number in range(MOST_ENTRIES):
+        left = model / FOLDER / f".{'0' * 40}.json.{number:x}"
+        left.touch()
+        os.utime(left, (number, number))
+    entries.keep(model, KEY, FOUND)
+    names = {path.name for path in (model / FOLDER).iterdir()}
+    assert len(names) == MOST_ENTRIES
+    assert f".{'0' * 40}.json.0" not in names
+
+
+@pytest.mark.parametrize("what", ["pipe", "hard link"])
+def test_whatever_lies_where_it_is_written_is_not_touched(
+    what: str, entries: Kept, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at the entry's name nor, should anybody guess it, at the one that it has while it is written."""
+    monkeypatch.setattr("secrets.token_hex", lambda _: "ab")
+    (tmp_path / "theirs").write_text("a letter")
+    (model / FOLDER).mkdir()
+
+    def put(name: str) -> Path:
+        if what == "pipe":
+            os.mkfifo(model / FOLDER / name)
+        else:
+            os.link(tmp_path / "theirs", model / FOLDER / name)
+        return model / FOLDER / name
+
+    put(name_of(KEY))
+    assert entries.keep(model, KEY, FOUND) == []
+    assert find(entries, model) == 0.5
+    guessed = put(f".{name_of(KEY)}.ab")
+    assert entries.keep(model, KEY, {"seconds": 7.0}) == []
+    assert find(entries, model) == 0.5, "the model's folder did not take it, and goes first"
+    assert guessed.exists()
+    assert (tmp_path / "theirs").read_text() == "a letter"
+
+
+def test_a_folder_at_its_name_is_ignored_and_costs_no_descriptor(entries: Kept, model: Path) -> None:
+    (model / FOLDER / name_of(KEY)).mkdir(parents=True)
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(5):
+        assert find(entries, model) is None
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_each_place_that_has_one_is_found(entries: Kept, model: Path, cache: Path) -> None:
+    unwritable(model)
+    entries.keep(model, KEY, FOUND)
+    (model / FOLDER).unlink()
+    assert list(entries.each(model, KEY, seconds)) == [0.5]
+    entries.keep(model, KEY, {"seconds": 7.0})
+    assert list(entries.each(model, KEY, seconds)) == [7.0, 0.5]
+    (model / FOLDER / name_of(KEY)).write_text("{")
+    assert list(entries.each(model, KEY, seconds)) == [0.5]
 
 
 def test_what_could_not_be_written_whole_leaves_nothing_behind(entries: Kept, model: Path, cache: Path) -> None:

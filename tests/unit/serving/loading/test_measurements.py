@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ FAILED = Measured(TWO, failed="its process ended with signal 11")
 
 
 def figure(candidate: Candidate = ONE, seconds: float = 1e-5) -> Measured:
-    return Measured(candidate, {1: seconds, 32: 10 * seconds})
+    return Measured(candidate, {1: seconds, 8: 4 * seconds, 32: 10 * seconds})
 
 
 @pytest.fixture
@@ -73,6 +74,65 @@ def test_what_failed_is_known_as_long_as_the_server_lives(
     first.keep(folder, BOTH, [FAILED])
     assert first.find(folder, BOTH) == {ONE: figure(), TWO: FAILED}
     assert fresh().find(folder, BOTH) == {ONE: figure()}, "the next start tries it again"
+
+
+def test_what_lies_in_several_places_is_put_together(
+    folder: VersionFolder, cache: Path, fresh: Callable[[], Measurements]
+) -> None:
+    """Beside a model that cannot be written there may be a part, brought with it; its own figures go first."""
+    fresh().keep(folder, BOTH, [figure(seconds=9e-5), figure(TWO)])
+    cache.mkdir(mode=0o700)
+    whole = entry(folder).rename(cache / entry(folder).name)
+    fields = json.loads(whole.read_text())
+    (folder.path.parent / FOLDER / whole.name).write_text(json.dumps(fields | {"figures": [GOOD]}))
+    assert fresh().find(folder, BOTH) == {ONE: figure(), TWO: figure(TWO)}
+
+
+def test_figures_of_other_rows_than_those_measured_are_not_kept(
+    folder: VersionFolder, fresh: Callable[[], Measurements]
+) -> None:
+    first = fresh()
+    with pytest.raises(ValueError, match=r"figures are kept of \[1, 8, 32\] rows"):
+        first.keep(folder, BOTH, [figure(), Measured(TWO, {7: 1e-5})])
+    assert first.find(folder, BOTH) == fresh().find(folder, BOTH) == {}
+
+
+@pytest.mark.parametrize("name", ["model.fake.json", "spec.json", "golden.npz"])
+def test_what_was_found_of_files_that_have_been_exchanged_meanwhile_is_not_kept(
+    name: str, folder: VersionFolder, fresh: Callable[[], Measurements]
+) -> None:
+    first = fresh()
+    key = first.key(folder, BOTH)
+    assert first.keep(folder, BOTH, [figure()], key)
+    with (folder.path / name).open("ab") as file:
+        file.write(b" ")
+    assert not first.keep(folder, BOTH, [figure(TWO)], key)
+    assert fresh().find(folder, BOTH) == {}
+    shutil.rmtree(folder.path)
+    assert not first.keep(folder, BOTH, [figure(TWO)], key)
+
+
+def test_who_looks_does_not_wait_for_the_disk_that_is_being_written(
+    folder: VersionFolder, fresh: Callable[[], Measurements], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, writing, go_on = fresh(), threading.Event(), threading.Event()
+
+    def hangs(*_: object) -> list[str]:
+        writing.set()
+        assert go_on.wait(30)
+        return []
+
+    monkeypatch.setattr("serving.loading.kept.Kept.keep", hangs)
+    writer = threading.Thread(target=first.keep, args=(folder, BOTH, [figure()]))
+    writer.start()
+    assert writing.wait(30)
+    looker = threading.Thread(target=first.find, args=(folder, BOTH), daemon=True)
+    looker.start()
+    looker.join(30)
+    waited = looker.is_alive()
+    go_on.set()
+    writer.join(30)
+    assert not waited
 
 
 def test_a_version_that_is_alike_is_not_measured_again(
@@ -149,7 +209,8 @@ def test_of_a_version_that_cannot_be_read_nothing_is_known(
         measurements.keep(folder, BOTH, [figure()])
 
 
-GOOD = {"backend": "fake", "device": "cpu", "threads": 1, "p50_seconds": {"1": 1e-5}}
+TIMES = {"1": 1e-5, "8": 4e-5, "32": 1e-4}
+GOOD = {"backend": "fake", "device": "cpu", "threads": 1, "p50_seconds": TIMES}
 
 
 @pytest.mark.parametrize(
@@ -168,16 +229,18 @@ GOOD = {"backend": "fake", "device": "cpu", "threads": 1, "p50_seconds": {"1": 1
         [GOOD | {"threads": 1.5}],
         [GOOD | {"p50_seconds": {}}],
         [GOOD | {"p50_seconds": []}],
-        [GOOD | {"p50_seconds": {"one": 1e-5}}],
-        [GOOD | {"p50_seconds": {"0": 1e-5}}],
-        [GOOD | {"p50_seconds": {"10000000": 1e-5}}],
-        [GOOD | {"p50_seconds": {"1": -1e-5}}],
-        [GOOD | {"p50_seconds": {"1": 0.0}}],
-        [GOOD | {"p50_seconds": {"1": float("nan")}}],
-        [GOOD | {"p50_seconds": {"1": float("inf")}}],
-        [GOOD | {"p50_seconds": {"1": "fast"}}],
-        [GOOD | {"p50_seconds": {"1": True}}],
+        [GOOD | {"p50_seconds": {**TIMES, "one": 1e-5}}],
+        [GOOD | {"p50_seconds": {**TIMES, "0": 1e-5}}],
+        [GOOD | {"p50_seconds": {**TIMES, "10000000": 1e-5}}],
+        [GOOD | {"p50_seconds": {**TIMES, "1": -1e-5}}],
+        [GOOD | {"p50_seconds": {**TIMES, "1": 0.0}}],
+        [GOOD | {"p50_seconds": {**TIMES, "1": float("nan")}}],
+        [GOOD | {"p50_seconds": {**TIMES, "1": float("inf")}}],
+        [GOOD | {"p50_seconds": {**TIMES, "1": "fast"}}],
+        [GOOD | {"p50_seconds": {**TIMES, "1": True}}],
         [GOOD, GOOD | {"threads": 2, "p50_seconds": {"8": 1e-5}}],
+        [GOOD | {"p50_seconds": {"7": 1e-5}}, GOOD | {"threads": 2, "p50_seconds": {"7": 1e-5}}],
+        [GOOD | {"p50_seconds": TIMES | {"7": 1e-5}}],
         [{"backend": "fake"}],
     ],
 )
@@ -187,16 +250,16 @@ def test_an_entry_that_no_measurement_gives_is_ignored(
     fresh().keep(folder, BOTH, [figure()])
     fields = json.loads(entry(folder).read_text())
     entry(folder).write_text(json.dumps(fields | {"figures": [GOOD]}))
-    assert fresh().find(folder, BOTH) == {ONE: Measured(ONE, {1: 1e-5})}
+    assert fresh().find(folder, BOTH) == {ONE: Measured(ONE, {1: 1e-5, 8: 4e-5, 32: 1e-4})}
     entry(folder).write_text(json.dumps(fields | {"figures": figures}))
     assert fresh().find(folder, BOTH) == {}
     assert f"ignored: {entry(folder)}: " in caplog.text
 
 
 def test_a_folder_named_for_it_is_made_or_must_be_ours_alone(tmp_path: Path) -> None:
-    made = checked_cache(tmp_path / "new" / "cache")
+    made = checked_cache(str(tmp_path / "new" / "cache"))
     assert made.stat().st_mode & 0o777 == 0o700
-    assert checked_cache(made) == made
+    assert checked_cache(str(made)) == made
     made.chmod(0o755)
     (tmp_path / "link").symlink_to(tmp_path / "new")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
@@ -209,11 +272,19 @@ def test_a_folder_named_for_it_is_made_or_must_be_ours_alone(tmp_path: Path) -> 
         (tmp_path / "file" / "below", "Not a directory"),
     ):
         with pytest.raises(StartupError) as raised:
-            checked_cache(folder)
+            checked_cache(str(folder))
         assert str(raised.value) == (
             f"--auto-cache {folder} cannot be used: {why}; name a folder of your own with mode 0700, one that is not there yet, "
             "or 'off'"
         )
+
+
+def test_a_folder_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the one that the server was started in."""
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StartupError, match="--auto-cache '' cannot be used: no folder is named; name a folder"):
+        checked_cache("")
 
 
 def test_the_users_folder(monkeypatch: pytest.MonkeyPatch) -> None:

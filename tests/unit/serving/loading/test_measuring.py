@@ -85,12 +85,12 @@ def test_a_model_of_a_fixed_number_of_rows_is_asked_for_that_many(
 
 def test_a_model_without_an_axis_of_rows_is_asked_for_one(tmp_path: Path) -> None:
     spec = fake_models.spec()
-    assert measuring._rows(spec, (1, 8)) == (1, 8)
+    assert measuring.rows_of(spec, (1, 8)) == (1, 8)
     alone = {
         side: tuple(dataclasses.replace(tensor, rows_axis=None) for tensor in getattr(spec, side))
         for side in ("inputs", "outputs")
     }
-    assert measuring._rows(dataclasses.replace(spec, batched=False, **alone), (1, 8)) == [1]
+    assert measuring.rows_of(dataclasses.replace(spec, batched=False, **alone), (1, 8)) == [1]
 
 
 def test_one_that_fails_its_golden_samples_has_no_figures(tmp_path: Path) -> None:
@@ -141,8 +141,33 @@ def test_last_words_are_told(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("said", "by_chance"), [("out_of_memory", True), ("device_lost", True), ("", False)])
+def test_what_lacks_memory_or_the_device_fails_by_chance(said: str, by_chance: bool, tmp_path: Path) -> None:
+    """The server itself, and others, take some of it; another failure is one of the file's."""
+    folder = version(tmp_path, fail_while="failing")
+    (folder.path / "failing").write_text(said)
+    (one,) = measure(folder, [FAKE])
+    assert "cannot run its golden samples" in one.failed
+    assert one.by_chance is by_chance
+
+
+def test_python_without_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = version(tmp_path)
+    told: list[object] = []
+
+    def load(*_: object) -> None:
+        raise MemoryError("none left")
+
+    monkeypatch.setattr("serving.backends.fake.load", load)
+    request = {"number": 1, "path": str(folder.path), "candidates": [dataclasses.asdict(FAKE)]}
+    measuring.answer(
+        {**request, "rows": [1], "allow_tf32": False, "level": ""}, {}, lambda *values: told.extend(values)
+    )
+    assert told == [[{}, "MemoryError: none left", True]]
+
+
 def test_what_was_measured_before_a_crash_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = b"".join(map(bytes, [*packed(None, kind=TOLD), *packed([{"1": 0.5}, ""], kind=TOLD)]))
+    said = b"".join(map(bytes, [*packed(None, kind=TOLD), *packed([{"1": 0.5}, "", False], kind=TOLD)]))
     (tmp_path / "said").write_bytes(said)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     (tmp_path / "python").write_text(f"#!/bin/sh\ncat {tmp_path}/said; kill -SEGV $$\n")
@@ -188,7 +213,7 @@ def test_what_is_given_up_ends_its_process_and_keeps_what_was_measured(tmp_path:
 
 
 def test_what_was_measured_before_it_is_given_up_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = b"".join(map(bytes, packed([{"1": 0.5}, ""], kind=TOLD)))
+    said = b"".join(map(bytes, packed([{"1": 0.5}, "", False], kind=TOLD)))
     (tmp_path / "said").write_bytes(said)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     (tmp_path / "python").write_text(f"#!/bin/sh\ncat {tmp_path}/said; exec sleep 600\n")

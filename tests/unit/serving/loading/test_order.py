@@ -117,6 +117,22 @@ def test_what_nothing_is_known_of_is_served_by_rule_and_waits_to_be_measured(tmp
 
 
 @pytest.mark.usefixtures("nothing_is_brought_in")
+@pytest.mark.parametrize(
+    ("which", "how"), [("onnx_runtime", order_of_serving.RULE), ("torchscript", order_of_serving.MEASURED)]
+)
+def test_what_could_not_be_measured_by_chance_is_not_left_out(which: str, how: str, tmp_path: Path) -> None:
+    """It may serve, and it may take over: nothing is known to be wrong with it."""
+    chance = Measured(of(which), failed="its process was ended by somebody else", by_chance=True)
+    known = [
+        one for one in figures(onnx_runtime=50, torchscript=49, saved_model=40) if one.candidate != chance.candidate
+    ]
+    made = order(version(tmp_path, ALL), wishes=ONE, measured=[*known, chance])
+    assert (made.how, made.unmeasured) == (how, ())
+    assert told(made.first)[0] == "onnx_runtimex1"
+    assert set(told(made.first)) == {"onnx_runtimex1", "torchscriptx1", "saved_modelx1"}
+
+
+@pytest.mark.usefixtures("nothing_is_brought_in")
 def test_auto_takes_what_is_known_to_be_best(tmp_path: Path) -> None:
     known = [
         Measured(of("onnx_runtime"), {1: 9e-5, 32: 9e-4}),

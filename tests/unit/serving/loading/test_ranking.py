@@ -42,6 +42,10 @@ def case(name: str, one: float, most: float, *, device: str = "cpu", threads: in
 FAILED = Measured(Candidate(ONNX, "cuda:0", 1), failed="no GPU")
 
 
+def by_chance(name: str) -> Measured:
+    return Measured(Candidate(name, "cpu", 1), failed="ended by somebody", by_chance=True)
+
+
 @pytest.mark.parametrize(
     ("optimize_for", "measured", "order"),
     [
@@ -99,6 +103,13 @@ def test_ranking(optimize_for: Literal["latency", "throughput"], measured: list[
             [Measured(Candidate(ONNX, "cpu", 1), failed="damaged"), case(TF, 90, 1)], "", TF, id="who serves fails"
         ),
         pytest.param([Measured(Candidate(ONNX, "cpu", 1), failed="damaged")], "", ONNX, id="nobody can"),
+        pytest.param([by_chance(ONNX), case(TF, 90, 1)], TF, ONNX, id="who serves could not be measured by chance"),
+        pytest.param(
+            [case(ONNX, 200, 1), by_chance(TF)],
+            TF,
+            ONNX,
+            id="who else could not",
+        ),
         pytest.param([], "", ONNX, id="nothing at all"),
     ],
 )
@@ -136,12 +147,13 @@ def test_a_model_of_one_row_is_ranked_by_one_row() -> None:
 
 
 def test_the_table() -> None:
-    measured = [case(ONNX, 45.62, 459.4), case(TORCH, 12345, 32e6, threads=16), FAILED]
+    measured = [case(ONNX, 45.62, 459.4), case(TORCH, 12345, 32e6, threads=16), FAILED, by_chance(TF)]
     assert table(measured, measured[0].candidate).splitlines() == [
         "   backend       device  threads  us, 1 row  us, 8 rows  us, 32 rows  rows/s at 32",
         "*  onnx_runtime  cpu           1       45.6     1000000          459         69656",
         "   torchscript   cpu          16      12345     1000000     32000000             1",
         "   onnx_runtime  cuda:0        1  cannot serve: no GPU",
+        "   saved_model   cpu           1  could not be measured: ended by somebody",
     ]
 
 

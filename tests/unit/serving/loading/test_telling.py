@@ -36,6 +36,13 @@ def told(config: pb.ModelConfig) -> dict[str, str]:
             {"chosen": "measured", "measured": "1 row 0.15 ms, 32 rows 2 ms"},
         ),
         (Order(first=(ONNX, FAKE), how=RULE), "", {"chosen": "instead of onnx_runtime"}),
+        (
+            Order(
+                first=BOTH, how=RULE, possible=(FAKE,), measured=(Measured(FAKE, failed="ended\n...", by_chance=True),)
+            ),
+            "",
+            {"chosen": "by rule, fake could not be measured: ended"},
+        ),
     ],
 )
 def test_why_it_is_this_one_that_serves(order: Order, doing: str, expected: dict[str, str]) -> None:
@@ -54,6 +61,7 @@ def test_why_it_is_this_one_that_serves(order: Order, doing: str, expected: dict
         ([FASTER], {}, {}),
         ([FASTER, Measured(ONNX, failed="damaged\nin detail")], {}, {"onnx_runtime": "damaged"}),
         ([FASTER, Measured(ONNX, {1: 1.0}), Measured(Candidate("onnx_runtime", "cpu", 2), failed="slow")], {}, {}),
+        ([FASTER, Measured(ONNX, failed="ended by somebody", by_chance=True)], {}, {}),
         ([FASTER], {ONNX: RepositoryError("no graph")}, {"onnx_runtime": "no graph"}),
         ([Measured(ONNX, {1: 1.0})], {ONNX: RepositoryError("no graph")}, {"onnx_runtime": "no graph"}),
         ([], {Candidate("fake", "cuda:0", 1): RepositoryError("a build for CPUs")}, {}),
@@ -67,6 +75,7 @@ def test_why_it_is_this_one_that_serves(order: Order, doing: str, expected: dict
         "nothing",
         "measured",
         "one way works",
+        "by chance",
         "at load",
         "at load although measured",
         "of the backend that serves",
