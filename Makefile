@@ -35,7 +35,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all simulate interop interop-environments wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all test-everything simulate interop interop-environments wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,8 @@ demo: .venv/.done $(CLIENT) $(MODELS:%=model_repository/%/1/spec.json) ## train,
 
 serve: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## the demo's server, left running (FLAGS='--backend torchscript' for more)
 	$(BIN)/lstm-serve --model-repository model_repository $(FLAGS)
+
+TESTS := tests/unit tests/simulation tests/contract tests/integration
 
 test: .venv/.done ## the tests but for the slow ones (PYTEST='-k NAME' for some of them; docs/testing.md)
 	$(call step,run the tests,$(SIDE_BY_SIDE) -m 'not slow' $(PYTEST))
@@ -61,6 +63,9 @@ interop: .venv/.done interop-environments ## with clients and programs that are 
 	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) tests/interop $(PYTEST))
 
 interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO)
+
+test-everything: .venv/.done interop-environments ## the tests of test-all, interop and wheel-test, side by side
+	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) $(TESTS) tests/interop tests/wheel $(PYTEST))
 
 wheel-test: .venv/.done ## build a wheel, install and use it in each of python3.11 to 3.13 on PATH (PYTHONS='PATH PATH' for more)
 	$(call step,try the wheel in environments of its own,PYTHONS="$(PYTHONS)" $(BIN)/python -m pytest tests/wheel $(PYTEST))
