@@ -17,7 +17,7 @@ from serving.repository import model_config
 from serving.signature.spec import MAX_BATCH_SIZE, WRITTEN_IN, ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
-from serving.verification.hints import Hints, Unclear
+from serving.verification.hints import Hints, NaNAlone, Unclear
 
 Side = Mapping[str, Stated]  # what is said of the inputs, or of the outputs
 
@@ -158,6 +158,8 @@ def _found(
         hints = Hints(rows=rows, values=_any_value(stated, rows))
         found = inspection.inspect(stated, backend.run, hints, contents).spec
         return dataclasses.replace(found, may_be_empty=contents.may_be_empty)
+    except NaNAlone as error:
+        raise RepositoryError(f"{artifact} cannot be served: {error}, by: lstm-export import FILE") from error
     except Unclear as error:
         raise RepositoryError(
             f"{artifact} cannot be served without a description: {error}. These are flags of: lstm-export import FILE"

@@ -64,5 +64,8 @@ class OperatorConfig:
         if not policy.specific.versions:
             raise ModelConfigError(f"{where}: version_policy is specific and names no version")
         if unserved := sorted(labelled - set(policy.specific.versions)):
-            raise ModelConfigError(f"{where}: version_labels names {unserved}, which version_policy does not serve")
+            raise ModelConfigError(
+                f"{where}: version_labels names {unserved}, which version_policy does not serve: take them out of version_labels "
+                "(and canary_share, where the canary goes), or add them to version_policy"
+            )
         return sorted(set(policy.specific.versions))

@@ -62,7 +62,8 @@ def parse(parameters: Mapping[str, str], backend_name: Callable[[str], str | Non
     if canary_share and not {STABLE, CANARY} <= labels.keys():
         raise ValueError(
             f"canary_share divides the requests between the labels {STABLE} and {CANARY}, and version_labels sets "
-            f'{", ".join(labels) or "none"}; write version_labels: "{STABLE}=1,{CANARY}=2"'
+            f'{", ".join(labels) or "none"}; write version_labels: "{STABLE}=1,{CANARY}=2", or take '
+            "canary_share out"
         )
     shadow, shadow_share = parameters.get("shadow", ""), _share(parameters, "shadow_share")
     if bool(shadow) != bool(shadow_share):

@@ -19,6 +19,10 @@ class Unclear(RepositoryError):
     """The file leaves something open that must not be guessed; the message names what settles it."""
 
 
+class NaNAlone(Unclear):
+    """An output holds NaN whatever is asked, which no description mends."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hints:
     """What a person says about a file. All of it is proved, none of it believed.

@@ -27,7 +27,7 @@ from serving.verification import hints as said
 from serving.verification import steps
 from serving.verification.company import TOLERANCE
 from serving.verification.golden import Sample
-from serving.verification.hints import Hints, Shape, Unclear
+from serving.verification.hints import Hints, NaNAlone, Shape, Unclear
 from serving.verification.rows import OWN_ANSWER, Reading, axes_of_rows, rows_axes
 from serving.verification.state_pairs import state_pairs
 from serving.verification.trials import NOTHING_SHOWN, ROWS, SIZES, Rows, Run, Trials
@@ -150,9 +150,9 @@ def nan_alone(answers: Sequence[Tensors]) -> str:
     return ""
 
 
-def nan_whatever_is_asked(name: str) -> Unclear:
+def nan_whatever_is_asked(name: str) -> NaNAlone:
     """The sentence about an output that holds NaN in every answer."""
-    return Unclear(
+    return NaNAlone(
         f"{name} holds NaN whatever is asked, of numbers about 0 too: are there NaN among the weights, as after a "
         "training that diverged? If it answers so by intention, say with --value or --samples what it is asked in use"
     )

@@ -29,9 +29,10 @@ def test_what_is_shown_as_python_is_python(page: Path, block: str) -> None:
 
 
 def test_the_configuration_of_two_versions_is_taken() -> None:
-    (block,) = blocks(ROOT / "docs/versions.md", "text")
-    routes = parse(block, "m").routes
-    assert (routes.labels, routes.canary_share) == ({"stable": 1, "canary": 2}, 0.05)
+    canary, taken_back = (parse(block, "m") for block in blocks(ROOT / "docs/versions.md", "text"))
+    assert (canary.routes.labels, canary.routes.canary_share) == ({"stable": 1, "canary": 2}, 0.05)
+    assert (taken_back.routes.labels, taken_back.routes.canary_share) == ({"stable": 1}, 0)
+    assert (canary.versions([1, 2]), taken_back.versions([1, 2])) == ([1, 2], [1])
 
 
 def shown(page: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
