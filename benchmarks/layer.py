@@ -28,7 +28,6 @@ from serving.batching.model import Model
 from serving.batching.pending import Pending
 from serving.errors import ServingError
 from serving.lifecycle.manager import ModelManager
-from serving.loading import loader
 from serving.loading.order import ServerDefaults
 from serving.protocol.codes import REFUSALS, Code
 from serving.protocol.inference import Inference
@@ -39,6 +38,7 @@ from serving.telemetry.ended import Recorder
 from serving.telemetry.timeline import Timeline, now_ns
 from tests.support import fake_models
 from tests.support.loading import request_of
+from tests.support.managed import let_in
 
 STEPS, LONGEST = 24, 256
 FEATURES = fake_models.FEATURES
@@ -194,9 +194,7 @@ def serving(repository: Path) -> ModelManager:
             config=model_config.parse(room, name),
             defaults=ServerDefaults(backend="fake"),
         )
-        with manager.loading(name) as model:
-            manager.announce(model, "1", asked.folder)
-            manager.install(model, loader.load(asked), "requested", asked.folder)
+        let_in(manager, asked)
     manager.started()
     return manager
 

@@ -67,12 +67,11 @@ def message(payload: bytes) -> pb.ModelInferRequest:
 
 
 def from_protobuf(payload: bytes) -> InferRequest:
-    """The request in these bytes. Raises `InvalidRequest` if they are something else."""
-    return from_message(message(payload))
+    """The request in these bytes. Raises `InvalidRequest` if they are something else.
 
-
-def from_message(sent: pb.ModelInferRequest) -> InferRequest:
-    """The request that a message holds. No tensor is copied twice."""
+    No tensor is copied twice.
+    """
+    sent = message(payload)
     raw = sent.raw_input_contents
 
     def tensor(place: int) -> InferTensor:

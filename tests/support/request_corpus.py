@@ -19,7 +19,6 @@ import numpy as np
 
 from protos import grpc_service_pb2 as pb
 from serving.lifecycle.manager import ModelManager
-from serving.loading import loader
 from serving.loading.order import ServerDefaults
 from serving.protocol.codes import REFUSALS, Code
 from serving.protocol.inference import Inference
@@ -31,6 +30,7 @@ from serving.telemetry.timeline import now_ns
 from serving.verification import golden
 from tests.support import fake_models, graphs
 from tests.support.loading import request_of
+from tests.support.managed import let_in
 
 FILE = Path(__file__).parents[1] / "data" / "answers.json"
 MAX_STEPS = 50
@@ -256,9 +256,7 @@ def serving() -> Iterator[Inference]:
             text = path / "config.pbtxt"
             config = model_config.parse(text.read_text() if text.exists() else None, path.name)
             asked = dataclasses.replace(asked, defaults=ServerDefaults(backend=backend), config=config)
-            with manager.loading(path.name) as model:
-                assert manager.announce(model, "1", asked.folder)
-                manager.install(model, loader.load(asked), "requested", asked.folder)
+            let_in(manager, asked)
         manager.started()
         yield Inference(manager, Recorder(0.0, REFUSALS), max_steps=MAX_STEPS)
         assert manager.close(10)
