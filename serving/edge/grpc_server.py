@@ -21,7 +21,7 @@ from serving.edge.deadline import deadline_ns
 from serving.edge.grpc_health import HealthService
 from serving.edge.grpc_streams import Infer, StreamHandler
 from serving.edge.health import HealthState
-from serving.edge.status import abort
+from serving.edge.grpc_status import abort
 from serving.edge.streams import OpenStreams
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
