@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from protos import grpc_service_pb2 as pb
@@ -50,6 +50,11 @@ class _StreamedCall:
 
     def reply(self, payload: bytes) -> None:
         self.answer.set_result(framed(payload + _FINAL))
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[_StreamedCall, bytes]]) -> None:
+        for call, payload in answers:
+            call.reply(payload)
 
     def fail(self, code: Code, message: str) -> None:
         if self._stream.ends_on_error:
