@@ -176,6 +176,11 @@ class _BlockingCall:
     def reply(self, payload: bytes) -> None:
         self._answer.put(payload)
 
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[_BlockingCall, bytes]]) -> None:
+        for call, payload in answers:
+            call.reply(payload)
+
     def fail(self, code: Code, message: str) -> None:
         self._answer.put((code, message))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from serving.edge import stream_messages
@@ -42,6 +42,11 @@ class _StreamedCall:
 
     def reply(self, payload: bytes) -> None:
         self.answer.set_result(stream_messages.answered(payload))
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[_StreamedCall, bytes]]) -> None:
+        for call, payload in answers:
+            call.reply(payload)
 
     def fail(self, code: Code, message: str) -> None:
         if self._stream.ends_on_error:

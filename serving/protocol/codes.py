@@ -86,6 +86,6 @@ def answer_for(error: Exception) -> tuple[Code, str]:
     return CODES[type(ours)], str(ours)
 
 
-def outcome_of(error: ServingError | None) -> str:
-    """How a request that has ended so is counted."""
-    return "success" if error is None else OUTCOMES.get(type(error), "failed")
+def outcome_of(error: ServingError) -> str:
+    """How a request that has failed so is counted."""
+    return OUTCOMES.get(type(error), "failed")

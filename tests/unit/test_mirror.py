@@ -33,7 +33,6 @@ EXCEPTIONS = {
     "serving/batching/policy.py": "plain data, decided on by test_plan.py and read by test_model_config.py",
     "serving/errors.py": "a tree of classes; test_codes.py has a code for each",
     "serving/launch.py": "starts a server as a child: tests/integration/test_server_life.py",
-    "serving/protocol/call.py": "the border alone: both sides of it are seen by test_grpc_server.py, test_inference.py",
     "serving/server.py": "puts the rooms together: tests/integration/test_server_life.py",
 }
 
