@@ -1,4 +1,4 @@
-"""The gRPC port in this process, with stubs behind it: for tests of the edge, which knows no model."""
+"""The gRPC port in this process, with stubs behind it: for tests of the edges, which know no model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from serving.protocol.methods import INFER, SERVICE, STREAM_INFER, Method
 
 MAX_MESSAGE_BYTES = 1_000_000
 WAIT_SECONDS = 20  # for what must happen; no test passes by waiting
+# Every edge, by its name: what the tests of tests/contract/test_edges*.py are asked of.
+EDGES: dict[str, Callable[..., GrpcServer]] = {"grpcio": GrpcServer}
 
 
 class Held:
@@ -47,6 +49,7 @@ def echo(payload: bytes, call: Call) -> None:
 
 @contextlib.contextmanager
 def port(
+    edge: str,
     infer: Infer = echo,
     methods: Sequence[Method] = (),
     health: HealthState | None = None,
@@ -56,8 +59,8 @@ def port(
     tokens: Tokens | None = None,
     turned_away: Callable[[str], None] = lambda code: None,
 ) -> Iterator[GrpcServer]:
-    """An open port on this machine; whatever is in flight at the end is cut off."""
-    server = GrpcServer(
+    """An open port of one of EDGES on this machine; whatever is in flight at the end is cut off."""
+    server = EDGES[edge](
         infer,
         methods,
         health or HealthState(),
