@@ -323,13 +323,7 @@ class Loop:
             self.counts.close("not_tls")
             self.drop(link)
         else:
-            try:
-                context = self._encryption.context()
-                link.sock = context.wrap_socket(link.sock, server_side=True, do_handshake_on_connect=False)
-            except (OSError, ValueError):  # the client has gone
-                self.drop(link)
-            else:
-                self._shake_hands(link)
+            self._shake_hands(link)
 
     def _shake_hands(self, link: Link) -> None:
         """A step of the handshake, which may take a millisecond, on another thread; nobody else touches the socket meanwhile."""
@@ -340,9 +334,13 @@ class Loop:
 
     def _step(self, link: Link) -> None:
         """On a thread of `_handshakers`."""
+        assert self._encryption
         events = None
         try:
-            link.sock.do_handshake()  # type: ignore[attr-defined]
+            if not isinstance(link.sock, ssl.SSLSocket):
+                context = self._encryption.context()
+                link.sock = context.wrap_socket(link.sock, server_side=True, do_handshake_on_connect=False)
+            link.sock.do_handshake()
             events = 0
         except ssl.SSLWantReadError:
             events = select.EPOLLIN
@@ -519,7 +517,8 @@ def _listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise StartupError(
-            f"the gRPC address {host}:{port} cannot be bound: {error.strerror}; choose others with --host and --grpc-port"
+            f"the gRPC address {host}:{port} cannot be bound: the port is taken or the host is not one of this machine "
+            f"({error.strerror}); choose others with --host and --grpc-port"
         ) from error
     listener.setblocking(False)
     return listener
