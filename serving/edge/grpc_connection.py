@@ -222,8 +222,8 @@ class GrpcConnection:
     def settings_changed(self) -> None:
         self._strike()
 
-    def over(self) -> None:
-        raise Closed("over")
+    def over(self, code: int) -> None:
+        self._link.loop.close(self._link, "protocol_error" if code else "left")
 
     # For calls.
 

@@ -71,7 +71,7 @@ class Listener(Protocol):
 
     def settings_changed(self) -> None: ...
 
-    def over(self) -> None: ...
+    def over(self, code: int) -> None: ...
 
 
 class Http2:
@@ -118,7 +118,7 @@ class Http2:
             elif kind is SettingsReceived:
                 listener.settings_changed()
             elif kind is ConnectionClosed:
-                listener.over()
+                listener.over(event.error_code)
         return len(events)
 
     def output(self) -> bytes:
