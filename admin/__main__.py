@@ -16,7 +16,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told by us, once; grpcio reads it when it is imported
+os.environ.setdefault(
+    "GRPC_VERBOSITY", "NONE"
+)  # what is wrong is told by us, once; grpcio reads it when it is imported
 
 from admin import index as listing
 from admin import shadows

@@ -16,7 +16,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told by us, once; grpcio reads it when it is imported
+os.environ.setdefault(
+    "GRPC_VERBOSITY", "NONE"
+)  # what is wrong is told by us, once; grpcio reads it when it is imported
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
