@@ -195,7 +195,8 @@ class GrpcConnection:
                 self._strike()
             call.data(data, end)
         else:
-            self._early.pop(stream, None)
+            if end:
+                self._early.pop(stream, None)
             if data:
                 self._http2.take(stream, len(data))
 
@@ -269,10 +270,7 @@ class GrpcConnection:
         """So many bytes were used that have waited."""
         self._unfinished -= count
         self.traffic.unfinished -= count
-        try:
-            self._http2.take(stream, count)
-        except Broken:
-            return  # there is no connection any more
+        self._http2.take(stream, count)
         self._link.flush()
 
     def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None:
