@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from protos import grpc_service_pb2 as pb
 from serving.batching.model import Copy, Lease, Model
 from serving.batching.pending import Pending
 from serving.errors import ComputeFailed, InvalidInput, NotReady, ServingError
@@ -14,6 +15,7 @@ from serving.protocol.call import Call, reply_all
 from serving.protocol.checks import Limits
 from serving.protocol.codes import CODES, Code, answer_for, as_ours, outcome_of
 from serving.protocol.plans import Plans
+from serving.protocol.templates import Head, head_of
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import SUCCESS
 from serving.telemetry.ended import Ended, Recorder
@@ -35,15 +37,21 @@ class Inference:
 
     def infer(self, payload: bytes, call: Call) -> None:
         """Decodes, checks and queues; the answer goes out through `call` when it is there."""
-        asked = None
+        asked = decoded = None
         self._manager.silence.broken()
         try:
             if self._refusing:
                 raise NotReady("Server exiting")
-            sent = request.message(payload)
-            lease = self._manager.acquire(sent.model_name, sent.model_version)
-            asked = _Asked(sent.id, lease, call, self._recorder)
-            asked.submit(self._plans(lease.model).decode(sent, payload))
+            head = head_of(payload)
+            lease = self._known(head) if head else None
+            if head and lease and (template := self._plans(lease.model).templates.find(payload, head.end)):
+                asked = _Asked(head.id, lease, call, self._recorder)
+                decoded = template.decode(payload, head.end)
+            if decoded is None:
+                sent, lease = self._parsed(payload, head, lease)
+                asked = asked or _Asked(sent.id, lease, call, self._recorder)
+                decoded = self._plans(lease.model).decode(sent, payload)
+            asked.submit(decoded)
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if asked:
                 asked.finish(as_ours(error))
@@ -56,6 +64,26 @@ class Inference:
         """A burst of requests that have come together; what is wrong with one of them is that one's alone."""
         for payload, call in asked:
             self.infer(payload, call)
+
+    def _known(self, head: Head) -> Lease | None:
+        try:
+            return self._manager.acquire(head.model_name, head.model_version)
+        except ServingError:
+            return None  # which is told when the message has been read: it may be wrong in something else
+
+    def _parsed(self, payload: bytes, head: Head | None, lease: Lease | None) -> tuple[pb.ModelInferRequest, Lease]:
+        """The message, and a lease on the model that it names: the one given, if that is the one."""
+        try:
+            sent = request.message(payload)
+            if lease and head and (sent.model_name, sent.model_version) == (head.model_name, head.model_version):
+                return sent, lease
+        except ServingError:
+            if lease:
+                lease.release()
+            raise
+        if lease:
+            lease.release()
+        return sent, self._manager.acquire(sent.model_name, sent.model_version)
 
     def _plans(self, model: Model) -> Plans:
         plans: Plans | None = model.plans
