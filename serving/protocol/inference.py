@@ -37,7 +37,7 @@ class Inference:
 
     def infer(self, payload: bytes, call: Call) -> None:
         """Decodes, checks and queues; the answer goes out through `call` when it is there."""
-        asked = decoded = None
+        asked = None
         self._manager.silence.broken()
         try:
             if self._refusing:
@@ -46,12 +46,11 @@ class Inference:
             lease = self._known(head) if head else None
             if head and lease and (template := self._plans(lease.model).templates.find(payload, head.end)):
                 asked = _Asked(head.id, lease, call, self._recorder)
-                decoded = template.decode(payload, head.end)
-            if decoded is None:
+                asked.submit(template.decode(payload, head.end))
+            else:
                 sent, lease = self._parsed(payload, head, lease)
-                asked = asked or _Asked(sent.id, lease, call, self._recorder)
-                decoded = self._plans(lease.model).decode(sent, payload)
-            asked.submit(decoded)
+                asked = _Asked(sent.id, lease, call, self._recorder)
+                asked.submit(self._plans(lease.model).decode(sent, payload))
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if asked:
                 asked.finish(as_ours(error))
