@@ -142,12 +142,13 @@ class Engine:
 
     def infer_all(self, asked: Asked) -> None:
         """See `serving.protocol.inference.Inference.infer_all`."""
+        requests = []
         for _, call in asked:
             timeline = Timeline(call.received_ns)
             timeline.decoded = now_ns()
             self._model.metrics.entered()
-            waits = _Waits(call, timeline)
-            self._model.submit(Pending(waits, self._inputs, 1, STEPS, ("y",), self._key, timeline))
+            requests.append(Pending(_Waits(call, timeline), self._inputs, 1, STEPS, ("y",), self._key, timeline))
+        assert not self._model.submit_all(requests)
 
 
 class _Waits:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
+from protos import grpc_service_pb2 as pb
 from serving.batching.model import Copy, Lease, Model
 from serving.batching.pending import Pending
 from serving.errors import ComputeFailed, InvalidInput, NotReady, ServingError
@@ -35,27 +37,48 @@ class Inference:
 
     def infer(self, payload: bytes, call: Call) -> None:
         """Decodes, checks and queues; the answer goes out through `call` when it is there."""
-        asked = None
-        self._manager.silence.broken()
-        try:
-            if self._refusing:
-                raise NotReady("Server exiting")
-            sent = request.message(payload)
-            lease = self._manager.acquire(sent.model_name, sent.model_version)
-            asked = _Asked(sent.id, lease, call, self._recorder)
-            asked.submit(self._plans(lease.model).decode(sent, payload))
-        except Exception as error:  # noqa: BLE001 - border: every call is answered
-            if asked:
-                asked.finish(as_ours(error))
-            else:
-                code, message = answer_for(error)
-                self._recorder.turned_away(code.name)
-                call.fail(code, message)
+        self.infer_all(((payload, call),))
 
-    def infer_all(self, asked: Sequence[tuple[bytes, Call]]) -> None:
+    def infer_all(self, burst: Sequence[tuple[bytes, Call]]) -> None:
         """A burst of requests that have come together; what is wrong with one of them is that one's alone."""
-        for payload, call in asked:
-            self.infer(payload, call)
+        self._manager.silence.broken()
+        queued: dict[Model, list[Pending]] = {}
+        for (name, version), same in itertools.groupby(self._messages(burst), _model_of):
+            alike = list(same)
+            try:
+                leases = self._manager.acquire_all(name, version, len(alike))
+            except Exception as error:  # noqa: BLE001 - border: every call is answered
+                for _, _, call in alike:
+                    self._turn_away(call, error)
+                continue
+            for lease, (sent, payload, call) in zip(leases, alike, strict=True):
+                asked = _Asked(sent.id, lease, call, self._recorder)
+                try:
+                    pending = asked.pending(self._plans(lease.model).decode(sent, payload))
+                except Exception as error:  # noqa: BLE001 - border: every call is answered
+                    asked.finish(as_ours(error))
+                else:
+                    queued.setdefault(lease.model, []).append(pending)
+        for model, requests in queued.items():
+            for pending, why in model.submit_all(requests):
+                pending.requester.finish(why)
+
+    def _messages(self, burst: Sequence[tuple[bytes, Call]]) -> Iterator[_Sent]:
+        """Of each request its message; what has none is turned away."""
+        for payload, call in burst:
+            try:
+                if self._refusing:
+                    raise NotReady("Server exiting")
+                sent = request.message(payload)
+            except ServingError as error:
+                self._turn_away(call, error)
+            else:
+                yield sent, payload, call
+
+    def _turn_away(self, call: Call, error: Exception) -> None:
+        code, message = answer_for(error)
+        self._recorder.turned_away(code.name)
+        call.fail(code, message)
 
     def _plans(self, model: Model) -> Plans:
         plans: Plans | None = model.plans
@@ -68,6 +91,13 @@ class Inference:
             )
             plans = model.plans = Plans(model.spec, limits)
         return plans
+
+
+_Sent = tuple[pb.ModelInferRequest, bytes, Call]  # the message, its bytes, and who is answered
+
+
+def _model_of(sent: _Sent) -> tuple[str, str]:
+    return sent[0].model_name, sent[0].model_version
 
 
 def _answers(model: Model) -> Answers:
@@ -94,8 +124,8 @@ class _Asked:
         self._empty = False
         lease.model.metrics.entered()
 
-    def submit(self, decoded: codec.Decoded) -> None:
-        """Hands the request to the queue; raises what `Queue.offer` raises."""
+    def pending(self, decoded: codec.Decoded) -> Pending:
+        """What waits in the queue."""
         self._timeline.decoded = now_ns()
         self._classes = decoded.classes
         if self._lease.model.spec.may_be_empty:
@@ -114,7 +144,7 @@ class _Asked:
         model = self._lease.model
         if follower := self._lease.follower:
             self._copy = follower.offer(model.version, pending)
-        model.submit(pending)
+        return pending
 
     def move(self, lease: Lease) -> None:
         """Another model will answer."""

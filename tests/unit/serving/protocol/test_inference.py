@@ -89,16 +89,19 @@ class StubModel:
         self.spec = fake_models.spec()
         self.metrics = ModelMetrics()
         self.submitted: list[Pending] = []
+        self.bursts: list[int] = []
         self.told_of: Callable[[str], None] = lambda what: None
         self._full = full
 
     def release(self, leases: int = 1) -> None:
         self.told_of("released" if leases == 1 else f"released {leases}")
 
-    def submit(self, pending: Pending) -> None:
+    def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]:
         if self._full:
-            raise self._full
-        self.submitted.append(pending)
+            return [(pending, self._full) for pending in requests]
+        self.submitted += requests
+        self.bursts.append(len(requests))
+        return []
 
 
 class Following:
@@ -140,11 +143,11 @@ class Stage:
         self.silence = Silence()
         self.inference = Inference(cast(ModelManager, self), cast(Recorder, self), max_steps=10)
 
-    def acquire(self, name: str, version: str) -> Lease:
+    def acquire_all(self, name: str, version: str, count: int) -> list[Lease]:
         self.told.append(f"acquired {name}/{version or 'any'}")
         if self._refusal:
             raise self._refusal
-        return self.lease(self.model)
+        return [self.lease(self.model) for _ in range(count)]
 
     def lease(self, model: StubModel) -> Lease:
         whose = "" if model is self.model else " the other"
@@ -345,6 +348,17 @@ def test_a_real_model_answers_and_is_free_to_go(tmp_path: Path) -> None:
     }
     assert not manager.busy()
     assert manager.close(10), "every lease was released"
+
+
+def test_a_burst_finds_its_model_and_its_queue_once() -> None:
+    stage = Stage()
+    callers = [Caller() for _ in range(4)]
+    others = request("other", 1.0, 2).SerializeToString()
+    asked = [request("m", 1.0, 2).SerializeToString()] * 3
+    stage.inference.infer_all(list(zip([*asked, others], callers, strict=True)))
+    assert stage.told == ["acquired m/any", "acquired other/any"]
+    assert stage.model.bursts == [4], "of one model, whatever it was called"
+    assert stage.model.metrics.in_flight == 4
 
 
 def test_what_is_wrong_with_one_request_of_a_burst_is_that_ones_alone(tmp_path: Path) -> None:
