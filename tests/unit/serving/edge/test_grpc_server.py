@@ -1,121 +1,19 @@
-"""The gRPC port with stubs behind it: who is answered, by which thread, with which code, and how the port closes."""
+"""What the public server alone decides. What it shares with every edge is in tests/contract/test_edges.py and beside it."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-import grpc
-import pytest
 from google.protobuf.message import Message
-from grpc_reflection.v1alpha import reflection_pb2
 
 from protos import grpc_service_pb2 as pb
 from serving.edge.grpc_server import LOADERS
-from serving.edge.status import details
-from serving.edge.tokens import Tokens
-from serving.errors import LoadFailed, StartupError, UnknownModel
-from serving.protocol.call import reply_all
-from serving.protocol.codes import Code
-from serving.protocol.methods import SERVICE, Kind, Method
-from tests.support.grpc_port import MAX_MESSAGE_BYTES, WAIT_SECONDS, Held, channel, echo, port, refusal, stream, unary
-
-CODE = grpc.StatusCode
-BEARER = "0123456789abcdef"
+from serving.protocol.methods import Kind, Method
+from tests.support.grpc_port import WAIT_SECONDS, channel, port, unary
 
 
-def live(_request: pb.ServerLiveRequest) -> Message:
-    return pb.ServerLiveResponse(live=True)
-
-
-def unknown(request: pb.ModelReadyRequest) -> Message:
-    raise UnknownModel(f"no model {request.name!r}" + "!" * 5000)
-
-
-METHODS = (Method("ServerLive", pb.ServerLiveRequest, live), Method("ModelReady", pb.ModelReadyRequest, unknown))
-
-
-def test_an_inference_is_answered_by_whichever_thread_has_the_answer() -> None:
-    held = Held()
-    with port(held) as server, channel(server) as client:
-        first, second = (unary(client).future(payload, timeout=WAIT_SECONDS) for payload in (b"one", b"two"))
-        calls = dict(held.next() for _ in range(2))
-        calls[b"two"].reply(b"answer to two")
-        assert second.result() == b"answer to two"
-        calls[b"one"].reply(b"answer to one")
-        assert first.result() == b"answer to one"
-
-
-def test_answers_that_are_handed_over_together_each_reach_their_call() -> None:
-    held = Held()
-    with port(held) as server, channel(server) as client:
-        asked = [unary(client).future(str(number).encode(), timeout=WAIT_SECONDS) for number in range(3)]
-        reply_all([(call, b"answer to " + payload) for payload, call in (held.next() for _ in asked)])
-        assert [each.result() for each in asked] == [b"answer to 0", b"answer to 1", b"answer to 2"]
-
-
-def test_an_inference_that_fails_has_its_code_and_a_message_that_travels() -> None:
-    message = "é" * 5000
-    with port(lambda _payload, call: call.fail(Code.NOT_FOUND, message)) as server, channel(server) as client:
-        assert refusal(lambda: unary(client)(b"", timeout=WAIT_SECONDS)) == (CODE.NOT_FOUND, details(message))
-
-
-def test_an_inference_knows_when_it_came_and_until_when_its_client_waits() -> None:
-    held = Held()
-    with port(held) as server, channel(server) as client:
-        patient, hasty = unary(client).future(b"patient"), unary(client).future(b"hasty", timeout=WAIT_SECONDS)
-        calls = dict(held.next() for _ in range(2))
-        assert calls[b"patient"].deadline_ns is None
-        assert calls[b"hasty"].deadline_ns is not None
-        assert calls[b"hasty"].received_ns < calls[b"hasty"].deadline_ns
-        for call in calls.values():
-            call.reply(b"")
-        assert (patient.result(), hasty.result()) == (b"", b"")
-
-
-def test_a_client_that_goes_cancels_its_inference() -> None:
-    held, cancelled, at_once = Held(), threading.Event(), threading.Event()
-    with port(held) as server, channel(server) as client:
-        asked = unary(client).future(b"", timeout=WAIT_SECONDS)
-        _, call = held.next()
-        call.on_cancel(cancelled.set)
-        asked.cancel()
-        assert cancelled.wait(WAIT_SECONDS)
-        call.on_cancel(at_once.set)
-        assert at_once.is_set(), "the client has gone already"
-        call.fail(Code.CANCELLED, "the client has gone")
-
-
-def test_the_table_says_what_is_answered() -> None:
-    with port(methods=METHODS) as server, channel(server) as client:
-        answer = unary(client, "ServerLive")(b"", timeout=WAIT_SECONDS)
-        assert pb.ServerLiveResponse.FromString(answer).live
-        code, said = refusal(lambda: unary(client, "ServerReady")(b"", timeout=WAIT_SECONDS))
-        assert (code, said) == (CODE.UNIMPLEMENTED, "Method not found!")
-
-
-def test_a_method_that_fails_has_the_code_of_its_error_and_trimmed_details() -> None:
-    asked = pb.ModelReadyRequest(name="m").SerializeToString()
-    with port(methods=METHODS) as server, channel(server) as client:
-        code, said = refusal(lambda: unary(client, "ModelReady")(asked, timeout=WAIT_SECONDS))
-        assert (code, said) == (CODE.INVALID_ARGUMENT, details("no model 'm'" + "!" * 5000))
-        code, said = refusal(lambda: unary(client, "ModelReady")(b"\xff", timeout=WAIT_SECONDS))
-        assert code is CODE.INVALID_ARGUMENT
-        assert said.startswith("the request is not a ModelReadyRequest")
-
-
-def test_a_message_that_is_too_large_is_refused_before_anybody_sees_it() -> None:
-    held = Held()
-    with port(held) as server, channel(server) as client:
-        too_large = bytes(MAX_MESSAGE_BYTES + 1)
-        code, _ = refusal(lambda: unary(client)(too_large, timeout=WAIT_SECONDS))
-        assert code is CODE.RESOURCE_EXHAUSTED
-        assert held.empty
-
-
-def test_loads_that_take_long_hold_up_nobody_but_other_loads() -> None:
+def test_no_more_are_loaded_at_the_same_time_than_there_are_loaders() -> None:
     begun, go = queue.SimpleQueue[str](), threading.Event()
 
     def load(request: pb.RepositoryModelLoadRequest) -> Message:
@@ -123,149 +21,14 @@ def test_loads_that_take_long_hold_up_nobody_but_other_loads() -> None:
         assert go.wait(WAIT_SECONDS)
         return pb.RepositoryModelLoadResponse()
 
-    def fail(_request: pb.RepositoryModelUnloadRequest) -> Message:
-        raise LoadFailed("there is nothing to unload")
-
-    methods = (
-        Method("ServerLive", pb.ServerLiveRequest, live),
-        Method("RepositoryModelLoad", pb.RepositoryModelLoadRequest, load, Kind.LOAD),
-        Method("RepositoryModelUnload", pb.RepositoryModelUnloadRequest, fail, Kind.LOAD),
-    )
-    with port(methods=methods) as server, channel(server) as client:
+    methods = (Method("RepositoryModelLoad", pb.RepositoryModelLoadRequest, load, Kind.LOAD),)
+    with port("grpcio", methods=methods) as server, channel(server) as client:
         names = [str(number) for number in range(3 * LOADERS)]
         asked = [pb.RepositoryModelLoadRequest(model_name=name).SerializeToString() for name in names]
         loads = [unary(client, "RepositoryModelLoad").future(each, timeout=WAIT_SECONDS) for each in asked]
         first = {begun.get(timeout=WAIT_SECONDS) for _ in range(LOADERS)}
-        unload = unary(client, "RepositoryModelUnload").future(b"", timeout=WAIT_SECONDS)
-        assert unary(client, "ServerLive")(b"", timeout=WAIT_SECONDS)
         assert unary(client)(b"an inference", timeout=WAIT_SECONDS) == b"an inference"
-        assert begun.empty(), "no more are loaded at the same time"
+        assert begun.empty()
         go.set()
         assert [load.result() for load in loads] == [b""] * len(loads)
         assert first | {begun.get_nowait() for _ in range(2 * LOADERS)} == set(names)
-        assert refusal(unload.result) == (CODE.INVALID_ARGUMENT, "there is nothing to unload")
-
-
-def test_calls_without_a_token_are_turned_away_unread_and_told_of(tmp_path: Path) -> None:
-    (tmp_path / "tokens").write_text(BEARER)
-    tokens, held, told = Tokens(tmp_path / "tokens", open_health=True), Held(), list[str]()
-    with port(held, METHODS, tokens=tokens, turned_away=told.append) as server, channel(server) as client:
-        for name in ("ModelInfer", "ModelReady", "NoSuchMethod"):
-            code, said = refusal(lambda name=name: unary(client, name)(b"\xff", timeout=WAIT_SECONDS))
-            assert code is CODE.UNAUTHENTICATED
-            assert "a valid token is needed" in said
-        code, _ = refusal(lambda: next(stream(client, iter([b"\xff"]))))
-        assert code is CODE.UNAUTHENTICATED
-        assert held.empty
-        assert told == ["UNAUTHENTICATED"] * 4
-        assert unary(client, "ServerLive")(b"", timeout=WAIT_SECONDS), "health is open"
-        bearer = [("authorization", f"Bearer {BEARER}")]
-        asked = unary(client).future(b"let in", timeout=WAIT_SECONDS, metadata=bearer)
-        payload, call = held.next()
-        call.reply(payload)
-        assert asked.result() == b"let in"
-        assert told == ["UNAUTHENTICATED"] * 4
-
-
-def test_reflection_names_the_services() -> None:
-    asked = reflection_pb2.ServerReflectionRequest(list_services="")
-    with port() as server, channel(server) as client:
-        reflect = client.stream_stream(
-            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-            reflection_pb2.ServerReflectionRequest.SerializeToString,
-            reflection_pb2.ServerReflectionResponse.FromString,
-        )
-        (answer,) = reflect(iter([asked]), timeout=WAIT_SECONDS)
-    assert {each.name for each in answer.list_services_response.service} == {
-        SERVICE,
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-    }
-
-
-def test_a_taken_port_is_an_error_at_start() -> None:
-    with port() as server:
-        second = port(number=server.port)
-        with pytest.raises(StartupError, match=rf"127.0.0.1:{server.port} cannot be bound: the port is taken"):
-            second.__enter__()
-
-
-class Leaving:
-    """A server that is being stopped, while inferences are in flight until `answered`."""
-
-    def __init__(self, grace_seconds: float) -> None:
-        self.answered = threading.Event()
-        self.refusing = threading.Event()
-        self.closed = threading.Event()  # from now on the port takes nothing
-        self.in_time: bool | None = None
-        self._grace_seconds = grace_seconds
-        self._asked = 0
-        self._thread: threading.Thread | None = None
-
-    def begin(self, server: object) -> None:
-        def stop() -> None:
-            self.in_time = server.stop(self._grace_seconds, self._busy, self.refusing.set)  # type: ignore[attr-defined]
-
-        self._thread = threading.Thread(target=stop)
-        self._thread.start()
-
-    def wait(self) -> bool | None:
-        """Whether nothing was cut off."""
-        assert self._thread
-        self._thread.join(WAIT_SECONDS)
-        return self.in_time
-
-    def _busy(self) -> bool:
-        self._asked += 1
-        if self._asked > 1:  # it is asked for the first time before the port closes
-            self.closed.set()
-        return not self.answered.is_set()
-
-
-def test_a_port_that_closes_refuses_what_comes_and_waits_for_what_is_in_flight() -> None:
-    held, leaving = Held(), Leaving(grace_seconds=WAIT_SECONDS)
-    with port(held) as server, channel(server) as client, channel(server) as late:
-        asked = unary(client).future(b"in flight", timeout=WAIT_SECONDS)
-        _, call = held.next()
-        leaving.begin(server)
-        assert leaving.closed.wait(WAIT_SECONDS)
-        assert leaving.refusing.is_set()
-        code, _ = refusal(lambda: unary(late)(b"late", timeout=WAIT_SECONDS))
-        assert code is CODE.UNAVAILABLE
-        assert held.empty
-        call.reply(b"in time")
-        leaving.answered.set()
-        assert asked.result() == b"in time"
-        assert leaving.wait() is True
-
-
-def test_what_is_still_in_flight_when_the_time_is_over_is_cut_off() -> None:
-    held, leaving = Held(), Leaving(grace_seconds=0.2)
-    with port(held) as server, channel(server) as client:
-        asked = unary(client).future(b"in flight", timeout=WAIT_SECONDS)
-        _, call = held.next()
-        leaving.begin(server)
-        assert leaving.wait() is False
-        assert refusal(asked.result)[0] in (CODE.CANCELLED, CODE.UNAVAILABLE)
-        call.fail(Code.UNAVAILABLE, "too late")
-
-
-def test_what_nobody_waits_for_does_not_hold_the_port_open() -> None:
-    """A stream of inferences whose client says nothing, and a reflection stream."""
-    silent, leaving = threading.Event(), Leaving(grace_seconds=WAIT_SECONDS)
-    leaving.answered.set()
-
-    def nothing() -> Iterator[bytes]:
-        yield b"one"
-        silent.wait()
-
-    with port(echo) as server, channel(server) as client:
-        opened = stream(client, nothing())
-        next(opened)
-        reflect = client.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-        mirrored = reflect((silent.wait() or b"" for _ in range(1)), timeout=WAIT_SECONDS)
-        leaving.begin(server)
-        assert leaving.wait() is True
-        assert refusal(lambda: next(opened)) == (CODE.UNAVAILABLE, "Server exiting")
-        assert refusal(lambda: next(mirrored))[0] in (CODE.CANCELLED, CODE.UNAVAILABLE)
-        silent.set()

@@ -8,7 +8,8 @@ import weakref
 import pytest
 
 from protos import grpc_service_pb2 as pb
-from serving.edge.streams import WINDOW, Aborted, OpenStreams, Stream, framed
+from serving.edge.stream_messages import framed
+from serving.edge.streams import WINDOW, Aborted, OpenStreams, Stream
 from serving.protocol.call import Call, reply_all
 from serving.protocol.codes import Code
 from tests.support.grpc_port import WAIT_SECONDS, Held, echo

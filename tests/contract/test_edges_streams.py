@@ -1,4 +1,4 @@
-"""Streams of inferences on a real connection: what gRPC makes of order, errors, a client that goes and a server that does."""
+"""Streams of inferences on every edge: order, errors, a client that goes and a server that does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from protos import grpc_service_pb2 as pb
 from serving.edge.status import details
 from serving.protocol.call import Call
 from serving.protocol.codes import Code
-from tests.support.grpc_port import WAIT_SECONDS, Held, channel, echo, port, refusal, stream
+from tests.support.grpc_port import EDGES, WAIT_SECONDS, Held, channel, echo, port, refusal, stream
 
 CODE = grpc.StatusCode
 GRPC_ERRORS = [("triton_grpc_error", "true")]
+
+pytestmark = pytest.mark.parametrize("edge", EDGES)
 
 
 def asked(number: int) -> bytes:
@@ -36,9 +38,9 @@ def told(message: bytes) -> tuple[str, str]:
     return answer.infer_response.id, answer.error_message[:12]
 
 
-def test_answers_in_order_and_a_half_close_ends_well() -> None:
+def test_answers_in_order_and_a_half_close_ends_well(edge: str) -> None:
     held = Held()
-    with port(held) as server, channel(server) as client:
+    with port(edge, held) as server, channel(server) as client:
         opened = stream(client, iter(asked(number) for number in range(10)))
         calls = [held.next()[1] for _ in range(10)]
         for number, call in reversed(list(enumerate(calls))):
@@ -48,23 +50,23 @@ def test_answers_in_order_and_a_half_close_ends_well() -> None:
 
 
 @pytest.mark.parametrize("metadata", [[], [("triton_grpc_error", "false")]])
-def test_an_error_stays_inside_the_stream(metadata: list[tuple[str, str]]) -> None:
-    with port(fails_on_two) as server, channel(server) as client:
+def test_an_error_stays_inside_the_stream(edge: str, metadata: list[tuple[str, str]]) -> None:
+    with port(edge, fails_on_two) as server, channel(server) as client:
         opened = stream(client, iter([asked(1), asked(2), asked(3)]), metadata=metadata)
         assert [told(each) for each in opened] == [("1", ""), ("2", "two is wrong"), ("3", "")]
         assert opened.code() is CODE.OK
 
 
-def test_an_error_ends_the_stream_where_the_client_has_asked_for_that() -> None:
-    with port(fails_on_two) as server, channel(server) as client:
+def test_an_error_ends_the_stream_where_the_client_has_asked_for_that(edge: str) -> None:
+    with port(edge, fails_on_two) as server, channel(server) as client:
         opened = stream(client, iter([asked(1), asked(2), asked(3)]), metadata=GRPC_ERRORS)
         assert told(next(opened)) == ("1", "")
         assert refusal(lambda: next(opened)) == (CODE.INVALID_ARGUMENT, details("two is wrong" + "!" * 5000))
 
 
-def test_the_deadline_of_the_stream_is_that_of_its_requests() -> None:
+def test_the_deadline_of_the_stream_is_that_of_its_requests(edge: str) -> None:
     held = Held()
-    with port(held) as server, channel(server) as client:
+    with port(edge, held) as server, channel(server) as client:
         opened = stream(client, iter([asked(1), asked(2)]))
         calls = [held.next()[1] for _ in range(2)]
         assert calls[0].deadline_ns is not None
@@ -74,9 +76,9 @@ def test_the_deadline_of_the_stream_is_that_of_its_requests() -> None:
         assert len(list(opened)) == 2
 
 
-def test_a_client_that_goes_cancels_what_waits() -> None:
+def test_a_client_that_goes_cancels_what_waits(edge: str) -> None:
     held, cancelled, requests = Held(), queue.SimpleQueue[str](), queue.SimpleQueue[bytes | None]()
-    with port(held) as server, channel(server) as client:
+    with port(edge, held) as server, channel(server) as client:
         opened = stream(client, iter(requests.get, None))
         calls = dict[bytes, Call]()
         for number in range(2):
@@ -91,9 +93,9 @@ def test_a_client_that_goes_cancels_what_waits() -> None:
         requests.put(None)
 
 
-def test_a_server_that_leaves_answers_what_it_has_taken_in() -> None:
+def test_a_server_that_leaves_answers_what_it_has_taken_in(edge: str) -> None:
     held, requests, in_time = Held(), queue.SimpleQueue[bytes | None](), list[bool]()
-    with port(held) as server, channel(server) as client:
+    with port(edge, held) as server, channel(server) as client:
         opened = stream(client, iter(requests.get, None))
         requests.put(asked(1))
         _, call = held.next()
@@ -111,13 +113,13 @@ def test_a_server_that_leaves_answers_what_it_has_taken_in() -> None:
         requests.put(None)
 
 
-def test_streams_do_not_wait_for_each_other() -> None:
+def test_streams_do_not_wait_for_each_other(edge: str) -> None:
     held = Held()
 
     def infer(payload: bytes, call: Call) -> None:
         (held if payload == b"slow" else echo)(payload, call)
 
-    with port(infer) as server, channel(server) as client:
+    with port(edge, infer) as server, channel(server) as client:
         slow = stream(client, iter([b"slow"]))
         _, call = held.next()
         assert len(list(stream(client, iter([b"", b""])))) == 2
