@@ -35,12 +35,11 @@ class Inference:
         """From now on requests are refused as soon as they are seen."""
         self._refusing = True
 
-    def infer(self, payload: bytes, call: Call) -> None:
-        """Decodes, checks and queues; the answer goes out through `call` when it is there."""
-        self.infer_all(((payload, call),))
-
     def infer_all(self, burst: Sequence[tuple[bytes, Call]]) -> None:
-        """A burst of requests that have come together; what is wrong with one of them is that one's alone."""
+        """Decodes, checks and queues requests that have come together; each answer goes out through its call when it is there.
+
+        What is wrong with one of them is that one's alone.
+        """
         self._manager.silence.broken()
         queued: dict[Model, list[Pending]] = {}
         for (name, version), same in itertools.groupby(self._messages(burst), _model_of):

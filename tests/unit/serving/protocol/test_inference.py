@@ -164,7 +164,8 @@ class Stage:
 
     def ask(self, asked: pb.ModelInferRequest | bytes | None = None) -> None:
         asked = request("m", 1.0, 2) if asked is None else asked
-        self.inference.infer(asked if isinstance(asked, bytes) else asked.SerializeToString(), self.caller)
+        payload = asked if isinstance(asked, bytes) else asked.SerializeToString()
+        self.inference.infer_all([(payload, self.caller)])
 
     def pending(self) -> Pending:
         (pending,) = self.model.submitted
@@ -336,10 +337,10 @@ def test_a_real_model_answers_and_is_free_to_go(tmp_path: Path) -> None:
     fake_models.write(tmp_path)
     manager, caller, late = managing(tmp_path), Caller(), Caller()
     inference = Inference(manager, Recorder(), max_steps=10)
-    inference.infer(request("fake", 2.0, 3).SerializeToString(), caller)
+    inference.infer_all([(request("fake", 2.0, 3).SerializeToString(), caller)])
     (raw,) = caller.answer().raw_output_contents
     assert np.frombuffer(raw, np.float32).tolist() == [18, 18]
-    inference.infer(request("fake", 2.0, 11).SerializeToString(), late)
+    inference.infer_all([(request("fake", 2.0, 11).SerializeToString(), late)])
     assert late.refusal()[0] is Code.INVALID_ARGUMENT
     (status,) = manager.entries()
     assert {name: count for name, count in status.counts["fake"].requests.items() if count} == {
