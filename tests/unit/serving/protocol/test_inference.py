@@ -369,7 +369,9 @@ def test_what_is_wrong_with_one_request_of_a_burst_is_that_ones_alone(tmp_path: 
     good = [request("fake", value, 3).SerializeToString() for value in (1.0, 2.0, 3.0)]
     bad = [b"\xff\xff\xff", request("nobody", 1.0, 3).SerializeToString(), request("fake", 1.0, 11).SerializeToString()]
     asked = [(payload, Caller()) for pair in zip(bad, good, strict=True) for payload in pair]
-    inference.infer_all(asked)
+    neighbours = [(bad[1], Caller()) for _ in range(2)]
+    inference.infer_all([*asked, *neighbours])
+    assert ["unknown model" in caller.refusal()[1] for _, caller in neighbours] == [True, True]
     said = ["not a ModelInferRequest", "unknown model", "at most 10 are allowed"]
     for (_, caller), what in zip(asked[::2], said, strict=True):
         assert what in caller.refusal()[1]
