@@ -93,9 +93,10 @@ docs-reference: .venv/.done ## write the pages of docs/ that are made from the c
 scores: .venv/.done ## train three seeds of each network in each framework and print both tables
 	$(call step,train three seeds in each framework,$(BIN)/python -m models.scores --out runs/scores)
 
-bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend, and the CPU of the layer between edge and backend
+bench: .venv/.done $(ONNX_ONLY) ## time to ready and resident memory for each backend, the CPU of the layer between edge and backend, and of a request over connections, waiting requests and models (two minutes)
 	$(call step,measure the start of a server for each backend,$(BIN)/python benchmarks/startup.py --onnx-only-python .envs/onnx/bin/python)
 	$(call step,measure the layer between edge and backend,$(BIN)/python benchmarks/layer.py)
+	$(call step,measure a request beside more and more of everything,$(BIN)/python benchmarks/curves.py)
 
 bench-start: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## how soon a server is ready that chooses its backends, write docs/start.md (two minutes)
 	$(call step,start servers that choose their backends,$(BIN)/python benchmarks/start.py --repository model_repository --report docs/start.md)
