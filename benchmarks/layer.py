@@ -29,6 +29,7 @@ from serving.batching.pending import Pending
 from serving.errors import ServingError
 from serving.lifecycle.manager import ModelManager
 from serving.loading.order import ServerDefaults
+from serving.protocol.call import reply_all
 from serving.protocol.codes import REFUSALS, Code
 from serving.protocol.inference import Inference
 from serving.repository import model_config
@@ -44,39 +45,46 @@ STEPS, LONGEST = 24, 256
 FEATURES = fake_models.FEATURES
 WAYS = 500  # different requests of a load
 MODELS = 50
+Asked = Sequence[tuple[bytes, "Call"]]
 USUAL = f"{STEPS} steps, 64 in flight"
 
 
 class Edge:
-    """Keeps so many requests in flight."""
+    """Keeps so many requests in flight; hands up at once as many as were answered at once."""
 
-    def __init__(self, infer: Callable[[bytes, Call], None]) -> None:
-        self._infer = infer
-        self._answers: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
+    def __init__(self, infer_all: Callable[[Asked], None]) -> None:
+        self._infer_all = infer_all
+        self._answers: Answers = queue.SimpleQueue()
 
     def run(self, payloads: Sequence[bytes], in_flight: int, requests: int) -> None:
         """Sends so many requests, and takes their answers. Raises `AssertionError` at the first error."""
-        sent, ways = 0, len(payloads)
-        for _ in range(requests):
-            while sent < requests and in_flight:
-                self._infer(payloads[sent % ways], Call(self._answers))
-                sent += 1
-                in_flight -= 1
-            answer = self._answers.get()
-            assert isinstance(answer, bytes), answer
-            in_flight += 1
+        sent, ways, left, burst = 0, len(payloads), requests, in_flight
+        while left:
+            burst = min(burst, requests - sent)
+            self._infer_all([(payloads[number % ways], Call(self._answers)) for number in range(sent, sent + burst)])
+            sent += burst
+            burst = self._answers.get()
+            assert isinstance(burst, int), burst
+            left -= burst
+
+
+Answers = queue.SimpleQueue[int | tuple[Code, str]]  # how many have come at once, or an error
 
 
 class Call:
     """See `serving.protocol.call.Call`."""
 
-    def __init__(self, answers: queue.SimpleQueue[bytes | tuple[Code, str]]) -> None:
+    def __init__(self, answers: Answers) -> None:
         self.received_ns = now_ns()
         self.deadline_ns: int | None = None
         self._answers = answers
 
     def reply(self, payload: bytes) -> None:
-        self._answers.put(payload)
+        self._answers.put(1)
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[Call, bytes]]) -> None:
+        answers[0][0]._answers.put(len(answers))
 
     def fail(self, code: Code, message: str) -> None:
         self._answers.put((code, message))
@@ -132,13 +140,14 @@ class Engine:
         self._inputs = {"x": np.full((1, STEPS, FEATURES), 0.5, np.float32)}
         self._key = (b"", *[tensor.shape[1:] for tensor in model.spec.inputs])
 
-    def infer(self, payload: bytes, call: Call) -> None:
-        """See `serving.protocol.inference.Inference.infer`."""
-        timeline = Timeline(call.received_ns)
-        timeline.decoded = now_ns()
-        self._model.metrics.entered()
-        waits = _Waits(call, timeline)
-        self._model.submit(Pending(waits, self._inputs, 1, STEPS, ("y",), self._key, timeline))
+    def infer_all(self, asked: Asked) -> None:
+        """See `serving.protocol.inference.Inference.infer_all`."""
+        for _, call in asked:
+            timeline = Timeline(call.received_ns)
+            timeline.decoded = now_ns()
+            self._model.metrics.entered()
+            waits = _Waits(call, timeline)
+            self._model.submit(Pending(waits, self._inputs, 1, STEPS, ("y",), self._key, timeline))
 
 
 class _Waits:
@@ -153,8 +162,12 @@ class _Waits:
     def encode(self, outputs: Tensors) -> None:
         self._timeline.encoded = now_ns()
 
-    def finish(self, error: ServingError | None) -> None:
-        self._call.reply(b"")
+    def finish(self, error: ServingError) -> None:
+        raise error
+
+    @staticmethod
+    def finish_all(requesters: Sequence[_Waits]) -> None:
+        reply_all([(each._call, b"") for each in requesters])
 
     def move(self, lease: object) -> None: ...
 
@@ -207,10 +220,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         manager = serving(Path(folder))
         fake.FakeBackend.run = Zeros.run  # type: ignore[assignment]
-        at_once = Edge(lambda payload, call: call.reply(payload))
-        whole = Edge(Inference(manager, Recorder(0.0, REFUSALS), max_steps=8192).infer)
+        at_once = Edge(lambda asked: reply_all([(call, payload) for payload, call in asked]))
+        whole = Edge(Inference(manager, Recorder(0.0, REFUSALS), max_steps=8192).infer_all)
         with manager.acquire("fake0") as model:
-            engine = Edge(Engine(model).infer)
+            engine = Edge(Engine(model).infer_all)
         taken: dict[str, list[float]] = {}
         for turn in range(options.rounds + 1):  # the first warms up
             for name, in_flight, payloads in loads():

@@ -16,6 +16,7 @@ from pathlib import Path
 from commands import version
 from commands.parser import INTERRUPTED, Parser, device, number, seconds, whole_number
 from serving import backends
+from serving.edge import edges
 from serving.errors import StartupError
 from serving.lifecycle.control import EVERY_MODEL, MODES
 from serving.loading.order import AUTO, FALLBACKS, TRIALS
@@ -68,6 +69,21 @@ def parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address of both ports; 0.0.0.0 for all interfaces")
     add("--grpc-port", type=port, default=8001, metavar="PORT", help="gRPC port; 0 for any free one")
     add("--metrics-port", type=port, default=8002, metavar="PORT", help="port of GET /metrics; 0 for any free one")
+    add(
+        "--edge",
+        choices=edges.NAMES,
+        default=edges.AUTO,
+        help="what speaks gRPC: our own on nghttp2, or the public grpc.server, which costs several times as much CPU; auto takes "
+        "nghttp2 where a tested version of ngh2 is installed",
+    )
+    for flag, default, meaning in (
+        ("keepalive-time", 120.0, "silence of a client after which it is asked whether it is there; 0 never asks"),
+        ("keepalive-timeout", 20.0, "how long it may take to answer that before its connection is closed"),
+        ("max-connection-idle", 0.0, "how long a connection may be without a call; 0 is for ever"),
+        ("max-connection-age", 0.0, "how old a connection may become, so that a load balancer can spread clients anew; 0 is for ever"),
+        ("max-connection-age-grace", 0.0, "how long the calls on it may take after that; 0 is for ever"),
+    ):
+        add(f"--grpc-{flag}", type=seconds(), default=default, metavar="S", help=meaning)
     add(
         "--backend",
         choices=(AUTO, *backends.names()),

@@ -20,12 +20,13 @@ from typing import NoReturn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from commands.version import VERSION
-from serving.edge.grpc_server import GrpcServer
+from serving.edge.edges import choose, open_edge
 from serving.edge.health import HealthState
 from serving.edge.metrics_port import MetricsPort
 from serving.edge.prometheus import Collector
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
+from serving.edge.traffic import Limits
 from serving.errors import NotInRepository, RepositoryError, StartupError
 from serving.lifecycle.control import RepositoryControl
 from serving.lifecycle.failovers import Failovers
@@ -71,18 +72,20 @@ class Server:
         recorder = Recorder(settings.access_log, REFUSALS)
         self._inference = Inference(self._manager, recorder, max_steps=settings.max_steps)
         self._metadata = Metadata(self._manager, version=VERSION, name=settings.server_name)
+        self._chosen = choose(settings.edge)
         certificates, tokens = _certificates(settings), _tokens(settings)
         registry = _registry(Collector(self._manager, recorder.refused))
         self._metrics = MetricsPort(settings.host, settings.metrics_port, registry)
         self.metrics_port = self._metrics.port
         try:
-            self._edge = GrpcServer(
-                self._inference.infer,
+            self._edge = open_edge(
+                self._chosen,
+                self._inference.infer_all,
                 methods(self._metadata, Control(self._control, self._metadata)),
                 self._health,
                 settings.host,
                 settings.grpc_port,
-                max_message_bytes=settings.max_message_bytes,
+                limits=_limits(settings),
                 certificates=certificates,
                 tokens=tokens,
                 turned_away=recorder.turned_away,
@@ -152,7 +155,10 @@ class Server:
         fields = {**dataclasses.asdict(self._settings), "version": VERSION}
         fields |= {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
         fields |= {"threads": self._settings.threads or AUTO}
+        fields |= {"edge": self._chosen.name, "edge_version": self._chosen.version}
         log.info("serving", extra={"fields": fields})
+        if self._chosen.why:
+            log.warning("the edge is the public grpc.server, which costs more: %s", self._chosen.why)
 
 
 def _configs(repositories: Repositories) -> Iterator[OperatorConfig]:
@@ -161,6 +167,17 @@ def _configs(repositories: Repositories) -> Iterator[OperatorConfig]:
         for name in repositories.models():
             with contextlib.suppress(RepositoryError, NotInRepository):
                 yield model_config.parse(repositories.holding(name).config_text(name), name)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        message_bytes=settings.max_message_bytes,
+        keepalive_seconds=settings.grpc_keepalive_time,
+        keepalive_timeout_seconds=settings.grpc_keepalive_timeout,
+        idle_seconds=settings.grpc_max_connection_idle,
+        age_seconds=settings.grpc_max_connection_age,
+        age_grace_seconds=settings.grpc_max_connection_age_grace,
+    )
 
 
 def _certificates(settings: Settings) -> Certificates | None:

@@ -20,6 +20,12 @@ class Settings:
     host: str = "127.0.0.1"
     grpc_port: int = 8001
     metrics_port: int = 8002
+    edge: str = "auto"
+    grpc_keepalive_time: float = 120.0
+    grpc_keepalive_timeout: float = 20.0
+    grpc_max_connection_idle: float = 0.0
+    grpc_max_connection_age: float = 0.0
+    grpc_max_connection_age_grace: float = 0.0
     backend: str = AUTO
     device: str = "cpu"
     threads: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -191,10 +192,10 @@ class Model:
             self._leases += 1
         return Lease(self, follower)
 
-    def release(self) -> None:
-        """Gives one lease back; called by `Lease` alone."""
+    def release(self, leases: int = 1) -> None:
+        """Gives so many leases back; called by `Lease` alone."""
         with self._unleased:
-            self._leases -= 1
+            self._leases -= leases
             if not self._leases:
                 self._unleased.notify_all()
 
@@ -231,6 +232,12 @@ class Lease:
     def release(self) -> None:
         """The request is done with the model."""
         self.model.release()
+
+    @staticmethod
+    def release_all(leases: Sequence[Lease]) -> None:
+        """As many requests are done, most of them with the same model."""
+        for model, count in Counter([lease.model for lease in leases]).items():
+            model.release(count)
 
     def __enter__(self) -> Model:
         return self.model

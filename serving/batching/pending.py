@@ -15,14 +15,17 @@ EARLY_NS = 50_000_000  # how long a request may have been on its way
 class Requester(Protocol):
     """Who waits for an answer. Called from a worker's thread, or from whichever thread ends the request.
 
-    `encode` makes the answer ready and may raise; then `finish` is called exactly once, with None to send it or with the
-    error, and never raises. Between the two the request is counted, so that no client sees an answer before the
-    statistics do. `move` is called when another model will answer, with a lease on it.
+    Each is ended exactly once, by what never raises: `finish` tells it of an error; `finish_all` sends the answers of many
+    of this class, which `encode` has made ready; that may raise. Between the two the requests are counted, so that no
+    client sees an answer before the statistics do. `move` is called when another model will answer, with a lease on it.
     """
 
     def encode(self, outputs: Tensors) -> None: ...
 
-    def finish(self, error: ServingError | None) -> None: ...
+    def finish(self, error: ServingError) -> None: ...
+
+    @staticmethod
+    def finish_all(requesters: Sequence[Any]) -> None: ...
 
     def move(self, lease: Any) -> None: ...
 
@@ -97,3 +100,10 @@ class Piece(NamedTuple):
 def whole(pending: Pending) -> Piece:
     """All of a request."""
     return Piece(pending, pending.rows, pending.steps)
+
+
+def finish_all(requesters: Sequence[Requester]) -> None:
+    """Sends the answers of a batch that are ready, those of one class at once, in the order given."""
+    kinds = dict.fromkeys([type(each) for each in requesters])
+    for kind in kinds:
+        kind.finish_all(requesters if len(kinds) == 1 else [each for each in requesters if type(each) is kind])

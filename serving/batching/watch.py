@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,10 @@ class _Nobody:
 
     def encode(self, outputs: Tensors) -> None: ...
 
-    def finish(self, error: ServingError | None) -> None: ...
+    def finish(self, error: ServingError) -> None: ...
+
+    @staticmethod
+    def finish_all(requesters: Sequence[Any]) -> None: ...
 
     def move(self, lease: object) -> None: ...
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from serving.batching.computation import Computation, Failed
 from serving.batching.guard import Guard
-from serving.batching.pending import Pending, Piece, whole
+from serving.batching.pending import Pending, Piece, finish_all, whole
 from serving.batching.queue import Queue
 from serving.batching.watch import Watch, Watched
 from serving.clock import SYSTEM, Clock
@@ -183,8 +183,7 @@ class Worker:
         answered = [pending for pending, outputs in ready if self._encoded(pending, outputs)]
         wall_ms = self._clock.wall_ms(ready[0][0].timeline.computed)
         self._metrics.answered(rows, [pending.timeline for pending in answered], wall_ms)
-        for pending in answered:
-            pending.requester.finish(None)
+        finish_all([pending.requester for pending in answered])
         if self._watch:
             self._watch.look(ready, rows)
 

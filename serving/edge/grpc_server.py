@@ -20,12 +20,15 @@ from grpc_reflection.v1alpha import reflection
 from serving.edge.deadline import deadline_ns
 from serving.edge.grpc_health import HealthService
 from serving.edge.grpc_streams import Infer, StreamHandler
+from serving.edge.grpc_tls import credentials
 from serving.edge.health import HealthState
-from serving.edge.status import abort
+from serving.edge.grpc_status import abort
 from serving.edge.streams import OpenStreams
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
+from serving.edge.traffic import AskAll, Limits
 from serving.errors import StartupError
+from serving.protocol.call import Call
 from serving.protocol.codes import Code, answer_for
 from serving.protocol.methods import INFER, SERVICE, STREAM_INFER, Kind, Method, answered
 from serving.telemetry.timeline import now_ns
@@ -41,6 +44,8 @@ STREAMS = 256  # likewise for streams of inferences
 # Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED.
 MAX_CONCURRENT_CALLS = 2048
 PENDING_CALLS = 100_000
+FOREVER_MS = 2**31 - 1
+PING_INTERVAL_MS = 10_000  # as often as clients may ask whether the server is there; gRPC's own 5 minutes end connections of most
 SETTLE_SECONDS = 0.1  # in which gRPC hands over whatever it has received, at full load as well
 # What the network may still take when the last answer has been handed to gRPC.
 FLUSH_SECONDS = 0.5
@@ -49,21 +54,21 @@ FLUSH_SECONDS = 0.5
 class GrpcServer:
     """The gRPC port.
 
-    `infer` answers inference requests, `methods` all others. Raises `StartupError` from `__init__` when the address cannot be
-    bound. `port` is the one that was bound (useful when 0 was asked for). `max_message_bytes` bounds requests and answers
-    alike. Without `certificates` the port is plain; without `tokens` everybody may call, and `turned_away` is told the code
+    `infer_all` answers inference requests, `methods` all others. Raises `StartupError` from `__init__` when the address cannot be
+    bound. `port` is the one that was bound (useful when 0 was asked for). `limits` bound what clients may send and
+    how long their connections last, as far as gRPC lets us. Without `certificates` the port is plain; without `tokens` everybody may call, and `turned_away` is told the code
     of every call that has none.
     """
 
     def __init__(
         self,
-        infer: Infer,
+        infer_all: AskAll,
         methods: Sequence[Method],
         health: HealthState,
         host: str,
         port: int,
         *,
-        max_message_bytes: int,
+        limits: Limits,
         certificates: Certificates | None,
         tokens: Tokens | None,
         turned_away: Callable[[str], None],
@@ -80,19 +85,23 @@ class GrpcServer:
             )
         }
         self._streams = OpenStreams()
+        self.counts = None  # gRPC tells nothing of its connections
         self._server = grpc.server(
             self._pools["reflection"],
             interceptors=(_Doorkeeper(tokens, turned_away),) if tokens else (),
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             options=[
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
+                *_options(limits),
                 ("grpc.so_reuseport", 0),
                 # gRPC's own bounds on calls that nobody has picked up would answer CANCELLED, which means something else.
                 ("grpc.server.max_pending_requests", PENDING_CALLS),
                 ("grpc.server.max_pending_requests_hard_limit", PENDING_CALLS),
             ],
         )
+
+        def infer(payload: bytes, call: Call) -> None:
+            infer_all([(payload, call)])
+
         self._add_methods(infer, methods)
         self._add_health(HealthService(health))
         self.port: int = self._bind(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", certificates)
@@ -123,7 +132,7 @@ class GrpcServer:
     def _bind(self, address: str, certificates: Certificates | None) -> int:
         try:
             port: int = (
-                self._server.add_secure_port(address, certificates.credentials())
+                self._server.add_secure_port(address, credentials(certificates))
                 if certificates
                 else self._server.add_insecure_port(address)
             )
@@ -164,6 +173,25 @@ class GrpcServer:
         return not cut_off
 
 
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.message_bytes),
+        ("grpc.keepalive_time_ms", _milliseconds(limits.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(limits.keepalive_timeout_seconds)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MS),
+        ("grpc.max_connection_idle_ms", _milliseconds(limits.idle_seconds)),
+        ("grpc.max_connection_age_ms", _milliseconds(limits.age_seconds)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(limits.age_grace_seconds)),
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    """As gRPC counts; where 0 is for ever, the largest number is."""
+    return min(int(seconds * 1000), FOREVER_MS) if seconds else FOREVER_MS
+
+
 class _BlockingCall:
     """A call whose handler thread waits for the answer."""
 
@@ -175,6 +203,11 @@ class _BlockingCall:
 
     def reply(self, payload: bytes) -> None:
         self._answer.put(payload)
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[_BlockingCall, bytes]]) -> None:
+        for call, payload in answers:
+            call.reply(payload)
 
     def fail(self, code: Code, message: str) -> None:
         self._answer.put((code, message))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import grpc
 
 from serving.edge.deadline import deadline_ns
-from serving.edge.status import abort
+from serving.edge.grpc_status import abort
 from serving.edge.streams import Aborted, OpenStreams, Stream
 from serving.protocol.call import Call
 from serving.telemetry.timeline import now_ns

@@ -1,8 +1,7 @@
 """ModelStreamInfer without a transport: many requests on one stream, answered in the order in which they came.
 
 A request that fails is answered inside the stream and the stream goes on, unless the client has asked for gRPC's own
-errors (metadata `triton_grpc_error: true`). Nothing is parsed to mark an answer as final: in protobuf's wire format,
-joining the bytes of two messages merges them, a map entry included.
+errors (metadata `triton_grpc_error: true`).
 """
 
 from __future__ import annotations
@@ -10,23 +9,16 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
-from protos import grpc_service_pb2 as pb
-from serving.errors import as_text
+from serving.edge import stream_messages
 from serving.protocol.call import Call
 from serving.protocol.codes import Code
-from serving.protocol.request import id_of
 from serving.telemetry.timeline import now_ns
 
 # Requests of one stream that are taken in before their answers are read: the rest stays with the client.
 WINDOW = 64
-
-_FINAL = pb.ModelInferResponse(
-    parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
-).SerializeToString()
-_INFER_RESPONSE_TAG = b"\x12"  # field 2 of ModelStreamInferResponse, length-delimited
 
 
 class Aborted(Exception):
@@ -49,15 +41,18 @@ class _StreamedCall:
         self._cancel: Callable[[], None] | None = None
 
     def reply(self, payload: bytes) -> None:
-        self.answer.set_result(framed(payload + _FINAL))
+        self.answer.set_result(stream_messages.answered(payload))
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[_StreamedCall, bytes]]) -> None:
+        for call, payload in answers:
+            call.reply(payload)
 
     def fail(self, code: Code, message: str) -> None:
         if self._stream.ends_on_error:
             self.answer.set_exception(Aborted(code, message))
             return
-        failed = pb.ModelInferResponse(id=id_of(self._payload)).SerializeToString() + _FINAL
-        told = pb.ModelStreamInferResponse(error_message=as_text(message)).SerializeToString()
-        self.answer.set_result(told + framed(failed))
+        self.answer.set_result(stream_messages.failed(self._payload, message))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         self._cancel = action
@@ -159,13 +154,3 @@ class OpenStreams:
             streams = list(self._open)
         for stream in streams:
             stream.leave()
-
-
-def framed(response: bytes) -> bytes:
-    """The bytes of a ModelStreamInferResponse that holds this ModelInferResponse."""
-    length, size = bytearray(), len(response)
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return _INFER_RESPONSE_TAG + bytes(length) + response

@@ -9,53 +9,68 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 from pathlib import Path
-from typing import Any
-
-import grpc
+from typing import NamedTuple
 
 from serving.errors import StartupError
 
 log = logging.getLogger(__name__)
 
 
+class Pem(NamedTuple):
+    """What the files hold."""
+
+    key: bytes
+    cert: bytes
+    authority: bytes | None
+
+
 class Certificates:
     """The files of a TLS port, PEM: `cert` with its chain, its `key`, and the authority of client certificates.
 
     With `client_ca` a client must show a certificate that was signed by it (mutual TLS). Raises `StartupError`, naming
-    the file, when they cannot be used.
+    the file, when they cannot be used. Used from any thread.
     """
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
         self._cert = cert
         self._key = key
         self._client_ca = client_ca
+        self._lock = threading.Lock()  # guards what follows
         self._stamp = self._now()
-        self._configuration = self._read()
+        self._context, self.pem = self._read()
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """What a secure port is opened with."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration, self._renewed, require_client_authentication=self._client_ca is not None
-        )
+    @property
+    def mutual(self) -> bool:
+        """Whether clients must show a certificate."""
+        return self._client_ca is not None
 
-    def _renewed(self) -> Any:
-        """Called by gRPC before every handshake: a new configuration, or None to go on with the old one."""
-        stamp = self._now()
-        if stamp == self._stamp:
-            return None
-        self._stamp = stamp
-        try:
-            configuration = self._read()
-        except StartupError as error:
-            log.error("the old certificate stays in use: %s", error)
-            return None
+    def context(self) -> ssl.SSLContext:
+        """What a new connection is wrapped with."""
+        self.renew()
+        return self._context
+
+    def renew(self) -> bool:
+        """Looks at the files; True when there are others, which are used from now on."""
+        with self._lock:
+            stamp = self._now()
+            if stamp == self._stamp:
+                return False
+            self._stamp = stamp
+            try:
+                self._context, self.pem = self._read()
+            except StartupError as error:
+                log.error("the old certificate stays in use: %s", error)
+                return False
         log.info("a renewed certificate is in use", extra={"fields": {"tls_cert": str(self._cert)}})
-        return configuration
+        return True
 
-    def _read(self) -> Any:
+    def _read(self) -> tuple[ssl.SSLContext, Pem]:
         cert, key = self._content(self._cert, "--tls-cert"), self._content(self._key, "--tls-key")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["h2"])
         try:
             context.load_cert_chain(self._cert, self._key, password=lambda: b"")
         except (ssl.SSLError, OSError, ValueError) as error:
@@ -66,13 +81,14 @@ class Certificates:
         authority = None
         if self._client_ca:
             authority = self._content(self._client_ca, "--tls-client-ca")
+            context.verify_mode = ssl.CERT_REQUIRED
             try:
                 context.load_verify_locations(self._client_ca)
             except (ssl.SSLError, OSError, ValueError) as error:
                 raise StartupError(
                     f"{self._client_ca} (--tls-client-ca) holds no certificate of an authority, PEM: {error}"
                 ) from error
-        return grpc.ssl_server_certificate_configuration([(key, cert)], authority)
+        return context, Pem(key, cert, authority)
 
     def _content(self, path: Path, flag: str) -> bytes:
         try:

@@ -180,12 +180,17 @@ class _Copy:
         self.pending.timeline.encoded = self._clock.now_ns()
         self.comparison.shadow_answered(outputs)
 
-    def finish(self, error: ServingError | None) -> None:
+    def finish(self, error: ServingError) -> None:
         assert self.pending
         self._shadow.ended(self.pending)
-        if error is not None:
-            self._counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
-            self.comparison.give_up()
+        self._counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
+        self.comparison.give_up()
+
+    @staticmethod
+    def finish_all(requesters: Sequence[_Copy]) -> None:
+        for copy in requesters:
+            assert copy.pending
+            copy._shadow.ended(copy.pending)
 
     def move(self, lease: object) -> None:
         """A shadow has nobody to hand over to."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from serving.protocol.codes import Code
 
 
 class Call(Protocol):
-    """One call. `reply` or `fail` is called exactly once, from any thread.
+    """One call. It is answered exactly once, by `reply`, `reply_all` or `fail`, from any thread; none of them raises.
 
-    Times are nanoseconds of `timeline.now_ns`. `on_cancel` runs `action` when the client has gone, on any thread, at once
-    if it has gone already.
+    `reply_all` answers many calls of this class at once, so that an edge may hand them over together. Times are
+    nanoseconds of `timeline.now_ns`. `on_cancel` runs `action` when the client has gone, on any thread, at once if it has
+    gone already.
     """
 
     received_ns: int
@@ -20,6 +21,16 @@ class Call(Protocol):
 
     def reply(self, payload: bytes) -> None: ...
 
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[Any, bytes]]) -> None: ...
+
     def fail(self, code: Code, message: str) -> None: ...
 
     def on_cancel(self, action: Callable[[], None]) -> None: ...
+
+
+def reply_all(answers: Sequence[tuple[Call, bytes]]) -> None:
+    """Answers many calls, those of one class at once, in the order given."""
+    kinds = dict.fromkeys([type(call) for call, _ in answers])
+    for kind in kinds:
+        kind.reply_all(answers if len(kinds) == 1 else [each for each in answers if type(each[0]) is kind])

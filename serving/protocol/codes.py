@@ -24,6 +24,7 @@ class Code(enum.Enum):
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -57,7 +58,7 @@ CODES: Mapping[type[ServingError], Code] = {
 }
 
 # The codes by which a call is turned away before a model is found; each is counted from 0, so that a rate sees the first.
-REFUSALS = ("INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "UNAUTHENTICATED")
+REFUSALS = ("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "UNAVAILABLE", "UNAUTHENTICATED")
 
 # How a request that was not answered is counted; what is not named here has failed.
 OUTCOMES: Mapping[type[ServingError], str] = {
@@ -85,6 +86,6 @@ def answer_for(error: Exception) -> tuple[Code, str]:
     return CODES[type(ours)], str(ours)
 
 
-def outcome_of(error: ServingError | None) -> str:
-    """How a request that has ended so is counted."""
-    return "success" if error is None else OUTCOMES.get(type(error), "failed")
+def outcome_of(error: ServingError) -> str:
+    """How a request that has failed so is counted."""
+    return OUTCOMES.get(type(error), "failed")

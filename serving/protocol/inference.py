@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from serving.batching.model import Copy, Lease, Model
 from serving.batching.pending import Pending
@@ -10,11 +10,12 @@ from serving.errors import ComputeFailed, InvalidInput, NotReady, ServingError
 from serving.lifecycle.manager import ModelManager
 from serving.protocol import codec, request
 from serving.protocol.answers import Answers
-from serving.protocol.call import Call
+from serving.protocol.call import Call, reply_all
 from serving.protocol.checks import Limits
 from serving.protocol.codes import CODES, Code, answer_for, as_ours, outcome_of
 from serving.protocol.plans import Plans
 from serving.signature.tensors import Tensors
+from serving.telemetry.counters import SUCCESS
 from serving.telemetry.ended import Ended, Recorder
 from serving.telemetry.timeline import Timeline, now_ns
 
@@ -50,6 +51,11 @@ class Inference:
                 code, message = answer_for(error)
                 self._recorder.turned_away(code.name)
                 call.fail(code, message)
+
+    def infer_all(self, asked: Sequence[tuple[bytes, Call]]) -> None:
+        """A burst of requests that have come together; what is wrong with one of them is that one's alone."""
+        for payload, call in asked:
+            self.infer(payload, call)
 
     def _plans(self, model: Model) -> Plans:
         plans: Plans | None = model.plans
@@ -125,29 +131,27 @@ class _Asked:
         self._payload = _answers(model).encode(self._id, outputs, self._classes)
         self._timeline.encoded = now_ns()
 
-    def finish(self, error: ServingError | None) -> None:
-        """Tells that the request has ended, gives the lease back, and sends the answer or the error."""
-        model = self._lease.model
+    def finish(self, error: ServingError) -> None:
+        """Tells that the request has failed, gives the lease back, and sends the error."""
         if self._empty and isinstance(error, ComputeFailed):
             error = InvalidInput(f"{error}; an input is empty, which the model does not take")
-        code = Code.OK if error is None else CODES[type(error)]
-        message = "" if error is None else str(error)
-        if self._copy and error is not None:
+        code, message = CODES[type(error)], str(error)
+        if self._copy:
             self._copy.give_up()
-        if error is not None or self._recorder.tells_of_answers:
-            ended = Ended(
-                model.name,
-                model.version,
-                self._id,
-                outcome_of(error),
-                code.name,
-                message,
-                self._timeline,
-                now_ns(),
-            )
-            self._recorder.ended(ended, model.metrics)
+        self._record(outcome_of(error), code, message)
         self._lease.release()
-        if error is None:
-            self._call.reply(self._payload)
-        else:
-            self._call.fail(code, message)
+        self._call.fail(code, message)
+
+    @staticmethod
+    def finish_all(requesters: Sequence[_Asked]) -> None:
+        """Tells that requests were answered, gives their leases back, and sends the answers."""
+        for asked in requesters:
+            if asked._recorder.tells_of_answers:
+                asked._record(SUCCESS, Code.OK, "")
+        Lease.release_all([asked._lease for asked in requesters])
+        reply_all([(asked._call, asked._payload) for asked in requesters])
+
+    def _record(self, outcome: str, code: Code, message: str) -> None:
+        model = self._lease.model
+        ended = Ended(model.name, model.version, self._id, outcome, code.name, message, self._timeline, now_ns())
+        self._recorder.ended(ended, model.metrics)

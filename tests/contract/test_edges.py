@@ -15,6 +15,7 @@ from protos import grpc_service_pb2 as pb
 from serving.edge.status import details
 from serving.edge.tokens import Tokens
 from serving.errors import LoadFailed, StartupError, UnknownModel
+from serving.protocol.call import reply_all
 from serving.protocol.codes import Code
 from serving.protocol.methods import SERVICE, Kind, Method
 from tests.support.grpc_port import (
@@ -55,6 +56,14 @@ def test_an_inference_is_answered_by_whichever_thread_has_the_answer(edge: str) 
         assert second.result() == b"answer to two"
         calls[b"one"].reply(b"answer to one")
         assert first.result() == b"answer to one"
+
+
+def test_answers_that_are_handed_over_together_each_reach_their_call(edge: str) -> None:
+    held = Held()
+    with port(edge, held) as server, channel(server) as client:
+        asked = [unary(client).future(str(number).encode(), timeout=WAIT_SECONDS) for number in range(3)]
+        reply_all([(call, b"answer to " + payload) for payload, call in (held.next() for _ in asked)])
+        assert [each.result() for each in asked] == [b"answer to 0", b"answer to 1", b"answer to 2"]
 
 
 def test_an_inference_that_fails_has_its_code_and_a_message_that_travels(edge: str) -> None:

@@ -134,7 +134,23 @@ class Request:
         held, self.lease = self.lease, lease
         held.release()
 
-    def finish(self, error: ServingError | None) -> None:
+    @staticmethod
+    def finish_all(requesters: Sequence[Request]) -> None:
+        for request in requesters:
+            request.has_ended(None)
+        Lease.release_all([request.lease for request in requesters if request.lease])
+        for request in requesters:
+            request.leaves()
+
+    def finish(self, error: ServingError) -> None:
+        self.has_ended(error)
+        if self.lease:
+            self.lease.model.metrics.refused("failed", 0)
+            self.lease.release()
+        self.leaves()
+
+    def has_ended(self, error: ServingError | None) -> None:
+        """Keeps how, and looks whether that may be."""
         outcome = "answered" if error is None else type(error).__name__
         self.world.happened(outcome, self.number)
         self.ended.append(outcome)
@@ -142,10 +158,9 @@ class Request:
             self.check(error)
         except AssertionError as broken:  # raised here, it would look like a fault of whoever has answered
             self.world.broken_promises.append(f"request {self.number}: {broken}")
-        if self.lease:
-            if error is not None:
-                self.lease.model.metrics.refused("failed", 0)
-            self.lease.release()
+
+    def leaves(self) -> None:
+        """One request less of this world."""
         with self.world.changed:
             self.world.left -= 1
             self.world.changed.notify_all()

@@ -88,8 +88,13 @@ class Answer:
         self.outputs = outputs
         self.pending.timeline.encoded = now_ns()
 
-    def finish(self, error: ServingError | None) -> None:
+    def finish(self, error: ServingError) -> None:
         self._ended.put(error)
+
+    @staticmethod
+    def finish_all(requesters: Sequence[Answer]) -> None:
+        for answer in requesters:
+            answer._ended.put(None)
 
     def move(self, lease: object) -> None:
         self.moved_to.append(lease)
@@ -104,13 +109,13 @@ class Answer:
 
 
 class Asking(Answer):
-    """Its `finish` asks `question` from another thread first, which gets no answer while a lock is held that it needs."""
+    """When it ends, it asks `question` from another thread first, which gets no answer while a lock is held that it needs."""
 
     def __init__(self, question: Callable[[], object], decoded_ns: int | None = None) -> None:
         super().__init__(0, decoded_ns=decoded_ns)
         self._question = question
 
-    def finish(self, error: ServingError | None) -> None:
+    def finish(self, error: ServingError) -> None:
         asked_from_elsewhere(self._question)
         super().finish(error)
 

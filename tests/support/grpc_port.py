@@ -9,18 +9,18 @@ from typing import Any
 
 import grpc
 
-from serving.edge.grpc_server import GrpcServer
-from serving.edge.grpc_streams import Infer
+from serving.edge.edges import GRPCIO, NGHTTP2, Chosen, Edge, open_edge
 from serving.edge.health import HealthState
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
+from serving.edge.traffic import Ask, Limits
 from serving.protocol.call import Call
 from serving.protocol.methods import INFER, SERVICE, STREAM_INFER, Method
 
 MAX_MESSAGE_BYTES = 1_000_000
 WAIT_SECONDS = 20  # for what must happen; no test passes by waiting
 # Every edge, by its name: what the tests of tests/contract/test_edges*.py are asked of.
-EDGES: dict[str, Callable[..., GrpcServer]] = {"grpcio": GrpcServer}
+EDGES = (GRPCIO, NGHTTP2)
 
 
 class Held:
@@ -50,7 +50,7 @@ def echo(payload: bytes, call: Call) -> None:
 @contextlib.contextmanager
 def port(
     edge: str,
-    infer: Infer = echo,
+    infer: Ask = echo,
     methods: Sequence[Method] = (),
     health: HealthState | None = None,
     *,
@@ -58,15 +58,22 @@ def port(
     certificates: Certificates | None = None,
     tokens: Tokens | None = None,
     turned_away: Callable[[str], None] = lambda code: None,
-) -> Iterator[GrpcServer]:
+    limits: Limits = Limits(MAX_MESSAGE_BYTES),
+) -> Iterator[Edge]:
     """An open port of one of EDGES on this machine; whatever is in flight at the end is cut off."""
-    server = EDGES[edge](
-        infer,
+
+    def infer_all(asked: Sequence[tuple[bytes, Call]]) -> None:
+        for payload, call in asked:
+            infer(payload, call)
+
+    server = open_edge(
+        Chosen(edge, ""),
+        infer_all,
         methods,
         health or HealthState(),
         "127.0.0.1",
         number,
-        max_message_bytes=MAX_MESSAGE_BYTES,
+        limits=limits,
         certificates=certificates,
         tokens=tokens,
         turned_away=turned_away,
@@ -77,7 +84,7 @@ def port(
         server.stop(0, lambda: False, lambda: None)
 
 
-def channel(server: GrpcServer, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+def channel(server: Edge, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
     """A connection that is shared with no other channel."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     if credentials:

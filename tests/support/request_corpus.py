@@ -10,7 +10,7 @@ import dataclasses
 import json
 import queue
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,11 @@ class _Call:
 
     def reply(self, payload: bytes) -> None:
         self.told.put(payload)
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[_Call, bytes]]) -> None:
+        for call, payload in answers:
+            call.reply(payload)
 
     def fail(self, code: Code, message: str) -> None:
         self.told.put((code, message))

@@ -34,7 +34,6 @@ EXCEPTIONS = {
     "serving/edge/grpc_streams.py": "each edge keeps one contract: tests/contract/test_edges_streams.py",
     "serving/errors.py": "a tree of classes; test_codes.py has a code for each",
     "serving/launch.py": "starts a server as a child: tests/integration/test_server_life.py",
-    "serving/protocol/call.py": "the border alone: both sides of it are seen by test_edges.py, test_inference.py",
     "serving/server.py": "puts the rooms together: tests/integration/test_server_life.py",
 }
 

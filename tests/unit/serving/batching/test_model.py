@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from serving.batching.model import Lease
 from serving.batching.policy import BatchPolicy
 from serving.errors import NotReady
 from tests.support.gated import Answer, GatedBackend, instance, model, started
@@ -50,6 +51,16 @@ def test_a_lease_keeps_it_alive() -> None:
     assert backend.closed.is_set()
     with pytest.raises(NotReady, match="it is being unloaded"):
         live.submit(Answer(2).pending)
+
+
+def test_many_leases_are_given_back_at_once_each_to_its_own_model() -> None:
+    one, other = started(GatedBackend()), started(GatedBackend())
+    kept = other.lease()
+    Lease.release_all([one.lease(), other.lease(), one.lease()])
+    assert one.close(10)
+    assert not other.close(0)
+    kept.release()
+    assert other.close(10)
 
 
 def test_a_lease_is_a_context_manager_and_knows_the_follower() -> None:

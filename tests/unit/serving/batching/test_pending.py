@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar, cast
+
 import pytest
 
-from serving.batching.pending import Piece, whole
+from serving.batching.pending import Piece, finish_all, whole
 from tests.support.gated import Answer
 
 MS = 1_000_000
@@ -59,3 +62,24 @@ def test_a_request_may_be_cancelled_before_anybody_holds_it() -> None:
 def test_all_of_a_request_is_one_piece() -> None:
     pending = Answer(0, rows=3, steps=7).pending
     assert whole(pending) == Piece(pending, 3, 7)
+
+
+class Other(Answer):
+    """A requester of another class; the batches that were finished of it are kept."""
+
+    batches: ClassVar[list[list[Other]]] = []
+
+    @staticmethod
+    def finish_all(requesters: Sequence[Answer]) -> None:
+        Other.batches.append(list(cast(Sequence[Other], requesters)))
+        Answer.finish_all(requesters)
+
+
+def test_requesters_of_a_batch_are_finished_together_class_by_class() -> None:
+    Other.batches.clear()
+    answer, *others = Answer(1), Other(2), Other(3), Other(4)
+    finish_all([others[0], answer, others[1]])
+    finish_all([others[2]])
+    finish_all([])
+    assert Other.batches == [others[:2], others[2:]]
+    assert [each.wait() for each in (answer, *others)] == [None] * 4

@@ -12,6 +12,7 @@ from serving.batching.pending import Pending
 from serving.batching.plan import Take, Wait
 from serving.batching.policy import BatchPolicy
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded
+from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import now_ns
 from tests.support.gated import Answer, start
 
@@ -36,6 +37,37 @@ def test_a_batch_forms_while_the_previous_one_runs_and_everyone_gets_their_own_r
     line.drain()
     assert (metrics.requests["success"], metrics.rows_computed) == (4, 5)
     assert {rows: batch.executions for rows, batch in metrics.batches.items()} == {1: 1, 4: 1}
+
+
+class Counted(Answer):
+    """Keeps, for each hand-over, how many answers it had and how many were counted when it came."""
+
+    def __init__(self, value: float, metrics: ModelMetrics, seen: list[tuple[int, int]]) -> None:
+        super().__init__(value)
+        self._metrics = metrics
+        self._seen = seen
+
+    @staticmethod
+    def finish_all(requesters: Sequence[Answer]) -> None:
+        first = requesters[0]
+        assert isinstance(first, Counted)
+        first._seen.append((len(requesters), first._metrics.requests["success"]))
+        Answer.finish_all(requesters)
+
+
+def test_answers_are_handed_over_once_a_batch_and_counted_before() -> None:
+    line, backend, metrics = start()
+    seen: list[tuple[int, int]] = []
+    answers = [Counted(number, metrics, seen) for number in range(4)]
+    line.submit(answers[0].pending)
+    backend.begun.get(timeout=10)
+    for answer in answers[1:]:
+        line.submit(answer.pending)
+    for _ in range(2):
+        backend.permits.put(None)
+    assert [answer.wait() for answer in answers] == [None] * 4
+    line.drain()
+    assert seen == [(1, 1), (3, 4)]
 
 
 def test_an_answer_that_cannot_be_sent_fails_alone() -> None:

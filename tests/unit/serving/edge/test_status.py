@@ -1,21 +1,10 @@
-"""Every code has gRPC's name, and no message is too long, or too odd, to travel."""
+"""No message is too long, or too odd, to travel."""
 
 from __future__ import annotations
 
-import grpc
 import pytest
 
-from serving.edge.status import MAX_DETAILS_BYTES, details, status
-from serving.protocol.codes import Code
-
-
-@pytest.mark.parametrize("code", Code)
-def test_every_code_is_one_of_grpcs(code: Code) -> None:
-    assert status(code).value[0] == code.value
-
-
-def test_there_is_a_code_of_grpcs_own_for_ok() -> None:
-    assert status(Code.OK) is grpc.StatusCode.OK
+from serving.edge.status import MAX_DETAILS_BYTES, details
 
 
 @pytest.mark.parametrize(

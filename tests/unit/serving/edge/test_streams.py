@@ -8,8 +8,9 @@ import weakref
 import pytest
 
 from protos import grpc_service_pb2 as pb
-from serving.edge.streams import WINDOW, Aborted, OpenStreams, Stream, framed
-from serving.protocol.call import Call
+from serving.edge.stream_messages import framed
+from serving.edge.streams import WINDOW, Aborted, OpenStreams, Stream
+from serving.protocol.call import Call, reply_all
 from serving.protocol.codes import Code
 from tests.support.grpc_port import WAIT_SECONDS, Held, echo
 
@@ -40,6 +41,16 @@ def test_answers_come_in_the_order_of_the_requests() -> None:
     for number, (_, call) in reversed(list(enumerate([held.next() for _ in range(5)]))):
         call.reply(answer(number))
     assert [each.infer_response.id for each in read(stream)] == ["0", "1", "2", "3", "4"]
+
+
+def test_answers_that_are_handed_over_together_each_reach_their_request() -> None:
+    streams, held = [Stream(), Stream()], Held()
+    for number in range(4):
+        streams[number % 2].take(asked(number), held)
+    reply_all([(held.next()[1], answer(number)) for number in range(4)])
+    for stream in streams:
+        stream.no_more()
+    assert [[each.infer_response.id for each in read(stream)] for stream in streams] == [["0", "2"], ["1", "3"]]
 
 
 def test_every_answer_is_marked_as_final_and_keeps_its_own_parameters() -> None:

@@ -43,7 +43,7 @@ class Named:
 
     def submit(self, pending: Pending, *, handed_over: bool) -> None:
         assert handed_over
-        pending.requester.finish(None)
+        pending.requester.finish_all([pending.requester])
 
     def mend(self) -> None:
         self.mended.put(True)

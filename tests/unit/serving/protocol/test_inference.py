@@ -45,6 +45,11 @@ class Caller:
         self._telling("replied")
         self._answers.put(payload)
 
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[Caller, bytes]]) -> None:
+        for caller, payload in answers:
+            caller.reply(payload)
+
     def fail(self, code: Code, message: str) -> None:
         self._telling("failed")
         self._answers.put((code, message))
@@ -84,7 +89,11 @@ class StubModel:
         self.spec = fake_models.spec()
         self.metrics = ModelMetrics()
         self.submitted: list[Pending] = []
+        self.told_of: Callable[[str], None] = lambda what: None
         self._full = full
+
+    def release(self, leases: int = 1) -> None:
+        self.told_of("released" if leases == 1 else f"released {leases}")
 
     def submit(self, pending: Pending) -> None:
         if self._full:
@@ -135,16 +144,12 @@ class Stage:
         self.told.append(f"acquired {name}/{version or 'any'}")
         if self._refusal:
             raise self._refusal
-        return self.lease(self.model, "released")
+        return self.lease(self.model)
 
-    def lease(self, model: StubModel, told: str) -> Lease:
-        stage = self
-
-        class Noted(Lease):
-            def release(self) -> None:
-                stage.told.append(told)
-
-        return Noted(cast(Any, model), cast(Any, self._follower))
+    def lease(self, model: StubModel) -> Lease:
+        whose = "" if model is self.model else " the other"
+        model.told_of = lambda what: self.told.append(what + whose)
+        return Lease(cast(Any, model), cast(Any, self._follower))
 
     def ended(self, ended: Ended, metrics: ModelMetrics) -> None:
         assert metrics is self.model.metrics
@@ -172,7 +177,7 @@ def test_an_answer_is_recorded_and_its_lease_released_before_it_is_sent() -> Non
     assert stage.model.metrics.in_flight == 1
     pending.requester.encode(Y)
     assert stage.caller.waits, "it is counted first"
-    pending.requester.finish(None)
+    pending.requester.finish_all([pending.requester])
     assert stage.told == ["acquired m/any", "recorded", "released", "replied"]
     answer = stage.caller.answer()
     assert (answer.model_name, answer.model_version, answer.id) == ("m", "2", "7")
@@ -188,11 +193,22 @@ def test_where_answers_are_not_logged_only_errors_are_recorded() -> None:
     stage = Stage(tells_of_answers=False)
     stage.ask()
     stage.pending().requester.encode(Y)
-    stage.pending().requester.finish(None)
+    stage.pending().requester.finish_all([stage.pending().requester])
     assert stage.told == ["acquired m/any", "released", "replied"]
     stage.ask()
     stage.model.submitted[-1].requester.finish(ComputeFailed("it broke"))
     assert stage.told[3:] == ["acquired m/any", "recorded", "released", "failed"]
+
+
+def test_answers_of_a_batch_leave_together_when_all_are_recorded_and_their_leases_given_back() -> None:
+    stage = Stage()
+    for _ in range(3):
+        stage.ask()
+    requesters = [pending.requester for pending in stage.model.submitted]
+    for requester in requesters:
+        requester.encode(Y)
+    requesters[0].finish_all(requesters)
+    assert stage.told[3:] == [*["recorded"] * 3, "released 3", *["replied"] * 3]
 
 
 def test_what_is_queued_is_what_was_asked() -> None:
@@ -284,7 +300,7 @@ def test_a_follower_learns_of_the_answer() -> None:
     stage = Stage(follower=follower)
     stage.ask()
     stage.pending().requester.encode(Y)
-    stage.pending().requester.finish(None)
+    stage.pending().requester.finish_all([stage.pending().requester])
     assert follower.told == [("offered", "2", 1), ("answered", ["y"])]
 
 
@@ -303,12 +319,12 @@ def test_a_request_that_another_model_answers_is_counted_and_leased_there() -> N
     first = stage.model
     stage.ask()
     pending = stage.pending()
-    pending.requester.move(stage.lease(other, "released the other"))
+    pending.requester.move(stage.lease(other))
     assert (first.metrics.in_flight, other.metrics.in_flight) == (0, 1)
     assert stage.told == ["acquired m/any", "released"]
     stage.model = other
     pending.requester.encode(Y)
-    pending.requester.finish(None)
+    pending.requester.finish_all([pending.requester])
     assert stage.told[2:] == ["recorded", "released the other", "replied"]
     assert stage.caller.answer().model_version == "3"
 
@@ -327,5 +343,22 @@ def test_a_real_model_answers_and_is_free_to_go(tmp_path: Path) -> None:
         "success": 1,
         "invalid": 1,
     }
+    assert not manager.busy()
+    assert manager.close(10), "every lease was released"
+
+
+def test_what_is_wrong_with_one_request_of_a_burst_is_that_ones_alone(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    manager = managing(tmp_path)
+    inference = Inference(manager, Recorder(), max_steps=10)
+    good = [request("fake", value, 3).SerializeToString() for value in (1.0, 2.0, 3.0)]
+    bad = [b"\xff\xff\xff", request("nobody", 1.0, 3).SerializeToString(), request("fake", 1.0, 11).SerializeToString()]
+    asked = [(payload, Caller()) for pair in zip(bad, good, strict=True) for payload in pair]
+    inference.infer_all(asked)
+    said = ["not a ModelInferRequest", "unknown model", "at most 10 are allowed"]
+    for (_, caller), what in zip(asked[::2], said, strict=True):
+        assert what in caller.refusal()[1]
+    sums = [np.frombuffer(caller.answer().raw_output_contents[0], np.float32).tolist() for _, caller in asked[1::2]]
+    assert sums == [[9, 9], [18, 18], [27, 27]]
     assert not manager.busy()
     assert manager.close(10), "every lease was released"

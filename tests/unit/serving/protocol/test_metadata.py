@@ -147,6 +147,10 @@ class Unanswered:
     def reply(self, payload: bytes) -> None:
         raise AssertionError("it was to be refused")
 
+    @staticmethod
+    def reply_all(answers: object) -> None:
+        raise AssertionError("it was to be refused")
+
     def fail(self, code: object, message: str) -> None:
         pass
 

@@ -1,0 +1,534 @@
+"""Calls of gRPC from their headers to their end, on the thread of the loop; answers come from any thread.
+
+A call that has ended is `done`: nothing is sent on it any more. A client that has gone, by a reset or with its connection, makes it
+`gone` as well.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from serving.edge import grpc_wire as wire
+from serving.edge import stream_messages
+from serving.edge.grpc_wire import Inbox
+from serving.protocol.codes import Code
+from serving.telemetry.timeline import now_ns
+
+if TYPE_CHECKING:
+    from serving.edge.grpc_connection import GrpcConnection
+    from serving.edge.traffic import Route
+
+LARGE_BYTES = 64 * 1024  # a message beyond this is not looked at on the thread of the loop
+COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
+WINDOW = 64  # messages of one stream that are taken in before their answers are there: the rest stays with the client
+UNSENT_BYTES = 256 * 1024  # of the answers of one stream, beyond which nothing more is taken in
+DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
+
+
+class OpenCall:
+    """What unary calls and streams have in common."""
+
+    __slots__ = (
+        "accepts", "begun", "connection", "deadline_ns", "done", "encoding", "ended", "gone", "inbox", "moved_ns", "received_ns",
+        "route", "stream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: GrpcConnection,
+        stream: int,
+        route: Route,
+        received_ns: int,
+        deadline_ns: int | None,
+        encoding: bytes,
+    ) -> None:
+        self.connection = connection
+        self.stream = stream
+        self.route = route
+        self.received_ns = self.moved_ns = received_ns
+        self.deadline_ns = deadline_ns
+        self.encoding = encoding  # of the messages that say that they are compressed
+        self.accepts = b""  # the encoding of the answers
+        self.inbox: Inbox | None = None
+        self.begun = False  # whether a message of the answer was sent
+        self.ended = False  # by the client, which sends no more
+        self.done = False
+        self.gone = False
+
+    def data(self, data: bytes, end: bool) -> None:
+        """More of what the client sends."""
+        self.ended = self.ended or end
+        if self.done:
+            self.connection.take(self.stream, len(data))
+            return
+        if data:
+            if self.inbox is None:
+                self.inbox = Inbox()
+            self.inbox.add(data)
+            self.moved_ns = now_ns()
+            refusal = self.connection.waiting(self, self.inbox, len(data))
+            if refusal:
+                self.refuse(*refusal)
+                return
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Takes what has come of messages, if there is room for answers."""
+        raise NotImplementedError
+
+    def next(self) -> tuple[int, bytes] | None:
+        """The next message, if it is whole."""
+        message = self.inbox.next() if self.inbox else None
+        if message:
+            self.connection.used(self.stream, wire.PREFIX_BYTES + len(message[1]))
+        return message
+
+    @property
+    def left(self) -> int:
+        """Bytes of a message that is not whole."""
+        return self.inbox.held if self.inbox else 0
+
+    def refuse(self, code: Code, message: str) -> None:
+        """Turns the call away, whoever answers it."""
+        if not self.done:
+            self.connection.traffic.refused(code.name)
+            self.end(code, message)
+            self.cancel()
+
+    def end(self, code: Code, message: str) -> None:
+        """The end of the call."""
+        if not self.done:
+            self.done = True
+            self.drop()
+            self.connection.finish(self, code, message)
+
+    def drop(self) -> None:
+        """Frees what has come and was not taken."""
+        if self.inbox and self.inbox.held:
+            self.connection.used(self.stream, self.inbox.held)
+            self.inbox.clear()
+
+    def closed(self) -> None:
+        """The stream is no more."""
+        if not self.done:
+            self.done = self.gone = True
+            self.cancel()
+        self.drop()
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """The server leaves: what was asked is answered, and then the call ends."""
+
+    @property
+    def answering(self) -> bool:
+        """Whether the server may not leave before the call is answered."""
+        return False
+
+    def metadata(self, fields: Mapping[bytes, bytes]) -> None:
+        """What the client has sent before its first message."""
+
+    @property
+    def fruitless(self) -> bool:
+        """Whether its client has gone before anything could be done for it, and not because its time was up."""
+        return False
+
+    def tick(self, now: int, message_ns: float) -> None:
+        """Looks at the time."""
+        if self.done:
+            return
+        if self.left and now - self.moved_ns > message_ns > 0:
+            seconds = message_ns / 1e9
+            self.refuse(Code.UNAVAILABLE, f"nothing more of a message has come for {seconds:g} s; {self.left} bytes were there")
+        elif self.deadline_ns is not None and now >= self.deadline_ns and self.waits:
+            self.end(*DEADLINE_PASSED)
+            self.cancel()
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody else sees to it that the call ends at its deadline."""
+        raise NotImplementedError
+
+    def ask(self, flag: int, payload: bytes, asked: Any) -> bool:
+        """Has a message answered through `asked`; False where that is done aside, since it takes long."""
+        connection, route = self.connection, self.route
+        if flag or len(payload) > LARGE_BYTES:
+            connection.traffic.aside.submit(self._ask_aside, flag, payload, asked)
+            return False
+        if route.together:
+            connection.traffic.burst.append((payload, asked))
+        elif route.on:
+            route.on.submit(route.ask, payload, asked)
+        else:
+            route.ask(payload, asked)
+        return True
+
+    def _ask_aside(self, flag: int, payload: bytes, asked: Any) -> None:
+        """On a thread of `Traffic.aside`."""
+        try:
+            if flag:
+                payload = wire.decompress(self.encoding, payload, self.connection.traffic.limits.message_bytes)
+                asked.unpacked(payload)
+        except wire.TooLarge as error:
+            self._post_refusal(Code.RESOURCE_EXHAUSTED, str(error))
+        except wire.Malformed as error:
+            self._post_refusal(Code.INTERNAL, str(error))
+        else:
+            if self.route.on:
+                self.route.on.submit(self.route.ask, payload, asked)
+            else:
+                self.route.ask(payload, asked)
+        self.connection.traffic.post(OpenCall.asked_aside, self)
+
+    def _post_refusal(self, code: Code, message: str) -> None:
+        self.connection.traffic.post(lambda refusal: self.refuse(*refusal), (code, message))
+
+    def asked_aside(self) -> None:
+        """What was done aside is done."""
+
+    def pack(self, deliver: Callable[[bytes], None], payload: bytes) -> None:
+        """Has an answer delivered as it travels. From any thread."""
+        traffic = self.connection.traffic
+        if self.accepts and len(payload) > COMPRESSED_FROM:
+            traffic.aside.submit(self._pack_aside, deliver, payload)
+        else:
+            traffic.post(deliver, wire.framed(payload))
+
+    def _pack_aside(self, deliver: Callable[[bytes], None], payload: bytes) -> None:
+        """On a thread of `Traffic.aside`."""
+        packed = wire.compress(self.accepts, payload)
+        self.connection.traffic.post(deliver, wire.framed(packed, compressed=True))
+
+
+class UnaryCall(OpenCall):
+    """One message, one answer; see `serving.protocol.call.Call`."""
+
+    __slots__ = ("_action", "_asked")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._action: Callable[[], None] | None = None
+        self._asked = False
+
+    def data(self, data: bytes, end: bool) -> None:
+        """See `OpenCall.data`."""
+        # As it mostly comes: everything in one frame.
+        if end and self.inbox is None and not self.done and len(data) - 5 == int.from_bytes(data[1:5], "big") <= LARGE_BYTES:
+            self.ended = self._asked = True
+            self.connection.take(self.stream, len(data))
+            self.ask(data[0], data[5:], self)
+        else:
+            super().data(data, end)
+
+    def go_on(self) -> None:
+        """See `OpenCall.go_on`."""
+        if not self.ended or self._asked:
+            return
+        message = self.next()
+        if message is None or self.left:
+            number = "less" if message is None else "more"
+            self.refuse(Code.UNIMPLEMENTED, f"the method takes one message, whole; the call has ended with {number}")
+            return
+        self._asked = True
+        self.ask(*message, self)
+
+    @property
+    def waits(self) -> bool:
+        """See `OpenCall.waits`."""
+        return not self._asked
+
+    @property
+    def answering(self) -> bool:
+        """See `OpenCall.answering`."""
+        return self._asked and not self.done and self.route.together
+
+    @property
+    def fruitless(self) -> bool:
+        """See `OpenCall.fruitless`."""
+        late = self.deadline_ns is not None and now_ns() >= self.deadline_ns
+        return not late and (not self._asked or any(asked is self for _, asked in self.connection.traffic.burst))
+
+    def cancel(self) -> None:
+        """See `OpenCall.cancel`."""
+        if self._action:
+            self._action()
+
+    # The border to whoever answers, from any thread.
+
+    def reply(self, payload: bytes) -> None:
+        self.pack(self._deliver, payload)
+
+    def fail(self, code: Code, message: str) -> None:
+        self.connection.traffic.post(self._fail, (code, message))
+
+    def on_cancel(self, action: Callable[[], None]) -> None:
+        self._action = action
+        if self.gone:
+            action()
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[UnaryCall, bytes]]) -> None:
+        plain = [(call._deliver, wire.framed(payload)) for call, payload in answers if not call.accepts]
+        if len(plain) < len(answers):
+            for call, payload in answers:
+                if call.accepts:
+                    call.reply(payload)
+        answers[0][0].connection.traffic.post_all(plain)
+
+    def unpacked(self, payload: bytes) -> None: ...
+
+    # On the thread of the loop.
+
+    def _deliver(self, message: bytes) -> None:
+        if not self.done:
+            self.done = True
+            self.connection.answer(self, message)
+
+    def _fail(self, error: tuple[Code, str]) -> None:
+        self.end(*error)
+
+
+class Asked:
+    """One message of a stream; see `serving.protocol.call.Call`. Its answer is a message of the stream, in the order of the messages."""
+
+    __slots__ = ("_action", "_payload", "answer", "deadline_ns", "error", "gone", "received_ns", "stream")
+
+    def __init__(self, stream: OrderedStream, payload: bytes) -> None:
+        self.received_ns = now_ns()
+        self.deadline_ns = stream.deadline_ns
+        self.stream = stream
+        self.answer: bytes | None = None
+        self.error: tuple[Code, str] | None = None  # with which the stream ends
+        self.gone = False
+        self._payload = payload
+        self._action: Callable[[], None] | None = None
+
+    def reply(self, payload: bytes) -> None:
+        self.stream.pack(self._answered, payload)
+
+    def fail(self, code: Code, message: str) -> None:
+        self.stream.connection.traffic.post(self._failed, (code, message))
+
+    def on_cancel(self, action: Callable[[], None]) -> None:
+        self._action = action
+        if self.gone:
+            action()
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[Asked, bytes]]) -> None:
+        for call, payload in answers:
+            call.reply(payload)
+
+    def unpacked(self, payload: bytes) -> None:
+        """What the message says, which came compressed."""
+        self._payload = payload
+
+    # On the thread of the loop.
+
+    def cancel(self) -> None:
+        """The stream is no more."""
+        self.gone = True
+        if self._action:
+            self._action()
+
+    def _answered(self, message: bytes) -> None:
+        self.answer = message
+        self.stream.send()
+
+    def _failed(self, error: tuple[Code, str]) -> None:
+        self.error = error
+        self.stream.send()
+
+
+class AskedInference(Asked):
+    """A request of ModelStreamInfer: an error is answered inside the stream, unless the client wants gRPC's own errors."""
+
+    __slots__ = ()
+
+    def reply(self, payload: bytes) -> None:
+        super().reply(stream_messages.answered(payload))
+
+    def fail(self, code: Code, message: str) -> None:
+        late = code is Code.DEADLINE_EXCEEDED and self.deadline_ns is not None  # the stream's own, which ends with it: once
+        if late or self.stream.ends_on_error:
+            super().fail(code, message)
+        else:
+            super().reply(stream_messages.failed(self._payload, message))
+
+    @staticmethod
+    def reply_all(answers: Sequence[tuple[Asked, bytes]]) -> None:
+        plain = [
+            (call._answered, wire.framed(stream_messages.answered(payload)))
+            for call, payload in answers
+            if not call.stream.accepts
+        ]
+        if len(plain) < len(answers):
+            for call, payload in answers:
+                if call.stream.accepts:
+                    call.reply(payload)
+        answers[0][0].stream.connection.traffic.post_all(plain)
+
+
+class OrderedStream(OpenCall):
+    """Many messages, as many answers, in their order."""
+
+    __slots__ = ("_aside", "_leaving", "_unanswered", "ends_on_error")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.ends_on_error = False
+        self._aside = False  # whether a message is looked at elsewhere; those behind it wait
+        self._leaving = False
+        self._unanswered: collections.deque[Asked] = collections.deque()
+
+    @property
+    def answering(self) -> bool:
+        """See `OpenCall.answering`."""
+        return not self.done and self.route.together and bool(self._unanswered)
+
+    def asked(self, payload: bytes) -> Asked:
+        """The call of one message."""
+        return Asked(self, payload)
+
+    def go_on(self) -> None:
+        """See `OpenCall.go_on`."""
+        while not (self.done or self._aside or self._leaving) and len(self._unanswered) < WINDOW:
+            if self.connection.unsent_of(self) > UNSENT_BYTES:
+                self.connection.hold(self)
+                return
+            message = self.next()
+            if message is None:
+                break
+            asked = self.asked(message[1])
+            self._unanswered.append(asked)
+            self._aside = not self.ask(*message, asked)
+        self._end_if_over()
+
+    def asked_aside(self) -> None:
+        """See `OpenCall.asked_aside`."""
+        self._aside = False
+        self.go_on()
+
+    def send(self) -> None:
+        """Sends the answers that are there, up to the first that is not."""
+        if self.done:
+            return
+        while self._unanswered:
+            first = self._unanswered[0]
+            if first.error is not None:
+                self.end(*first.error)
+                self.cancel()
+                return
+            if first.answer is None:
+                return
+            self.connection.send(self, first.answer)
+            self._unanswered.popleft()
+        self.go_on()
+
+    def leave(self) -> None:
+        """The server leaves: what was taken in is answered, then the stream ends."""
+        self._leaving = True
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self.done or self._unanswered or self._aside:
+            return
+        if self._leaving:
+            self.end(Code.UNAVAILABLE, "Server exiting")
+        elif self.ended and self.inbox is not None and self.inbox.whole:
+            return  # held back until answers have been sent
+        elif self.ended and self.left:
+            self.refuse(Code.INTERNAL, f"the stream has ended within a message; {self.left} bytes of it are there")
+        elif self.ended:
+            self.end(Code.OK, "")
+
+    @property
+    def waits(self) -> bool:
+        """See `OpenCall.waits`."""
+        return True
+
+    def cancel(self) -> None:
+        """See `OpenCall.cancel`."""
+        for asked in self._unanswered:
+            asked.cancel()
+        self._unanswered.clear()
+
+
+class InferenceStream(OrderedStream):
+    """ModelStreamInfer."""
+
+    __slots__ = ()
+
+    def metadata(self, fields: Mapping[bytes, bytes]) -> None:
+        """See `OpenCall.metadata`."""
+        self.ends_on_error = fields.get(b"triton_grpc_error") == b"true"
+
+    def asked(self, payload: bytes) -> Asked:
+        """See `OrderedStream.asked`."""
+        return AskedInference(self, payload)
+
+
+class Watch(OpenCall):
+    """One message, and an answer whenever there is something new, until the client or the server leaves.
+
+    `Route.ask` is given the message and this; it answers by `tell`, and says by `on_cancel` what is done at the end.
+    """
+
+    __slots__ = ("_action", "_begun")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._action: Callable[[], None] | None = None
+        self._begun = False
+
+    def go_on(self) -> None:
+        """See `OpenCall.go_on`."""
+        message = None if self._begun else self.next()
+        if message:
+            self._begun = True
+            self.ask(*message, self)
+        elif self.ended and not self._begun:
+            self.refuse(Code.UNIMPLEMENTED, "the method takes one message, whole; the call has ended without one")
+
+    @property
+    def waits(self) -> bool:
+        """See `OpenCall.waits`."""
+        return True
+
+    def cancel(self) -> None:
+        """See `OpenCall.cancel`."""
+        if self._action:
+            self._action()
+
+    def on_cancel(self, action: Callable[[], None]) -> None:
+        """Calls `action` when the call is over, whatever has ended it."""
+        self._action = action
+        if self.gone:
+            action()
+
+    def unpacked(self, payload: bytes) -> None: ...
+
+    def tell(self, payload: bytes) -> None:
+        """One more answer. From any thread."""
+        self.connection.traffic.post(self._tell, wire.framed(payload))
+
+    def fail(self, code: Code, message: str) -> None:
+        """The end. From any thread."""
+        self.connection.traffic.post(self._fail, (code, message))
+
+    def _tell(self, message: bytes) -> None:
+        if not self.done:
+            self.connection.send(self, message)
+
+    def _fail(self, error: tuple[Code, str]) -> None:
+        if not self.done:
+            self.end(*error)
+            self.cancel()
+
+    def leave(self) -> None:
+        """The server leaves."""
+        self._fail((Code.UNAVAILABLE, "Server exiting"))

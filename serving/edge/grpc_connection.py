@@ -1,0 +1,376 @@
+"""gRPC over one connection of HTTP/2: who is let in, windows, time-outs, floods, and leaving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.edge import grpc_wire as wire
+from serving.edge import http2
+from serving.edge.grpc_calls import OpenCall
+from serving.edge.grpc_wire import Headers, Inbox
+from serving.edge.http2 import Broken, Http2
+from serving.edge.sockets import Closed, Link
+from serving.edge.traffic import Bucket, Route, Traffic
+from serving.protocol.codes import Code, answer_for
+from serving.telemetry.timeline import now_ns
+
+EVENTS_A_TURN = 512  # of one connection, before others have their turn
+# Calls whose clients have gone before anything could be done for them; what is more than that is an attack (CVE-2023-44487).
+FRUITLESS = 1000, 100.0
+# Pings and settings of a client that asks for nothing between them. grpcio's clients ask no more often than every 10 s.
+UNASKED = 100, 1.0
+
+_CONTENT_TYPE = b"application/grpc"
+_HEADERS: Headers = ((b":status", b"200"), (b"content-type", _CONTENT_TYPE))
+_ENDING_OK = wire.ending(Code.OK)
+_ENCODED: dict[bytes, Headers] = {
+    encoding: (*_HEADERS, (b"grpc-encoding", encoding), (b"grpc-accept-encoding", wire.ACCEPTED))
+    for encoding in (b"", *wire.WINDOW_BITS)
+}
+_ENCODED[b""] = _HEADERS
+
+
+class GrpcConnection:
+    """See `serving.edge.sockets.Speaker` and `serving.edge.http2.Listener`."""
+
+    def __init__(self, link: Link, traffic: Traffic) -> None:
+        self.traffic = traffic
+        self._link = link
+        self._http2 = Http2(self)
+        self._calls: dict[int, OpenCall] = {}
+        self._held: dict[OpenCall, None] = {}  # streams that wait until some of their answers have been sent
+        self._early: dict[int, None] = {}  # streams that have ended before their client has
+        self._unfinished = 0  # bytes of messages that are not whole
+        self._unsent = 0  # bytes of answers that were not sent at once
+        self._turn = -1
+        self._events = 0  # in this turn
+        self._fruitless = Bucket(*FRUITLESS)
+        self._unasked = Bucket(*UNASKED)
+        self._asked = True  # whether the client has asked for something since its last ping
+        self._heard_ns = self._busy_ns = now_ns()
+        self._pinged_ns = 0
+        self._leaving_ns = 0
+        self._last_said = False
+        link.flush()
+
+    # For the loop.
+
+    def receive(self, data: memoryview) -> bool:
+        if self._turn != self.traffic.turn:
+            self._turn, self._events = self.traffic.turn, 0
+        try:
+            events = self._http2.receive(data)
+        except Broken as error:
+            raise Closed("protocol_error") from error
+        if events:
+            self._heard_ns = now_ns()
+        self._events += events
+        return self._events < EVENTS_A_TURN
+
+    def output(self) -> bytes:
+        try:
+            data = self._http2.output()
+            self._http2.tell()
+        except Broken as error:
+            raise Closed("protocol_error") from error
+        unsent = self._http2.unsent
+        if unsent != self._unsent:
+            self.traffic.unsent += unsent - self._unsent
+            self._unsent = unsent
+        return data
+
+    def sent_all(self) -> None:
+        if self._early:
+            self._end_early()
+        if self._held:
+            held, self._held = self._held, {}
+            for call in held:
+                call.go_on()
+
+    def tick(self, now: int) -> None:
+        limits = self.traffic.limits
+        for call in list(self._calls.values()):
+            call.tick(now, limits.message_seconds * 1e9)
+        if self._leaving_ns:
+            self._tick_leaving(now)
+        elif _over(now - self._link.opened_ns, limits.age_seconds):
+            self.leave(now)
+        elif not self._calls and _over(now - self._busy_ns, limits.idle_seconds):
+            self.leave(now)
+        if _over(now - self._heard_ns, limits.keepalive_seconds):
+            if not self._pinged_ns:
+                self._pinged_ns = now
+                self._http2.ping()
+                self._link.flush()
+            elif _over(now - self._pinged_ns, limits.keepalive_timeout_seconds):
+                raise Closed("keepalive_timeout")
+
+    def lost(self) -> None:
+        traffic = self.traffic
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            traffic.calls -= 1
+            call.closed()
+        traffic.unsent -= self._unsent
+        self._unsent = 0
+
+    # Leaving.
+
+    def leave(self, now: int) -> None:
+        """No more calls are wanted here; those that are open, or on the way, are answered."""
+        if not self._leaving_ns:
+            self._leaving_ns = now
+            self._http2.announce_end()
+            self._link.flush()
+
+    def leave_calls(self) -> None:
+        """Streams end when what they have taken in is answered."""
+        for call in list(self._calls.values()):
+            call.leave()
+
+    @property
+    def answering(self) -> bool:
+        """Whether an inference is to be answered here."""
+        return any(call.answering for call in self._calls.values())
+
+    def say_the_last(self) -> None:
+        """What comes from now on is not taken."""
+        if not self._last_said:
+            self._last_said = True
+            self._http2.end()
+            self._link.flush()
+
+    def _tick_leaving(self, now: int) -> None:
+        self.say_the_last()  # the client has had a second to hear of it
+        if not self._calls and not self._unsent:
+            raise Closed("age")
+        if _over(now - self._leaving_ns, self.traffic.limits.age_grace_seconds):
+            raise Closed("age_grace")
+
+    # For HTTP/2.
+
+    def requested(self, stream: int, headers: Headers, end: bool) -> None:
+        fields = dict(headers)
+        now = now_ns()
+        self._asked = True
+        traffic = self.traffic
+        route = traffic.routes.get(fields.get(b":path", b""))
+        refusal, deadline_ns = None, None
+        timeout = fields.get(b"grpc-timeout")
+        if timeout is not None:
+            try:
+                deadline_ns = now + wire.timeout_ns(timeout)
+            except wire.Malformed as error:
+                refusal = Code.INVALID_ARGUMENT, str(error)
+        if (
+            fields.get(b"content-type") != _CONTENT_TYPE
+            or fields.get(b":method") != b"POST"
+        ) and (status := _http_status(fields)):
+            self._http2.refuse(stream, status)
+            self._early_end(stream, end)
+            return
+        encoding = fields.get(b"grpc-encoding", b"identity")
+        refusal = refusal or self._refusal(route, fields, headers, encoding)
+        if refusal:
+            code, message = refusal
+            traffic.refused(code.name)
+            extra = ((b"grpc-accept-encoding", wire.ACCEPTED),) if encoding not in wire.ENCODINGS else ()
+            self._http2.refuse(stream, (*_HEADERS, *wire.ending(code, message), *extra))
+            self._early_end(stream, end)
+            return
+        assert route
+        call = route.open(self, stream, route, now, deadline_ns, encoding)
+        if encoding in wire.WINDOW_BITS and encoding in fields.get(b"grpc-accept-encoding", b""):
+            call.accepts = encoding
+        call.metadata(fields)
+        self._calls[stream] = call
+        traffic.calls += 1
+        if end:
+            call.data(b"", True)
+
+    def data(self, stream: int, data: bytes, end: bool) -> None:
+        call = self._calls.get(stream)
+        if call is not None:
+            if not data and not end:
+                self._strike()
+            call.data(data, end)
+        else:
+            self._early.pop(stream, None)
+            if data:
+                self._http2.take(stream, len(data))
+
+    def closed(self, stream: int, reset: bool) -> None:
+        self._early.pop(stream, None)
+        call = self._calls.pop(stream, None)
+        if call is not None:
+            self.traffic.calls -= 1
+            self._busy_ns = now_ns()
+            fruitless = reset and not call.done and call.fruitless
+            call.closed()
+            self._held.pop(call, None)
+            if fruitless:
+                self.traffic.gone = True
+                if not self._fruitless.take(now_ns()):
+                    self._throw_out(b"too many calls that were begun and cancelled at once")
+
+    def pinged(self) -> None:
+        self._strike()
+
+    def ping_answered(self) -> None:
+        self._pinged_ns = 0
+
+    def settings_changed(self) -> None:
+        self._strike()
+
+    def over(self) -> None:
+        raise Closed("over")
+
+    # For calls.
+
+    def answer(self, call: OpenCall, message: bytes) -> None:
+        """The only message of a call, and its end."""
+        try:
+            self._http2.answer(call.stream, _ENCODED[call.accepts], message, _ENDING_OK)
+        except Broken:
+            return  # the stream is over, of which `closed` tells, or the connection, of which `lost` does
+        self._link.flush()
+        self._early_end(call.stream, call.ended)
+
+    def send(self, call: OpenCall, message: bytes) -> None:
+        """A message of a call that goes on."""
+        try:
+            if not call.begun:
+                call.begun = True
+                self._http2.begin(call.stream, _ENCODED[call.accepts])
+            self._http2.send(call.stream, message)
+        except Broken:
+            return
+        self._link.flush()
+
+    def finish(self, call: OpenCall, code: Code, message: str) -> None:
+        """The end of a call."""
+        ending = wire.ending(code, message)
+        try:
+            if call.begun:
+                self._http2.finish(call.stream, ending)
+            else:
+                self._http2.refuse(call.stream, (*_HEADERS, *ending))
+        except Broken:
+            return
+        self._link.flush()
+        self._early_end(call.stream, call.ended)
+
+    def take(self, stream: int, count: int) -> None:
+        """So many bytes were used as they came."""
+        if count:
+            self._http2.take(stream, count)
+
+    def used(self, stream: int, count: int) -> None:
+        """So many bytes were used that have waited."""
+        self._unfinished -= count
+        self.traffic.unfinished -= count
+        try:
+            self._http2.take(stream, count)
+        except Broken:
+            return  # there is no connection any more
+        self._link.flush()
+
+    def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None:
+        """So many bytes more of a call wait; why it is turned away, if it is."""
+        traffic, limits = self.traffic, self.traffic.limits
+        self._unfinished += count
+        traffic.unfinished += count
+        if inbox.needed - wire.PREFIX_BYTES > limits.message_bytes:
+            length = inbox.needed - wire.PREFIX_BYTES
+            return Code.RESOURCE_EXHAUSTED, (
+                f"Received message larger than max ({length} vs. {limits.message_bytes}); --max-message-bytes sets the limit"
+            )
+        if (
+            self._unfinished > limits.unfinished_messages * limits.message_bytes
+            or traffic.unfinished > limits.unfinished_messages_in_all * limits.message_bytes
+        ):
+            return Code.RESOURCE_EXHAUSTED, (
+                f"{traffic.unfinished} bytes of messages that are not whole wait here, {self._unfinished} of them of this "
+                "connection; send fewer large messages at the same time"
+            )
+        if inbox.needed > http2.WINDOW and inbox.held == count:
+            self._http2.widen(call.stream, inbox.needed + http2.WINDOW)
+        return None
+
+    def unsent_of(self, call: OpenCall) -> int:
+        """Bytes of its answers that the client has not taken."""
+        return self._http2.unsent_of(call.stream)
+
+    def hold(self, call: OpenCall) -> None:
+        """The call goes on when something has been sent."""
+        self._held[call] = None
+
+    # Inside.
+
+    def _refusal(
+        self, route: Route | None, fields: dict[bytes, bytes], headers: Headers, encoding: bytes
+    ) -> tuple[Code, str] | None:
+        """Why a call is turned away before anything of it is read."""
+        traffic, limits = self.traffic, self.traffic.limits
+        size = sum(map(len, fields.values())) + sum(map(len, fields))
+        if len(fields) < len(headers):
+            size = sum(len(name) + len(value) for name, value in headers)
+        if size > limits.metadata_bytes:
+            return Code.RESOURCE_EXHAUSTED, f"the metadata have {size} bytes; {limits.metadata_bytes} are allowed"
+        if traffic.tokens:
+            method = fields[b":path"].decode(errors="replace")
+            sent = [("authorization", value) for name, value in headers if name == b"authorization"]
+            error = traffic.tokens.refusal(method, sent)
+            if error:
+                return answer_for(error)
+        if route is None:
+            method = fields[b":path"][:200].decode(errors="replace")
+            return Code.UNIMPLEMENTED, f"there is no method {method!r} here"
+        if encoding not in wire.ENCODINGS:
+            unknown = encoding[:40].decode(errors="replace")
+            return Code.UNIMPLEMENTED, f"grpc-encoding is {unknown!r}; this server knows {wire.ACCEPTED.decode()}"
+        if traffic.calls >= limits.calls:
+            return Code.RESOURCE_EXHAUSTED, f"{traffic.calls} calls are open, and no more are allowed; try again later"
+        if self._unsent > limits.unsent_answers * limits.message_bytes or (
+            self._unsent and traffic.unsent > limits.unsent_answers_in_all * limits.message_bytes
+        ):
+            return Code.RESOURCE_EXHAUSTED, f"{self._unsent} bytes of answers wait to be read by this client; read them first"
+        return None
+
+    def _early_end(self, stream: int, ended: bool) -> None:
+        """A call is over; where its client still sends, it is told to stop when the answer has gone."""
+        if not ended:
+            self._early[stream] = None
+
+    def _end_early(self) -> None:
+        for stream in list(self._early):
+            if not self._http2.unsent_of(stream):
+                del self._early[stream]
+                self._http2.reset(stream, http2.NO_ERROR)
+                self._link.flush()
+
+    def _strike(self) -> None:
+        """The client wants something that is not a call; between two calls that is free once."""
+        if self._asked:
+            self._asked = False
+        elif not self._unasked.take(now_ns()):
+            self._throw_out(b"too_many_pings")
+
+    def _throw_out(self, why: bytes) -> None:
+        self._http2.end(http2.ENHANCE_YOUR_CALM, why)
+        raise Closed("flood")
+
+
+def _http_status(fields: dict[bytes, bytes]) -> Headers | None:
+    """What is answered to a request that is none of gRPC's, in the terms of HTTP."""
+    if fields.get(b":method") != b"POST":
+        return ((b":status", b"405"), (b"allow", b"POST"))
+    kind = fields.get(b"content-type", b"")
+    if not kind.startswith(_CONTENT_TYPE) or kind[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
+        return ((b":status", b"415"), (b"accept", _CONTENT_TYPE))
+    return None
+
+
+def _over(since_ns: int, seconds: float) -> bool:
+    """Whether a time has passed that is for ever when it is 0."""
+    return 0 < seconds * 1e9 < since_ns

@@ -1,0 +1,183 @@
+"""HTTP/2 by nghttp2: the only file that knows the library.
+
+`ngh2` is nghttp2 without sockets: bytes go in, events come out. It is young (one maintainer, interfaces may change), so what is used of
+it is kept here: six methods, six events. What would take its place is told in docs/adr/0015.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import ngh2
+from ngh2 import Configuration, ErrorCode, Role, Setting
+from ngh2.events import (
+    ConnectionClosed,
+    DataReceived,
+    Event,
+    PingAcknowledged,
+    PingReceived,
+    RequestReceived,
+    SettingsReceived,
+    StreamClosed,
+    StreamReset,
+    TrailersReceived,
+)
+
+VERSION: str = ngh2.__version__
+TESTED = ("0.3.",)  # what versions begin with that this file was tested with
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+STREAMS = 1024  # of one connection at a time; clients keep the calls beyond that until others are answered
+WINDOW = 256 * 1024  # bytes of an unfinished message that a client may send before anybody has asked for more
+CONNECTION_WINDOW = 2**30  # bounded by what each stream may send, and by what is counted of unfinished messages
+HEADER_BYTES = 64 * 1024  # beyond this the library ends the connection; a call is refused with far less
+OUTPUT_BYTES = 1 << 20  # handed to the socket at once
+# Resets are counted by whoever knows the calls: the library cannot tell a deadline that has passed from an attack.
+UNBOUNDED = (2**31, 2**31)
+
+_CONFIGURATION = Configuration(
+    auto_window_update=False,
+    stream_reset_rate_limit=UNBOUNDED,
+    max_inbound_header_list_size=HEADER_BYTES,
+)
+_SETTINGS = {
+    Setting.MAX_CONCURRENT_STREAMS: STREAMS,
+    Setting.INITIAL_WINDOW_SIZE: WINDOW,
+    Setting.MAX_HEADER_LIST_SIZE: HEADER_BYTES // 4,
+}
+
+NO_ERROR, CANCEL, ENHANCE_YOUR_CALM = ErrorCode.NO_ERROR, ErrorCode.CANCEL, ErrorCode.ENHANCE_YOUR_CALM
+REFUSED_STREAM = ErrorCode.REFUSED_STREAM
+
+
+Broken = ngh2.NGH2Error  # the peer has broken a rule of HTTP/2 or a limit of the library, or the connection is over
+
+
+class Listener(Protocol):
+    """Who is told of what comes. `end` says that nothing more comes on the stream."""
+
+    def requested(self, stream: int, headers: Headers, end: bool) -> None: ...
+
+    def data(self, stream: int, data: bytes, end: bool) -> None: ...
+
+    def closed(self, stream: int, reset: bool) -> None: ...
+
+    def pinged(self) -> None: ...
+
+    def ping_answered(self) -> None: ...
+
+    def settings_changed(self) -> None: ...
+
+    def over(self) -> None: ...
+
+
+class Http2:
+    """The server's end of one connection. Used by one thread. Everything raises `Broken`; then it is to be closed."""
+
+    __slots__ = ("_connection", "_listener", "_resets")
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._resets: set[int] = set()
+        self._connection = ngh2.Connection(Role.SERVER, _CONFIGURATION)
+        self._connection.initiate_connection(_SETTINGS)
+        self._connection.set_local_window_size(CONNECTION_WINDOW)
+
+    def receive(self, data: memoryview) -> int:
+        """Takes bytes and tells of what they mean; the number of events."""
+        self._connection.receive_data(data)
+        return self.tell()
+
+    def tell(self) -> int:
+        """Tells of what has happened by receiving or by sending: a stream is closed when its last frame has gone."""
+        events: list[Event] = self._connection.events()
+        listener = self._listener
+        for event in events:
+            kind = type(event)
+            if kind is DataReceived:
+                listener.data(event.stream_id, event.data, event.end_stream)
+            elif kind is RequestReceived:
+                listener.requested(event.stream_id, event.headers, event.end_stream)
+            elif kind is StreamClosed:
+                if self._resets and event.stream_id in self._resets:
+                    self._resets.discard(event.stream_id)
+                    listener.closed(event.stream_id, True)
+                else:
+                    listener.closed(event.stream_id, False)
+            elif kind is StreamReset:
+                self._resets.add(event.stream_id)
+            elif kind is TrailersReceived:
+                listener.data(event.stream_id, b"", True)
+            elif kind is PingReceived:
+                listener.pinged()
+            elif kind is PingAcknowledged:
+                listener.ping_answered()
+            elif kind is SettingsReceived:
+                listener.settings_changed()
+            elif kind is ConnectionClosed:
+                listener.over()
+        return len(events)
+
+    def output(self) -> bytes:
+        """What is to be sent now, about `OUTPUT_BYTES` at most."""
+        limit = OUTPUT_BYTES if self._connection.queued_body_size() > OUTPUT_BYTES else None
+        return self._connection.data_to_send(limit)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that have not been handed to the socket."""
+        return self._connection.queued_body_size()
+
+    def unsent_of(self, stream: int) -> int:
+        """Likewise of one stream."""
+        return self._connection.queued_body_size(stream)
+
+    def begin(self, stream: int, headers: Headers) -> None:
+        """The headers of an answer, whose messages come later."""
+        self._connection.send_response(stream, headers)
+
+    def send(self, stream: int, data: bytes) -> None:
+        """A message of an answer that has begun."""
+        self._connection.send_data(stream, data)
+
+    def finish(self, stream: int, trailers: Headers) -> None:
+        """The end of an answer that has begun."""
+        self._connection.send_trailers(stream, trailers)
+
+    def answer(self, stream: int, headers: Headers, data: bytes, trailers: Headers) -> None:
+        """An answer of one message."""
+        connection = self._connection
+        connection.send_response(stream, headers)
+        connection.send_data(stream, data)
+        connection.send_trailers(stream, trailers)
+
+    def refuse(self, stream: int, headers: Headers) -> None:
+        """An answer of headers alone."""
+        self._connection.send_response(stream, headers, end_stream=True)
+
+    def reset(self, stream: int, code: int) -> None:
+        """Ends a stream at once; what has not been sent of it is dropped."""
+        self._connection.reset_stream(stream, code)
+
+    def take(self, stream: int, count: int) -> None:
+        """So many bytes of a stream have been used, and the client may send as many more."""
+        self._connection.acknowledge_received_data(count, stream)
+
+    def widen(self, stream: int, window: int) -> None:
+        """The client may send so many bytes on this stream before any of them is taken."""
+        self._connection.set_local_window_size(window, stream_id=stream)
+
+    def ping(self) -> None:
+        """Asks the client whether it is there."""
+        self._connection.ping()
+
+    def announce_end(self) -> None:
+        """The client is to open no more streams; those that are on the way are taken."""
+        self._connection.send_shutdown_notice()
+
+    def end(self, code: int = NO_ERROR, why: bytes = b"") -> None:
+        """No more streams are taken; those that are open may end."""
+        self._connection.send_goaway(code, debug_data=why)

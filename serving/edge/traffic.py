@@ -1,0 +1,107 @@
+"""What all connections of an edge share: where calls go, what they may take, and how much they take now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+from serving.edge.tokens import Tokens
+from serving.protocol.call import Call
+
+Ask = Callable[[bytes, Call], None]  # answers a message through its call, and never raises
+AskAll = Callable[[Sequence[tuple[bytes, Call]]], None]
+Post = Callable[[Callable[[Any], None], Any], None]
+PostAll = Callable[[Sequence[tuple[Callable[[Any], None], Any]]], None]
+
+
+class Limits(NamedTuple):
+    """What one connection, and all of them, may take: bytes, calls, seconds (0 is for ever)."""
+
+    message_bytes: int
+    metadata_bytes: int = 16 * 1024
+    unfinished_messages: int = 2  # bytes of messages that are not whole, in largest messages, of one connection
+    unfinished_messages_in_all: int = 8
+    unsent_answers: int = 2  # bytes that a client has not taken, in largest messages, after which it may ask nothing more
+    unsent_answers_in_all: int = 8
+    calls: int = 32 * 1024  # open at the same time, of all connections
+    message_seconds: float = 60.0  # without a byte of a message that is not whole
+    keepalive_seconds: float = 120.0  # of silence, after which a client is asked whether it is there
+    keepalive_timeout_seconds: float = 20.0
+    idle_seconds: float = 0.0
+    age_seconds: float = 0.0
+    age_grace_seconds: float = 0.0
+
+
+class Route(NamedTuple):
+    """A method: what answers its messages, and on which threads.
+
+    Where `together`, what has come in one turn is answered in one call of `Traffic.infer_all`; without `on`, on the thread of the
+    loop, where it may take no more than some microseconds. `open` makes its calls.
+    """
+
+    open: Callable[..., Any]
+    ask: Ask
+    on: Executor | None = None
+    together: bool = False
+
+
+class Bucket:
+    """So many at once, and so many a second after that."""
+
+    __slots__ = ("_burst", "_left", "_rate", "_since")
+
+    def __init__(self, burst: int, rate: float) -> None:
+        self._burst = self._left = float(burst)
+        self._rate = rate
+        self._since = 0
+
+    def take(self, now: int) -> bool:
+        """One more at `now`, in nanoseconds; False when it is one too many."""
+        if self._since:
+            self._left = min(self._burst, self._left + (now - self._since) / 1e9 * self._rate)
+        self._since = now
+        self._left -= 1
+        return self._left >= 0
+
+
+class Traffic:
+    """Written by the thread of the loop alone.
+
+    `post` and `post_all` have something called on that thread, from any. `aside` runs what takes longer than the loop may wait.
+    `refused` counts a call that was turned away, by code.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[bytes, Route],
+        infer_all: AskAll,
+        limits: Limits,
+        tokens: Tokens | None,
+        aside: Executor,
+        refused: Callable[[str], None],
+    ) -> None:
+        self.routes = routes
+        self.limits = limits
+        self.tokens = tokens
+        self.aside = aside
+        self.refused = refused
+        self.post: Post
+        self.post_all: PostAll
+        self.turn = 0
+        self.calls = 0
+        self.unfinished = 0  # bytes of messages that are not whole
+        self.unsent = 0  # bytes of answers that were not sent at once
+        self.burst: list[tuple[bytes, Call]] = []  # what is asked in this turn
+        self.gone = False  # whether a client of one of these has gone in this turn
+        self._infer_all = infer_all
+
+    def hand_up(self) -> None:
+        """Has everything answered that was asked in this turn."""
+        self.turn += 1
+        if self.burst:
+            burst, self.burst = self.burst, []
+            if self.gone:
+                self.gone = False
+                burst = [asked for asked in burst if not getattr(asked[1], "gone", False)]
+            self._infer_all(burst)
