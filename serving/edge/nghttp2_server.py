@@ -157,7 +157,9 @@ class Nghttp2Server:
         return not cut_off
 
     def _on_loop(self, look: Callable[[], T]) -> T | None:
-        """What `look` says on the thread of the loop; None when that is stuck."""
+        """What `look` says on the thread of the loop; None when that has ended, or is stuck."""
+        if not self._loop.alive:
+            return None
         done = threading.Event()
         said: list[T] = []
 

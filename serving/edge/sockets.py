@@ -180,6 +180,11 @@ class Loop:
             with contextlib.suppress(BlockingIOError):  # it is awake already, by a very high count
                 os.eventfd_write(self._wake_fd, 1)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def join(self, timeout_seconds: float) -> bool:
         """Waits for the end of the thread; False when it is not through within the time given."""
         self._thread.join(timeout_seconds)
