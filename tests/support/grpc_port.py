@@ -18,6 +18,7 @@ from serving.protocol.call import Call
 from serving.protocol.methods import INFER, SERVICE, STREAM_INFER, Method
 
 MAX_MESSAGE_BYTES = 1_000_000
+LIMITS = Limits(MAX_MESSAGE_BYTES)
 WAIT_SECONDS = 20  # for what must happen; no test passes by waiting
 # Every edge, by its name: what the tests of tests/contract/test_edges*.py are asked of.
 EDGES = (GRPCIO, NGHTTP2)
@@ -58,7 +59,7 @@ def port(
     certificates: Certificates | None = None,
     tokens: Tokens | None = None,
     turned_away: Callable[[str], None] = lambda code: None,
-    limits: Limits = Limits(MAX_MESSAGE_BYTES),
+    limits: Limits = LIMITS,
 ) -> Iterator[Edge]:
     """An open port of one of EDGES on this machine; whatever is in flight at the end is cut off."""
 

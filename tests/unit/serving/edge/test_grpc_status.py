@@ -16,4 +16,3 @@ def test_every_code_is_one_of_grpcs(code: Code) -> None:
 
 def test_there_is_a_code_of_grpcs_own_for_ok() -> None:
     assert status(Code.OK) is grpc.StatusCode.OK
-
