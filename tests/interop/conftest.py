@@ -54,6 +54,18 @@ def perf_analyzer() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The folder with `@grpc/grpc-js`."""
+    return Path(_made(ROOT / ".envs/node/node_modules"))
+
+
+@pytest.fixture(scope="session")
+def envoy_program() -> Path:
+    """The proxy."""
+    return Path(_made(ROOT / ".envs/envoy/envoy/_bin/envoy"))
+
+
+@pytest.fixture(scope="session")
 def promtool() -> str:
     """Prometheus' own checker."""
     found = shutil.which("promtool")

@@ -21,7 +21,7 @@ refused. An answer that is another one ends the client with an exit code and a s
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -101,11 +101,21 @@ def _y(answer: bytes) -> bytes:
     return content
 
 
-def check(client: Sequence[str], server: LaunchedServer, folder: Path, address: str = "") -> None:
-    """Lets a client do the work, at another address than the server's where that stands between; the server counts alike."""
-    before = _counted(server)
+def check(
+    client: Sequence[str],
+    server: LaunchedServer,
+    folder: Path,
+    *,
+    address: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Lets a client do the work, at another address than the server's where something stands between.
+
+    It must report what is in REPORT, and the server must count what the client did, those that were given up too.
+    """
+    before = counted(server)
     command = [*client, address or server.address, str(folder), str(CALLS), str(MESSAGES)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     report = {
         case: (int(code), said) for case, code, said in (f"{line} ".split(" ", 2) for line in done.stdout.splitlines())
@@ -117,10 +127,10 @@ def check(client: Sequence[str], server: LaunchedServer, folder: Path, address: 
         assert words in report[case][1], done.stdout
     # The stream, the large call, the one behind the cancelled one, the compressed ones and that with metadata come on top.
     after = before[0] + CALLS + MESSAGES + KINDS + 3, before[1] + 2
-    until(lambda: _counted(server) == after)
+    until(lambda: counted(server) == after)
 
 
-def _counted(server: LaunchedServer) -> tuple[float, float]:
+def counted(server: LaunchedServer) -> tuple[float, float]:
     """How many requests were answered so far, and how many of the slow model were cancelled, or late, which may be either."""
     counts = {
         (sample.labels["model"], sample.labels["outcome"]): sample.value
