@@ -16,6 +16,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+os.environ.setdefault(
+    "GRPC_VERBOSITY", "NONE"
+)  # what is wrong is told by us, once; grpcio reads it when it is imported
+
 from admin import index as listing
 from admin import shadows
 from admin.configuration import TRITON_NAMES, described, read_config, swapped
@@ -160,7 +164,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 refused or not reached, 2 wrong usage, 130 ended by Ctrl-C."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a server that is not there is told by us, once
     asked = parser().parse_args(command_line)
     try:
         with from_options(asked) as server:

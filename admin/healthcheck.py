@@ -16,6 +16,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+os.environ.setdefault(
+    "GRPC_VERBOSITY", "NONE"
+)  # what is wrong is told by us, once; grpcio reads it when it is imported
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -74,7 +78,6 @@ def parser() -> argparse.ArgumentParser:
 def main(command_line: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 ready, 1 not ready or not there, 2 wrong usage."""
     parser().parse_args(command_line)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told by us, once
     prefix = "LSTM_SERVE_"
     settings = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}
     try:

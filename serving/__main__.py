@@ -80,7 +80,11 @@ def parser() -> argparse.ArgumentParser:
         ("keepalive-time", 120.0, "silence of a client after which it is asked whether it is there; 0 never asks"),
         ("keepalive-timeout", 20.0, "how long it may take to answer that before its connection is closed"),
         ("max-connection-idle", 0.0, "how long a connection may be without a call; 0 is for ever"),
-        ("max-connection-age", 0.0, "how old a connection may become, so that a load balancer can spread clients anew; 0 is for ever"),
+        (
+            "max-connection-age",
+            0.0,
+            "how old a connection may become, so that a load balancer can spread clients anew; 0 is for ever",
+        ),
         ("max-connection-age-grace", 0.0, "how long the calls on it may take after that; 0 is for ever"),
     ):
         add(f"--grpc-{flag}", type=seconds(), default=default, metavar="S", help=meaning)

@@ -14,7 +14,7 @@ from serving.errors import StartupError
 from serving.protocol.methods import Method
 
 if TYPE_CHECKING:
-    from serving.edge.sockets import Counts
+    from serving.edge.links import Counts
 
 AUTO, NGHTTP2, GRPCIO = NAMES = ("auto", "nghttp2", "grpcio")
 # What the versions of `ngh2` begin with that were tested; it is young, and another one may mean something else.
@@ -24,8 +24,11 @@ TESTED = ("0.3.",)
 class Edge(Protocol):
     """A port that is open. `port` is its number; `counts` what is told of its connections, where it knows."""
 
-    port: int
-    counts: Counts | None
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def counts(self) -> Counts | None: ...
 
     def stop(self, grace_seconds: float, busy: Callable[[], bool], refuse: Callable[[], None]) -> bool: ...
 
@@ -44,7 +47,9 @@ def choose(asked: str) -> Chosen:
         return Chosen(GRPCIO, metadata.version("grpcio"))
     try:
         version = metadata.version("ngh2")
-        problem = "" if version.startswith(TESTED) else f"ngh2 {version} is installed, which was not tested with this server"
+        problem = (
+            "" if version.startswith(TESTED) else f"ngh2 {version} is installed, which was not tested with this server"
+        )
     except metadata.PackageNotFoundError:
         problem = "ngh2 is not installed"
     if not problem:
@@ -68,11 +73,14 @@ def open_edge(
     turned_away: Callable[[str], None],
 ) -> Edge:
     """Opens the port. Raises `StartupError` when the address cannot be bound."""
-    server: Callable[..., Edge]
     if chosen.name == NGHTTP2:
-        from serving.edge.nghttp2_server import Nghttp2Server as server
+        from serving.edge import nghttp2_server
+
+        server: Callable[..., Edge] = nghttp2_server.Nghttp2Server
     else:
-        from serving.edge.grpc_server import GrpcServer as server
+        from serving.edge import grpc_server
+
+        server = grpc_server.GrpcServer
     return server(
         infer_all,
         methods,

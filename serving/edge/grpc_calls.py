@@ -1,18 +1,16 @@
 """Calls of gRPC from their headers to their end, on the thread of the loop; answers come from any thread.
 
-A call that has ended is `done`: nothing is sent on it any more. A client that has gone, by a reset or with its connection, makes it
-`gone` as well.
+A call that has ended is `done`: nothing is sent on it any more. A client that has gone, by a reset or with its connection,
+makes it `gone` as well.
 """
 
 from __future__ import annotations
 
-import collections
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from serving.edge import grpc_wire as wire
-from serving.edge import stream_messages
 from serving.edge.grpc_wire import Inbox
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
@@ -144,7 +142,9 @@ class OpenCall:
             return
         if self.left and now - self.moved_ns > message_ns > 0:
             seconds = message_ns / 1e9
-            self.refuse(Code.UNAVAILABLE, f"nothing more of a message has come for {seconds:g} s; {self.left} bytes were there")
+            self.refuse(
+                Code.UNAVAILABLE, f"nothing more of a message has come for {seconds:g} s; {self.left} bytes were there"
+            )
         elif self.deadline_ns is not None and now >= self.deadline_ns and self.waits:
             self.end(*DEADLINE_PASSED)
             self.cancel()
@@ -218,7 +218,12 @@ class UnaryCall(OpenCall):
     def data(self, data: bytes, end: bool) -> None:
         """See `OpenCall.data`."""
         # As it mostly comes: everything in one frame.
-        if end and self.inbox is None and not self.done and len(data) - 5 == int.from_bytes(data[1:5], "big") <= LARGE_BYTES:
+        if (
+            end
+            and self.inbox is None
+            and not self.done
+            and len(data) - 5 == int.from_bytes(data[1:5], "big") <= LARGE_BYTES
+        ):
             self.ended = self._asked = True
             self.connection.take(self.stream, len(data))
             self.ask(data[0], data[5:], self)
@@ -291,186 +296,6 @@ class UnaryCall(OpenCall):
 
     def _fail(self, error: tuple[Code, str]) -> None:
         self.end(*error)
-
-
-class Asked:
-    """One message of a stream; see `serving.protocol.call.Call`. Its answer is a message of the stream, in the order of the messages."""
-
-    __slots__ = ("_action", "_payload", "answer", "deadline_ns", "error", "gone", "received_ns", "stream")
-
-    def __init__(self, stream: OrderedStream, payload: bytes) -> None:
-        self.received_ns = now_ns()
-        self.deadline_ns = stream.deadline_ns
-        self.stream = stream
-        self.answer: bytes | None = None
-        self.error: tuple[Code, str] | None = None  # with which the stream ends
-        self.gone = False
-        self._payload = payload
-        self._action: Callable[[], None] | None = None
-
-    def reply(self, payload: bytes) -> None:
-        self.stream.pack(self._answered, payload)
-
-    def fail(self, code: Code, message: str) -> None:
-        self.stream.connection.traffic.post(self._failed, (code, message))
-
-    def on_cancel(self, action: Callable[[], None]) -> None:
-        self._action = action
-        if self.gone:
-            action()
-
-    @staticmethod
-    def reply_all(answers: Sequence[tuple[Asked, bytes]]) -> None:
-        for call, payload in answers:
-            call.reply(payload)
-
-    def unpacked(self, payload: bytes) -> None:
-        """What the message says, which came compressed."""
-        self._payload = payload
-
-    # On the thread of the loop.
-
-    def cancel(self) -> None:
-        """The stream is no more."""
-        self.gone = True
-        if self._action:
-            self._action()
-
-    def _answered(self, message: bytes) -> None:
-        self.answer = message
-        self.stream.send()
-
-    def _failed(self, error: tuple[Code, str]) -> None:
-        self.error = error
-        self.stream.send()
-
-
-class AskedInference(Asked):
-    """A request of ModelStreamInfer: an error is answered inside the stream, unless the client wants gRPC's own errors."""
-
-    __slots__ = ()
-
-    def reply(self, payload: bytes) -> None:
-        super().reply(stream_messages.answered(payload))
-
-    def fail(self, code: Code, message: str) -> None:
-        late = code is Code.DEADLINE_EXCEEDED and self.deadline_ns is not None  # the stream's own, which ends with it: once
-        if late or self.stream.ends_on_error:
-            super().fail(code, message)
-        else:
-            super().reply(stream_messages.failed(self._payload, message))
-
-    @staticmethod
-    def reply_all(answers: Sequence[tuple[Asked, bytes]]) -> None:
-        plain = [
-            (call._answered, wire.framed(stream_messages.answered(payload)))
-            for call, payload in answers
-            if not call.stream.accepts
-        ]
-        if len(plain) < len(answers):
-            for call, payload in answers:
-                if call.stream.accepts:
-                    call.reply(payload)
-        answers[0][0].stream.connection.traffic.post_all(plain)
-
-
-class OrderedStream(OpenCall):
-    """Many messages, as many answers, in their order."""
-
-    __slots__ = ("_aside", "_leaving", "_unanswered", "ends_on_error")
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.ends_on_error = False
-        self._aside = False  # whether a message is looked at elsewhere; those behind it wait
-        self._leaving = False
-        self._unanswered: collections.deque[Asked] = collections.deque()
-
-    @property
-    def answering(self) -> bool:
-        """See `OpenCall.answering`."""
-        return not self.done and self.route.together and bool(self._unanswered)
-
-    def asked(self, payload: bytes) -> Asked:
-        """The call of one message."""
-        return Asked(self, payload)
-
-    def go_on(self) -> None:
-        """See `OpenCall.go_on`."""
-        while not (self.done or self._aside or self._leaving) and len(self._unanswered) < WINDOW:
-            if self.connection.unsent_of(self) > UNSENT_BYTES:
-                self.connection.hold(self)
-                return
-            message = self.next()
-            if message is None:
-                break
-            asked = self.asked(message[1])
-            self._unanswered.append(asked)
-            self._aside = not self.ask(*message, asked)
-        self._end_if_over()
-
-    def asked_aside(self) -> None:
-        """See `OpenCall.asked_aside`."""
-        self._aside = False
-        self.go_on()
-
-    def send(self) -> None:
-        """Sends the answers that are there, up to the first that is not."""
-        if self.done:
-            return
-        while self._unanswered:
-            first = self._unanswered[0]
-            if first.error is not None:
-                self.end(*first.error)
-                self.cancel()
-                return
-            if first.answer is None:
-                return
-            self.connection.send(self, first.answer)
-            self._unanswered.popleft()
-        self.go_on()
-
-    def leave(self) -> None:
-        """The server leaves: what was taken in is answered, then the stream ends."""
-        self._leaving = True
-        self._end_if_over()
-
-    def _end_if_over(self) -> None:
-        if self.done or self._unanswered or self._aside:
-            return
-        if self._leaving:
-            self.end(Code.UNAVAILABLE, "Server exiting")
-        elif self.ended and self.inbox is not None and self.inbox.whole:
-            return  # held back until answers have been sent
-        elif self.ended and self.left:
-            self.refuse(Code.INTERNAL, f"the stream has ended within a message; {self.left} bytes of it are there")
-        elif self.ended:
-            self.end(Code.OK, "")
-
-    @property
-    def waits(self) -> bool:
-        """See `OpenCall.waits`."""
-        return True
-
-    def cancel(self) -> None:
-        """See `OpenCall.cancel`."""
-        for asked in self._unanswered:
-            asked.cancel()
-        self._unanswered.clear()
-
-
-class InferenceStream(OrderedStream):
-    """ModelStreamInfer."""
-
-    __slots__ = ()
-
-    def metadata(self, fields: Mapping[bytes, bytes]) -> None:
-        """See `OpenCall.metadata`."""
-        self.ends_on_error = fields.get(b"triton_grpc_error") == b"true"
-
-    def asked(self, payload: bytes) -> Asked:
-        """See `OrderedStream.asked`."""
-        return AskedInference(self, payload)
 
 
 class Watch(OpenCall):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from serving.edge import grpc_wire as wire
 from serving.edge import http2
 from serving.edge.grpc_calls import OpenCall
 from serving.edge.grpc_wire import Headers, Inbox
 from serving.edge.http2 import Broken, Http2
-from serving.edge.sockets import Closed, Link
+from serving.edge.links import Closed, Link
 from serving.edge.traffic import Bucket, Route, Traffic
 from serving.protocol.codes import Code, answer_for
 from serving.telemetry.timeline import now_ns
@@ -93,9 +91,7 @@ class GrpcConnection:
             call.tick(now, limits.message_seconds * 1e9)
         if self._leaving_ns:
             self._tick_leaving(now)
-        elif _over(now - self._link.opened_ns, limits.age_seconds):
-            self.leave(now)
-        elif not self._calls and _over(now - self._busy_ns, limits.idle_seconds):
+        elif self._old(now):
             self.leave(now)
         if _over(now - self._heard_ns, limits.keepalive_seconds):
             if not self._pinged_ns:
@@ -127,6 +123,11 @@ class GrpcConnection:
         """Streams end when what they have taken in is answered."""
         for call in list(self._calls.values()):
             call.leave()
+
+    def _old(self, now: int) -> bool:
+        limits = self.traffic.limits
+        idle = not self._calls and _over(now - self._busy_ns, limits.idle_seconds)
+        return idle or _over(now - self._link.opened_ns, limits.age_seconds)
 
     @property
     def answering(self) -> bool:
@@ -162,10 +163,9 @@ class GrpcConnection:
                 deadline_ns = now + wire.timeout_ns(timeout)
             except wire.Malformed as error:
                 refusal = Code.INVALID_ARGUMENT, str(error)
-        if (
-            fields.get(b"content-type") != _CONTENT_TYPE
-            or fields.get(b":method") != b"POST"
-        ) and (status := _http_status(fields)):
+        if (fields.get(b"content-type") != _CONTENT_TYPE or fields.get(b":method") != b"POST") and (
+            status := _http_status(fields)
+        ):
             self._http2.refuse(stream, status)
             self._early_end(stream, end)
             return
@@ -222,8 +222,8 @@ class GrpcConnection:
     def settings_changed(self) -> None:
         self._strike()
 
-    def over(self) -> None:
-        raise Closed("over")
+    def over(self, code: int) -> None:
+        self._link.loop.close(self._link, "protocol_error" if code else "left")
 
     # For calls.
 
@@ -329,12 +329,19 @@ class GrpcConnection:
         if encoding not in wire.ENCODINGS:
             unknown = encoding[:40].decode(errors="replace")
             return Code.UNIMPLEMENTED, f"grpc-encoding is {unknown!r}; this server knows {wire.ACCEPTED.decode()}"
+        return self._no_room()
+
+    def _no_room(self) -> tuple[Code, str] | None:
+        traffic, limits = self.traffic, self.traffic.limits
         if traffic.calls >= limits.calls:
             return Code.RESOURCE_EXHAUSTED, f"{traffic.calls} calls are open, and no more are allowed; try again later"
         if self._unsent > limits.unsent_answers * limits.message_bytes or (
             self._unsent and traffic.unsent > limits.unsent_answers_in_all * limits.message_bytes
         ):
-            return Code.RESOURCE_EXHAUSTED, f"{self._unsent} bytes of answers wait to be read by this client; read them first"
+            return (
+                Code.RESOURCE_EXHAUSTED,
+                f"{self._unsent} bytes of answers wait to be read by this client; read them first",
+            )
         return None
 
     def _early_end(self, stream: int, ended: bool) -> None:

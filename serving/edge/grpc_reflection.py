@@ -24,7 +24,7 @@ class Reflection:
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services = sorted(services)
-        self._pool = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+        self._pool = descriptor_pool.Default()
 
     def ask(self, payload: bytes, call: Call) -> None:
         """Answers one message of ServerReflectionInfo."""
@@ -53,7 +53,7 @@ class Reflection:
         elif asked == "file_containing_extension":
             message = self._pool.FindMessageTypeByName(request.file_containing_extension.containing_type)
             number = request.file_containing_extension.extension_number
-            self._describe(self._pool.FindExtensionByNumber(message, number).file, answer)
+            self._describe(self._pool.FindExtensionByNumber(message, number).file, answer)  # type: ignore[attr-defined]
         elif asked == "all_extension_numbers_of_type":
             message = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
             told = answer.all_extension_numbers_response

@@ -19,10 +19,10 @@ from grpc_reflection.v1alpha import reflection
 
 from serving.edge.deadline import deadline_ns
 from serving.edge.grpc_health import HealthService
+from serving.edge.grpc_status import abort
 from serving.edge.grpc_streams import Infer, StreamHandler
 from serving.edge.grpc_tls import credentials
 from serving.edge.health import HealthState
-from serving.edge.grpc_status import abort
 from serving.edge.streams import OpenStreams
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
@@ -45,7 +45,9 @@ STREAMS = 256  # likewise for streams of inferences
 MAX_CONCURRENT_CALLS = 2048
 PENDING_CALLS = 100_000
 FOREVER_MS = 2**31 - 1
-PING_INTERVAL_MS = 10_000  # as often as clients may ask whether the server is there; gRPC's own 5 minutes end connections of most
+PING_INTERVAL_MS = (
+    10_000  # as often as clients may ask whether the server is there; gRPC's own 5 minutes end connections of most
+)
 SETTLE_SECONDS = 0.1  # in which gRPC hands over whatever it has received, at full load as well
 # What the network may still take when the last answer has been handed to gRPC.
 FLUSH_SECONDS = 0.5
@@ -54,10 +56,10 @@ FLUSH_SECONDS = 0.5
 class GrpcServer:
     """The gRPC port.
 
-    `infer_all` answers inference requests, `methods` all others. Raises `StartupError` from `__init__` when the address cannot be
-    bound. `port` is the one that was bound (useful when 0 was asked for). `limits` bound what clients may send and
-    how long their connections last, as far as gRPC lets us. Without `certificates` the port is plain; without `tokens` everybody may call, and `turned_away` is told the code
-    of every call that has none.
+    `infer_all` answers inference requests, `methods` all others. Raises `StartupError` from `__init__` when the address
+    cannot be bound. `port` is the one that was bound (useful when 0 was asked for). `limits` bound what clients may send and
+    how long their connections last, as far as gRPC lets us. Without `certificates` the port is plain; without `tokens`
+    everybody may call, and `turned_away` is told the code of every call that has none.
     """
 
     def __init__(

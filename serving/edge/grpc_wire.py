@@ -36,7 +36,8 @@ def timeout_ns(text: bytes) -> int:
     if unit in UNITS_NS and digits.isdigit() and len(digits) <= TIMEOUT_DIGITS:
         return int(digits) * UNITS_NS[unit]
     raise Malformed(
-        f"grpc-timeout is {text[:40].decode(errors='replace')!r}; it must be 1 to {TIMEOUT_DIGITS} digits and one of H, M, S, m, u, n"
+        f"grpc-timeout is {text[:40].decode(errors='replace')!r}; it must be 1 to {TIMEOUT_DIGITS} digits and one of "
+        "H, M, S, m, u, n"
     )
 
 

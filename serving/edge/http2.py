@@ -1,19 +1,18 @@
 """HTTP/2 by nghttp2: the only file that knows the library.
 
-`ngh2` is nghttp2 without sockets: bytes go in, events come out. It is young (one maintainer, interfaces may change), so what is used of
-it is kept here: six methods, six events. What would take its place is told in docs/adr/0015.
+`ngh2` is nghttp2 without sockets: bytes go in, events come out. It is young (one maintainer, interfaces may change), so
+what is used of it is kept here. What would take its place is told in docs/adr/0015.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import ngh2
 from ngh2 import Configuration, ErrorCode, Role, Setting
 from ngh2.events import (
     ConnectionClosed,
     DataReceived,
-    Event,
     PingAcknowledged,
     PingReceived,
     RequestReceived,
@@ -24,8 +23,6 @@ from ngh2.events import (
 )
 
 VERSION: str = ngh2.__version__
-TESTED = ("0.3.",)  # what versions begin with that this file was tested with
-
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -71,7 +68,7 @@ class Listener(Protocol):
 
     def settings_changed(self) -> None: ...
 
-    def over(self) -> None: ...
+    def over(self, code: int) -> None: ...
 
 
 class Http2:
@@ -93,7 +90,7 @@ class Http2:
 
     def tell(self) -> int:
         """Tells of what has happened by receiving or by sending: a stream is closed when its last frame has gone."""
-        events: list[Event] = self._connection.events()
+        events: list[Any] = self._connection.events()
         listener = self._listener
         for event in events:
             kind = type(event)
@@ -118,7 +115,7 @@ class Http2:
             elif kind is SettingsReceived:
                 listener.settings_changed()
             elif kind is ConnectionClosed:
-                listener.over()
+                listener.over(event.error_code)
         return len(events)
 
     def output(self) -> bytes:

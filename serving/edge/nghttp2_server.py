@@ -9,17 +9,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from grpc_health.v1 import health_pb2
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 
 from serving.edge import http2
-from serving.edge.grpc_calls import InferenceStream, OrderedStream, UnaryCall, Watch
+from serving.edge.grpc_calls import UnaryCall, Watch
 from serving.edge.grpc_connection import GrpcConnection
+from serving.edge.grpc_message_streams import InferenceStream, OrderedStream
 from serving.edge.grpc_reflection import SERVICES as REFLECTION_SERVICES
 from serving.edge.grpc_reflection import Reflection
 from serving.edge.health import HealthState
+from serving.edge.links import Counts, Link, Speaker, Timeouts
 from serving.edge.plain_http import PlainHttp
-from serving.edge.sockets import Counts, Link, Loop, Speaker
+from serving.edge.sockets import Loop
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
 from serving.edge.traffic import AskAll, Limits, Route, Traffic
@@ -41,7 +43,7 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class Nghttp2Server:
-    """The gRPC port; as `serving.edge.grpc_server.GrpcServer`, which says what its arguments are. `infer_all` is `infer` for many."""
+    """The gRPC port; see `serving.edge.grpc_server.GrpcServer`, which says what the arguments are."""
 
     def __init__(
         self,
@@ -64,7 +66,13 @@ class Nghttp2Server:
         routes = self._routes(infer_all, methods)
         self._traffic = Traffic(routes, infer_all, limits, tokens, self._pools["aside"], turned_away)
         self._loop = Loop(
-            host, port, self._speak, self._traffic.hand_up, encryption=certificates, most=CONNECTIONS
+            host,
+            port,
+            self._speak,
+            self._traffic.hand_up,
+            encryption=certificates,
+            most=CONNECTIONS,
+            timeouts=Timeouts(limits.handshake_seconds, limits.stalled_seconds),
         )
         self._traffic.post, self._traffic.post_all = self._loop.post, self._loop.post_all
         self.port = self._loop.port

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from serving.edge.sockets import Closed, Link
+from serving.edge.links import Closed, Link
 
-_SENTENCE = b"This port speaks gRPC, which is HTTP/2: use a gRPC client, or ask the port of --metrics-port for GET /metrics.\n"
+_SENTENCE = (
+    b"This port speaks gRPC, which is HTTP/2: use a gRPC client, or ask the port of --metrics-port for GET /metrics.\n"
+)
 _ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(_SENTENCE)
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    % len(_SENTENCE)
     + _SENTENCE
 )
 
 
 class PlainHttp:
-    """See `serving.edge.sockets.Speaker`."""
+    """See `serving.edge.links.Speaker`."""
 
     def __init__(self, link: Link) -> None:
         self._left = _ANSWER

@@ -22,10 +22,14 @@ class Limits(NamedTuple):
     metadata_bytes: int = 16 * 1024
     unfinished_messages: int = 2  # bytes of messages that are not whole, in largest messages, of one connection
     unfinished_messages_in_all: int = 8
-    unsent_answers: int = 2  # bytes that a client has not taken, in largest messages, after which it may ask nothing more
+    unsent_answers: int = (
+        2  # bytes that a client has not taken, in largest messages, after which it may ask nothing more
+    )
     unsent_answers_in_all: int = 8
     calls: int = 32 * 1024  # open at the same time, of all connections
     message_seconds: float = 60.0  # without a byte of a message that is not whole
+    handshake_seconds: float = 10.0  # for TLS, and until it is seen who speaks
+    stalled_seconds: float = 60.0  # for a client that takes nothing of what it is sent
     keepalive_seconds: float = 120.0  # of silence, after which a client is asked whether it is there
     keepalive_timeout_seconds: float = 20.0
     idle_seconds: float = 0.0
@@ -41,7 +45,7 @@ class Route(NamedTuple):
     """
 
     open: Callable[..., Any]
-    ask: Ask
+    ask: Callable[[bytes, Any], None]
     on: Executor | None = None
     together: bool = False
 

@@ -68,7 +68,7 @@ def test_a_model_is_loaded_swapped_and_unloaded(tmp_path: Path) -> None:
             (("swap", "fake", "--backend", "onnx_runtime"), "NOT_FOUND: "),
         ):
             done = administer(server.address, *line)
-            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
             assert said in done.stderr
     with LaunchedServer(tmp_path, *FAKE) as server:
         done = administer(server.address, "swap", "fake", "--backend", "onnx_runtime")
@@ -98,5 +98,5 @@ def test_with_certificates_and_a_token(repository: Path, tmp_path: Path) -> None
             ([], "does it want TLS (--tls-ca FILE)?"),
         ):
             done = administer(url, *line, "index")
-            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
             assert message in done.stderr
