@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from protos import grpc_service_pb2 as pb
+from serving.edge.edges import NGHTTP2
 from serving.protocol.call import Call
 from serving.protocol.codes import Code
 from serving.protocol.methods import SERVICE
@@ -109,6 +110,16 @@ def test_client_compressed_streaming(edge: str, compression: grpc.Compression) -
         answers = stream(client, iter(requests), compression=compression)
         assert [streamed(each) for each in answers] == [size for _, size in PING_PONG]
         assert goes_on(client)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS, ids=lambda each: each.name)
+def test_server_compressed_unary(edge: str, compression: grpc.Compression) -> None:
+    """Ours answers in the encoding of the request; the public server, which does not say what that was, answers plainly."""
+    packs = edge == NGHTTP2 and compression is not grpc.Compression.NoCompression
+    with port(edge, answering) as server, Relay(server.port) as relay, relay.channel() as client:
+        answer = unary(client)(asking(1, ANSWERED_BYTES), timeout=WAIT_SECONDS, compression=compression)
+        assert answered(answer) == ANSWERED_BYTES
+        assert (relay.answered_bytes > ANSWERED_BYTES) == (not packs)
 
 
 def test_ping_pong(edge: str) -> None:
