@@ -18,6 +18,7 @@ from serving.batching.queue import Queue
 from serving.batching.watch import Differs, Watch
 from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
+from serving.errors import ServingError
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
@@ -178,6 +179,10 @@ class Model:
         """Queues a request; raises what `Queue.offer` raises."""
         self.queue.offer(pending, handed_over=handed_over)
 
+    def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]:
+        """Queues requests that have come together; gives back those that `Queue.offer` refuses, and why."""
+        return self.queue.offer_all(requests)
+
     def mend(self) -> None:
         """Nothing can take over: the backend is tried again with what comes."""
         self.queue.mend()
@@ -188,9 +193,14 @@ class Model:
 
     def lease(self, follower: Follower | None = None) -> Lease:
         """Keeps this version alive until the lease is released."""
+        (lease,) = self.leases(1, follower)
+        return lease
+
+    def leases(self, count: int, follower: Follower | None = None) -> list[Lease]:
+        """So many leases at once."""
         with self._unleased:
-            self._leases += 1
-        return Lease(self, follower)
+            self._leases += count
+        return [Lease(self, follower) for _ in range(count)]
 
     def release(self, leases: int = 1) -> None:
         """Gives so many leases back; called by `Lease` alone."""

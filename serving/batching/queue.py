@@ -58,23 +58,28 @@ class Queue:
         Raises at the door: `Overloaded` when the queue is full, `DeadlineExceeded` when the time is up already, `NotReady`
         after `drain`. What fails later arrives through the request's `finish`.
         """
-        if pending.deadline_ns is not None and pending.timeline.decoded >= pending.deadline_ns:
-            raise DeadlineExceeded("Deadline Exceeded: the client's deadline had passed when the request was decoded")
+        for _, why in self.offer_all([pending], handed_over=handed_over):
+            raise why
+
+    def offer_all(
+        self, requests: Sequence[Pending], *, handed_over: bool = False
+    ) -> list[tuple[Pending, ServingError]]:
+        """Queues requests that have come together, in their order; gives back those that `offer` refuses, and why."""
+        refused: list[tuple[Pending, ServingError]] = []
         with self._changed:
-            if self._draining:
-                raise NotReady(f"{self._name} is not at ready state: it is being unloaded, or its worker has ended")
-            if len(self._waiting) >= self._policy.max_queue and not handed_over:
-                raise Overloaded(
-                    f"Exceeds maximum queue size: {len(self._waiting)} requests wait for {self._name}, which allows "
-                    f"{self._policy.max_queue}; try again later, or raise max_queue_size in config.pbtxt"
-                )
-            pending.holder = self
-            if pending.cancelled:
-                self._gone = True  # before it could tell
-            if pending.deadline_ns is not None and pending.deadline_ns < self._first_deadline:
-                self._first_deadline = pending.deadline_ns
-            self._waiting.append(pending)
-            self._notify()
+            for pending in requests:
+                if why := self._refusal(pending, handed_over):
+                    refused.append((pending, why))
+                    continue
+                pending.holder = self
+                if pending.cancelled:
+                    self._gone = True  # before it could tell
+                if pending.deadline_ns is not None and pending.deadline_ns < self._first_deadline:
+                    self._first_deadline = pending.deadline_ns
+                self._waiting.append(pending)
+            if len(refused) < len(requests):
+                self._notify()  # who takes a batch wakes another worker for what is left
+        return refused
 
     def look_again(self) -> None:
         """The client of a request that waits here has gone."""
@@ -206,6 +211,18 @@ class Queue:
         return self._broken == self._workers
 
     # Inside.
+
+    def _refusal(self, pending: Pending, handed_over: bool) -> ServingError | None:
+        if pending.deadline_ns is not None and pending.timeline.decoded >= pending.deadline_ns:
+            return DeadlineExceeded("Deadline Exceeded: the client's deadline had passed when the request was decoded")
+        if self._draining:
+            return NotReady(f"{self._name} is not at ready state: it is being unloaded, or its worker has ended")
+        if len(self._waiting) >= self._policy.max_queue and not handed_over:
+            return Overloaded(
+                f"Exceeds maximum queue size: {len(self._waiting)} requests wait for {self._name}, which allows "
+                f"{self._policy.max_queue}; try again later, or raise max_queue_size in config.pbtxt"
+            )
+        return None
 
     def _turn_of_what_is_behind(self) -> bool:
         if not self._behind or self._hurrying:

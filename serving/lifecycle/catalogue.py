@@ -33,36 +33,21 @@ class Catalogue:
         That is the highest that is ready, unless a canary takes its share. Raises `UnknownModel`, `UnknownVersion`,
         `NotReady`, or `InvalidRequest` for a version that is neither a number nor a label.
         """
+        (lease,) = self.acquire_all(name, version, 1)
+        return lease
+
+    def acquire_all(self, name: str, version: str, count: int) -> list[Lease]:
+        """A lease for each of so many requests, which all ask for this. Raises what `acquire` raises."""
         try:
-            return self._lease(name, version)
+            with self._lock:
+                model = self._models.get(name)
+                if count > 1 and model and model.deals and not version:
+                    return [lease for _ in range(count) for lease in self._leases(name, version, 1)]
+                return self._leases(name, version, count)
         except (UnknownModel, UnknownVersion) as error:
             if self._started:
                 raise
             raise NotReady(f"Server not ready: models are being loaded. {error}") from error
-
-    def _lease(self, name: str, version: str) -> Lease:
-        with self._lock:
-            model = self._models.get(name)
-            number = parse_version(model.routes.version(version) if model and version else version)
-            if model is None:
-                raise UnknownModel(f"Request for unknown model: '{name}' is not found")
-            entry = model.entries.get(number) if number else model.default()
-            if entry and (lease := entry.lease()):
-                return lease
-            if not number:
-                raise UnknownVersion(
-                    f"Request for unknown model: '{name}' has no available versions{because(*model.entries.values())}"
-                )
-            if entry:
-                raise NotReady(
-                    f"Request for unknown model: '{name}' version {number} is not at ready state{because(entry)}"
-                )
-            unlisted = [model.entries[""]] if "" in model.entries else []
-            there = sorted(filter(None, model.entries), key=int)
-            raise UnknownVersion(
-                f"Request for unknown model: '{name}' version {number} is not found{because(*unlisted)}"
-                + (f"; its versions are {', '.join(there)}" if there else "")
-            )
 
     def version_of(self, name: str, version: str) -> str:
         """The version that a client means, as versions are named here: the one behind a label, else the number that it has said.
@@ -121,6 +106,29 @@ class Catalogue:
             return entry.identity if entry else None
 
     # Inside; the lock is held.
+
+    def _leases(self, name: str, version: str, count: int) -> list[Lease]:
+        model = self._models.get(name)
+        number = parse_version(model.routes.version(version) if model and version else version)
+        if model is None:
+            raise UnknownModel(f"Request for unknown model: '{name}' is not found")
+        entry = model.entries.get(number) if number else model.default()
+        if entry and (leases := entry.leases(count)):
+            return leases
+        if not number:
+            raise UnknownVersion(
+                f"Request for unknown model: '{name}' has no available versions{because(*model.entries.values())}"
+            )
+        if entry:
+            raise NotReady(
+                f"Request for unknown model: '{name}' version {number} is not at ready state{because(entry)}"
+            )
+        unlisted = [model.entries[""]] if "" in model.entries else []
+        there = sorted(filter(None, model.entries), key=int)
+        raise UnknownVersion(
+            f"Request for unknown model: '{name}' version {number} is not found{because(*unlisted)}"
+            + (f"; its versions are {', '.join(there)}" if there else "")
+        )
 
     def _versions(self) -> list[VersionEntry]:
         return [entry for model in self._models.values() for entry in model.entries.values()]

@@ -50,11 +50,11 @@ class VersionEntry:
         """What answers, if anything does."""
         return self.loaded.model if self.loaded else None
 
-    def lease(self) -> Lease | None:
-        """A lease on what answers; None while nothing does."""
+    def leases(self, count: int) -> list[Lease]:
+        """So many leases on what answers; none while nothing does."""
         if self.state != "READY" or self.loaded is None:
-            return None
-        return self.loaded.model.lease(self.shadow)
+            return []
+        return self.loaded.model.leases(count, self.shadow)
 
     def status(self) -> VersionStatus:
         """What it is now."""
@@ -148,6 +148,12 @@ class ModelEntry:
                     return entry
             ready = self._all_ready()
             return ready[0] if len(ready) == 1 else max(ready, key=lambda entry: int(entry.version), default=None)
+
+    @property
+    def deals(self) -> bool:
+        """Whether requests that name no version are dealt, one by one."""
+        with self.lock:
+            return self._routes.canary_share > 0
 
     def keep(self, override: Override) -> None:
         """Files that a client has sent, to be removed when nothing was loaded from them any more."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from protos import grpc_service_pb2 as pb
 from serving.batching.model import Copy, Lease, Model
 from serving.batching.pending import Pending
 from serving.errors import ComputeFailed, InvalidInput, NotReady, ServingError
@@ -14,6 +16,7 @@ from serving.protocol.call import Call, reply_all
 from serving.protocol.checks import Limits
 from serving.protocol.codes import CODES, Code, answer_for, as_ours, outcome_of
 from serving.protocol.plans import Plans
+from serving.protocol.templates import Head, head_of
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import SUCCESS
 from serving.telemetry.ended import Ended, Recorder
@@ -33,29 +36,91 @@ class Inference:
         """From now on requests are refused as soon as they are seen."""
         self._refusing = True
 
-    def infer(self, payload: bytes, call: Call) -> None:
-        """Decodes, checks and queues; the answer goes out through `call` when it is there."""
-        asked = None
-        self._manager.silence.broken()
-        try:
-            if self._refusing:
-                raise NotReady("Server exiting")
-            sent = request.message(payload)
-            lease = self._manager.acquire(sent.model_name, sent.model_version)
-            asked = _Asked(sent.id, lease, call, self._recorder)
-            asked.submit(self._plans(lease.model).decode(sent, payload))
-        except Exception as error:  # noqa: BLE001 - border: every call is answered
-            if asked:
-                asked.finish(as_ours(error))
-            else:
-                code, message = answer_for(error)
-                self._recorder.turned_away(code.name)
-                call.fail(code, message)
+    def infer_all(self, burst: Sequence[tuple[bytes, Call]]) -> None:
+        """Decodes, checks and queues requests that have come together; each answer goes out through its call when it is there.
 
-    def infer_all(self, asked: Sequence[tuple[bytes, Call]]) -> None:
-        """A burst of requests that have come together; what is wrong with one of them is that one's alone."""
-        for payload, call in asked:
-            self.infer(payload, call)
+        What is wrong with one of them is that one's alone.
+        """
+        self._manager.silence.broken()
+        self._infer_all(self._sent(burst))
+
+    def _infer_all(self, burst: Iterable[_Sent]) -> None:
+        queued: dict[Model, list[Pending]] = {}
+        misread: list[_Sent] = []
+        for (name, version), same in itertools.groupby(burst, _model_of):
+            alike = list(same)
+            try:
+                leases = self._manager.acquire_all(name, version, len(alike))
+            except Exception as error:  # noqa: BLE001 - border: every call is answered
+                for sent in alike:
+                    self._not_found(sent, error, misread)
+                continue
+            for lease, sent in zip(leases, alike, strict=True):
+                pending = self._pending(lease, sent, misread)
+                if pending:
+                    queued.setdefault(lease.model, []).append(pending)
+        for model, requests in queued.items():
+            for pending, why in model.submit_all(requests):
+                pending.requester.finish(why)
+        if misread:
+            self._infer_all(misread)
+
+    def _pending(self, lease: Lease, sent: _Sent, misread: list[_Sent]) -> Pending | None:
+        """What is to be queued of a request, if it is right. One that names another model after all goes to `misread`."""
+        _, head, message, payload, call = sent
+        plans = self._plans(lease.model)
+        template = plans.templates.find(payload, head.end) if head else None
+        if template is None and message is None:
+            message = self._message(sent, misread)
+            if message is None:
+                lease.release()
+                return None
+        asked = _Asked(head.id if head else message.id, lease, call, self._recorder)  # type: ignore[union-attr]
+        try:
+            if head and template:
+                return asked.pending(template.decode(payload, head.end))
+            assert message
+            return asked.pending(plans.decode(message, payload))
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
+            asked.finish(as_ours(error))
+            return None
+
+    def _message(self, sent: _Sent, misread: list[_Sent]) -> pb.ModelInferRequest | None:
+        """The message of a request of which the head was read; None when it is none, or not what its head seems to say."""
+        _, head, _, payload, call = sent
+        try:
+            message = request.message(payload)
+        except ServingError as error:
+            self._turn_away(call, error)
+            return None
+        if head and (message.model_name, message.model_version, message.id) != head[:3]:
+            misread.append(((message.model_name, message.model_version), None, message, payload, call))
+            return None
+        return message
+
+    def _not_found(self, sent: _Sent, error: Exception, misread: list[_Sent]) -> None:
+        """There is no such model; but the request may be wrong in something that is to be told first."""
+        if sent[2] or self._message(sent, misread):
+            self._turn_away(sent[-1], error)
+
+    def _sent(self, burst: Sequence[tuple[bytes, Call]]) -> Iterator[_Sent]:
+        """Of each request which model it names; what is no request is turned away."""
+        for payload, call in burst:
+            try:
+                if self._refusing:
+                    raise NotReady("Server exiting")
+                if head := head_of(payload):
+                    yield head[:2], head, None, payload, call
+                else:
+                    message = request.message(payload)
+                    yield (message.model_name, message.model_version), None, message, payload, call
+            except ServingError as error:
+                self._turn_away(call, error)
+
+    def _turn_away(self, call: Call, error: Exception) -> None:
+        code, message = answer_for(error)
+        self._recorder.turned_away(code.name)
+        call.fail(code, message)
 
     def _plans(self, model: Model) -> Plans:
         plans: Plans | None = model.plans
@@ -68,6 +133,14 @@ class Inference:
             )
             plans = model.plans = Plans(model.spec, limits)
         return plans
+
+
+# The model and version that it seems to name; its head, or its message where it has none; its bytes, and who is answered.
+_Sent = tuple[tuple[str, str], Head | None, pb.ModelInferRequest | None, bytes, Call]
+
+
+def _model_of(sent: _Sent) -> tuple[str, str]:
+    return sent[0]
 
 
 def _answers(model: Model) -> Answers:
@@ -94,8 +167,8 @@ class _Asked:
         self._empty = False
         lease.model.metrics.entered()
 
-    def submit(self, decoded: codec.Decoded) -> None:
-        """Hands the request to the queue; raises what `Queue.offer` raises."""
+    def pending(self, decoded: codec.Decoded) -> Pending:
+        """What waits in the queue."""
         self._timeline.decoded = now_ns()
         self._classes = decoded.classes
         if self._lease.model.spec.may_be_empty:
@@ -114,7 +187,7 @@ class _Asked:
         model = self._lease.model
         if follower := self._lease.follower:
             self._copy = follower.offer(model.version, pending)
-        model.submit(pending)
+        return pending
 
     def move(self, lease: Lease) -> None:
         """Another model will answer."""

@@ -288,7 +288,7 @@ class _Call:
 def answer(inference: Inference, payload: bytes) -> str:
     """What is answered, as text: the bytes in base64, or the code and the message."""
     call = _Call()
-    inference.infer(payload, call)
+    inference.infer_all([(payload, call)])
     got = call.told.get(timeout=30)
     return base64.b64encode(got).decode() if isinstance(got, bytes) else f"{got[0].name}: {got[1]}"
 

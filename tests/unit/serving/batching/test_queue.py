@@ -63,6 +63,28 @@ def test_a_full_queue_refuses_all_but_what_had_its_place_elsewhere() -> None:
     assert queue.depth == 2
 
 
+def test_those_that_come_together_wait_in_their_order_and_are_refused_each_for_itself() -> None:
+    queue = made(HandClock(), BatchPolicy(max_queue=3))
+    offer(queue, answer())
+    queue.take()
+    first, late, second, third, one_too_many = answer(), answer(deadline_ns=0), answer(), answer(), answer()
+    refused = queue.offer_all([each.pending for each in (first, late, second, third, one_too_many)])
+    assert [(pending, type(why)) for pending, why in refused] == [
+        (late.pending, DeadlineExceeded),
+        (one_too_many.pending, Overloaded),
+    ]
+    assert of(queue.take(), first, second, third)
+
+
+def test_those_that_come_together_wake_as_many_workers_as_there_are_batches() -> None:
+    queue = made(HandClock(), ALONE, workers=3)
+    taken = [beside(queue.take) for _ in range(3)]
+    answers = [answer() for _ in range(3)]
+    assert queue.offer_all([each.pending for each in answers]) == []
+    found = {id(piece.pending) for each in taken for piece in each.get(timeout=10)}
+    assert found == {id(each.pending) for each in answers}
+
+
 def test_time_that_is_up_at_the_door() -> None:
     with pytest.raises(DeadlineExceeded, match="had passed when the request was decoded"):
         made(HandClock()).offer(answer(deadline_ns=0).pending)

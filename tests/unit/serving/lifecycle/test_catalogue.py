@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from serving.batching.model import Lease
 from serving.errors import InvalidRequest, NotReady, RepositoryError, ServingError, UnknownModel, UnknownVersion
 from serving.lifecycle.failover import Failover
 from serving.lifecycle.manager import ModelManager
@@ -102,6 +103,24 @@ def test_what_is_said_where_there_is_no_lease(
     with pytest.raises(error) as raised:
         manager.acquire(name, version)
     assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("version", "answers"),
+    [("", ["1", "2", "1", "2"]), ("1", ["1"] * 4), ("new", ["2"] * 4)],
+    ids=["dealt", "1", "new"],
+)
+def test_many_leases_at_once_are_those_that_each_would_have_got(
+    version: str, answers: list[str], tmp_path: Path, manager: ModelManager
+) -> None:
+    for number in (1, 2):
+        serve(manager, loaded(tmp_path, number))
+    entry = manager.known("fake")
+    assert entry
+    entry.adopt(Routes(labels={"stable": 1, "canary": 2, "new": 2}, canary_share=0.5))
+    leases = manager.acquire_all("fake", version, 4)
+    assert [lease.model.version for lease in leases] == answers
+    Lease.release_all(leases)
 
 
 def test_it_is_ready_when_the_first_load_is_over_and_what_is_to_serve_can_answer(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -163,6 +165,21 @@ def test_what_a_shadow_has_no_room_for_is_dropped(follower: tuple[Shadow, GatedB
     assert made.counts["1"].requests == {"compared": shadow.MOST_WAITING - 1, "failed": 1, "dropped": 3}
     assert (made.counts["1"].largest_difference, made.counts["1"].classes) == (0.0, {True: 0, False: 0})
     assert not any(made.counts["2"].requests.values()), "nobody has asked version 2"
+
+
+def test_nothing_is_kept_of_what_a_shadow_has_answered(follower: tuple[Shadow, GatedBackend]) -> None:
+    made, backend = follower
+    comparison = offer(made)
+    assert comparison
+    kept = weakref.ref(comparison)
+    backend.permits.put(None)
+    comparison.answered({"y": np.full((1, 2), 21, np.float32)})
+    del comparison
+    made.model.close()
+    made.close()
+    assert made.counts["1"].requests["compared"] == 1
+    gc.collect()
+    assert kept() is None
 
 
 def test_what_still_waits_is_dropped_when_a_shadow_ends(follower: tuple[Shadow, GatedBackend]) -> None:

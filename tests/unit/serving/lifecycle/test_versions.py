@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.batching.model import Lease
 from serving.errors import InvalidRequest
 from serving.lifecycle.versions import ModelEntry, VersionEntry, because, parse_version
 from serving.loading.request import Loaded
@@ -81,14 +82,13 @@ def test_whose_requests_a_shadow_gets_copies_of(
 
 def test_a_lease_is_only_given_on_what_answers(versions: dict[str, Loaded]) -> None:
     model = entry(versions, "1")
-    assert model.entry("11").lease() is None
+    assert model.entry("11").leases(2) == []
     one = model.entry("1")
-    lease = one.lease()
-    assert lease
-    with lease as leased:
-        assert leased is versions["1"].model
+    leases = one.leases(2)
+    assert [lease.model for lease in leases] == [versions["1"].model] * 2
+    Lease.release_all(leases)
     one.state = "UNLOADING"
-    assert one.lease() is None
+    assert one.leases(1) == []
 
 
 def test_the_status_of_a_version(versions: dict[str, Loaded]) -> None:

@@ -89,16 +89,19 @@ class StubModel:
         self.spec = fake_models.spec()
         self.metrics = ModelMetrics()
         self.submitted: list[Pending] = []
+        self.bursts: list[int] = []
         self.told_of: Callable[[str], None] = lambda what: None
         self._full = full
 
     def release(self, leases: int = 1) -> None:
         self.told_of("released" if leases == 1 else f"released {leases}")
 
-    def submit(self, pending: Pending) -> None:
+    def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]:
         if self._full:
-            raise self._full
-        self.submitted.append(pending)
+            return [(pending, self._full) for pending in requests]
+        self.submitted += requests
+        self.bursts.append(len(requests))
+        return []
 
 
 class Following:
@@ -140,11 +143,11 @@ class Stage:
         self.silence = Silence()
         self.inference = Inference(cast(ModelManager, self), cast(Recorder, self), max_steps=10)
 
-    def acquire(self, name: str, version: str) -> Lease:
+    def acquire_all(self, name: str, version: str, count: int) -> list[Lease]:
         self.told.append(f"acquired {name}/{version or 'any'}")
         if self._refusal:
             raise self._refusal
-        return self.lease(self.model)
+        return [self.lease(self.model) for _ in range(count)]
 
     def lease(self, model: StubModel) -> Lease:
         whose = "" if model is self.model else " the other"
@@ -161,7 +164,8 @@ class Stage:
 
     def ask(self, asked: pb.ModelInferRequest | bytes | None = None) -> None:
         asked = request("m", 1.0, 2) if asked is None else asked
-        self.inference.infer(asked if isinstance(asked, bytes) else asked.SerializeToString(), self.caller)
+        payload = asked if isinstance(asked, bytes) else asked.SerializeToString()
+        self.inference.infer_all([(payload, self.caller)])
 
     def pending(self) -> Pending:
         (pending,) = self.model.submitted
@@ -333,10 +337,10 @@ def test_a_real_model_answers_and_is_free_to_go(tmp_path: Path) -> None:
     fake_models.write(tmp_path)
     manager, caller, late = managing(tmp_path), Caller(), Caller()
     inference = Inference(manager, Recorder(), max_steps=10)
-    inference.infer(request("fake", 2.0, 3).SerializeToString(), caller)
+    inference.infer_all([(request("fake", 2.0, 3).SerializeToString(), caller)])
     (raw,) = caller.answer().raw_output_contents
     assert np.frombuffer(raw, np.float32).tolist() == [18, 18]
-    inference.infer(request("fake", 2.0, 11).SerializeToString(), late)
+    inference.infer_all([(request("fake", 2.0, 11).SerializeToString(), late)])
     assert late.refusal()[0] is Code.INVALID_ARGUMENT
     (status,) = manager.entries()
     assert {name: count for name, count in status.counts["fake"].requests.items() if count} == {
@@ -347,6 +351,17 @@ def test_a_real_model_answers_and_is_free_to_go(tmp_path: Path) -> None:
     assert manager.close(10), "every lease was released"
 
 
+def test_a_burst_finds_its_model_and_its_queue_once() -> None:
+    stage = Stage()
+    callers = [Caller() for _ in range(4)]
+    others = request("other", 1.0, 2).SerializeToString()
+    asked = [request("m", 1.0, 2).SerializeToString()] * 3
+    stage.inference.infer_all(list(zip([*asked, others], callers, strict=True)))
+    assert stage.told == ["acquired m/any", "acquired other/any"]
+    assert stage.model.bursts == [4], "of one model, whatever it was called"
+    assert stage.model.metrics.in_flight == 4
+
+
 def test_what_is_wrong_with_one_request_of_a_burst_is_that_ones_alone(tmp_path: Path) -> None:
     fake_models.write(tmp_path)
     manager = managing(tmp_path)
@@ -354,7 +369,9 @@ def test_what_is_wrong_with_one_request_of_a_burst_is_that_ones_alone(tmp_path: 
     good = [request("fake", value, 3).SerializeToString() for value in (1.0, 2.0, 3.0)]
     bad = [b"\xff\xff\xff", request("nobody", 1.0, 3).SerializeToString(), request("fake", 1.0, 11).SerializeToString()]
     asked = [(payload, Caller()) for pair in zip(bad, good, strict=True) for payload in pair]
-    inference.infer_all(asked)
+    neighbours = [(bad[1], Caller()) for _ in range(2)]
+    inference.infer_all([*asked, *neighbours])
+    assert ["unknown model" in caller.refusal()[1] for _, caller in neighbours] == [True, True]
     said = ["not a ModelInferRequest", "unknown model", "at most 10 are allowed"]
     for (_, caller), what in zip(asked[::2], said, strict=True):
         assert what in caller.refusal()[1]

@@ -133,7 +133,7 @@ def test_statistics_show_what_was_refused(tmp_path: Path) -> None:
     manager = managing(tmp_path)
     inference = Inference(manager, Recorder(), max_steps=1)
     for _ in range(2):
-        inference.infer(request("fake", 1.0, 2).SerializeToString(), Unanswered())
+        inference.infer_all([(request("fake", 1.0, 2).SerializeToString(), Unanswered())])
     (told,) = Metadata(manager, version="").model_statistics(pb.ModelStatisticsRequest(name="fake")).model_stats
     assert (told.inference_stats.fail.count, told.inference_stats.success.count) == (2, 0)
     assert manager.close(10)
