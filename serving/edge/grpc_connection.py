@@ -13,8 +13,10 @@ from serving.protocol.codes import Code, answer_for
 from serving.telemetry.timeline import now_ns
 
 EVENTS_A_TURN = 512  # of one connection, before others have their turn
-# Calls whose clients have gone before anything could be done for them; what is more than that is an attack (CVE-2023-44487).
+# Calls whose clients have gone before anything could be done for them: at once, and a second. What is more than that is an
+# attack (CVE-2023-44487). A client whose deadlines are short is not to blame for as many when a server lags behind.
 FRUITLESS = 1000, 100.0
+HASTY = 10_000, 5000.0
 # Pings and settings of a client that asks for nothing between them. grpcio's clients ask no more often than every 10 s.
 UNASKED = 100, 1.0
 
@@ -37,18 +39,20 @@ class GrpcConnection:
         self._http2 = Http2(self)
         self._calls: dict[int, OpenCall] = {}
         self._held: dict[OpenCall, None] = {}  # streams that wait until some of their answers have been sent
-        self._early: dict[int, None] = {}  # streams that have ended before their client has
-        self._unfinished = 0  # bytes of messages that are not whole
-        self._unsent = 0  # bytes of answers that were not sent at once
+        self._early: dict[int, int] = {}  # streams that have ended before their client has, and in which turn
+        self.unfinished = 0  # bytes of messages that are not whole, or wait to be looked at
+        self.unsent = 0  # bytes of answers that were not sent at once
         self._turn = -1
         self._events = 0  # in this turn
         self._fruitless = Bucket(*FRUITLESS)
+        self._hasty = Bucket(*HASTY)
         self._unasked = Bucket(*UNASKED)
         self._asked = True  # whether the client has asked for something since its last ping
         self._heard_ns = self._busy_ns = now_ns()
         self._pinged_ns = 0
         self._leaving_ns = 0
         self._last_said = False
+        traffic.connections[self] = None
         link.flush()
 
     # For the loop.
@@ -72,9 +76,10 @@ class GrpcConnection:
         except Broken as error:
             raise Closed("protocol_error") from error
         unsent = self._http2.unsent
-        if unsent != self._unsent:
-            self.traffic.unsent += unsent - self._unsent
-            self._unsent = unsent
+        if unsent != self.unsent:
+            self.traffic.unsent += unsent - self.unsent
+            self.unsent = unsent
+            self.traffic.bound()
         return data
 
     def sent_all(self) -> None:
@@ -103,12 +108,13 @@ class GrpcConnection:
 
     def lost(self) -> None:
         traffic = self.traffic
+        del traffic.connections[self]
         calls, self._calls = self._calls, {}
         for call in calls.values():
             traffic.calls -= 1
             call.closed()
-        traffic.unsent -= self._unsent
-        self._unsent = 0
+        traffic.unsent -= self.unsent
+        self.unsent = 0
 
     # Leaving.
 
@@ -143,7 +149,7 @@ class GrpcConnection:
 
     def _tick_leaving(self, now: int) -> None:
         self.say_the_last()  # the client has had a second to hear of it
-        if not self._calls and not self._unsent:
+        if not self._calls and not self.unsent:
             raise Closed("age")
         if _over(now - self._leaving_ns, self.traffic.limits.age_grace_seconds):
             raise Closed("age_grace")
@@ -201,18 +207,24 @@ class GrpcConnection:
                 self._http2.take(stream, len(data))
 
     def closed(self, stream: int, reset: bool) -> None:
-        self._early.pop(stream, None)
+        refused_in = self._early.pop(stream, None)
         call = self._calls.pop(stream, None)
-        if call is not None:
-            self.traffic.calls -= 1
-            self._busy_ns = now_ns()
-            fruitless = reset and not call.done and call.fruitless
-            call.closed()
-            self._held.pop(call, None)
-            if fruitless:
-                self.traffic.gone = True
-                if not self._fruitless.take(now_ns()):
-                    self._throw_out(b"too many calls that were begun and cancelled at once")
+        if call is None:
+            if reset and refused_in in (None, self.traffic.turn):
+                self._went_at_once(self._hasty)
+            return
+        self.traffic.calls -= 1
+        self._busy_ns = now_ns()
+        fruitless = reset and call.fruitless
+        call.closed()
+        self._held.pop(call, None)
+        if fruitless:
+            self.traffic.gone = True
+            self._went_at_once(self._hasty if call.hasty else self._fruitless)
+
+    def _went_at_once(self, bucket: Bucket) -> None:
+        if not bucket.take(now_ns()):
+            self._throw_out(b"too many calls that were begun and cancelled at once")
 
     def pinged(self) -> None:
         self._strike()
@@ -268,32 +280,54 @@ class GrpcConnection:
 
     def used(self, stream: int, count: int) -> None:
         """So many bytes were used that have waited."""
-        self._unfinished -= count
-        self.traffic.unfinished -= count
+        self.holds(-count)
         self._http2.take(stream, count)
         self._link.flush()
 
+    def holds(self, count: int) -> None:
+        """So many bytes more wait here."""
+        self.unfinished += count
+        self.traffic.unfinished += count
+
     def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None:
         """So many bytes more of a call wait; why it is turned away, if it is."""
-        traffic, limits = self.traffic, self.traffic.limits
-        self._unfinished += count
-        traffic.unfinished += count
-        if inbox.needed - wire.PREFIX_BYTES > limits.message_bytes:
-            length = inbox.needed - wire.PREFIX_BYTES
+        limits = self.traffic.limits
+        self.holds(count)
+        if self.unfinished > limits.unfinished_messages * limits.message_bytes:
             return Code.RESOURCE_EXHAUSTED, (
-                f"Received message larger than max ({length} vs. {limits.message_bytes}); --max-message-bytes sets the limit"
+                f"{self.unfinished} bytes of messages wait here that are not whole or were not looked at; send fewer large "
+                "messages at the same time"
             )
-        if (
-            self._unfinished > limits.unfinished_messages * limits.message_bytes
-            or traffic.unfinished > limits.unfinished_messages_in_all * limits.message_bytes
-        ):
+        self.traffic.bound()
+        return self.expecting(call, inbox)
+
+    def expecting(self, call: OpenCall, inbox: Inbox) -> tuple[Code, str] | None:
+        """Lets the client send the next message in one go; why the call is turned away, if it is."""
+        needed, most = inbox.needed, self.traffic.limits.message_bytes
+        if needed - wire.PREFIX_BYTES > most:
             return Code.RESOURCE_EXHAUSTED, (
-                f"{traffic.unfinished} bytes of messages that are not whole wait here, {self._unfinished} of them of this "
-                "connection; send fewer large messages at the same time"
+                f"Received message larger than max ({needed - wire.PREFIX_BYTES} vs. {most}); --max-message-bytes sets the limit"
             )
-        if inbox.needed > http2.WINDOW and inbox.held == count:
-            self._http2.widen(call.stream, inbox.needed + http2.WINDOW)
+        if needed > http2.WINDOW and needed > call.window:
+            call.window = needed + http2.WINDOW
+            self._http2.widen(call.stream, call.window)
         return None
+
+    def give_up_message(self) -> bool:
+        """Turns away the call that holds most of a message, since all together hold too much; False where there is none."""
+        call = max(self._calls.values(), key=lambda call: call.left, default=None)
+        if call is None or not call.left:
+            return False
+        call.refuse(
+            Code.RESOURCE_EXHAUSTED,
+            f"{self.traffic.unfinished} bytes of unfinished messages wait here, most of them of this client; send fewer",
+        )
+        return True
+
+    def give_up(self) -> None:
+        """Ends the connection, since its client does not read what it is sent."""
+        self._link.loop.counts.close("not_reading")
+        self._link.loop.drop(self._link)
 
     def unsent_of(self, call: OpenCall) -> int:
         """Bytes of its answers that the client has not taken."""
@@ -333,19 +367,19 @@ class GrpcConnection:
         traffic, limits = self.traffic, self.traffic.limits
         if traffic.calls >= limits.calls:
             return Code.RESOURCE_EXHAUSTED, f"{traffic.calls} calls are open, and no more are allowed; try again later"
-        if self._unsent > limits.unsent_answers * limits.message_bytes or (
-            self._unsent and traffic.unsent > limits.unsent_answers_in_all * limits.message_bytes
+        if self.unsent > limits.unsent_answers * limits.message_bytes or (
+            self.unsent and traffic.unsent > limits.unsent_answers_in_all * limits.message_bytes
         ):
             return (
                 Code.RESOURCE_EXHAUSTED,
-                f"{self._unsent} bytes of answers wait to be read by this client; read them first",
+                f"{self.unsent} bytes of answers wait to be read by this client; read them first",
             )
         return None
 
     def _early_end(self, stream: int, ended: bool) -> None:
         """A call is over; where its client still sends, it is told to stop when the answer has gone."""
         if not ended:
-            self._early[stream] = None
+            self._early[stream] = self.traffic.turn
 
     def _end_early(self) -> None:
         for stream in list(self._early):

@@ -177,6 +177,11 @@ class OrderedStream(OpenCall):
         """See `OpenCall.waits`."""
         return True
 
+    @property
+    def unfinished(self) -> bool:
+        """See `OpenCall.unfinished`; whole messages may wait until others are answered."""
+        return self.inbox is not None and self.inbox.held > 0 and not self.inbox.whole
+
     def cancel(self) -> None:
         """See `OpenCall.cancel`."""
         for asked in self._unanswered:
