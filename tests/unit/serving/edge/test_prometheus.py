@@ -117,7 +117,7 @@ def test_a_version_that_serves_shows_its_queue_and_what_its_backend_was_chosen_b
 
 def test_a_version_that_is_not_loaded_shows_its_state_alone() -> None:
     scrape = Scrape(Known(VersionStatus(name="m", version="1", state="UNAVAILABLE")))
-    assert scrape.names() == {"lstm_serving_model_state"}
+    assert scrape.names() == {"lstm_serving_model_state", "lstm_serving_edge_info"}
     assert scrape.series("model_state") == {("", "m", "UNAVAILABLE", "false", "1"): 1}
 
 
