@@ -69,7 +69,8 @@ class GrpcConnection:
     def output(self) -> bytes:
         try:
             data = self._http2.output()
-            self._http2.tell()
+            if data:
+                self._http2.tell()
         except Broken as error:
             raise Closed("protocol_error") from error
         unsent = self._http2.unsent

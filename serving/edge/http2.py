@@ -134,8 +134,10 @@ class Http2:
         if self._last_words is not None:
             words, self._last_words = self._last_words, b""
             return words
-        limit = OUTPUT_BYTES if self._connection.queued_body_size() > OUTPUT_BYTES else None
-        return self._connection.data_to_send(limit)
+        connection = self._connection
+        if not connection.want_write:
+            return b""
+        return connection.data_to_send(OUTPUT_BYTES if connection.queued_body_size() > OUTPUT_BYTES else None)
 
     @property
     def unsent(self) -> int:
