@@ -143,7 +143,7 @@ def finite(array: npt.NDArray[Any], tensor: TensorSpec, lengths: npt.NDArray[Any
         right = np.isfinite(array)
     else:
         return
-    if right.all():
+    if not array.size or right.item(right.argmin()):  # the first that is wrong; sooner than `all`
         return
     wrong = ~right
     steps = tensor.steps_axis

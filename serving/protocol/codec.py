@@ -64,6 +64,13 @@ def decode(request: InferRequest, spec: ModelSpec, limits: Limits) -> Decoded:
 def checked(inputs: Tensors, spec: ModelSpec, limits: Limits, model: str) -> tuple[int, BatchKey]:
     """The steps and the key of inputs whose names, datatypes and shapes are right, if their values are. Raises `InvalidInput`."""
     steps = spec.steps(inputs)
+    check_values(inputs, steps, spec, limits, model)
+    shared = b"".join([bytes_of(inputs[name][0]) for name in sorted(spec.shared)]) if spec.shared else b""
+    return steps, (shared, *[inputs[t.name].shape[1:] if t.name in inputs else t.shape[1:] for t in spec.inputs])
+
+
+def check_values(inputs: Tensors, steps: int, spec: ModelSpec, limits: Limits, model: str) -> None:
+    """Looks at the elements of inputs whose names, datatypes and shapes are right. Raises `InvalidInput`."""
     lengths = inputs.get(spec.lengths.input) if spec.lengths else None
     if spec.lengths and lengths is not None:
         checks.lengths(lengths, steps, spec.lengths.input, model)
@@ -73,8 +80,6 @@ def checked(inputs: Tensors, spec: ModelSpec, limits: Limits, model: str) -> tup
             checks.finite(array, spec.inputs_by_name[name], counted, model)
     if spec.vocabulary:
         checks.tokens(inputs, spec, model)
-    shared = b"".join([bytes_of(inputs[name][0]) for name in sorted(spec.shared)]) if spec.shared else b""
-    return steps, (shared, *[inputs[t.name].shape[1:] if t.name in inputs else t.shape[1:] for t in spec.inputs])
 
 
 def encode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from protos import grpc_service_pb2 as pb
 from serving.batching.model import Copy, Lease, Model
@@ -16,6 +17,7 @@ from serving.protocol.call import Call, reply_all
 from serving.protocol.checks import Limits
 from serving.protocol.codes import CODES, Code, answer_for, as_ours, outcome_of
 from serving.protocol.plans import Plans
+from serving.protocol.templates import Head, head_of
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import SUCCESS
 from serving.telemetry.ended import Ended, Recorder
@@ -41,38 +43,77 @@ class Inference:
         What is wrong with one of them is that one's alone.
         """
         self._manager.silence.broken()
-        queued: dict[Model, list[Pending]] = {}
-        for (name, version), same in itertools.groupby(self._messages(burst), _model_of):
-            alike = list(same)
-            try:
-                leases = self._manager.acquire_all(name, version, len(alike))
-            except Exception as error:  # noqa: BLE001 - border: every call is answered
-                for _, _, call in alike:
-                    self._turn_away(call, error)
-                continue
-            for lease, (sent, payload, call) in zip(leases, alike, strict=True):
-                asked = _Asked(sent.id, lease, call, self._recorder)
-                try:
-                    pending = asked.pending(self._plans(lease.model).decode(sent, payload))
-                except Exception as error:  # noqa: BLE001 - border: every call is answered
-                    asked.finish(as_ours(error))
-                else:
-                    queued.setdefault(lease.model, []).append(pending)
-        for model, requests in queued.items():
-            for pending, why in model.submit_all(requests):
+        queued: _Queued = {}
+        for model, same in itertools.groupby(self._begun(burst), _model_of):
+            self._ask(model, list(same), queued)
+        for leased, requests in queued.items():
+            for pending, why in leased.submit_all(requests):
                 pending.requester.finish(why)
 
-    def _messages(self, burst: Sequence[tuple[bytes, Call]]) -> Iterator[_Sent]:
-        """Of each request its message; what has none is turned away."""
+    def _begun(self, burst: Sequence[tuple[bytes, Call]]) -> Iterator[_Sent]:
+        """What the requests say of themselves; those that are none are turned away."""
         for payload, call in burst:
             try:
                 if self._refusing:
                     raise NotReady("Server exiting")
-                sent = request.message(payload)
+                head = head_of(payload)
+                yield _Sent(payload, call, head, None if head else request.message(payload))
             except ServingError as error:
                 self._turn_away(call, error)
+
+    def _ask(self, model: tuple[str, str], alike: Sequence[_Sent], queued: _Queued) -> None:
+        """Adds requests that name the same model and version to what is to be queued."""
+        try:
+            leases = self._manager.acquire_all(*model, len(alike))
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
+            for sent in alike:  # which may be wrong in something else, and that is told first
+                if self._message(sent, queued) is not None:
+                    self._turn_away(sent.call, error)
+            return
+        for lease, sent in zip(leases, alike, strict=True):
+            if (pending := self._pending(sent, lease, queued)) is not None:
+                queued.setdefault(lease.model, []).append(pending)
+
+    def _pending(self, sent: _Sent, lease: Lease, queued: _Queued) -> Pending | None:
+        """What waits in the queue; None where the lease was given back and the call was answered, or asks another model."""
+        asked, head = None, sent.head
+        try:
+            plans = self._plans(lease.model)
+            template = plans.templates.find(sent.payload, head.end) if head else None
+            if head and template:
+                asked = _Asked(head.id, lease, sent.call, self._recorder)
+                if (alike := template.decode(sent.payload, head.end)) is not None:
+                    return asked.pending(alike)
+                lease.model.metrics.left()  # it only looked like it
+                asked = None
+            message = self._message(sent, queued)
+            if message is None:
+                lease.release()
+                return None
+            asked = _Asked(message.id, lease, sent.call, self._recorder)
+            return asked.pending(plans.decode(message, sent.payload))
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
+            if asked:
+                asked.finish(as_ours(error))
             else:
-                yield sent, payload, call
+                lease.release()
+                self._turn_away(sent.call, error)
+            return None
+
+    def _message(self, sent: _Sent, queued: _Queued) -> pb.ModelInferRequest | None:
+        """The message, if it names the model that its beginning names; else the request is answered, or asks that other one."""
+        if sent.message is not None:
+            return sent.message
+        try:
+            message = request.message(sent.payload)
+        except ServingError as error:
+            self._turn_away(sent.call, error)
+            return None
+        parsed = _Sent(sent.payload, sent.call, None, message)
+        if _model_of(parsed) == _model_of(sent):
+            return message
+        self._ask(_model_of(parsed), [parsed], queued)
+        return None
 
     def _turn_away(self, call: Call, error: Exception) -> None:
         code, message = answer_for(error)
@@ -92,11 +133,22 @@ class Inference:
         return plans
 
 
-_Sent = tuple[pb.ModelInferRequest, bytes, Call]  # the message, its bytes, and who is answered
+_Queued = dict[Model, list[Pending]]
+
+
+class _Sent(NamedTuple):
+    """A request: how it begins, or its message where that cannot be told from its bytes."""
+
+    payload: bytes
+    call: Call
+    head: Head | None
+    message: pb.ModelInferRequest | None
 
 
 def _model_of(sent: _Sent) -> tuple[str, str]:
-    return sent[0].model_name, sent[0].model_version
+    named = sent.head or sent.message
+    assert named
+    return named.model_name, named.model_version
 
 
 def _answers(model: Model) -> Answers:

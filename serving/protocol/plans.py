@@ -19,6 +19,7 @@ from serving.protocol import checks, codec
 from serving.protocol.checks import Limits
 from serving.protocol.codec import Decoded
 from serving.protocol.request import FEW, InferRequest, from_protobuf, parameters_of
+from serving.protocol.templates import Templates
 from serving.signature.spec import ModelSpec
 
 MAX_BYTES = 256 * 1024  # what the plans of a version may take
@@ -38,6 +39,7 @@ class Plans:
         # Elements that are looked at one by one cannot be looked up, and neither can shapes that are not the file's own.
         known = [tensor.datatype != "BYTES" and tensor.shown is None for tensor in spec.inputs]
         self._any = spec.batched and not spec.shared and all(known) and max_bytes > 0
+        self.templates = Templates(spec, limits, max_bytes if self._any else 0)
 
     def decode(self, sent: pb.ModelInferRequest, payload: bytes) -> Decoded:
         """Checks the request `sent`, of which fields are cleared; `payload` holds it whole.
@@ -63,6 +65,7 @@ class Plans:
         description = sent.SerializeToString()
         plan = self._plans.get(description)
         if plan and (looked_up := plan.decode(shapes, contents)):
+            self.templates.keep(payload, looked_up)
             return looked_up
         contents.clear()  # they are read once more
         request, decoded = self._whole(payload)
