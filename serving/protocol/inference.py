@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from protos import grpc_service_pb2 as pb
 from serving.batching.model import Copy, Lease, Model
@@ -43,77 +42,80 @@ class Inference:
         What is wrong with one of them is that one's alone.
         """
         self._manager.silence.broken()
-        queued: _Queued = {}
-        for model, same in itertools.groupby(self._begun(burst), _model_of):
-            self._ask(model, list(same), queued)
-        for leased, requests in queued.items():
-            for pending, why in leased.submit_all(requests):
-                pending.requester.finish(why)
+        self._infer_all(self._sent(burst))
 
-    def _begun(self, burst: Sequence[tuple[bytes, Call]]) -> Iterator[_Sent]:
-        """What the requests say of themselves; those that are none are turned away."""
+    def _infer_all(self, burst: Iterable[_Sent]) -> None:
+        queued: dict[Model, list[Pending]] = {}
+        misread: list[_Sent] = []
+        for (name, version), same in itertools.groupby(burst, _model_of):
+            alike = list(same)
+            try:
+                leases = self._manager.acquire_all(name, version, len(alike))
+            except Exception as error:  # noqa: BLE001 - border: every call is answered
+                for sent in alike:
+                    self._not_found(sent, error, misread)
+                continue
+            for lease, sent in zip(leases, alike, strict=True):
+                pending = self._pending(lease, sent, misread)
+                if pending:
+                    queued.setdefault(lease.model, []).append(pending)
+        for model, requests in queued.items():
+            for pending, why in model.submit_all(requests):
+                pending.requester.finish(why)
+        if misread:
+            self._infer_all(misread)
+
+    def _pending(self, lease: Lease, sent: _Sent, misread: list[_Sent]) -> Pending | None:
+        """What is to be queued of a request, if it is right. One that names another model after all goes to `misread`."""
+        _, head, message, payload, call = sent
+        plans = self._plans(lease.model)
+        template = plans.templates.find(payload, head.end) if head else None
+        if template is None and message is None:
+            message = self._message(sent, misread)
+            if message is None:
+                lease.release()
+                return None
+        asked = _Asked(head.id if head else message.id, lease, call, self._recorder)  # type: ignore[union-attr]
+        try:
+            if head and template:
+                return asked.pending(template.decode(payload, head.end))
+            assert message
+            return asked.pending(plans.decode(message, payload))
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
+            asked.finish(as_ours(error))
+            return None
+
+    def _message(self, sent: _Sent, misread: list[_Sent]) -> pb.ModelInferRequest | None:
+        """The message of a request of which the head was read; None when it is none, or not what its head seems to say."""
+        _, head, _, payload, call = sent
+        try:
+            message = request.message(payload)
+        except ServingError as error:
+            self._turn_away(call, error)
+            return None
+        if head and (message.model_name, message.model_version, message.id) != head[:3]:
+            misread.append(((message.model_name, message.model_version), None, message, payload, call))
+            return None
+        return message
+
+    def _not_found(self, sent: _Sent, error: Exception, misread: list[_Sent]) -> None:
+        """There is no such model; but the request may be wrong in something that is to be told first."""
+        if sent[2] or self._message(sent, misread):
+            self._turn_away(sent[-1], error)
+
+    def _sent(self, burst: Sequence[tuple[bytes, Call]]) -> Iterator[_Sent]:
+        """Of each request which model it names; what is no request is turned away."""
         for payload, call in burst:
             try:
                 if self._refusing:
                     raise NotReady("Server exiting")
-                head = head_of(payload)
-                yield _Sent(payload, call, head, None if head else request.message(payload))
+                if head := head_of(payload):
+                    yield head[:2], head, None, payload, call
+                else:
+                    message = request.message(payload)
+                    yield (message.model_name, message.model_version), None, message, payload, call
             except ServingError as error:
                 self._turn_away(call, error)
-
-    def _ask(self, model: tuple[str, str], alike: Sequence[_Sent], queued: _Queued) -> None:
-        """Adds requests that name the same model and version to what is to be queued."""
-        try:
-            leases = self._manager.acquire_all(*model, len(alike))
-        except Exception as error:  # noqa: BLE001 - border: every call is answered
-            for sent in alike:  # which may be wrong in something else, and that is told first
-                if self._message(sent, queued) is not None:
-                    self._turn_away(sent.call, error)
-            return
-        for lease, sent in zip(leases, alike, strict=True):
-            if (pending := self._pending(sent, lease, queued)) is not None:
-                queued.setdefault(lease.model, []).append(pending)
-
-    def _pending(self, sent: _Sent, lease: Lease, queued: _Queued) -> Pending | None:
-        """What waits in the queue; None where the lease was given back and the call was answered, or asks another model."""
-        asked, head = None, sent.head
-        try:
-            plans = self._plans(lease.model)
-            template = plans.templates.find(sent.payload, head.end) if head else None
-            if head and template:
-                asked = _Asked(head.id, lease, sent.call, self._recorder)
-                if (alike := template.decode(sent.payload, head.end)) is not None:
-                    return asked.pending(alike)
-                lease.model.metrics.left()  # it only looked like it
-                asked = None
-            message = self._message(sent, queued)
-            if message is None:
-                lease.release()
-                return None
-            asked = _Asked(message.id, lease, sent.call, self._recorder)
-            return asked.pending(plans.decode(message, sent.payload))
-        except Exception as error:  # noqa: BLE001 - border: every call is answered
-            if asked:
-                asked.finish(as_ours(error))
-            else:
-                lease.release()
-                self._turn_away(sent.call, error)
-            return None
-
-    def _message(self, sent: _Sent, queued: _Queued) -> pb.ModelInferRequest | None:
-        """The message, if it names the model that its beginning names; else the request is answered, or asks that other one."""
-        if sent.message is not None:
-            return sent.message
-        try:
-            message = request.message(sent.payload)
-        except ServingError as error:
-            self._turn_away(sent.call, error)
-            return None
-        parsed = _Sent(sent.payload, sent.call, None, message)
-        if _model_of(parsed) == _model_of(sent):
-            return message
-        self._ask(_model_of(parsed), [parsed], queued)
-        return None
 
     def _turn_away(self, call: Call, error: Exception) -> None:
         code, message = answer_for(error)
@@ -133,22 +135,12 @@ class Inference:
         return plans
 
 
-_Queued = dict[Model, list[Pending]]
-
-
-class _Sent(NamedTuple):
-    """A request: how it begins, or its message where that cannot be told from its bytes."""
-
-    payload: bytes
-    call: Call
-    head: Head | None
-    message: pb.ModelInferRequest | None
+# The model and version that it seems to name; its head, or its message where it has none; its bytes, and who is answered.
+_Sent = tuple[tuple[str, str], Head | None, pb.ModelInferRequest | None, bytes, Call]
 
 
 def _model_of(sent: _Sent) -> tuple[str, str]:
-    named = sent.head or sent.message
-    assert named
-    return named.model_name, named.model_version
+    return sent[0]
 
 
 def _answers(model: Model) -> Answers:

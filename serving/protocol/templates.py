@@ -10,10 +10,10 @@ Whatever depends on the elements is checked every time. Templates live with the 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from protos import grpc_service_pb2 as pb
 from serving.protocol import codec
@@ -81,7 +81,7 @@ class Templates:
     def find(self, payload: bytes, end: int) -> Template | None:
         """The template of a request whose head ends there."""
         template = self._templates.get(len(payload) - end)
-        return template if template and payload.startswith(template.description, end) else None
+        return template if template and template.fits(payload, end) else None
 
     def keep(self, payload: bytes, decoded: Decoded) -> None:
         """Makes a template of a request that was right, if others may be alike.
@@ -113,42 +113,56 @@ class Templates:
             self._bytes_left += template.cost
 
 
+class Place(NamedTuple):
+    """An input: its name, datatype, how many elements it has, where they begin after the head, and their shape."""
+
+    name: str
+    dtype: np.dtype[Any]
+    elements: int
+    begin: int
+    shape: tuple[int, ...]
+
+
 class Template:
-    """What all requests of these bytes have in common. `description` begins after the id and ends before the first elements."""
+    """What all requests of these bytes have in common.
+
+    `description` begins after the head and ends before the first elements; `length` is that of everything after the head;
+    `separators` stand, where they say, before the elements of the other inputs. `decoded` has everything but the inputs.
+    """
 
     def __init__(
         self,
         description: bytes,
         length: int,
-        inputs: list[tuple[bytes, str, npt.NDArray[Any]]],
+        inputs: Sequence[Place],
+        separators: Sequence[tuple[int, bytes]],
         decoded: Decoded,
         spec: ModelSpec,
         limits: Limits,
         model: str,
     ) -> None:
         self.description = description
-        self.length = length  # of everything after the id
+        self.length = length
         self.cost = len(description) + TEMPLATE_BYTES
-        # What stands before the elements of each input (nothing before those of the first), and what they are.
-        self._inputs = [
-            (between, name, array.dtype, array.size, array.nbytes, array.shape) for between, name, array in inputs
-        ]
+        self._inputs = inputs
+        self._separators = separators
         self._decoded = decoded
         self._spec = spec
         self._limits = limits
         self._model = model
 
-    def decode(self, payload: bytes, end: int) -> Decoded | None:
-        """The request in this payload, whose head ends there; None where it is to be parsed. Raises what `codec.check_values` raises."""
-        at = end + len(self.description)
-        arrays = {}
-        for between, name, dtype, count, size, shape in self._inputs:
-            if between:
-                if not payload.startswith(between, at):
-                    return None
-                at += len(between)
-            arrays[name] = np.frombuffer(payload, dtype, count, at).reshape(shape)
-            at += size
+    def fits(self, payload: bytes, end: int) -> bool:
+        """Whether it is that of the request with this payload, as long as its own, whose head ends there."""
+        if not payload.startswith(self.description, end):
+            return False
+        return all(payload.startswith(between, end + place) for place, between in self._separators)
+
+    def decode(self, payload: bytes, end: int) -> Decoded:
+        """The request in this payload, which it fits. Raises what `codec.check_values` raises."""
+        arrays = {
+            name: np.frombuffer(payload, dtype, elements, end + place).reshape(shape)
+            for name, dtype, elements, place, shape in self._inputs
+        }
         alike = self._decoded
         codec.check_values(arrays, alike.steps, self._spec, self._limits, self._model)
         return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, alike.key)
@@ -163,17 +177,17 @@ def _made(payload: bytes, head: Head, decoded: Decoded, spec: ModelSpec, limits:
     in_order = [one.name for one in sent.inputs] == [name for name, _ in arrays]
     if not in_order or len(sent.raw_input_contents) != len(arrays) or sent.SerializeToString() != payload:
         return None
-    # From the end, where the elements are: all of them raw, one after the other.
-    inputs: list[tuple[bytes, str, npt.NDArray[Any]]] = []
-    at = len(payload)
+    # The elements stand at the end, those of each input behind their own tag and length.
+    inputs: list[Place] = []
+    separators: list[tuple[int, bytes]] = []
+    at = len(payload) - head.end
     for name, array in reversed(arrays):
-        between = bytes([_RAW]) + varint(array.nbytes)
-        at -= array.nbytes + len(between)
-        inputs.append((between, name, array))
-    inputs.reverse()
-    first, name, array = inputs[0]
-    inputs[0] = b"", name, array
-    kept = [(between, name, np.empty(array.shape, array.dtype)) for between, name, array in inputs]
+        separator = bytes([_RAW]) + varint(array.nbytes)
+        at -= array.nbytes
+        inputs.append(Place(name, array.dtype, array.size, at, array.shape))
+        at -= len(separator)
+        separators.append((at, separator))
     bare = Decoded({}, decoded.rows, decoded.steps, decoded.outputs, decoded.classes, decoded.key)
-    description = payload[head.end : at + len(first)]
-    return Template(description, len(payload) - head.end, kept, bare, spec, limits, head.model_name)
+    first, separator = separators.pop()
+    description = payload[head.end : head.end + first + len(separator)]
+    return Template(description, len(payload) - head.end, inputs[::-1], separators, bare, spec, limits, head.model_name)

@@ -11,6 +11,7 @@ import pytest
 from serving.launch import LaunchedServer
 from tests.support import trained
 from tests.support.commands import ROOT
+from tests.support.grpc_port import EDGES
 from tests.support.once import once
 from tests.support.trained import Trained
 
@@ -24,6 +25,14 @@ def vowels(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def server(vowels: Trained) -> Iterator[LaunchedServer]:
     """The trained models, for tests that leave the server as it was."""
     with LaunchedServer(vowels.repository, "--backend", "onnx_runtime") as running:
+        yield running
+        assert running.stop() == 0
+
+
+@pytest.fixture(scope="session", params=EDGES)
+def on_each_edge(request: pytest.FixtureRequest, vowels: Trained) -> Iterator[LaunchedServer]:
+    """The same as `server`, once for each edge."""
+    with LaunchedServer(vowels.repository, "--backend", "onnx_runtime", "--edge", request.param) as running:
         yield running
         assert running.stop() == 0
 
@@ -51,6 +60,18 @@ def perf_analyzer() -> list[str]:
         "run",
         str(Path(_made(ROOT / ".envs/perf/perf_analyzer")).parent),
     ]
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The folder with `@grpc/grpc-js`."""
+    return Path(_made(ROOT / ".envs/node/node_modules"))
+
+
+@pytest.fixture(scope="session")
+def envoy_program() -> Path:
+    """The proxy."""
+    return Path(_made(ROOT / ".envs/envoy/envoy/_bin/envoy"))
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,9 @@ def test_concurrency_one_to_eight(backend: str, perf_analyzer: list[str], vowels
             assert 0 < sum(int(row[stage]) for stage in stages) <= int(row["p99 latency"])
 
 
-def test_streaming(perf_analyzer: list[str], server: LaunchedServer) -> None:
-    driven = _vowels(perf_analyzer, server, "--streaming", "--async", "--concurrency-range", "4", "--request-count",
+@pytest.mark.parametrize("streaming", [(), ("--streaming",)], ids=["unary", "streaming"])
+def test_many_in_flight(perf_analyzer: list[str], on_each_edge: LaunchedServer, streaming: tuple[str, ...]) -> None:
+    driven = _vowels(perf_analyzer, on_each_edge, *streaming, "--async", "--concurrency-range", "32", "--request-count",
                      str(REQUESTS))  # fmt: skip
     assert (driven.succeeded, driven.failed) == (REQUESTS, 0)
 

@@ -15,6 +15,7 @@ from serving import backends
 from serving.launch import LaunchedServer
 from serving.verification import golden
 from tests.support.commands import ROOT
+from tests.support.grpc_port import EDGES
 from tests.support.trained import MODELS, Trained
 
 TOLERANCE = 1e-4
@@ -70,8 +71,10 @@ for number, (result, error) in enumerate(got):
 """
 
 
-def test_a_stream_of_the_unmodified_client(server: LaunchedServer, client_python: str) -> None:
-    done = subprocess.run([client_python, "-c", _STREAM, server.address], capture_output=True, text=True, check=False)
+def test_a_stream_of_the_unmodified_client(on_each_edge: LaunchedServer, client_python: str) -> None:
+    done = subprocess.run(
+        [client_python, "-c", _STREAM, on_each_edge.address], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -117,7 +120,10 @@ def _shape(python: str, imports: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
 
 
-def test_tls_with_a_client_certificate_and_a_token(vowels: Trained, client_python: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("edge", EDGES)
+def test_tls_with_a_client_certificate_and_a_token(
+    edge: str, vowels: Trained, client_python: str, tmp_path: Path
+) -> None:
     authority = trustme.CA()
     for name, certificate in (
         ("server", authority.issue_cert("127.0.0.1")),
@@ -142,7 +148,7 @@ assert client.is_server_ready(headers=headers)
 assert client.infer("vowels_torch", [x], headers=headers).as_numpy("y").shape == (1, 9)
 """
     arguments = [part for flag, file in flags.items() for part in (f"--{flag}", str(tmp_path / file))]
-    with LaunchedServer(vowels.repository, "--backend", "onnx_runtime", *arguments) as server:
+    with LaunchedServer(vowels.repository, "--backend", "onnx_runtime", "--edge", edge, *arguments) as server:
         done = subprocess.run(
             [client_python, "-c", program, server.address], cwd=tmp_path, capture_output=True, text=True, check=False
         )

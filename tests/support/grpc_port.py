@@ -100,7 +100,7 @@ def unary(connected: grpc.Channel, name: str = INFER) -> Any:
 
 def stream(connected: grpc.Channel, requests: Iterator[bytes], **more: Any) -> Any:
     """An open stream of inferences."""
-    return connected.stream_stream(f"/{SERVICE}/{STREAM_INFER}")(requests, timeout=WAIT_SECONDS, **more)
+    return connected.stream_stream(f"/{SERVICE}/{STREAM_INFER}")(requests, **{"timeout": WAIT_SECONDS, **more})
 
 
 def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
