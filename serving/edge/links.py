@@ -48,17 +48,24 @@ class Timeouts(NamedTuple):
     stalled: float = 60.0  # for a client that takes nothing of what it is sent
 
 
+# Why we close a connection; each is counted from 0, so that a rate sees the first.
+REASONS = (
+    "age", "exit", "failure", "flood", "handshake", "handshake_timeout", "idle", "keepalive_timeout", "left", "not_http2",
+    "not_reading", "not_tls", "protocol_error", "too_many_connections",
+)  # fmt: skip
+
+
 class Counts:
     """What is told of the connections. Written by the thread of the loop alone."""
 
     def __init__(self) -> None:
         self.open = 0
         self.accepted = 0
-        self.closed: dict[str, int] = {}  # by us, by reason
+        self.closed = dict.fromkeys(REASONS, 0)  # by us, by reason
 
     def close(self, reason: str) -> None:
         """A connection is closed by us."""
-        self.closed[reason] = self.closed.get(reason, 0) + 1
+        self.closed[reason] += 1
 
 
 class Link:

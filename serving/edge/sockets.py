@@ -180,9 +180,7 @@ class Loop:
         for link in again:
             self._read(link)
         self._turn()
-        for _ in range(len(self._posted)):
-            action, argument = self._posted.popleft()
-            action(argument)
+        self._run_posted()
         if self.dirty:
             dirty, self.dirty = self.dirty, {}
             for link in dirty:
@@ -191,6 +189,14 @@ class Loop:
             now = now_ns()
             if now >= self._next_tick:
                 self._tick(now)
+
+    def _run_posted(self) -> None:
+        for _ in range(len(self._posted)):
+            action, argument = self._posted.popleft()
+            try:
+                action(argument)
+            except Exception:
+                log.exception("what another thread wanted of a connection has failed")
 
     def _patience(self) -> float | None:
         return max(0.0, (self._next_tick - now_ns()) / 1e9) if self.links or self._listening.resting else None
@@ -288,6 +294,8 @@ class Loop:
                     break
         except Closed as reason:
             self.close(link, str(reason))
+        except Exception:  # noqa: BLE001 - border: of one connection, told by _fails
+            self._fails(link)
         self.dirty[link] = None
 
     def _send(self, link: Link) -> None:
@@ -321,6 +329,14 @@ class Loop:
             self.drop(link)
         except OSError:
             self.drop(link)
+        except Exception:  # noqa: BLE001 - border
+            self._fails(link)
+
+    def _fails(self, link: Link) -> None:
+        """A fault of ours, seen while this connection was served: the others go on."""
+        log.exception("a connection is closed, since serving it has failed")
+        self.counts.close("failure")
+        self.drop(link)
 
     def _tick(self, now: int) -> None:
         self._next_tick = now + TICK_NS
@@ -341,6 +357,8 @@ class Loop:
                     link.speaker.tick(now)
                 except Closed as reason:
                     self.close(link, str(reason))
+                except Exception:  # noqa: BLE001 - border
+                    self._fails(link)
 
     def _close_socket(self, link: Link) -> None:
         with contextlib.suppress(OSError):  # one that could not be wrapped is closed already

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.backends.base import Candidate, Measured
+from serving.edge.edges import Chosen
 from serving.edge.prometheus import Collector
 from serving.lifecycle.comparison import ShadowCounts
 from serving.lifecycle.load_failures import KINDS, LoadFailures
@@ -61,7 +62,7 @@ class Scrape:
 
     def __init__(self, known: Known | ModelManager, refused: Mapping[str, int] | None = None) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(Collector(cast(ModelManager, known), refused or {}))
+        self._registry.register(Collector(cast(ModelManager, known), refused or {}, Chosen("nghttp2", "0.3.0")))
 
     def value(self, name: str, **labels: str) -> float | None:
         return self._registry.get_sample_value(f"lstm_serving_{name}", labels)
