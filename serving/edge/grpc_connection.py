@@ -223,7 +223,7 @@ class GrpcConnection:
         self._strike()
 
     def over(self, code: int) -> None:
-        self._link.loop.close(self._link, "protocol_error" if code else "left")
+        self._link.close("protocol_error" if code else "left")
 
     # For calls.
 

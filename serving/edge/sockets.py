@@ -154,10 +154,11 @@ class Loop:
             os._exit(EXIT_CODE)  # a server that listens and never answers is worse than none
         finally:
             self._listening.close()
-            for link in list(self.links.values()):
-                self.drop(link)
             if self._handshakes:
                 self._handshakes.close()
+            for link in list(self.links.values()):
+                link.handshaking = False  # nobody does any more
+                self.drop(link)
             self._poller.close()
             os.close(self._wake_fd)
 
