@@ -33,9 +33,9 @@ def page_text() -> str:
             ("code", "number", "what the client does"),
             [(code(each.name), str(each.value), TO_DO[each]) for each in Code],
         ),
-        "`RESOURCE_EXHAUSTED` (8): a message is larger than `--max-message-bytes`, the metadata are larger than 16 KB, more calls or "
-        "more unfinished messages are open than there is room for, or a client does not read its answers. On `--edge grpcio` it comes "
-        "from gRPC itself, which lets no metric count these calls.",
+        "`RESOURCE_EXHAUSTED` (8): a message is larger than `--max-message-bytes`, the metadata are larger than 16 KB, there are "
+        "more calls or more unfinished messages than there is room for, or a client does not read its answers. On `--edge grpcio` "
+        "it comes from gRPC itself, which lets no metric count these calls.",
         "## The errors behind the codes",
         table(
             ("error", "code", "meaning"),
