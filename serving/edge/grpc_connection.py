@@ -289,7 +289,7 @@ class GrpcConnection:
                 f"Received message larger than max ({length} vs. {limits.message_bytes}); --max-message-bytes sets the limit"
             )
         if (
-            self._unfinished > limits.unfinished_messages * limits.message_bytes
+            self._unfinished > min(limits.unfinished_messages * limits.message_bytes, http2.MOST_UNFINISHED)
             or traffic.unfinished > limits.unfinished_messages_in_all * limits.message_bytes
         ):
             return Code.RESOURCE_EXHAUSTED, (
@@ -299,9 +299,12 @@ class GrpcConnection:
         return None
 
     def widen(self, call: OpenCall, needed: int) -> None:
-        """The client is to send a message that needs so many bytes; that is never less than it may send anyway."""
-        if needed > call.window:
-            call.window = needed + http2.WINDOW
+        """The client is to send a message that needs so many bytes.
+
+        The library gives a window back when half of it has been used. So it must be twice as wide as a message.
+        """
+        if 2 * needed > call.window:
+            call.window = 2 * needed
             self._http2.widen(call.stream, call.window)
             self._link.flush()
 
