@@ -294,13 +294,12 @@ def outcome(known: Plans, payload: bytes) -> str:
     """What comes of a request, as text: its head, and what it holds or what is wrong with it."""
     head = head_of(payload)
     try:
-        message = request.message(payload)
-        named = message.model_name, message.model_version, message.id
         template = known.templates.find(payload, head.end) if head else None
         if head and template:
-            assert head[:3] == named, "a template is found by a head that is true"
-            decoded = template.decode(payload, head.end)
+            named, decoded = head[:3], template.decode(payload, head.end)
         else:
+            message = request.message(payload)
+            named = message.model_name, message.model_version, message.id
             decoded = known.decode(message, payload)
     except ServingError as error:
         return f"{type(error).__name__}: {error}"
