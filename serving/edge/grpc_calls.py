@@ -8,23 +8,49 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from serving.edge import grpc_wire as wire
 from serving.edge.grpc_wire import Inbox
-from serving.edge.traffic import LARGE_BYTES
+from serving.edge.http2 import WINDOW
+from serving.edge.traffic import LARGE_BYTES, Route, Traffic
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
 
-if TYPE_CHECKING:
-    from serving.edge.grpc_connection import GrpcConnection
-    from serving.edge.traffic import Route
-
 COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
-WINDOW = 64  # messages of one stream that are taken in before their answers are there: the rest stays with the client
-UNSENT_BYTES = 256 * 1024  # of the answers of one stream, beyond which nothing more is taken in
 HASTY_NS = 10**9
 DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
+
+
+class Carrier(Protocol):
+    """The connection of a call. On the thread of the loop alone, but for `traffic`.
+
+    `take` and `used` let the client send as many bytes more; `waiting` counts those that wait for the rest of a message, and
+    `expect` lets the client send a message of so many: both say why the call is turned away if that is too much. `holds`
+    counts what waits elsewhere. `hold` has `go_on` called when something has been sent.
+    """
+
+    traffic: Traffic
+
+    def take(self, stream: int, count: int) -> None: ...
+
+    def used(self, stream: int, count: int) -> None: ...
+
+    def waiting(self, count: int) -> tuple[Code, str] | None: ...
+
+    def answer(self, call: OpenCall, message: bytes) -> None: ...
+
+    def send(self, call: OpenCall, message: bytes) -> None: ...
+
+    def finish(self, call: OpenCall, code: Code, message: str) -> None: ...
+
+    def unsent_of(self, call: OpenCall) -> int: ...
+
+    def hold(self, call: OpenCall) -> None: ...
+
+    def holds(self, count: int) -> None: ...
+
+    def expect(self, call: OpenCall, needed: int) -> tuple[Code, str] | None: ...
 
 
 class OpenCall:
@@ -37,7 +63,7 @@ class OpenCall:
 
     def __init__(
         self,
-        connection: GrpcConnection,
+        connection: Carrier,
         stream: int,
         route: Route,
         received_ns: int,
@@ -52,7 +78,7 @@ class OpenCall:
         self.encoding = encoding  # of the messages that say that they are compressed
         self.accepts = b""  # the encoding of the answers
         self.inbox: Inbox | None = None
-        self.window = 0  # what the client may send before anything of it is taken, where that was made more than usual
+        self.window = WINDOW  # bytes that the client may send before any are used
         self.turn = connection.traffic.turn  # in which it was opened
         self.handed = False  # whether a message was handed up
         self.begun = False  # whether a message of the answer was sent
@@ -71,7 +97,7 @@ class OpenCall:
                 self.inbox = Inbox()
             self.inbox.add(data)
             self.moved_ns = now_ns()
-            refusal = self.connection.waiting(self, self.inbox, len(data))
+            refusal = self.connection.waiting(len(data))
             if refusal:
                 self.refuse(*refusal)
         if not self.done:
@@ -82,18 +108,19 @@ class OpenCall:
         raise NotImplementedError
 
     def next(self) -> tuple[int, bytes] | None:
-        """The next message, if it is whole."""
-        inbox = self.inbox
-        if inbox is None:
-            return None
-        refusal = self.connection.expecting(self, inbox)
-        if refusal:
-            self.refuse(*refusal)
-            return None
-        message = inbox.next()
+        """The next message, if it is whole; else its client may send the rest."""
+        self.want_the_rest()
+        message = self.inbox.next() if self.inbox else None
         if message:
             self.connection.used(self.stream, wire.PREFIX_BYTES + len(message[1]))
         return message
+
+    def want_the_rest(self) -> None:
+        """The client may send all of the message that it has begun, if it is not too large: then the call ends."""
+        if self.inbox and self.inbox.held:
+            refusal = self.connection.expect(self, self.inbox.needed)
+            if refusal:
+                self.refuse(*refusal)
 
     @property
     def left(self) -> int:
@@ -207,8 +234,10 @@ class OpenCall:
         self.connection.traffic.post(self._asked_aside, held)
 
     def _ask_unpacked(self, flag: int, payload: bytes, asked: Any) -> None:
+        if flag > 1:
+            raise wire.Malformed(f"a message begins with {flag}; it must be 0, or 1 where it is compressed")
         if flag:
-            payload = wire.decompress(flag, self.encoding, payload, self.connection.traffic.limits.message_bytes)
+            payload = wire.decompress(self.encoding, payload, self.connection.traffic.limits.message_bytes)
             asked.unpacked(payload)
         if self.route.on:
             self.route.on.submit(self.route.ask, payload, asked)
@@ -268,7 +297,10 @@ class UnaryCall(OpenCall):
 
     def go_on(self) -> None:
         """See `OpenCall.go_on`."""
-        if not self.ended or self._asked:
+        if self._asked:
+            return
+        if not self.ended:
+            self.want_the_rest()
             return
         message = self.next()
         if message is None or self.left:

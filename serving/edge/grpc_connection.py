@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving.edge import grpc_wire as wire
 from serving.edge import http2
 from serving.edge.grpc_calls import OpenCall
-from serving.edge.grpc_wire import Headers, Inbox
+from serving.edge.grpc_wire import Headers
 from serving.edge.http2 import Broken, Http2
 from serving.edge.links import Closed, Link
 from serving.edge.traffic import Bucket, Route, Traffic
@@ -51,6 +51,7 @@ class GrpcConnection:
         self._heard_ns = self._busy_ns = now_ns()
         self._pinged_ns = 0
         self._leaving_ns = 0
+        self._why = ""  # it leaves
         self._last_said = False
         traffic.connections[self] = None
         link.flush()
@@ -72,7 +73,8 @@ class GrpcConnection:
     def output(self) -> bytes:
         try:
             data = self._http2.output()
-            self._http2.tell()
+            if data:
+                self._http2.tell()
         except Broken as error:
             raise Closed("protocol_error") from error
         unsent = self._http2.unsent
@@ -96,8 +98,10 @@ class GrpcConnection:
             call.tick(now, limits.message_seconds * 1e9)
         if self._leaving_ns:
             self._tick_leaving(now)
-        elif self._old(now):
-            self.leave(now)
+        elif _over(now - self._link.opened_ns, limits.age_seconds):
+            self.leave(now, "age")
+        elif not self._calls and _over(now - self._busy_ns, limits.idle_seconds):
+            self.leave(now, "idle")
         if _over(now - self._heard_ns, limits.keepalive_seconds):
             if not self._pinged_ns:
                 self._pinged_ns = now
@@ -118,10 +122,10 @@ class GrpcConnection:
 
     # Leaving.
 
-    def leave(self, now: int) -> None:
+    def leave(self, now: int, why: str) -> None:
         """No more calls are wanted here; those that are open, or on the way, are answered."""
         if not self._leaving_ns:
-            self._leaving_ns = now
+            self._leaving_ns, self._why = now, why
             self._http2.announce_end()
             self._link.flush()
 
@@ -129,11 +133,6 @@ class GrpcConnection:
         """Streams end when what they have taken in is answered."""
         for call in list(self._calls.values()):
             call.leave()
-
-    def _old(self, now: int) -> bool:
-        limits = self.traffic.limits
-        idle = not self._calls and _over(now - self._busy_ns, limits.idle_seconds)
-        return idle or _over(now - self._link.opened_ns, limits.age_seconds)
 
     @property
     def answering(self) -> bool:
@@ -150,9 +149,9 @@ class GrpcConnection:
     def _tick_leaving(self, now: int) -> None:
         self.say_the_last()  # the client has had a second to hear of it
         if not self._calls and not self.unsent:
-            raise Closed("age")
+            raise Closed(self._why)
         if _over(now - self._leaving_ns, self.traffic.limits.age_grace_seconds):
-            raise Closed("age_grace")
+            raise Closed(self._why)
 
     # For HTTP/2.
 
@@ -236,12 +235,15 @@ class GrpcConnection:
         self._strike()
 
     def over(self, code: int) -> None:
-        self._link.loop.close(self._link, "protocol_error" if code else "left")
+        self._link.close("protocol_error" if code else "left")
 
     # For calls.
 
     def answer(self, call: OpenCall, message: bytes) -> None:
         """The only message of a call, and its end."""
+        if len(message) - wire.PREFIX_BYTES > self.traffic.limits.message_bytes:
+            self.finish(call, *self._too_large(message))
+            return
         try:
             self._http2.answer(call.stream, _ENCODED[call.accepts], message, _ENDING_OK)
         except Broken:
@@ -250,7 +252,10 @@ class GrpcConnection:
         self._early_end(call.stream, call.ended)
 
     def send(self, call: OpenCall, message: bytes) -> None:
-        """A message of a call that goes on."""
+        """A message of a call that goes on, if it is not too large: then the call ends."""
+        if len(message) - wire.PREFIX_BYTES > self.traffic.limits.message_bytes:
+            call.refuse(*self._too_large(message))
+            return
         try:
             if not call.begun:
                 call.begun = True
@@ -289,28 +294,32 @@ class GrpcConnection:
         self.unfinished += count
         self.traffic.unfinished += count
 
-    def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None:
-        """So many bytes more of a call wait; why it is turned away, if it is."""
+    def waiting(self, count: int) -> tuple[Code, str] | None:
+        """So many bytes more of a message wait; why its call is turned away, if it is."""
         limits = self.traffic.limits
         self.holds(count)
-        if self.unfinished > limits.unfinished_messages * limits.message_bytes:
+        if self.unfinished > min(limits.unfinished_messages * limits.message_bytes, http2.MOST_UNFINISHED):
             return Code.RESOURCE_EXHAUSTED, (
                 f"{self.unfinished} bytes of messages wait here that are not whole or were not looked at; send fewer large "
                 "messages at the same time"
             )
         self.traffic.bound()
-        return self.expecting(call, inbox)
+        return None
 
-    def expecting(self, call: OpenCall, inbox: Inbox) -> tuple[Code, str] | None:
-        """Lets the client send the next message in one go; why the call is turned away, if it is."""
-        needed, most = inbox.needed, self.traffic.limits.message_bytes
-        if needed - wire.PREFIX_BYTES > most:
+    def expect(self, call: OpenCall, needed: int) -> tuple[Code, str] | None:
+        """The client is to send a message that needs so many bytes; why its call is turned away, if it is.
+
+        The library gives a window back when half of it has been used. So it must be twice as wide as a message.
+        """
+        length, most = needed - wire.PREFIX_BYTES, self.traffic.limits.message_bytes
+        if length > most:
             return Code.RESOURCE_EXHAUSTED, (
-                f"Received message larger than max ({needed - wire.PREFIX_BYTES} vs. {most}); --max-message-bytes sets the limit"
+                f"Received message larger than max ({length} vs. {most}); --max-message-bytes sets the limit"
             )
-        if needed > http2.WINDOW and needed > call.window:
-            call.window = needed + http2.WINDOW
+        if 2 * needed > call.window:
+            call.window = 2 * needed
             self._http2.widen(call.stream, call.window)
+            self._link.flush()
         return None
 
     def give_up_message(self) -> bool:
@@ -326,8 +335,7 @@ class GrpcConnection:
 
     def give_up(self) -> None:
         """Ends the connection, since its client does not read what it is sent."""
-        self._link.loop.counts.close("not_reading")
-        self._link.loop.drop(self._link)
+        self._link.cut_off("not_reading")
 
     def unsent_of(self, call: OpenCall) -> int:
         """Bytes of its answers that the client has not taken."""
@@ -375,6 +383,12 @@ class GrpcConnection:
                 f"{self.unsent} bytes of answers wait to be read by this client; read them first",
             )
         return None
+
+    def _too_large(self, message: bytes) -> tuple[Code, str]:
+        length, most = len(message) - wire.PREFIX_BYTES, self.traffic.limits.message_bytes
+        return Code.RESOURCE_EXHAUSTED, (
+            f"Sent message larger than max ({length} vs. {most}): the answer is larger than --max-message-bytes allows"
+        )
 
     def _early_end(self, stream: int, ended: bool) -> None:
         """A call is over; where its client still sends, it is told to stop when the answer has gone."""

@@ -57,13 +57,8 @@ def compress(encoding: bytes, payload: bytes) -> bytes:
     return packer.compress(payload) + packer.flush()
 
 
-def decompress(flag: int, encoding: bytes, payload: bytes, most: int) -> bytes:
-    """A message that came in this encoding, behind this first byte.
-
-    Raises `Malformed`, and `TooLarge` beyond `most` bytes without unpacking more.
-    """
-    if flag != 1:
-        raise Malformed(f"a message begins with {flag}; it must be 0, or 1 where it is compressed")
+def decompress(encoding: bytes, payload: bytes, most: int) -> bytes:
+    """A message that came in this encoding. Raises `Malformed`, and `TooLarge` beyond `most` bytes without unpacking more."""
     if encoding not in WINDOW_BITS:
         raise Malformed("a message says that it is compressed and grpc-encoding does not say how")
     unpacker = zlib.decompressobj(WINDOW_BITS[encoding])

@@ -196,7 +196,7 @@ class Nghttp2Server:
         self._loop.close_listener()
         now = now_ns()
         for connection in self._connections():
-            connection.leave(now)
+            connection.leave(now, "exit")
 
     def _leave_calls(self) -> None:
         for connection in self._connections():

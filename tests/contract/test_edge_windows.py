@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from serving.edge import http2
-from serving.edge.grpc_calls import UNSENT_BYTES
+from serving.edge.grpc_message_streams import UNSENT_BYTES
 from serving.edge.nghttp2_server import Nghttp2Server
 from serving.edge.traffic import LARGE_BYTES
 from serving.protocol.call import Call
@@ -158,7 +158,7 @@ def test_answers_that_are_not_read_are_bounded(server: Nghttp2Server) -> None:
         client.send(*(client.headers(stream) for stream in range(1, 401, 2)))
         for stream in range(1, 401, 2):
             client.upload(stream, message(bytes(200_000)))
-        until(lambda: server.counts.closed.get("not_reading", 0) > 0)
+        until(lambda: server.counts.closed["not_reading"] > 0)
         assert taken(server)[3] <= 9 * MAX_MESSAGE_BYTES, "eight, and what has come in one turn"
 
 
