@@ -235,7 +235,7 @@ class GrpcConnection:
         self._strike()
 
     def over(self, code: int) -> None:
-        self._link.close("protocol_error" if code else "left")
+        self._link.close("protocol_error" if code else self._why or "left")
 
     # For calls.
 

@@ -134,7 +134,7 @@ class Raw:
         ] = {}  # what the server takes of a stream, and of all (0), where that is not the usual
         self.streams: dict[int, Seen] = {}
         self.goodbye = Goodbye(None, b"")
-        self.pongs = 0
+        self.pings = self.pongs = 0
         self.closed = False  # by the server
         self.settings: dict[int, int] = {}
         if greet:
@@ -263,8 +263,9 @@ class Raw:
             self.goodbye = Goodbye(got.error_code, got.additional_data)
         elif isinstance(got, WindowUpdateFrame):
             self._room[got.stream_id] = self._room_of(got.stream_id) + got.window_increment
-        elif got.type == PING and "ACK" in got.flags:
-            self.pongs += 1
+        elif got.type == PING:
+            self.pings += "ACK" not in got.flags
+            self.pongs += "ACK" in got.flags
         elif isinstance(got, SettingsFrame) and "ACK" not in got.flags:
             self.settings = dict(got.settings)
         if "END_STREAM" in got.flags:
