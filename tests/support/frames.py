@@ -5,11 +5,13 @@ It greets, and agrees to the server's settings; beyond that it acknowledges noth
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import select
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import hpack
@@ -134,7 +136,8 @@ class Raw:
         ] = {}  # what the server takes of a stream, and of all (0), where that is not the usual
         self.streams: dict[int, Seen] = {}
         self.goodbye = Goodbye(None, b"")
-        self.pings = self.pongs = 0
+        self.pings = 0
+        self.pong = b""  # the last one
         self.closed = False  # by the server
         self.settings: dict[int, int] = {}
         if greet:
@@ -151,6 +154,18 @@ class Raw:
     def close(self) -> None:
         """Without a word."""
         self._socket.close()
+
+    def abort(self) -> None:
+        """By a reset of TCP, whatever is on the way."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Waits no longer than that for what comes."""
+        self._socket.settimeout(seconds)
+        yield
+        self._socket.settimeout(WAIT_SECONDS)
 
     def send(self, *parts: bytes) -> None:
         """Sends all of it at once. A server that has closed the connection meanwhile is no error: what it has said is read."""
@@ -265,7 +280,7 @@ class Raw:
             self._room[got.stream_id] = self._room_of(got.stream_id) + got.window_increment
         elif got.type == PING:
             self.pings += "ACK" not in got.flags
-            self.pongs += "ACK" in got.flags
+            self.pong = got.opaque_data if "ACK" in got.flags else self.pong
         elif isinstance(got, SettingsFrame) and "ACK" not in got.flags:
             self.settings = dict(got.settings)
         if "END_STREAM" in got.flags:
