@@ -74,7 +74,8 @@ class Server:
         self._metadata = Metadata(self._manager, version=VERSION, name=settings.server_name)
         self._chosen = choose(settings.edge)
         certificates, tokens = _certificates(settings), _tokens(settings)
-        registry = _registry(Collector(self._manager, recorder.refused))
+        collector = Collector(self._manager, recorder.refused, self._chosen)
+        registry = _registry(collector)
         self._metrics = MetricsPort(settings.host, settings.metrics_port, registry)
         self.metrics_port = self._metrics.port
         try:
@@ -94,6 +95,7 @@ class Server:
             self._metrics.close()
             raise
         self.grpc_port = self._edge.port
+        collector.connections = self._edge.counts
         self._log_start()
         self._starting = True
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)

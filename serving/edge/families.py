@@ -158,9 +158,38 @@ SHADOW_CLASSES = Family(
 REFUSED = Family(
     CounterMetricFamily,
     "requests_refused",
-    "Inference requests that found no model to answer them, and calls without a valid token.",
+    "Inference requests that found no model to answer them, and calls that the edge turned away: no valid token, a limit, no "
+    "such method.",
     ("code",),
     "sum by (code) (rate(lstm_serving_requests_refused_total[5m]))",
+)
+EDGE = Family(
+    GaugeMetricFamily,
+    "edge_info",
+    "1 for what speaks gRPC here: nghttp2 or grpcio, and the version of the library.",
+    ("edge", "version"),
+    "count by (edge, version) (lstm_serving_edge_info)",
+)
+CONNECTIONS = Family(
+    GaugeMetricFamily,
+    "connections",
+    "Open connections to the gRPC port; on the edge nghttp2.",
+    (),
+    "lstm_serving_connections",
+)
+CONNECTIONS_ACCEPTED = Family(
+    CounterMetricFamily,
+    "connections_accepted",
+    "Connections to the gRPC port so far; on the edge nghttp2.",
+    (),
+    "rate(lstm_serving_connections_accepted_total[5m])",
+)
+CONNECTIONS_CLOSED = Family(
+    CounterMetricFamily,
+    "connections_closed",
+    "Connections that the server has closed, and why; on the edge nghttp2.",
+    ("reason",),
+    "sum by (reason) (increase(lstm_serving_connections_closed_total[1h])) > 0",
 )
 
 FAMILIES = tuple(each for each in list(globals().values()) if isinstance(each, Family))

@@ -8,22 +8,45 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from serving.edge import grpc_wire as wire
 from serving.edge.grpc_wire import Inbox
+from serving.edge.traffic import Route, Traffic
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
-
-if TYPE_CHECKING:
-    from serving.edge.grpc_connection import GrpcConnection
-    from serving.edge.traffic import Route
 
 LARGE_BYTES = 64 * 1024  # a message beyond this is not looked at on the thread of the loop
 COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
 WINDOW = 64  # messages of one stream that are taken in before their answers are there: the rest stays with the client
 UNSENT_BYTES = 256 * 1024  # of the answers of one stream, beyond which nothing more is taken in
 DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
+
+
+class Carrier(Protocol):
+    """The connection of a call. On the thread of the loop alone, but for `traffic`.
+
+    `take` and `used` let the client send as many bytes more; `waiting` counts those that wait for the rest of a message, and
+    says why the call is turned away if there are too many. `hold` has `go_on` called when something has been sent.
+    """
+
+    traffic: Traffic
+
+    def take(self, stream: int, count: int) -> None: ...
+
+    def used(self, stream: int, count: int) -> None: ...
+
+    def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None: ...
+
+    def answer(self, call: OpenCall, message: bytes) -> None: ...
+
+    def send(self, call: OpenCall, message: bytes) -> None: ...
+
+    def finish(self, call: OpenCall, code: Code, message: str) -> None: ...
+
+    def unsent_of(self, call: OpenCall) -> int: ...
+
+    def hold(self, call: OpenCall) -> None: ...
 
 
 class OpenCall:
@@ -36,7 +59,7 @@ class OpenCall:
 
     def __init__(
         self,
-        connection: GrpcConnection,
+        connection: Carrier,
         stream: int,
         route: Route,
         received_ns: int,

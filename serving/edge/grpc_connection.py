@@ -48,6 +48,7 @@ class GrpcConnection:
         self._heard_ns = self._busy_ns = now_ns()
         self._pinged_ns = 0
         self._leaving_ns = 0
+        self._why = ""  # it leaves
         self._last_said = False
         link.flush()
 
@@ -68,7 +69,8 @@ class GrpcConnection:
     def output(self) -> bytes:
         try:
             data = self._http2.output()
-            self._http2.tell()
+            if data:
+                self._http2.tell()
         except Broken as error:
             raise Closed("protocol_error") from error
         unsent = self._http2.unsent
@@ -91,8 +93,10 @@ class GrpcConnection:
             call.tick(now, limits.message_seconds * 1e9)
         if self._leaving_ns:
             self._tick_leaving(now)
-        elif self._old(now):
-            self.leave(now)
+        elif _over(now - self._link.opened_ns, limits.age_seconds):
+            self.leave(now, "age")
+        elif not self._calls and _over(now - self._busy_ns, limits.idle_seconds):
+            self.leave(now, "idle")
         if _over(now - self._heard_ns, limits.keepalive_seconds):
             if not self._pinged_ns:
                 self._pinged_ns = now
@@ -112,10 +116,10 @@ class GrpcConnection:
 
     # Leaving.
 
-    def leave(self, now: int) -> None:
+    def leave(self, now: int, why: str) -> None:
         """No more calls are wanted here; those that are open, or on the way, are answered."""
         if not self._leaving_ns:
-            self._leaving_ns = now
+            self._leaving_ns, self._why = now, why
             self._http2.announce_end()
             self._link.flush()
 
@@ -123,11 +127,6 @@ class GrpcConnection:
         """Streams end when what they have taken in is answered."""
         for call in list(self._calls.values()):
             call.leave()
-
-    def _old(self, now: int) -> bool:
-        limits = self.traffic.limits
-        idle = not self._calls and _over(now - self._busy_ns, limits.idle_seconds)
-        return idle or _over(now - self._link.opened_ns, limits.age_seconds)
 
     @property
     def answering(self) -> bool:
@@ -144,9 +143,9 @@ class GrpcConnection:
     def _tick_leaving(self, now: int) -> None:
         self.say_the_last()  # the client has had a second to hear of it
         if not self._calls and not self._unsent:
-            raise Closed("age")
+            raise Closed(self._why)
         if _over(now - self._leaving_ns, self.traffic.limits.age_grace_seconds):
-            raise Closed("age_grace")
+            raise Closed(self._why)
 
     # For HTTP/2.
 
@@ -195,7 +194,8 @@ class GrpcConnection:
                 self._strike()
             call.data(data, end)
         else:
-            self._early.pop(stream, None)
+            if end:
+                self._early.pop(stream, None)
             if data:
                 self._http2.take(stream, len(data))
 
@@ -223,7 +223,7 @@ class GrpcConnection:
         self._strike()
 
     def over(self, code: int) -> None:
-        self._link.loop.close(self._link, "protocol_error" if code else "left")
+        self._link.close("protocol_error" if code else "left")
 
     # For calls.
 
@@ -269,10 +269,7 @@ class GrpcConnection:
         """So many bytes were used that have waited."""
         self._unfinished -= count
         self.traffic.unfinished -= count
-        try:
-            self._http2.take(stream, count)
-        except Broken:
-            return  # there is no connection any more
+        self._http2.take(stream, count)
         self._link.flush()
 
     def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None:

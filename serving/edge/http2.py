@@ -6,6 +6,7 @@ what is used of it is kept here. What would take its place is told in docs/adr/0
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Protocol
 
 import ngh2
@@ -29,6 +30,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 STREAMS = 1024  # of one connection at a time; clients keep the calls beyond that until others are answered
 WINDOW = 256 * 1024  # bytes of an unfinished message that a client may send before anybody has asked for more
+LARGEST_WINDOW = 2**31 - 1
 CONNECTION_WINDOW = 2**30  # bounded by what each stream may send, and by what is counted of unfinished messages
 HEADER_BYTES = 64 * 1024  # beyond this the library ends the connection; a call is refused with far less
 OUTPUT_BYTES = 1 << 20  # handed to the socket at once
@@ -72,12 +74,17 @@ class Listener(Protocol):
 
 
 class Http2:
-    """The server's end of one connection. Used by one thread. Everything raises `Broken`; then it is to be closed."""
+    """The server's end of one connection. Used by one thread.
 
-    __slots__ = ("_connection", "_listener", "_resets")
+    `receive` and `output` raise `Broken`; then it is to be closed. `begin`, `send`, `finish` and `answer` raise
+    `Broken` where the stream is over, of which `closed` tells, or the connection; everything else does nothing then.
+    """
+
+    __slots__ = ("_connection", "_last_words", "_listener", "_resets")
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._last_words: bytes | None = None  # instead of what the library had to send
         self._resets: set[int] = set()
         self._connection = ngh2.Connection(Role.SERVER, _CONFIGURATION)
         self._connection.initiate_connection(_SETTINGS)
@@ -85,7 +92,11 @@ class Http2:
 
     def receive(self, data: memoryview) -> int:
         """Takes bytes and tells of what they mean; the number of events."""
-        self._connection.receive_data(data)
+        try:
+            self._connection.receive_data(data)
+        except ngh2.DenialOfServiceError as error:
+            self._last_words = _goaway(ENHANCE_YOUR_CALM, str(error).encode())  # the library says nothing any more
+            raise
         return self.tell()
 
     def tell(self) -> int:
@@ -120,8 +131,13 @@ class Http2:
 
     def output(self) -> bytes:
         """What is to be sent now, about `OUTPUT_BYTES` at most."""
-        limit = OUTPUT_BYTES if self._connection.queued_body_size() > OUTPUT_BYTES else None
-        return self._connection.data_to_send(limit)
+        if self._last_words is not None:
+            words, self._last_words = self._last_words, b""
+            return words
+        connection = self._connection
+        if not connection.want_write:
+            return b""
+        return connection.data_to_send(OUTPUT_BYTES if connection.queued_body_size() > OUTPUT_BYTES else None)
 
     @property
     def unsent(self) -> int:
@@ -153,28 +169,43 @@ class Http2:
 
     def refuse(self, stream: int, headers: Headers) -> None:
         """An answer of headers alone."""
-        self._connection.send_response(stream, headers, end_stream=True)
+        with contextlib.suppress(Broken):
+            self._connection.send_response(stream, headers, end_stream=True)
 
     def reset(self, stream: int, code: int) -> None:
         """Ends a stream at once; what has not been sent of it is dropped."""
-        self._connection.reset_stream(stream, code)
+        with contextlib.suppress(Broken):
+            self._connection.reset_stream(stream, code)
 
     def take(self, stream: int, count: int) -> None:
         """So many bytes of a stream have been used, and the client may send as many more."""
-        self._connection.acknowledge_received_data(count, stream)
+        try:
+            self._connection.acknowledge_received_data(count, stream)
+        except Broken:
+            return
 
     def widen(self, stream: int, window: int) -> None:
         """The client may send so many bytes on this stream before any of them is taken."""
-        self._connection.set_local_window_size(window, stream_id=stream)
+        with contextlib.suppress(Broken):
+            self._connection.set_local_window_size(min(window, LARGEST_WINDOW), stream_id=stream)
 
     def ping(self) -> None:
         """Asks the client whether it is there."""
-        self._connection.ping()
+        with contextlib.suppress(Broken):
+            self._connection.ping()
 
     def announce_end(self) -> None:
         """The client is to open no more streams; those that are on the way are taken."""
-        self._connection.send_shutdown_notice()
+        with contextlib.suppress(Broken):
+            self._connection.send_shutdown_notice()
 
     def end(self, code: int = NO_ERROR, why: bytes = b"") -> None:
         """No more streams are taken; those that are open may end."""
-        self._connection.send_goaway(code, debug_data=why)
+        with contextlib.suppress(Broken):
+            self._connection.send_goaway(code, debug_data=why)
+
+
+def _goaway(code: int, why: bytes) -> bytes:
+    """The frame that ends a connection: all streams may have been looked at."""
+    body = (2**31 - 1).to_bytes(4, "big") + code.to_bytes(4, "big") + why
+    return len(body).to_bytes(3, "big") + b"\7\0" + bytes(4) + body

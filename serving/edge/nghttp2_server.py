@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -82,6 +81,11 @@ class Nghttp2Server:
     def counts(self) -> Counts:
         """What is told of the connections."""
         return self._loop.counts
+
+    @property
+    def traffic(self) -> Traffic:
+        """What its clients take now."""
+        return self._traffic
 
     def _routes(self, infer_all: AskAll, methods: Sequence[Method]) -> dict[bytes, Route]:
         def infer(payload: bytes, call: Call) -> None:
@@ -192,7 +196,7 @@ class Nghttp2Server:
         self._loop.close_listener()
         now = now_ns()
         for connection in self._connections():
-            connection.leave(now)
+            connection.leave(now, "exit")
 
     def _leave_calls(self) -> None:
         for connection in self._connections():
@@ -200,8 +204,7 @@ class Nghttp2Server:
 
     def _say_the_last(self) -> None:
         for connection in self._connections():
-            with contextlib.suppress(http2.Broken):
-                connection.say_the_last()
+            connection.say_the_last()
 
 
 def _path(service: str, method: str) -> bytes:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from serving.edge import families
+from serving.edge.edges import Chosen
+from serving.edge.links import Counts
 from serving.lifecycle.load_failures import KINDS
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.statuses import VersionStatus
@@ -18,11 +20,16 @@ from serving.telemetry.timeline import STAGES
 
 
 class Collector:
-    """A collector of `prometheus_client`. `refused` counts, by gRPC code, calls that found no model."""
+    """A collector of `prometheus_client`.
 
-    def __init__(self, manager: ModelManager, refused: Mapping[str, int]) -> None:
+    `refused` counts, by gRPC code, calls that found no model; `edge` is what speaks gRPC.
+    """
+
+    def __init__(self, manager: ModelManager, refused: Mapping[str, int], edge: Chosen) -> None:
         self._manager = manager
         self._refused = refused
+        self._edge = edge
+        self.connections: Counts | None = None  # where the edge knows of its connections
 
     def describe(self) -> list[Metric]:
         """Nothing ahead of time: the registry need not collect in order to learn our names."""
@@ -36,6 +43,18 @@ class Collector:
         yield from self._changes(entries)
         yield from self._shadows()
         yield _counter(families.REFUSED, (((code,), count) for code, count in list(self._refused.items())))
+        yield from self._connections()
+
+    def _connections(self) -> Iterator[Metric]:
+        edge = families.EDGE.begun()
+        edge.add_metric([self._edge.name, self._edge.version], 1)
+        yield edge
+        if counts := self.connections:
+            is_open = families.CONNECTIONS.begun()
+            is_open.add_metric([], counts.open)
+            yield is_open
+            yield _counter(families.CONNECTIONS_ACCEPTED, [((), counts.accepted)])
+            yield _counter(families.CONNECTIONS_CLOSED, (((reason,), n) for reason, n in list(counts.closed.items())))
 
     def _changes(self, entries: Iterable[VersionStatus]) -> Iterator[Metric]:
         # A rate sees the first failure only of a counter that was there before.

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.backends.base import Candidate, Measured
+from serving.edge.edges import Chosen
 from serving.edge.prometheus import Collector
 from serving.lifecycle.comparison import ShadowCounts
 from serving.lifecycle.load_failures import KINDS, LoadFailures
@@ -61,7 +62,7 @@ class Scrape:
 
     def __init__(self, known: Known | ModelManager, refused: Mapping[str, int] | None = None) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(Collector(cast(ModelManager, known), refused or {}))
+        self._registry.register(Collector(cast(ModelManager, known), refused or {}, Chosen("nghttp2", "0.3.0")))
 
     def value(self, name: str, **labels: str) -> float | None:
         return self._registry.get_sample_value(f"lstm_serving_{name}", labels)
@@ -116,7 +117,7 @@ def test_a_version_that_serves_shows_its_queue_and_what_its_backend_was_chosen_b
 
 def test_a_version_that_is_not_loaded_shows_its_state_alone() -> None:
     scrape = Scrape(Known(VersionStatus(name="m", version="1", state="UNAVAILABLE")))
-    assert scrape.names() == {"lstm_serving_model_state"}
+    assert scrape.names() == {"lstm_serving_model_state", "lstm_serving_edge_info"}
     assert scrape.series("model_state") == {("", "m", "UNAVAILABLE", "false", "1"): 1}
 
 
