@@ -1,4 +1,4 @@
-"""Our edge answering constants (`edge_server.py`): what it costs before anybody serves a model, beside gRPC's own (`floor.cc`)."""
+"""Our edge answering constants (`edge_server.py`): what it costs before anybody serves a model, beside gRPC's own."""
 
 from __future__ import annotations
 

@@ -67,9 +67,7 @@ class Measured(Generic[LoadT]):
         differences = [mine - its for mine, its in self._pairs(one, other, figure)]
         return statistics.median(differences) if differences else None
 
-    def _pairs(
-        self, one: tuple[str, LoadT], other: tuple[str, LoadT], figure: Figure
-    ) -> Iterator[tuple[float, float]]:
+    def _pairs(self, one: tuple[str, LoadT], other: tuple[str, LoadT], figure: Figure) -> Iterator[tuple[float, float]]:
         runs, others = self.figures.get(one, {}), self.figures.get(other, {})
         for number in runs.keys() & others.keys():
             mine, its = figure(runs[number]), figure(others[number])
