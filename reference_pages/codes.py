@@ -33,9 +33,9 @@ def page_text() -> str:
             ("code", "number", "what the client does"),
             [(code(each.name), str(each.value), TO_DO[each]) for each in Code],
         ),
-        "`RESOURCE_EXHAUSTED` (8): a message is larger than `--max-message-bytes`, the metadata are larger than 16 KB, more calls or "
-        "more unfinished messages are open than there is room for, or a client does not read its answers. On `--edge grpcio` it comes "
-        "from gRPC itself, which lets no metric count these calls.",
+        "`RESOURCE_EXHAUSTED` (8): a message is larger than `--max-message-bytes`, the metadata are larger than 16 KB, there are "
+        "more calls or more unfinished messages than there is room for, or a client does not read its answers. On "
+        "`--edge grpcio` it comes from gRPC itself, which lets no metric count these calls.",
         "## The errors behind the codes",
         table(
             ("error", "code", "meaning"),
@@ -44,8 +44,8 @@ def page_text() -> str:
         "## How requests are counted",
         "`lstm_serving_requests_total` counts each request that found its model under one `outcome`:",
         table(("outcome", "after"), [(code(outcome), after) for outcome, after in _outcomes().items()]),
-        "`lstm_serving_requests_refused_total` counts, by code, calls that find no model, bring no valid token, or are turned away "
-        "by the edge.",
+        "`lstm_serving_requests_refused_total` counts, by code, calls that find no model, bring no valid token, or are turned "
+        "away by the edge.",
     )
 
 

@@ -12,14 +12,13 @@ from typing import Any, Protocol
 
 from serving.edge import grpc_wire as wire
 from serving.edge.grpc_wire import Inbox
+from serving.edge.http2 import WINDOW
 from serving.edge.traffic import Route, Traffic
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
 
 LARGE_BYTES = 64 * 1024  # a message beyond this is not looked at on the thread of the loop
 COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
-WINDOW = 64  # messages of one stream that are taken in before their answers are there: the rest stays with the client
-UNSENT_BYTES = 256 * 1024  # of the answers of one stream, beyond which nothing more is taken in
 DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
 
 
@@ -48,13 +47,15 @@ class Carrier(Protocol):
 
     def hold(self, call: OpenCall) -> None: ...
 
+    def widen(self, call: OpenCall, needed: int) -> None: ...
+
 
 class OpenCall:
     """What unary calls and streams have in common."""
 
     __slots__ = (
         "accepts", "begun", "connection", "deadline_ns", "done", "encoding", "ended", "gone", "inbox", "moved_ns", "received_ns",
-        "route", "stream",
+        "route", "stream", "window",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,7 @@ class OpenCall:
         self.encoding = encoding  # of the messages that say that they are compressed
         self.accepts = b""  # the encoding of the answers
         self.inbox: Inbox | None = None
+        self.window = WINDOW  # bytes that the client may send before any are used
         self.begun = False  # whether a message of the answer was sent
         self.ended = False  # by the client, which sends no more
         self.done = False
@@ -101,11 +103,18 @@ class OpenCall:
         raise NotImplementedError
 
     def next(self) -> tuple[int, bytes] | None:
-        """The next message, if it is whole."""
+        """The next message, if it is whole; else its client may send the rest."""
         message = self.inbox.next() if self.inbox else None
         if message:
             self.connection.used(self.stream, wire.PREFIX_BYTES + len(message[1]))
+        else:
+            self.want_the_rest()
         return message
+
+    def want_the_rest(self) -> None:
+        """The client may send all of the message that it has begun."""
+        if self.inbox and self.inbox.held:
+            self.connection.widen(self, self.inbox.needed)
 
     @property
     def left(self) -> int:
@@ -255,7 +264,10 @@ class UnaryCall(OpenCall):
 
     def go_on(self) -> None:
         """See `OpenCall.go_on`."""
-        if not self.ended or self._asked:
+        if self._asked:
+            return
+        if not self.ended:
+            self.want_the_rest()
             return
         message = self.next()
         if message is None or self.left:

@@ -31,7 +31,10 @@ Headers = tuple[tuple[bytes, bytes], ...]
 STREAMS = 1024  # of one connection at a time; clients keep the calls beyond that until others are answered
 WINDOW = 256 * 1024  # bytes of an unfinished message that a client may send before anybody has asked for more
 LARGEST_WINDOW = 2**31 - 1
-CONNECTION_WINDOW = 2**30  # bounded by what each stream may send, and by what is counted of unfinished messages
+CONNECTION_WINDOW = (
+    LARGEST_WINDOW  # bounded by what each stream may send, and by what is counted of unfinished messages
+)
+MOST_UNFINISHED = 2**30 - 2**16  # of a connection: half of a window, which is given back when half of it has been used
 HEADER_BYTES = 64 * 1024  # beyond this the library ends the connection; a call is refused with far less
 OUTPUT_BYTES = 1 << 20  # handed to the socket at once
 # Resets are counted by whoever knows the calls: the library cannot tell a deadline that has passed from an attack.

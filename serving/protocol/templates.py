@@ -174,6 +174,7 @@ def _made(payload: bytes, head: Head, decoded: Decoded, spec: ModelSpec, limits:
     if not size or len(payload) - size > LONGEST:
         return None
     sent = pb.ModelInferRequest.FromString(payload)
+    sent.DiscardUnknownFields()  # which are written behind the elements, where they would be taken for some
     in_order = [one.name for one in sent.inputs] == [name for name, _ in arrays]
     if not in_order or len(sent.raw_input_contents) != len(arrays) or sent.SerializeToString() != payload:
         return None

@@ -1,0 +1,61 @@
+"""Which edge a server has, and what is said where it is not the one that it could be."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import pytest
+
+from serving.edge import edges
+from serving.edge.edges import AUTO, GRPCIO, NGHTTP2, Chosen, choose
+from serving.errors import StartupError
+
+VERSIONS = {"grpcio": "1.85.1", "ngh2": "0.3.7"}
+MISSING = "ngh2 is not installed"
+UNTESTED = "ngh2 0.4.0 is installed, which was not tested with this server"
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """These versions are installed; None is missing."""
+    known = VERSIONS | versions
+
+    def version(name: str) -> str:
+        if known[name] is None:
+            raise metadata.PackageNotFoundError(name)
+        return known[name]
+
+    monkeypatch.setattr(edges.metadata, "version", version)
+
+
+@pytest.mark.parametrize(
+    ("asked", "ngh2", "chosen"),
+    [
+        (AUTO, "0.3.7", Chosen(NGHTTP2, "0.3.7")),
+        (AUTO, "0.3.0", Chosen(NGHTTP2, "0.3.0")),
+        (AUTO, None, Chosen(GRPCIO, "1.85.1", MISSING)),
+        (AUTO, "0.4.0", Chosen(GRPCIO, "1.85.1", UNTESTED)),
+        (AUTO, "0.30.0", Chosen(GRPCIO, "1.85.1", UNTESTED.replace("0.4.0", "0.30.0"))),
+        (NGHTTP2, "0.3.7", Chosen(NGHTTP2, "0.3.7")),
+        (GRPCIO, "0.3.7", Chosen(GRPCIO, "1.85.1")),
+        (GRPCIO, None, Chosen(GRPCIO, "1.85.1")),
+    ],
+)
+def test_what_is_chosen_and_why_it_is_not_the_other(
+    asked: str, ngh2: str | None, chosen: Chosen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(monkeypatch, ngh2=ngh2)
+    assert choose(asked) == chosen
+
+
+@pytest.mark.parametrize(("ngh2", "why"), [(None, MISSING), ("0.4.0", UNTESTED)])
+def test_what_was_asked_for_and_is_not_there_is_an_error_that_says_what_to_do(
+    ngh2: str | None, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(monkeypatch, ngh2=ngh2)
+    with pytest.raises(StartupError) as told:
+        choose(NGHTTP2)
+    assert str(told.value) == f"--edge nghttp2: {why}; install 'ngh2==0.3.*', or use --edge grpcio"
+
+
+def test_the_version_that_is_installed_here_was_tested() -> None:
+    assert choose(AUTO) == Chosen(NGHTTP2, metadata.version("ngh2"))

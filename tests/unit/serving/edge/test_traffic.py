@@ -1,0 +1,66 @@
+"""What connections share: how often somebody may do what is dear, and how a turn's requests are handed up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+import pytest
+
+from serving.edge.traffic import Bucket, Limits, Traffic
+
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("burst", "rate", "at", "let_in"),
+    [
+        (3, 1.0, [0, 0, 0, 0], [1, 1, 1, 0]),
+        (3, 1.0, [5, 5, 5, 5], [1, 1, 1, 0]),
+        (1, 1.0, [1, 2, 3], [1, 1, 1]),
+        (1, 1.0, [1, 1.5, 2], [1, 0, 0]),  # one too many costs as well
+        (1, 1.0, [1, 1, 3], [1, 0, 1]),
+        (2, 10.0, [1, 1, 1.1, 1.1], [1, 1, 1, 0]),
+        (2, 1.0, [1, 1, 1000, 1000, 1000], [1, 1, 1, 1, 0]),  # what was not used is not kept beyond the burst
+        (1, 0.0, [1, 10**6], [1, 0]),
+    ],
+)
+def test_so_many_at_once_and_so_many_a_second(
+    burst: int, rate: float, at: Sequence[float], let_in: Sequence[int]
+) -> None:
+    bucket = Bucket(burst, rate)
+    # The clock does not begin at 0.
+    assert [bucket.take(int((1 + seconds) * SECOND)) for seconds in at] == [bool(each) for each in let_in]
+
+
+class AskedCall:
+    def __init__(self, gone: bool = False) -> None:
+        self.gone = gone
+
+
+def traffic(handed_up: list[object]) -> Traffic:
+    return Traffic({}, handed_up.append, Limits(1000), None, Executor(), lambda code: None)
+
+
+def test_what_is_asked_in_a_turn_is_handed_up_at_once_and_once() -> None:
+    handed_up: list[object] = []
+    shared, calls = traffic(handed_up), [AskedCall() for _ in range(3)]
+    shared.hand_up()
+    assert handed_up == [], "a turn in which nothing was asked"
+    shared.burst += [(b"0", calls[0]), (b"1", calls[1])]  # type: ignore[list-item]
+    shared.hand_up()
+    shared.hand_up()
+    shared.burst.append((b"2", calls[2]))  # type: ignore[arg-type]
+    shared.hand_up()
+    assert handed_up == [[(b"0", calls[0]), (b"1", calls[1])], [(b"2", calls[2])]]
+    assert shared.turn == 4
+
+
+def test_whose_client_has_gone_within_the_turn_is_not_asked_for() -> None:
+    handed_up: list[object] = []
+    shared, stays, goes = traffic(handed_up), AskedCall(), AskedCall(gone=True)
+    shared.burst += [(b"stays", stays), (b"goes", goes)]  # type: ignore[list-item]
+    shared.gone = True
+    shared.hand_up()
+    assert handed_up == [[(b"stays", stays)]]
+    assert shared.gone is False
