@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 LARGE_BYTES = 64 * 1024  # a message beyond this is not looked at on the thread of the loop
 COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
-WINDOW = 64  # messages of one stream that are taken in before their answers are there: the rest stays with the client
-UNSENT_BYTES = 256 * 1024  # of the answers of one stream, beyond which nothing more is taken in
 DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
 
 
@@ -333,7 +331,7 @@ class Watch(OpenCall):
     def on_cancel(self, action: Callable[[], None]) -> None:
         """Calls `action` when the call is over, whatever has ended it."""
         self._action = action
-        if self.gone:
+        if self.done:  # by its deadline, while its message was unpacked
             action()
 
     def unpacked(self, payload: bytes) -> None: ...
