@@ -15,6 +15,7 @@ TO_DO = {
     Code.INVALID_ARGUMENT: "mend the request, or what was to be loaded; sending it again does not help",
     Code.DEADLINE_EXCEEDED: "give the call more time, or the server less to do; nothing was computed",
     Code.NOT_FOUND: "ask for a version that `lstm-admin index` lists",
+    Code.RESOURCE_EXHAUSTED: "send less at a time; the message says what was too much, and how much is allowed",
     Code.UNIMPLEMENTED: "leave that part of the protocol out",
     Code.INTERNAL: "look into the server's log",
     Code.UNAVAILABLE: "try again later, or another replica",
@@ -32,8 +33,9 @@ def page_text() -> str:
             ("code", "number", "what the client does"),
             [(code(each.name), str(each.value), TO_DO[each]) for each in Code],
         ),
-        "`RESOURCE_EXHAUSTED` (8) comes from gRPC itself: a message is larger than `--max-message-bytes`, or there are more than "
-        "2048 calls at a time. No metric counts these calls.",
+        "`RESOURCE_EXHAUSTED` (8): a message is larger than `--max-message-bytes`, the metadata are larger than 16 KB, there are "
+        "more calls or more unfinished messages than there is room for, or a client does not read its answers. On "
+        "`--edge grpcio` it comes from gRPC itself, which lets no metric count these calls.",
         "## The errors behind the codes",
         table(
             ("error", "code", "meaning"),
@@ -42,7 +44,8 @@ def page_text() -> str:
         "## How requests are counted",
         "`lstm_serving_requests_total` counts each request that found its model under one `outcome`:",
         table(("outcome", "after"), [(code(outcome), after) for outcome, after in _outcomes().items()]),
-        "`lstm_serving_requests_refused_total` counts, by code, calls that find no model or bring no valid token.",
+        "`lstm_serving_requests_refused_total` counts, by code, calls that find no model, bring no valid token, or are turned "
+        "away by the edge.",
     )
 
 

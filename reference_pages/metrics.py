@@ -46,8 +46,8 @@ def page_text() -> str:
         "Metrics",
         "`GET /metrics` on the metrics port (8002) answers in Prometheus' text format. Durations are in seconds; their buckets "
         "reach from 50 us to 10 s. Alerts and a dashboard that use these metrics are in `deploy/`.",
-        "The clock starts when a handler thread has the request. The network comes on top, and so does waiting for one of the "
-        "256 threads.",
+        "The clock starts when the headers of a request are there. The network comes on top; on `--edge grpcio` the clock starts "
+        "when one of 256 handler threads has the request, and waiting for that comes on top too.",
         "## Of the server",
         *(
             _entry(

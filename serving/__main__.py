@@ -206,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--max-message-bytes",
-        type=whole_number(1024, 2**31 - 1),
+        type=whole_number(1024, 10**9),
         default=128 * 1024 * 1024,
         metavar="N",
         help="largest request and largest answer",

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from serving.edge.health import HealthState
-from serving.edge.tls import Certificates
-from serving.edge.tokens import Tokens
-from serving.edge.traffic import AskAll, Limits
 from serving.errors import StartupError
-from serving.protocol.methods import Method
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line asks for the names alone
+    from serving.edge.health import HealthState
     from serving.edge.links import Counts
+    from serving.edge.tls import Certificates
+    from serving.edge.tokens import Tokens
+    from serving.edge.traffic import AskAll, Limits
+    from serving.protocol.methods import Method
 
 AUTO, NGHTTP2, GRPCIO = NAMES = ("auto", "nghttp2", "grpcio")
 # What the versions of `ngh2` begin with that were tested; it is young, and another one may mean something else.

@@ -8,20 +8,46 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from serving.edge import grpc_wire as wire
 from serving.edge.grpc_wire import Inbox
+from serving.edge.http2 import WINDOW
+from serving.edge.traffic import Route, Traffic
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
-
-if TYPE_CHECKING:
-    from serving.edge.grpc_connection import GrpcConnection
-    from serving.edge.traffic import Route
 
 LARGE_BYTES = 64 * 1024  # a message beyond this is not looked at on the thread of the loop
 COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
 DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
+
+
+class Carrier(Protocol):
+    """The connection of a call. On the thread of the loop alone, but for `traffic`.
+
+    `take` and `used` let the client send as many bytes more; `waiting` counts those that wait for the rest of a message, and
+    says why the call is turned away if there are too many. `hold` has `go_on` called when something has been sent.
+    """
+
+    traffic: Traffic
+
+    def take(self, stream: int, count: int) -> None: ...
+
+    def used(self, stream: int, count: int) -> None: ...
+
+    def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None: ...
+
+    def answer(self, call: OpenCall, message: bytes) -> None: ...
+
+    def send(self, call: OpenCall, message: bytes) -> None: ...
+
+    def finish(self, call: OpenCall, code: Code, message: str) -> None: ...
+
+    def unsent_of(self, call: OpenCall) -> int: ...
+
+    def hold(self, call: OpenCall) -> None: ...
+
+    def widen(self, call: OpenCall, needed: int) -> None: ...
 
 
 class OpenCall:
@@ -29,12 +55,12 @@ class OpenCall:
 
     __slots__ = (
         "accepts", "begun", "connection", "deadline_ns", "done", "encoding", "ended", "gone", "inbox", "moved_ns", "received_ns",
-        "route", "stream",
+        "route", "stream", "window",
     )  # fmt: skip
 
     def __init__(
         self,
-        connection: GrpcConnection,
+        connection: Carrier,
         stream: int,
         route: Route,
         received_ns: int,
@@ -49,6 +75,7 @@ class OpenCall:
         self.encoding = encoding  # of the messages that say that they are compressed
         self.accepts = b""  # the encoding of the answers
         self.inbox: Inbox | None = None
+        self.window = WINDOW  # bytes that the client may send before any are used
         self.begun = False  # whether a message of the answer was sent
         self.ended = False  # by the client, which sends no more
         self.done = False
@@ -76,11 +103,18 @@ class OpenCall:
         raise NotImplementedError
 
     def next(self) -> tuple[int, bytes] | None:
-        """The next message, if it is whole."""
+        """The next message, if it is whole; else its client may send the rest."""
         message = self.inbox.next() if self.inbox else None
         if message:
             self.connection.used(self.stream, wire.PREFIX_BYTES + len(message[1]))
+        else:
+            self.want_the_rest()
         return message
+
+    def want_the_rest(self) -> None:
+        """The client may send all of the message that it has begun."""
+        if self.inbox and self.inbox.held:
+            self.connection.widen(self, self.inbox.needed)
 
     @property
     def left(self) -> int:
@@ -230,7 +264,10 @@ class UnaryCall(OpenCall):
 
     def go_on(self) -> None:
         """See `OpenCall.go_on`."""
-        if not self.ended or self._asked:
+        if self._asked:
+            return
+        if not self.ended:
+            self.want_the_rest()
             return
         message = self.next()
         if message is None or self.left:

@@ -69,7 +69,8 @@ class GrpcConnection:
     def output(self) -> bytes:
         try:
             data = self._http2.output()
-            self._http2.tell()
+            if data:
+                self._http2.tell()
         except Broken as error:
             raise Closed("protocol_error") from error
         unsent = self._http2.unsent
@@ -222,12 +223,15 @@ class GrpcConnection:
         self._strike()
 
     def over(self, code: int) -> None:
-        self._link.loop.close(self._link, "protocol_error" if code else "left")
+        self._link.close("protocol_error" if code else "left")
 
     # For calls.
 
     def answer(self, call: OpenCall, message: bytes) -> None:
         """The only message of a call, and its end."""
+        if len(message) - wire.PREFIX_BYTES > self.traffic.limits.message_bytes:
+            self.finish(call, *self._too_large(message))
+            return
         try:
             self._http2.answer(call.stream, _ENCODED[call.accepts], message, _ENDING_OK)
         except Broken:
@@ -236,7 +240,10 @@ class GrpcConnection:
         self._early_end(call.stream, call.ended)
 
     def send(self, call: OpenCall, message: bytes) -> None:
-        """A message of a call that goes on."""
+        """A message of a call that goes on, if it is not too large: then the call ends."""
+        if len(message) - wire.PREFIX_BYTES > self.traffic.limits.message_bytes:
+            call.refuse(*self._too_large(message))
+            return
         try:
             if not call.begun:
                 call.begun = True
@@ -282,16 +289,24 @@ class GrpcConnection:
                 f"Received message larger than max ({length} vs. {limits.message_bytes}); --max-message-bytes sets the limit"
             )
         if (
-            self._unfinished > limits.unfinished_messages * limits.message_bytes
+            self._unfinished > min(limits.unfinished_messages * limits.message_bytes, http2.MOST_UNFINISHED)
             or traffic.unfinished > limits.unfinished_messages_in_all * limits.message_bytes
         ):
             return Code.RESOURCE_EXHAUSTED, (
                 f"{traffic.unfinished} bytes of messages that are not whole wait here, {self._unfinished} of them of this "
                 "connection; send fewer large messages at the same time"
             )
-        if inbox.needed > http2.WINDOW and inbox.held == count:
-            self._http2.widen(call.stream, inbox.needed + http2.WINDOW)
         return None
+
+    def widen(self, call: OpenCall, needed: int) -> None:
+        """The client is to send a message that needs so many bytes.
+
+        The library gives a window back when half of it has been used. So it must be twice as wide as a message.
+        """
+        if 2 * needed > call.window:
+            call.window = 2 * needed
+            self._http2.widen(call.stream, call.window)
+            self._link.flush()
 
     def unsent_of(self, call: OpenCall) -> int:
         """Bytes of its answers that the client has not taken."""
@@ -339,6 +354,12 @@ class GrpcConnection:
                 f"{self._unsent} bytes of answers wait to be read by this client; read them first",
             )
         return None
+
+    def _too_large(self, message: bytes) -> tuple[Code, str]:
+        length, most = len(message) - wire.PREFIX_BYTES, self.traffic.limits.message_bytes
+        return Code.RESOURCE_EXHAUSTED, (
+            f"Sent message larger than max ({length} vs. {most}): the answer is larger than --max-message-bytes allows"
+        )
 
     def _early_end(self, stream: int, ended: bool) -> None:
         """A call is over; where its client still sends, it is told to stop when the answer has gone."""

@@ -36,8 +36,8 @@ class Handshakes:
         self._threads.submit(self._step, link)
 
     def close(self) -> None:
-        """What has not begun does not."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """What has not begun does not; the steps that have end, which takes them a millisecond."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _step(self, link: Link) -> None:
         awaited = FAILED  # no TLS, no certificate that we know, or gone

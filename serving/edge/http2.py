@@ -31,7 +31,10 @@ Headers = tuple[tuple[bytes, bytes], ...]
 STREAMS = 1024  # of one connection at a time; clients keep the calls beyond that until others are answered
 WINDOW = 256 * 1024  # bytes of an unfinished message that a client may send before anybody has asked for more
 LARGEST_WINDOW = 2**31 - 1
-CONNECTION_WINDOW = 2**30  # bounded by what each stream may send, and by what is counted of unfinished messages
+CONNECTION_WINDOW = (
+    LARGEST_WINDOW  # bounded by what each stream may send, and by what is counted of unfinished messages
+)
+MOST_UNFINISHED = 2**30 - 2**16  # of a connection: half of a window, which is given back when half of it has been used
 HEADER_BYTES = 64 * 1024  # beyond this the library ends the connection; a call is refused with far less
 OUTPUT_BYTES = 1 << 20  # handed to the socket at once
 # Resets are counted by whoever knows the calls: the library cannot tell a deadline that has passed from an attack.
@@ -134,8 +137,10 @@ class Http2:
         if self._last_words is not None:
             words, self._last_words = self._last_words, b""
             return words
-        limit = OUTPUT_BYTES if self._connection.queued_body_size() > OUTPUT_BYTES else None
-        return self._connection.data_to_send(limit)
+        connection = self._connection
+        if not connection.want_write:
+            return b""
+        return connection.data_to_send(OUTPUT_BYTES if connection.queued_body_size() > OUTPUT_BYTES else None)
 
     @property
     def unsent(self) -> int:

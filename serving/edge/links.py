@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from serving.telemetry.timeline import now_ns
-
-if TYPE_CHECKING:
-    from serving.edge.sockets import Loop
 
 
 class Closed(Exception):
@@ -68,16 +65,24 @@ class Counts:
         self.closed[reason] += 1
 
 
+class Owner(Protocol):
+    """The loop, as a connection sees it: `dirty` has the connections with something to send."""
+
+    dirty: dict[Link, None]
+
+    def close(self, link: Link, reason: str) -> None: ...
+
+
 class Link:
     """One connection, as the loop sees it."""
 
     __slots__ = (
-        "closing_ns", "events", "fd", "first", "handshaking", "loop", "moved_ns", "opened_ns", "plain", "sock", "speaker",
+        "_owner", "closing_ns", "events", "fd", "first", "handshaking", "moved_ns", "opened_ns", "plain", "sock", "speaker",
         "unread", "unsent",
     )  # fmt: skip
 
-    def __init__(self, loop: Loop, sock: socket.socket) -> None:
-        self.loop = loop
+    def __init__(self, owner: Owner, sock: socket.socket) -> None:
+        self._owner = owner
         self.sock = sock
         self.fd = sock.fileno()
         self.speaker: Speaker | None = None
@@ -92,4 +97,8 @@ class Link:
 
     def flush(self) -> None:
         """There is something to send; it goes out at the end of the turn. On the thread of the loop alone."""
-        self.loop.dirty[self] = None
+        self._owner.dirty[self] = None
+
+    def close(self, reason: str) -> None:
+        """It is to be closed when what there is to send has been sent. On the thread of the loop alone."""
+        self._owner.close(self, reason)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 1024  # of one connection in one turn
 SLICE_BYTES = 4 * 1024  # of these, what is looked at before the speaker may say that it has enough for this turn
-TICK_NS = 1_000_000_000  # how often time-outs are looked at
+TICK_SECONDS = 1.0  # how often time-outs are looked at
 CLOSING_NS = 5_000_000_000  # what a connection that is being closed may take to send its last bytes
 EXIT_CODE = 70
 
@@ -78,7 +78,7 @@ class Loop:
             raise
         self.port = self._listening.port
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poller.register(self._wake_fd, select.EPOLLIN)
+        self._poller.register(self._wake_fd, select.EPOLLIN | select.EPOLLET)  # by its edge: nobody need read it
         self._thread = threading.Thread(target=self._run, name="edge", daemon=True)
 
     def start(self) -> None:
@@ -101,7 +101,7 @@ class Loop:
 
     def _wake(self) -> None:
         self._sleeping = False
-        with contextlib.suppress(BlockingIOError, OSError):  # it was woken very often, or has ended
+        with contextlib.suppress(OSError):  # the loop has ended
             os.eventfd_write(self._wake_fd, 1)
 
     @property
@@ -154,10 +154,11 @@ class Loop:
             os._exit(EXIT_CODE)  # a server that listens and never answers is worse than none
         finally:
             self._listening.close()
-            for link in list(self.links.values()):
-                self.drop(link)
             if self._handshakes:
                 self._handshakes.close()
+            for link in list(self.links.values()):
+                link.handshaking = False  # nobody does any more
+                self.drop(link)
             self._poller.close()
             os.close(self._wake_fd)
 
@@ -173,8 +174,6 @@ class Loop:
                     self.dirty[link] = None
                 if event & ~select.EPOLLOUT and link not in again:
                     self._read(link)
-            elif fd == self._wake_fd:
-                os.eventfd_read(fd)
             elif fd == self._listening.fd:
                 self._accept()
         for link in again:
@@ -199,7 +198,7 @@ class Loop:
                 log.exception("what another thread wanted of a connection has failed")
 
     def _patience(self) -> float | None:
-        return max(0.0, (self._next_tick - now_ns()) / 1e9) if self.links or self._listening.resting else None
+        return TICK_SECONDS if self.links or self._listening.resting else None
 
     def _accept(self) -> None:
         for accepted in self._listening.accept():
@@ -286,7 +285,7 @@ class Loop:
                 data, link.first = memoryview(link.first), b""
             receive, place, count = link.speaker.receive, 0, len(data)
             while place < count:
-                more = receive(data[place : place + SLICE_BYTES])
+                more = receive(data[place : place + SLICE_BYTES] if count > SLICE_BYTES else data)
                 place += SLICE_BYTES
                 if not more and place < count:
                     link.unread = bytes(data[place:])
@@ -303,10 +302,7 @@ class Loop:
         if speaker is None or link.handshaking or self.links.get(link.fd) is not link:
             return
         try:
-            while True:
-                unsent = link.unsent or memoryview(speaker.output())
-                if not unsent:
-                    break
+            while unsent := link.unsent or speaker.output():
                 try:
                     count = link.sock.send(unsent)
                 except _NOT_NOW:
@@ -314,11 +310,12 @@ class Loop:
                 if count:
                     link.moved_ns = now_ns()
                 if count < len(unsent):
-                    link.unsent = unsent[count:]
+                    link.unsent = memoryview(unsent)[count:]
                     self._register(link, select.EPOLLIN | select.EPOLLOUT)
                     return
                 link.unsent = None
-            self._register(link, select.EPOLLIN)
+            if link.events & select.EPOLLOUT:
+                self._register(link, select.EPOLLIN)
             speaker.sent_all()
             if link.closing_ns:
                 link.sock.shutdown(
@@ -339,7 +336,7 @@ class Loop:
         self.drop(link)
 
     def _tick(self, now: int) -> None:
-        self._next_tick = now + TICK_NS
+        self._next_tick = now + int(TICK_SECONDS * 1e9)
         self._listening.try_again()
         for link in list(self.links.values()):
             if link.closing_ns:

@@ -278,5 +278,7 @@ def fresh(tensor: TensorSpec, spec: ModelSpec, rows: Sequence[int], steps: Seque
     Every step is a true one, and the state is a new one: zeros.
     """
     if spec.lengths and tensor.name == spec.lengths.input:
+        if len(rows) == 1:
+            return np.full(rows[0], steps[0], tensor.dtype)
         return np.repeat(np.array(steps, tensor.dtype), rows)
     return np.zeros((sum(rows), *tensor.shape[1:]), tensor.dtype)

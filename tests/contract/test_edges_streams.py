@@ -125,3 +125,12 @@ def test_streams_do_not_wait_for_each_other(edge: str) -> None:
         assert len(list(stream(client, iter([b"", b""])))) == 2
         call.reply(b"")
         assert len(list(slow)) == 1
+
+
+def test_messages_of_all_sizes_follow_one_another(edge: str) -> None:
+    """Around the sizes of frames and windows, and with the next message begun while one is looked at."""
+    sizes = [5, 300_000, 262_139, 262_134, 10, 900_000, 131_072, 999_000] * 5
+    sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+    with port(edge) as server, channel(server) as client:
+        answers = list(stream(client, iter(sent)))
+    assert [one in answer for one, answer in zip(sent, answers, strict=True)] == [True] * len(sent)

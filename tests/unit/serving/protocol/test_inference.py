@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from serving.batching.pending import Pending
 from serving.errors import ComputeFailed, NotReady, Overloaded, ServingError, UnknownModel
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.silence import Silence
+from serving.loading.order import ServerDefaults
 from serving.protocol.codes import REFUSALS, Code
 from serving.protocol.inference import Inference
 from serving.signature.tensors import Tensors
@@ -23,7 +25,8 @@ from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.ended import Ended, Recorder
 from serving.telemetry.timeline import now_ns
 from tests.support import fake_models
-from tests.support.managed import managing
+from tests.support.loading import request_of
+from tests.support.managed import let_in, managing
 from tests.support.wire import request
 
 Y = {"y": np.array([[1, 2]], np.float32)}
@@ -379,3 +382,37 @@ def test_what_is_wrong_with_one_request_of_a_burst_is_that_ones_alone(tmp_path: 
     assert sums == [[9, 9], [18, 18], [27, 27]]
     assert not manager.busy()
     assert manager.close(10), "every lease was released"
+
+
+def with_lengths(value: float) -> bytes:
+    asked = request("fake", value, 3)
+    asked.inputs.add(name="lengths", datatype="INT64", shape=[1])
+    asked.raw_input_contents.append(np.array([3], np.int64).tobytes())
+    return asked.SerializeToString()
+
+
+def test_a_request_that_only_begins_like_one_that_was_seen_is_read_whole(tmp_path: Path) -> None:
+    """The last of two names counts; and what stands where elements stood may be another field."""
+    for name in ("fake", "other"):
+        fake_models.write(tmp_path, name)
+    manager = managing(tmp_path)
+    let_in(manager, dataclasses.replace(request_of(tmp_path, "other"), defaults=ServerDefaults(backend="fake")))
+    inference = Inference(manager, Recorder(), max_steps=10)
+    seen = [(with_lengths(value), Caller()) for value in (1.0, 2.0, 3.0)]
+    for each in seen:
+        inference.infer_all([each])
+    renamed = with_lengths(4.0) + pb.ModelInferRequest(model_name="other").SerializeToString()
+    raw = pb.ModelInferRequest(raw_input_contents=[np.array([3], np.int64).tobytes()]).SerializeToString()
+    field = pb.ModelInferRequest(model_name="12345678").SerializeToString()[:1]
+    assert with_lengths(5.0).endswith(raw)
+    instead = with_lengths(5.0)[: -len(raw)] + field + raw[1:]
+    odd = [(renamed, Caller()), (instead, Caller()), (with_lengths(6.0)[:-1], Caller()), (with_lengths(7.0), Caller())]
+    inference.infer_all(odd)
+    answers = [caller.answer() for _, caller in (*seen, odd[0], odd[3])]
+    assert [answer.model_name for answer in answers] == ["fake", "fake", "fake", "other", "fake"]
+    sums = [np.frombuffer(answer.raw_output_contents[0], np.float32)[0] for answer in answers]
+    assert sums == [9, 18, 27, 36, 63]
+    assert "unknown model" in odd[1][1].refusal()[1]
+    assert "not a ModelInferRequest" in odd[2][1].refusal()[1]
+    assert not manager.busy()
+    assert manager.close(10), "every lease was released once"
