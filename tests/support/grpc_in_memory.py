@@ -163,6 +163,7 @@ class InMemory:
                 self._heard(self.client.hear(sent))
             else:
                 self.connection.sent_all()
+                self.traffic.hand_up()
                 if not said and not posted and not self.client.connection.want_write:
                     return
 

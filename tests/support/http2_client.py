@@ -11,7 +11,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 def headers(path: bytes = b"/x", **more: bytes) -> Headers:
-    """A call of gRPC; with more fields, `_` for `-`."""
+    """A call of gRPC; with more fields, `grpc_` for `grpc-`."""
     return (
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -19,8 +19,12 @@ def headers(path: bytes = b"/x", **more: bytes) -> Headers:
         (b":authority", b"localhost"),
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),
-        *((name.replace("_", "-").encode(), value) for name, value in more.items()),
+        *((_field(name), value) for name, value in more.items()),
     )
+
+
+def _field(name: str) -> bytes:
+    return (name.replace("_", "-") if name.startswith("grpc_") else name).encode()
 
 
 class Http2Client:
