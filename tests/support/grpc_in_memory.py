@@ -13,7 +13,6 @@ from serving.edge import grpc_wire as wire
 from serving.edge.grpc_calls import UnaryCall, Watch
 from serving.edge.grpc_connection import GrpcConnection
 from serving.edge.grpc_message_streams import InferenceStream, OrderedStream
-from serving.edge.links import Link
 from serving.edge.tokens import Tokens
 from serving.edge.traffic import Limits, Route, Traffic
 from serving.protocol.call import Call
@@ -73,7 +72,7 @@ class Answer:
 
 
 class InMemory:
-    """A connection, its client and what is behind it. It is the link, its loop and whoever is asked.
+    """A connection, its client and what is behind it. It is the link, and whoever is asked.
 
     `asked` has the inferences that were handed up; `told` whatever else happened, in order.
     """
@@ -85,14 +84,13 @@ class InMemory:
         self.watched: list[tuple[bytes, Watch]] = []
         self.refused: list[str] = []
         self.closed: list[str] = []
-        self.flushes = 0
+        self._dirty = True
         self.went_away: list[GoAwayReceived] = []
         self.pings = 0
         self.answers: dict[int, Answer] = collections.defaultdict(Answer)
         self.aside, self.control = Later(), Later()
         self._posted: collections.deque[tuple[Callable[[Any], None], Any]] = collections.deque()
         self.opened_ns = now_ns()
-        self.loop = self
         routes: Mapping[bytes, Route] = {
             INFER: Route(UnaryCall, self._infer, together=True),
             STREAM: Route(InferenceStream, self._infer, together=True),
@@ -118,11 +116,10 @@ class InMemory:
 
     def flush(self) -> None:
         """See `Link.flush`."""
-        self.flushes += 1
+        self._dirty = True
 
-    def close(self, link: Link, reason: str) -> None:
-        """See `Loop.close`."""
-        assert link is self
+    def close(self, reason: str) -> None:
+        """See `Link.close`."""
         self.closed.append(reason)
 
     # As a client.
@@ -147,7 +144,7 @@ class InMemory:
         """The client cancels."""
         self.client.connection.reset_stream(stream, 8)
 
-    def turn(self, *, read: bool = True) -> None:
+    def turn(self) -> None:
         """What has come is taken, what is asked handed up, what was posted done, and what there is sent; until all is quiet."""
         while True:
             said = self.client.said()
@@ -158,13 +155,14 @@ class InMemory:
             for _ in range(posted):
                 action, argument = self._posted.popleft()
                 action(argument)
-            sent = self.connection.output() if read else b""
+            self._dirty = False
+            sent = self.connection.output()
             if sent:
                 self._heard(self.client.hear(sent))
             else:
                 self.connection.sent_all()
                 self.traffic.hand_up()
-                if not said and not posted and not self.client.connection.want_write:
+                if not (said or posted or self._dirty or self.client.connection.want_write):
                     return
 
     def _heard(self, events: Sequence[Any]) -> None:
