@@ -41,8 +41,9 @@ class Loop:
     """The thread, the listening socket and the connections.
 
     `speak` is given a new connection and its first bytes, and says who speaks on it; None while that is not to be seen yet.
-    `turn` is called in each turn when everything has been read and before anything is sent, and once more at its end. `most`
-    connections are let in. Raises `StartupError` when the address cannot be bound.
+    `turn` is called in each turn when everything has been read and before anything is sent, and again at its end. `most`
+    connections are let in.
+    Raises `StartupError` when the address cannot be bound.
     """
 
     def __init__(
@@ -184,7 +185,7 @@ class Loop:
             dirty, self.dirty = self.dirty, {}
             for link in dirty:
                 self._send(link)
-        self._turn()  # answers may have made room for what waits, and perhaps nothing comes that would wake us
+        self._turn()  # answers, and what was sent, have made room for messages that have waited
         if self.links or self._listening.resting:
             now = now_ns()
             if now >= self._next_tick:
