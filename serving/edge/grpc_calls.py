@@ -368,7 +368,7 @@ class Watch(OpenCall):
     def on_cancel(self, action: Callable[[], None]) -> None:
         """Calls `action` when the call is over, whatever has ended it."""
         self._action = action
-        if self.gone:
+        if self.done:  # by its deadline, while its message was unpacked
             action()
 
     def unpacked(self, payload: bytes) -> None: ...

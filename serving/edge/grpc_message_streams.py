@@ -150,9 +150,9 @@ class OrderedStream(OpenCall):
                 self.cancel()
                 return
             if first.answer is None:
-                return
+                break
+            self._unanswered.popleft()  # before it is sent: one that is too large ends the stream
             self.connection.send(self, first.answer)
-            self._unanswered.popleft()
         self.go_on()
 
     def leave(self) -> None:
@@ -176,6 +176,13 @@ class OrderedStream(OpenCall):
     def waits(self) -> bool:
         """See `OpenCall.waits`."""
         return True
+
+    @property
+    def fruitless(self) -> bool:
+        """See `OpenCall.fruitless`."""
+        late = self.deadline_ns is not None and now_ns() >= self.deadline_ns
+        burst = {asked for _, asked in self.connection.traffic.burst} if self._unanswered else set()
+        return not (late or self.begun or self._aside) and burst.issuperset(self._unanswered)
 
     def cancel(self) -> None:
         """See `OpenCall.cancel`."""
