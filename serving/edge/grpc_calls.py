@@ -25,9 +25,10 @@ DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
 class Carrier(Protocol):
     """The connection of a call. On the thread of the loop alone, but for `traffic`.
 
-    `take` and `used` let the client send as many bytes more; `waiting` counts those that wait for the rest of a message, and
-    `expect` lets the client send a message of so many: both say why the call is turned away if that is too much. `holds`
-    counts what waits elsewhere. `hold` has `go_on` called when something has been sent.
+    `take` and `used` let the client send as many bytes more. `waiting` counts those that wait for the rest of a message, `expect`
+    lets the client send a message of so many, `put_aside` counts those of a message that waits to be looked at, until
+    `looked_at_aside`: these say why the call is turned away if it is too much. `hold` has `go_on` called when something has
+    been sent.
     """
 
     traffic: Traffic
@@ -48,7 +49,9 @@ class Carrier(Protocol):
 
     def hold(self, call: OpenCall) -> None: ...
 
-    def holds(self, count: int) -> None: ...
+    def put_aside(self, count: int) -> tuple[Code, str] | None: ...
+
+    def looked_at_aside(self, count: int) -> None: ...
 
     def expect(self, call: OpenCall, needed: int) -> tuple[Code, str] | None: ...
 
@@ -209,7 +212,10 @@ class OpenCall:
         """Has a message answered through `asked`; False where that is done aside, since it takes long."""
         connection, route = self.connection, self.route
         if flag or len(payload) > LARGE_BYTES:
-            connection.holds(len(payload))
+            refusal = connection.put_aside(len(payload))
+            if refusal:
+                self.refuse(*refusal)
+                return True
             connection.traffic.aside.submit(self._ask_aside, flag, payload, asked)
             return False
         self.handed = True
@@ -248,7 +254,7 @@ class OpenCall:
         self.connection.traffic.post(lambda refusal: self.refuse(*refusal), (code, message))
 
     def _asked_aside(self, held: int) -> None:
-        self.connection.holds(-held)
+        self.connection.looked_at_aside(held)
         self.handed = True
         self.asked_aside()
 
@@ -397,7 +403,7 @@ class Watch(OpenCall):
     def on_cancel(self, action: Callable[[], None]) -> None:
         """Calls `action` when the call is over, whatever has ended it."""
         self._action = action
-        if self.gone:
+        if self.done:  # by its deadline, while its message was unpacked
             action()
 
     def unpacked(self, payload: bytes) -> None: ...

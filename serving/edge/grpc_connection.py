@@ -40,14 +40,15 @@ class GrpcConnection:
         self._calls: dict[int, OpenCall] = {}
         self._held: dict[OpenCall, None] = {}  # streams that wait until some of their answers have been sent
         self._early: dict[int, int] = {}  # streams that have ended before their client has, and in which turn
-        self.unfinished = 0  # bytes of messages that are not whole, or wait to be looked at
+        self.unfinished = 0  # bytes of messages that are not whole
+        self._aside = 0  # bytes of messages that wait to be looked at
         self.unsent = 0  # bytes of answers that were not sent at once
         self._turn = -1
         self._events = 0  # in this turn
         self._fruitless = Bucket(*FRUITLESS)
         self._hasty = Bucket(*HASTY)
         self._unasked = Bucket(*UNASKED)
-        self._asked = True  # whether the client has asked for something since its last ping
+        self._moved = True  # whether something of a call has come or gone since the client's last ping
         self._heard_ns = self._busy_ns = now_ns()
         self._pinged_ns = 0
         self._leaving_ns = 0
@@ -79,6 +80,7 @@ class GrpcConnection:
             raise Closed("protocol_error") from error
         unsent = self._http2.unsent
         if unsent != self.unsent:
+            self._moved = True
             self.traffic.unsent += unsent - self.unsent
             self.unsent = unsent
             self.traffic.bound()
@@ -158,7 +160,7 @@ class GrpcConnection:
     def requested(self, stream: int, headers: Headers, end: bool) -> None:
         fields = dict(headers)
         now = now_ns()
-        self._asked = True
+        self._moved = True
         traffic = self.traffic
         route = traffic.routes.get(fields.get(b":path", b""))
         refusal, deadline_ns = None, None
@@ -196,7 +198,9 @@ class GrpcConnection:
     def data(self, stream: int, data: bytes, end: bool) -> None:
         call = self._calls.get(stream)
         if call is not None:
-            if not data and not end:
+            if data:
+                self._moved = True
+            elif not end:
                 self._strike()
             call.data(data, end)
         else:
@@ -244,6 +248,7 @@ class GrpcConnection:
         if len(message) - wire.PREFIX_BYTES > self.traffic.limits.message_bytes:
             self.finish(call, *self._too_large(message))
             return
+        self._moved = True
         try:
             self._http2.answer(call.stream, _ENCODED[call.accepts], message, _ENDING_OK)
         except Broken:
@@ -256,6 +261,7 @@ class GrpcConnection:
         if len(message) - wire.PREFIX_BYTES > self.traffic.limits.message_bytes:
             call.refuse(*self._too_large(message))
             return
+        self._moved = True
         try:
             if not call.begun:
                 call.begun = True
@@ -285,23 +291,39 @@ class GrpcConnection:
 
     def used(self, stream: int, count: int) -> None:
         """So many bytes were used that have waited."""
-        self.holds(-count)
+        self.unfinished -= count
+        self.traffic.unfinished -= count
         self._http2.take(stream, count)
         self._link.flush()
 
-    def holds(self, count: int) -> None:
-        """So many bytes more wait here."""
-        self.unfinished += count
-        self.traffic.unfinished += count
+    def put_aside(self, count: int) -> tuple[Code, str] | None:
+        """A message of so many bytes is to be looked at elsewhere; why its call is turned away, if it is."""
+        traffic, limits = self.traffic, self.traffic.limits
+        if (
+            self._aside + count > limits.unfinished_messages * limits.message_bytes
+            or traffic.waiting_aside + count > limits.unfinished_messages_in_all * limits.message_bytes
+        ):
+            return Code.RESOURCE_EXHAUSTED, (
+                f"{traffic.waiting_aside} bytes of large or compressed messages wait here, {self._aside} of them of this "
+                "connection; send fewer at the same time"
+            )
+        self._aside += count
+        traffic.waiting_aside += count
+        return None
+
+    def looked_at_aside(self, count: int) -> None:
+        """A message of so many bytes waits no more."""
+        self._aside -= count
+        self.traffic.waiting_aside -= count
 
     def waiting(self, count: int) -> tuple[Code, str] | None:
         """So many bytes more of a message wait; why its call is turned away, if it is."""
         limits = self.traffic.limits
-        self.holds(count)
+        self.unfinished += count
+        self.traffic.unfinished += count
         if self.unfinished > min(limits.unfinished_messages * limits.message_bytes, http2.MOST_UNFINISHED):
             return Code.RESOURCE_EXHAUSTED, (
-                f"{self.unfinished} bytes of messages wait here that are not whole or were not looked at; send fewer large "
-                "messages at the same time"
+                f"{self.unfinished} bytes of messages that are not whole wait here; send fewer large messages at the same time"
             )
         self.traffic.bound()
         return None
@@ -403,9 +425,12 @@ class GrpcConnection:
                 self._link.flush()
 
     def _strike(self) -> None:
-        """The client wants something that is not a call; between two calls that is free once."""
-        if self._asked:
-            self._asked = False
+        """The client wants something that is none of its calls. It may once for all that has come or gone of them.
+
+        Clients measure the way by a ping for what they receive: on one stream these may be thousands a second.
+        """
+        if self._moved:
+            self._moved = False
         elif not self._unasked.take(now_ns()):
             self._throw_out(b"too_many_pings")
 

@@ -150,9 +150,9 @@ class OrderedStream(OpenCall):
                 self.cancel()
                 return
             if first.answer is None:
-                return
+                break
+            self._unanswered.popleft()  # before it is sent: one that is too large ends the stream
             self.connection.send(self, first.answer)
-            self._unanswered.popleft()
         self.go_on()
 
     def leave(self) -> None:

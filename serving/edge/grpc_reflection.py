@@ -49,7 +49,7 @@ class Reflection:
         elif asked == "file_by_filename":
             self._describe(self._pool.FindFileByName(request.file_by_filename), answer)
         elif asked == "file_containing_symbol":
-            self._describe(self._pool.FindFileContainingSymbol(request.file_containing_symbol), answer)
+            self._describe(self._file_of(request.file_containing_symbol), answer)
         elif asked == "file_containing_extension":
             message = self._pool.FindMessageTypeByName(request.file_containing_extension.containing_type)
             number = request.file_containing_extension.extension_number
@@ -61,6 +61,12 @@ class Reflection:
             told.extension_number.extend(sorted(one.number for one in self._pool.FindAllExtensions(message)))
         else:
             raise KeyError("the request asks for nothing that reflection knows")
+
+    def _file_of(self, symbol: str) -> FileDescriptor:
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:  # it knows services and not their methods
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
     def _describe(self, file: FileDescriptor, answer: pb.ServerReflectionResponse) -> None:
         """The file and all that it needs, itself first."""

@@ -109,7 +109,8 @@ class Traffic:
         self.turn = 0
         self.connections: dict[Taker, None] = {}
         self.calls = 0
-        self.unfinished = 0  # bytes of messages that are not whole, or wait to be looked at
+        self.unfinished = 0  # bytes of messages that are not whole
+        self.waiting_aside = 0  # bytes of messages that wait to be looked at
         self.unsent = 0  # bytes of answers that were not sent at once
         self.burst: list[tuple[bytes, Call]] = []  # what is asked in this turn
         self.gone = False  # whether a client of one of these has gone in this turn

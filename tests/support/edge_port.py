@@ -40,9 +40,9 @@ def bystander(server: Nghttp2Server) -> Iterator[Raw]:
 
 
 def taken(server: Nghttp2Server) -> tuple[int, int, int, int]:
-    """Connections, open calls, bytes of unfinished messages and of answers that were not sent."""
+    """Connections; open calls; bytes of messages that are not whole or wait to be looked at; bytes of unsent answers."""
     traffic = server.traffic
-    return server.counts.open, traffic.calls, traffic.unfinished, traffic.unsent
+    return server.counts.open, traffic.calls, traffic.unfinished + traffic.waiting_aside, traffic.unsent
 
 
 def descriptors() -> int:

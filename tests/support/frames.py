@@ -136,8 +136,8 @@ class Raw:
         ] = {}  # what the server takes of a stream, and of all (0), where that is not the usual
         self.streams: dict[int, Seen] = {}
         self.goodbye = Goodbye(None, b"")
-        self.pings = 0
-        self.pong = b""  # the last one
+        self.pings = self.pongs = 0
+        self.pong = b""  # what the last one has said
         self.closed = False  # by the server
         self.settings: dict[int, int] = {}
         if greet:
@@ -278,9 +278,10 @@ class Raw:
             self.goodbye = Goodbye(got.error_code, got.additional_data)
         elif isinstance(got, WindowUpdateFrame):
             self._room[got.stream_id] = self._room_of(got.stream_id) + got.window_increment
+        elif got.type == PING and "ACK" in got.flags:
+            self.pongs, self.pong = self.pongs + 1, got.opaque_data
         elif got.type == PING:
-            self.pings += "ACK" not in got.flags
-            self.pong = got.opaque_data if "ACK" in got.flags else self.pong
+            self.pings += 1
         elif isinstance(got, SettingsFrame) and "ACK" not in got.flags:
             self.settings = dict(got.settings)
         if "END_STREAM" in got.flags:
