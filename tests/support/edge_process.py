@@ -30,11 +30,15 @@ LIMITS = Limits(
     keepalive_seconds=30,
     keepalive_timeout_seconds=2,
 )
+LARGEST_ANSWER = 1_000_000  # bytes
 FAILS = b"fails"  # what a message begins with whose call is to fail
 
 
 class Answers:
-    """An `infer` that answers from threads of its own, in bursts and in any order, with what it was asked; each call once."""
+    """An `infer` that answers from threads of its own, in bursts and in any order, each call once.
+
+    The answer is what was asked, if that is not large.
+    """
 
     def __init__(self, threads: int = 2) -> None:
         self.asked = self.answered = self.cancelled = 0
@@ -62,7 +66,7 @@ class Answers:
             for payload, call in burst:
                 if payload.startswith(FAILS):
                     call.fail(Code.INVALID_ARGUMENT, "as it was asked")
-            answers = [(call, payload) for payload, call in burst if not payload.startswith(FAILS)]
+            answers = [(call, payload[:LARGEST_ANSWER]) for payload, call in burst if not payload.startswith(FAILS)]
             if answers:
                 reply_all(answers)
             with self._lock:

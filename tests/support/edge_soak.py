@@ -79,7 +79,8 @@ def with_grpcio(port: int, rng: random.Random, ended: collections.Counter[str]) 
             payload = rng.choice((b"", FAILS if rng.random() < 0.1 else b"")) + payload_of(rng)
             mood = rng.choice(("patient", "patient", "hasty", "fickle"))
             timeout = rng.uniform(0.0005, 0.02) if mood == "hasty" else WAIT_SECONDS
-            packed = grpc.Compression.Gzip if rng.random() < 0.1 else None
+            # Only where nothing ends the call early: grpcio 1.85 then now and then hands out an answer that it has not unpacked.
+            packed = grpc.Compression.Gzip if mood == "patient" and rng.random() < 0.1 else None
             asked.append((mood, payload, ask.future(payload, timeout=timeout, compression=packed)))
             if mood == "fickle" and rng.random() < 0.5:
                 asked[-1][2].cancel()
@@ -102,11 +103,17 @@ def with_grpcio(port: int, rng: random.Random, ended: collections.Counter[str]) 
     ended.update(outcome(*each) for each in asked)
 
 
+def shown(payload: bytes) -> str:
+    """Enough of it to know it again."""
+    return f"{len(payload)} bytes, {payload[:40].hex()}"
+
+
 def outcome(mood: str, payload: bytes, future: Any) -> str:
     """How a call has ended. Raises `AssertionError` where that may not be."""
     code = future.code()
     if code is CODE.OK:
-        assert future.result() == payload, "the answer of another call"
+        answer = future.result()
+        assert answer == payload, f"a call that was {mood} had another answer: {shown(payload)} {shown(answer)}"
         return "answered"
     if code is CODE.INVALID_ARGUMENT and payload.startswith(FAILS):
         return "failed"
