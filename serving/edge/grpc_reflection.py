@@ -66,7 +66,7 @@ class Reflection:
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:  # it knows services and not their methods
-            return self._pool.FindMethodByName(symbol).containing_service.file  # type: ignore[attr-defined, no-any-return]
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
     def _describe(self, file: FileDescriptor, answer: pb.ServerReflectionResponse) -> None:
         """The file and all that it needs, itself first."""
