@@ -110,7 +110,7 @@ bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, loa
 	$(call step,swap and load while requests flow,$(BIN)/python benchmarks/swaps.py --repository model_repository --report docs/swaps.md)
 	@$(MAKE) docs-reference
 
-bench-peers: .venv/.done ## beside the real Triton, MLServer and gRPC alone, write docs/performance.md (15 minutes; FLAGS='--quick' to try it)
+bench-peers: .venv/.done ## beside the real Triton, MLServer and gRPC alone, write docs/performance.md (16 minutes; FLAGS='--quick' to try it)
 	$(call step,measure lstm-serve and its peers in turn,$(BIN)/python -m benchmarks.peers --report docs/performance.md --chart docs/pictures/peers.svg $(FLAGS))
 
 bench-loadtest: .venv/.done ## what lstm-loadtest sees of a stall, and what it costs itself, write docs/loadtest.md (one minute)

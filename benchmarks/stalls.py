@@ -47,7 +47,7 @@ def main() -> int:
         bench = Bench(asked.environments.absolute(), Path(folder), Effort(seconds=3.0))
         bench.prepare(TRITON)
         for name in (OURS, TRITON):
-            with bench.serve(name, tls=False) as server:
+            with bench.serve(name) as server:
                 for load in STALLS:
                     stalls[name, load] = stalled(server, load)
                 for load in MOST if name == TRITON else ():

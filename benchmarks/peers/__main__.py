@@ -1,4 +1,4 @@
-"""lstm-serve, the real Triton and MLServer under the same loads, in turn; and what gRPC itself costs here.
+"""lstm-serve, the real Triton and MLServer under the same loads, in turn; and what our edge and gRPC itself cost here.
 
     python -m benchmarks.peers --report docs/performance.md --chart docs/pictures/peers.svg
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from benchmarks.peers import campaign, chart, page
 from benchmarks.peers.bench import Bench, Effort
 from benchmarks.peers.load import GROUPS, LOADS
-from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON
+from benchmarks.peers.server import EDGE, FLOOR, MLSERVER, OURS, PUBLIC, TRITON
 
-SERVERS = (OURS, TRITON, MLSERVER, FLOOR)
+SERVERS = (OURS, TRITON, MLSERVER, EDGE, FLOOR, PUBLIC)
 PROPER, QUICK = Effort(3.0), Effort(0.5, 100, 400)
 
 

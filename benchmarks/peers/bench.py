@@ -11,10 +11,10 @@ from pathlib import Path
 import trustme
 
 from benchmarks import reference
-from benchmarks.peers import floor, load_test, mlserver, perf_analyzer, requests, triton
-from benchmarks.peers.load import CLOSED, ONE_LENGTH, OPEN, PERF, STREAM_COUNT, Load
+from benchmarks.peers import edge, floor, load_test, mlserver, perf_analyzer, requests, triton
+from benchmarks.peers.load import CLOSED, MUTUAL_TLS, ONE_LENGTH, OPEN, PERF, PLAIN, STREAM_COUNT, TLS, Load
 from benchmarks.peers.measured import Figures
-from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON, Certificate, Server
+from benchmarks.peers.server import EDGE, FLOOR, MLSERVER, OURS, PUBLIC, TRITON, Certificate, Server
 from serving.launch import LaunchedServer
 
 
@@ -25,6 +25,9 @@ class Effort:
     seconds: float
     requests_of_one: int = 2000
     requests_of_many: int = 6000
+
+
+EDGES = {OURS: "nghttp2", PUBLIC: "grpcio"}  # those of lstm-serve
 
 
 class Bench:
@@ -42,28 +45,31 @@ class Bench:
         requests.write_lengths(self._one_length, self._own_lengths)
         self._answers = folder / "answers"
         self._answers.mkdir()
-        self._certificate = _certificate(folder)
+        made = _certificate(folder)
+        self._certificates = {PLAIN: None, TLS: made, MUTUAL_TLS: dataclasses.replace(made, mutual=True)}
 
     def prepare(self, name: str) -> None:
-        """Installs or builds what this server needs. Raises `PeerError`."""
+        """Installs or builds what this server needs. Raises `PeerError`, or `StartupError` if ours does not start."""
         preparations: dict[str, Callable[[], None]] = {
-            OURS: lambda: None,
             TRITON: lambda: triton.install(self.environments / "triton"),
             MLSERVER: lambda: mlserver.install(self.environments / "mlserver"),
-            FLOOR: self._prepare_floor,
+            FLOOR: lambda: floor.build(self.environments / "floor"),
         }
-        preparations[name]()
+        if name in preparations:
+            preparations[name]()
+        if name in (EDGE, FLOOR) and not any(self._answers.iterdir()):
+            with self._started(OURS, None) as server:
+                floor.record(server, requests.one(), self._answers)
 
     def prepare_perf_analyzer(self) -> None:
         """Raises `PeerError`."""
         perf_analyzer.install(self.environments / "perf", sys.executable)
 
     @contextlib.contextmanager
-    def serve(self, name: str, tls: bool) -> Iterator[Server]:
-        """The server, up, with right answers and warm. Raises `PeerError`."""
-        certificate = self._certificate if tls else None
-        with self._started(name, certificate) as server:
-            if name != FLOOR:
+    def serve(self, name: str, connection: str = PLAIN) -> Iterator[Server]:
+        """The server, up, with right answers and warm. Raises `PeerError`, or `StartupError` if ours does not start."""
+        with self._started(name, self._certificates[connection]) as server:
+            if name not in (EDGE, FLOOR):
                 requests.check(server, self._onnx_file)
             load_test.drive(server, ["--concurrency", "8"], min(0.5, self.effort.seconds))
             yield server
@@ -87,32 +93,31 @@ class Bench:
 
     def capacity(self, name: str, in_flight: int) -> float:
         """Requests a second of a closed loop, the best of three, as whatever else runs makes it less. Raises `PeerError`."""
-        with self.serve(name, tls=False) as server:
+        with self.serve(name) as server:
             runs = [self.drive(server, Load(CLOSED, "capacity", in_flight), 0.0) for _ in range(3)]
         return max(run.per_second or 0.0 for run in runs)
 
     @contextlib.contextmanager
     def _started(self, name: str, certificate: Certificate | None) -> Iterator[Server]:
-        if name == OURS:
-            flags = ["--backend", "onnx_runtime"]
+        if name in EDGES:
+            flags = ["--backend", "onnx_runtime", "--edge", EDGES[name]]
             if certificate:
                 flags += ["--tls-cert", str(certificate.chain), "--tls-key", str(certificate.key)]
+                flags += ["--tls-client-ca", str(certificate.authority)] if certificate.mutual else []
             with LaunchedServer(self._repository, *flags) as launched:
-                yield Server(OURS, launched.address, launched.process.pid, certificate)
+                yield Server(name, launched.address, launched.process.pid, certificate)
         elif name == TRITON:
             with triton.serve(self.environments / "triton", self._onnx_file, certificate) as server:
                 yield server
         elif name == MLSERVER:
             with mlserver.serve(self.environments / "mlserver", self._onnx_file) as server:
                 yield server
+        elif name == EDGE:
+            with edge.serve(self._answers) as server:
+                yield server
         else:
             with floor.serve(self.environments / "floor", self._answers) as server:
                 yield server
-
-    def _prepare_floor(self) -> None:
-        floor.build(self.environments / "floor")
-        with self._started(OURS, None) as server:
-            floor.record(server, requests.one(), self._answers)
 
 
 def _certificate(folder: Path) -> Certificate:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from benchmarks.peers.bench import Bench
 from benchmarks.peers.errors import PeerError
-from benchmarks.peers.load import MANY, OPEN, PERF, Load, takes
+from benchmarks.peers.load import MANY, MUTUAL_TLS, OPEN, PERF, PLAIN, TLS, Load, takes
 from benchmarks.peers.measured import Measured
 from benchmarks.peers.server import TRITON, Server
 from benchmarks.peers.text import short
@@ -37,8 +37,8 @@ def run(bench: Bench, servers: Sequence[str], loads: Sequence[Load], rounds: int
             wanted = [load for load in wanted if load.client != OPEN]
     for number in range(rounds):
         for name in present:
-            for tls in (False, True):
-                chosen = [load for load in wanted if load.tls == tls and takes(name, load)]
+            for connection in (PLAIN, TLS, MUTUAL_TLS):
+                chosen = [load for load in wanted if load.connection == connection and takes(name, load)]
                 if chosen:
                     _turn(bench, name, chosen, number, measured)
     return measured
@@ -47,7 +47,7 @@ def run(bench: Bench, servers: Sequence[str], loads: Sequence[Load], rounds: int
 def _prepared(bench: Bench, name: str, measured: Measured[Load]) -> bool:
     try:
         bench.prepare(name)
-    except PeerError as error:
+    except (PeerError, StartupError) as error:
         measured.failures[name, None] = str(error)
         _say(f"{name} is left out: {error}")
         return False
@@ -59,7 +59,7 @@ def _turn(bench: Bench, name: str, loads: Sequence[Load], number: int, measured:
     left = list(loads)
     try:
         while left:
-            with bench.serve(name, loads[0].tls) as server:
+            with bench.serve(name, loads[0].connection) as server:
                 while left and _measured(bench, server, left.pop(0), number, measured):
                     continue
     except (PeerError, StartupError) as error:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from benchmarks.peers.load import CLOSED, IN_FLIGHT, MANY, PERF, Load
 from benchmarks.peers.measured import Measured
-from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON
+from benchmarks.peers.server import EDGE, FLOOR, MLSERVER, OURS, PUBLIC, TRITON
 from reference_pages.bars import Chart, Pair
 
 REMARKS = {
     OURS: "",
+    PUBLIC: "on the public grpc.server",
     TRITON: "Python backend",
     MLSERVER: "not asked by perf_analyzer",
+    EDGE: "ours, answers a constant",
     FLOOR: "C++, answers a constant",
 }
 
@@ -30,5 +32,5 @@ def drawn(measured: Measured[Load]) -> str:
         first, second = (
             measured.median(name, Load(client, IN_FLIGHT, MANY), lambda run: run.cpu_us) for client in (PERF, CLOSED)
         )
-        pairs.append(Pair("gRPC alone" if name == FLOOR else name, remark, first, second))
+        pairs.append(Pair(name, remark, first, second))
     return chart.drawn(pairs)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON
+from benchmarks.peers.server import EDGE, FLOOR, MLSERVER, OURS, PUBLIC, TRITON
 
 CLOSED, PERF, OPEN = "closed loop", "perf_analyzer", "open loop"
-IN_FLIGHT, STREAMS, TLS, LENGTHS, RATE = "in-flight", "streams", "tls", "lengths", "rate"
-GROUPS = (IN_FLIGHT, STREAMS, TLS, LENGTHS, RATE)
+IN_FLIGHT, STREAMS, TLS, MUTUAL_TLS, LENGTHS, RATE = "in-flight", "streams", "tls", "mutual-tls", "lengths", "rate"
+GROUPS = (IN_FLIGHT, STREAMS, TLS, MUTUAL_TLS, LENGTHS, RATE)
 LEVELS = (1, 8, 32, 64)
 MANY, STREAM_COUNT = 64, 8
+PLAIN = "plain"
 ONE_LENGTH, OWN_LENGTHS = "one length", "lengths of their own"
 
 
@@ -24,9 +25,9 @@ class Load:
     lengths: str = ""
 
     @property
-    def tls(self) -> bool:
-        """Whether the server must speak TLS."""
-        return self.group == TLS
+    def connection(self) -> str:
+        """What the server must speak: PLAIN, TLS, or MUTUAL_TLS, where the client shows a certificate too."""
+        return self.group if self.group in (TLS, MUTUAL_TLS) else PLAIN
 
     @property
     def streaming(self) -> bool:
@@ -40,8 +41,8 @@ class Load:
         more = []
         if self.streaming:
             more.append(f"{STREAM_COUNT} streams" if self.client == CLOSED else "streams")
-        if self.tls:
-            more.append("TLS")
+        if self.connection != PLAIN:
+            more.append("TLS" if self.connection == TLS else "mutual TLS")
         if self.lengths:
             more.append(self.lengths)
         return ", ".join([self.client, f"{self.in_flight} in flight", *more])
@@ -52,17 +53,21 @@ LOADS = (
     *(Load(client, STREAMS, MANY) for client in (CLOSED, PERF)),
     *(Load(CLOSED, LENGTHS, MANY, lengths) for lengths in (ONE_LENGTH, OWN_LENGTHS)),
     Load(OPEN, RATE, 0),
-    Load(CLOSED, TLS, MANY),
+    *(Load(CLOSED, group, MANY) for group in (TLS, MUTUAL_TLS)),
 )
 
 _TAKES = {
     OURS: GROUPS,
+    PUBLIC: (IN_FLIGHT,),
     TRITON: GROUPS,
     MLSERVER: (IN_FLIGHT, LENGTHS, RATE),
+    EDGE: (IN_FLIGHT,),
     FLOOR: (IN_FLIGHT,),
 }
 
 
 def takes(server: str, load: Load) -> bool:
-    """Whether a server can be given this load at all; perf_analyzer refuses MLServer."""
-    return load.group in _TAKES[server] and not (server == MLSERVER and load.client == PERF)
+    """Whether a server is given this load: perf_analyzer refuses MLServer, and the other edge is seen at both ends alone."""
+    if load.group not in _TAKES[server] or (server == MLSERVER and load.client == PERF):
+        return False
+    return server != PUBLIC or load.in_flight in (1, MANY)

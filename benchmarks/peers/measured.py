@@ -1,4 +1,4 @@
-"""What was measured: figures of single runs, medians over rounds, and ratios within a round.
+"""What was measured: figures of single runs, medians over rounds, and ratios and differences within a round.
 
 A ratio of medians would compare runs that were made minutes apart, in which a shared machine may have been twice as
 fast; so each round has its own ratio, and the median is taken of those.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 LoadT = TypeVar("LoadT")  # whatever names a load
@@ -57,16 +57,19 @@ class Measured(Generic[LoadT]):
         """Over all rounds."""
         return sum(map(figure, self.figures.get((server, load), {}).values()))
 
-    def ratio(self, server: str, other: str, load: LoadT, figure: Figure) -> float | None:
-        """The median over the rounds of `server`'s figure by `other`'s; None if no round has both."""
-        return _ratio(self.figures.get((server, load), {}), self.figures.get((other, load), {}), figure)
+    def ratio(self, one: tuple[str, LoadT], other: tuple[str, LoadT], figure: Figure) -> float | None:
+        """The median over the rounds of one's figure by the other's, each a server under a load; None if no round has both."""
+        ratios = [mine / its for mine, its in self._pairs(one, other, figure) if its]
+        return statistics.median(ratios) if ratios else None
 
-    def between(self, server: str, load: LoadT, other: LoadT, figure: Figure) -> float | None:
-        """The same for two loads on one server."""
-        return _ratio(self.figures.get((server, load), {}), self.figures.get((server, other), {}), figure)
+    def difference(self, one: tuple[str, LoadT], other: tuple[str, LoadT], figure: Figure) -> float | None:
+        """The same of one's figure less the other's."""
+        differences = [mine - its for mine, its in self._pairs(one, other, figure)]
+        return statistics.median(differences) if differences else None
 
-
-def _ratio(runs: Mapping[int, Figures], others: Mapping[int, Figures], figure: Figure) -> float | None:
-    pairs = [(figure(runs[number]), figure(others[number])) for number in runs.keys() & others.keys()]
-    ratios = [one / other for one, other in pairs if one is not None and other]
-    return statistics.median(ratios) if ratios else None
+    def _pairs(self, one: tuple[str, LoadT], other: tuple[str, LoadT], figure: Figure) -> Iterator[tuple[float, float]]:
+        runs, others = self.figures.get(one, {}), self.figures.get(other, {})
+        for number in runs.keys() & others.keys():
+            mine, its = figure(runs[number]), figure(others[number])
+            if mine is not None and its is not None:
+                yield mine, its

@@ -5,28 +5,34 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import reference
-from benchmarks.peers import mlserver, triton
+from benchmarks.peers import mlserver, targets, triton
 from benchmarks.peers.campaign import SHARE_OF_TRITON
 from benchmarks.peers.load import (
     CLOSED,
+    IN_FLIGHT,
     LENGTHS,
     MANY,
+    MUTUAL_TLS,
     ONE_LENGTH,
     OPEN,
     OWN_LENGTHS,
     RATE,
+    TLS,
     Load,
 )
 from benchmarks.peers.measured import Figure, Measured
 from benchmarks.peers.requests import LONGEST
-from benchmarks.peers.server import FLOOR, MLSERVER, OURS, TRITON
+from benchmarks.peers.server import EDGE, FLOOR, MLSERVER, OURS, PUBLIC, TRITON
 from benchmarks.peers.text import paragraph, ratio, row, short
 
 MARK = "<!-- what follows is written by: make bench-peers -->"
-SERVERS = (OURS, TRITON, MLSERVER, FLOOR)
+SERVERS = (OURS, TRITON, MLSERVER)  # those that serve a model
+RATIO = ""  # a column, of the two before it
+COLUMNS = (OURS, TRITON, RATIO, MLSERVER, EDGE, FLOOR, RATIO)
 
 
 def write(page: Path, figures: str) -> None:
@@ -38,14 +44,18 @@ def write(page: Path, figures: str) -> None:
 def render(measured: Measured[Load], seconds: float) -> str:
     """All that was measured; a loop lasted so many seconds."""
     figures: tuple[tuple[str, Figure], ...] = (
-        ("Server CPU a request, us", lambda run: run.cpu_us),
+        ("Server CPU a request, us", targets.cpu),
         ("p50, ms", lambda run: run.p50_ms),
         ("p99, ms", lambda run: run.p99_ms),
     )
+    loads = list(dict.fromkeys(load for _, load in measured.figures))
     parts = [
         ["## Beside Triton and MLServer", ""],
         _about(measured, seconds),
-        *(table(measured, title, figure) for title, figure in figures),
+        targets.table(measured),
+        *(table(measured, title, figure, loads) for title, figure in figures),
+        _public_edge(measured),
+        _encryption(measured),
         _open_loop(measured),
         _lengths(measured),
         _clients(measured),
@@ -54,13 +64,20 @@ def render(measured: Measured[Load], seconds: float) -> str:
     return "\n".join(line for part in parts for line in part).rstrip() + "\n"
 
 
-def table(measured: Measured[Load], heading: str, figure: Figure) -> list[str]:
-    """A line for each load that anybody was given: medians, and ours by Triton's."""
-    loads = list(dict.fromkeys(load for _, load in measured.figures))
-    lines = [f"### {heading}", "", row(["", OURS, TRITON, "ratio", MLSERVER, "gRPC alone"]), row(["---"] * 6)]
+def table(
+    measured: Measured[Load], heading: str, figure: Figure, loads: Iterable[Load], columns: Sequence[str] = COLUMNS
+) -> list[str]:
+    """A line for each load of which there is anything to say: medians of servers, and ratios of two of them."""
+    heads = ["", *(name or "ratio" for name in columns)]
+    lines = [f"### {heading}", "", row(heads), row(["---"] * len(heads))]
     for load in loads:
-        ours, theirs, mlservers, least = (short(measured.median(name, load, figure)) for name in SERVERS)
-        cells = [ours, theirs, ratio(measured.ratio(OURS, TRITON, load, figure)), mlservers, least]
+        cells = []
+        for number, name in enumerate(columns):
+            if name == RATIO:
+                one, other = ((each, load) for each in columns[number - 2 : number])
+                cells.append(ratio(measured.ratio(one, other, figure)))
+            else:
+                cells.append(short(measured.median(name, load, figure)))
         if set(cells) != {"-"}:
             lines.append(row([load.title(measured.rate), *cells]))
     return [*lines, ""]
@@ -73,18 +90,20 @@ def _about(measured: Measured[Load], seconds: float) -> list[str]:
         *paragraph(
             f"The reference LSTM (two layers of {lstm.hidden}, {reference.STEPS} steps of {lstm.features} features, one "
             f"row a request) in one ONNX file; one thread of ONNX Runtime {version('onnxruntime')} in each server, "
-            f"batches of at most 64 rows. This server (grpcio {version('grpcio')}) and Triton batch without a delay. Triton "
-            f"is out of {triton.PYTRITON}; its C++ ONNX backend is not in there, so `benchmarks/peers/triton_model.py` "
+            f"batches of at most 64 rows. This server and Triton batch without a delay. *{OURS}* has its own edge (ngh2 "
+            f"{version('ngh2')}), *{PUBLIC}* the public one (`--edge grpcio`, {version('grpcio')}). Triton is out of "
+            f"{triton.PYTRITON}; its C++ ONNX backend is not in there, so `benchmarks/peers/triton_model.py` "
             f"runs the file. {mlserver.PACKAGE} (`benchmarks/peers/mlserver_runtime.py`) batches only what comes within a "
-            f"time, which is {mlserver.BATCH_SECONDS * 1e3:g} ms here. *gRPC alone* is gRPC's C++ callback server "
-            f"answering a constant (`benchmarks/peers/floor.cc`). Python {platform.python_version()}; {os.cpu_count()} "
-            f"cores ({platform.machine()}), which servers and clients share: another machine gives other figures."
+            f"time, which is {mlserver.BATCH_SECONDS * 1e3:g} ms here. *{EDGE}* and *{FLOOR}* answer a constant: this "
+            f"server's edge (`benchmarks/peers/edge_server.py`), and gRPC's C++ callback server "
+            f"(`benchmarks/peers/floor.cc`). Python {platform.python_version()}; {os.cpu_count()} cores "
+            f"({platform.machine()}), which servers and clients share: another machine gives other figures."
         ),
         *paragraph(
-            f"Medians of {measured.rounds} rounds with the servers in turn, {seconds:g} s a load. *ratio* is this server "
-            f"by Triton within a round, below 1 in favour of this one. Server CPU is user and system time of the "
-            f"server's processes, children included, by the requests that it has counted itself (MLServer keeps no "
-            f"count: by the client's)."
+            f"Medians of {measured.rounds} rounds with the servers in turn, {seconds:g} s a load. *ratio* is of "
+            f"the two columns before it within a round, below 1 in favour of the first. Server CPU is user and system "
+            f"time of the server's processes, children included, by the requests that it has counted itself (MLServer "
+            f"keeps no count: by the client's)."
         ),
         *paragraph(
             f"The shape of the client changes what is measured. The *closed loop* is lstm-loadtest, one thread that "
@@ -94,6 +113,36 @@ def _about(measured: Measured[Load], seconds: float) -> list[str]:
             f"does in a closed loop with {MANY} in flight."
         ),
     ]
+
+
+def _public_edge(measured: Measured[Load]) -> list[str]:
+    """What the same server costs on the other edge."""
+    loads = [load for name, load in measured.figures if name == PUBLIC]
+    heading = "The public edge: server CPU a request, us"
+    return table(measured, heading, targets.cpu, loads, (OURS, PUBLIC, RATIO)) if loads else []
+
+
+def _encryption(measured: Measured[Load]) -> list[str]:
+    """What TLS costs more than a plain connection."""
+    plain = Load(CLOSED, IN_FLIGHT, MANY)
+    costs = {
+        name: [
+            measured.difference((name, Load(CLOSED, group, MANY)), (name, plain), targets.cpu)
+            for group in (TLS, MUTUAL_TLS)
+        ]
+        for name in SERVERS
+    }
+    said = [
+        f"{name} {short(tls)} and {short(mutual)}"
+        for name, (tls, mutual) in costs.items()
+        if tls is not None or mutual is not None
+    ]
+    if not said:
+        return []
+    return paragraph(
+        f"Server CPU a request that TLS and mutual TLS cost more than a plain connection in a round, {CLOSED}, {MANY} in "
+        f"flight, us: {'; '.join(said)}."
+    )
 
 
 def _open_loop(measured: Measured[Load]) -> list[str]:
@@ -112,7 +161,7 @@ def _open_loop(measured: Measured[Load]) -> list[str]:
 def _lengths(measured: Measured[Load]) -> list[str]:
     """What lengths of their own cost against one length, the same steps in all."""
     one, own = (Load(CLOSED, LENGTHS, MANY, kind) for kind in (ONE_LENGTH, OWN_LENGTHS))
-    costs = {name: measured.between(name, own, one, lambda run: run.cpu_us) for name in SERVERS}
+    costs = {name: measured.ratio((name, own), (name, one), targets.cpu) for name in SERVERS}
     said = [f"{name} {value:.2f}" for name, value in costs.items() if value is not None]
     if not said:
         return []

@@ -44,7 +44,7 @@ def drive(environment: Path, server: Server, flags: Sequence[str], requests: int
     told: tuple[float, float] | None = None
     for _ in range(TRIES):
         start, before = _count(server), cpu_seconds(server.pid)
-        told = _run(environment, server, flags, requests)
+        told = _run(environment, server, flags, requests, start)
         used += cpu_seconds(server.pid) - before
         counted += _count(server) - start
         if told:
@@ -67,8 +67,10 @@ def latencies(text: str) -> tuple[float, float]:
         raise PeerError(f"this report of perf_analyzer has not got one row of latencies: {text[:300]!r}") from error
 
 
-def _run(environment: Path, server: Server, flags: Sequence[str], requests: int) -> tuple[float, float] | None:
-    """One run to its end; None if it had to be ended after its last answer."""
+def _run(
+    environment: Path, server: Server, flags: Sequence[str], requests: int, start: int
+) -> tuple[float, float] | None:
+    """One run to its end; None if it had to be ended after its last answer. `start` is what the server has counted before."""
     with tempfile.TemporaryDirectory() as name:
         report, said = Path(name, "report.csv"), Path(name, "said")
         command = ["sh", str(_SCRIPT), "run", str(environment), "-m", MODEL, "-i", "grpc", "-u", server.address]
@@ -76,7 +78,7 @@ def _run(environment: Path, server: Server, flags: Sequence[str], requests: int)
         with said.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            if not _ended(process, server, _count(server) + requests):
+            if not _ended(process, server, start + requests):
                 return None
         finally:
             with contextlib.suppress(ProcessLookupError):

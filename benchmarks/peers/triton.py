@@ -70,6 +70,8 @@ def serve(environment: Path, onnx_file: Path, certificate: Certificate | None = 
         if certificate:
             command += ["--grpc-use-ssl", "true", "--grpc-server-cert", str(certificate.chain)]
             command += ["--grpc-server-key", str(certificate.key)]
+            if certificate.mutual:
+                command += ["--grpc-use-ssl-mutual", "true", "--grpc-root-cert", str(certificate.authority)]
         address = f"127.0.0.1:{grpc_port}"
         server = Server(TRITON, address, 0, certificate)
         with child.running(command, server.endpoint, MODEL, folder, environ) as pid:

@@ -44,7 +44,7 @@ class GrpcConnection:
         self._events = 0  # in this turn
         self._fruitless = Bucket(*FRUITLESS)
         self._unasked = Bucket(*UNASKED)
-        self._asked = True  # whether the client has asked for something since its last ping
+        self._moved = True  # whether something of a call has come or gone since the client's last ping
         self._heard_ns = self._busy_ns = now_ns()
         self._pinged_ns = 0
         self._leaving_ns = 0
@@ -75,6 +75,7 @@ class GrpcConnection:
             raise Closed("protocol_error") from error
         unsent = self._http2.unsent
         if unsent != self._unsent:
+            self._moved = True
             self.traffic.unsent += unsent - self._unsent
             self._unsent = unsent
         return data
@@ -152,7 +153,7 @@ class GrpcConnection:
     def requested(self, stream: int, headers: Headers, end: bool) -> None:
         fields = dict(headers)
         now = now_ns()
-        self._asked = True
+        self._moved = True
         traffic = self.traffic
         route = traffic.routes.get(fields.get(b":path", b""))
         refusal, deadline_ns = None, None
@@ -190,7 +191,9 @@ class GrpcConnection:
     def data(self, stream: int, data: bytes, end: bool) -> None:
         call = self._calls.get(stream)
         if call is not None:
-            if not data and not end:
+            if data:
+                self._moved = True
+            elif not end:
                 self._strike()
             call.data(data, end)
         else:
@@ -232,6 +235,7 @@ class GrpcConnection:
         if len(message) - wire.PREFIX_BYTES > self.traffic.limits.message_bytes:
             self.finish(call, *self._too_large(message))
             return
+        self._moved = True
         try:
             self._http2.answer(call.stream, _ENCODED[call.accepts], message, _ENDING_OK)
         except Broken:
@@ -244,6 +248,7 @@ class GrpcConnection:
         if len(message) - wire.PREFIX_BYTES > self.traffic.limits.message_bytes:
             call.refuse(*self._too_large(message))
             return
+        self._moved = True
         try:
             if not call.begun:
                 call.begun = True
@@ -374,9 +379,12 @@ class GrpcConnection:
                 self._link.flush()
 
     def _strike(self) -> None:
-        """The client wants something that is not a call; between two calls that is free once."""
-        if self._asked:
-            self._asked = False
+        """The client wants something that is none of its calls. It may once for all that has come or gone of them.
+
+        Clients measure the way by a ping for what they receive: on one stream these may be thousands a second.
+        """
+        if self._moved:
+            self._moved = False
         elif not self._unasked.take(now_ns()):
             self._throw_out(b"too_many_pings")
 

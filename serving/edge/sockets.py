@@ -262,20 +262,37 @@ class Loop:
         if link.unread:
             data, link.unread = memoryview(link.unread), b""
         else:
-            try:
-                count = link.sock.recv_into(self._buffer)
-            except _NOT_NOW:
-                return
-            except OSError:
-                count = 0
+            count = self._receive(link)
             if not count:
-                self.drop(link)
                 return
-            if count == READ_BYTES or (self._handshakes and link.sock.pending()):  # type: ignore[attr-defined]
+            if count == READ_BYTES:
                 self._again[link] = None
             data = self._buffer[:count]
         if not link.closing_ns:  # else it is read so that the end is seen, and not looked at
             self._hand_up(link, data)
+
+    def _receive(self, link: Link) -> int:
+        """How many bytes of the connection are in the buffer; where it has ended, it is dropped.
+
+        TLS gives a record at a time, which may be as short as one request; so all that are there are read.
+        """
+        count = 0
+        try:
+            count = link.sock.recv_into(self._buffer)
+            over = not count
+            while self._handshakes and 0 < count < READ_BYTES and not over:
+                more = link.sock.recv_into(self._buffer[count:])
+                count += more
+                over = not more
+        except _NOT_NOW:
+            over = False
+        except OSError:
+            over = True
+        if over and not count:
+            self.drop(link)
+        elif over:
+            self._again[link] = None  # what came before the end is looked at first
+        return count
 
     def _hand_up(self, link: Link, data: memoryview) -> None:
         try:

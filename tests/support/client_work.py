@@ -33,7 +33,7 @@ from serving.launch import LaunchedServer
 from tests.support import fake_models
 from tests.support.running import FAKE, until
 
-CALLS, MESSAGES, KINDS = 400, 400, 16
+CALLS, MESSAGES, KINDS = 400, 1000, 16
 LARGE_STEPS = 350_000  # of three features and four bytes: 4.2 MB
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 TOKEN = "a-token-of-this-test"  # noqa: S105 - of this test

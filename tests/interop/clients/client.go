@@ -68,7 +68,9 @@ func (c *client) stream(ctx context.Context, messages int) {
 	must(err)
 	go func() {
 		for number := 0; number < messages; number++ {
-			must(stream.SendMsg(c.read(kind(number) + ".ask")))
+			if stream.SendMsg(c.read(kind(number)+".ask")) == io.EOF {
+				return // the stream is over; who reads is told why
+			}
 		}
 		must(stream.CloseSend())
 	}()

@@ -12,8 +12,10 @@ def test_both_medians_of_each_server_with_64_in_flight() -> None:
     assert words[0] == "Server CPU a request, 64 in flight, us"
     for name, *values in (
         ("lstm-serve", "450", "450"),
+        ("lstm-serve, grpcio", "on the public grpc.server", "900", "900"),
         ("Triton", "Python backend", "300", "300"),
         ("MLServer", "not asked by perf_analyzer", "not measured", "1350"),
+        ("edge alone", "ours, answers a constant", "60", "60"),
         ("gRPC alone", "C++, answers a constant", "75", "75"),
     ):
         start = words.index(name) + 1

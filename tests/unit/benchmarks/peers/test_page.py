@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers import page
-from benchmarks.peers.load import CLOSED, IN_FLIGHT, LOADS, Load
+from benchmarks.peers.load import CLOSED, IN_FLIGHT, LOADS, PERF, Load
 from benchmarks.peers.measured import Measured
 from benchmarks.peers.server import FLOOR, OURS, TRITON
 from tests.support.peers import made_up
@@ -18,15 +18,29 @@ def lines(measured: Measured[Load]) -> list[str]:
 
 def test_a_line_for_each_load_with_medians_and_the_ratio_of_a_round() -> None:
     table = lines(made_up())
-    assert "| closed loop, 8 in flight | 450 | 300 | **1.50** | 1350 | 75 |" in table
-    assert "| perf_analyzer, 8 in flight | 450 | 300 | **1.50** | - | 75 |" in table
-    assert "| closed loop, 64 in flight, TLS | 450 | 300 | **1.50** | - | - |" in table
-    assert "| closed loop, 64 in flight, lengths of their own | 450 | 300 | **1.50** | - | - |" in table
-    assert "| open loop, 4000/s | 7.25 | 7.25 | **1.00** | 7.25 | - |" in table
+    assert "| closed loop, 8 in flight | 450 | 300 | **1.50** | 1350 | 60 | 75 | **0.80** |" in table
+    assert "| perf_analyzer, 8 in flight | 450 | 300 | **1.50** | - | 60 | 75 | **0.80** |" in table
+    assert "| closed loop, 64 in flight, TLS | 450 | 300 | **1.50** | - | - | - | - |" in table
+    assert "| closed loop, 64 in flight, lengths of their own | 450 | 300 | **1.50** | - | - | - | - |" in table
+    assert "| open loop, 4000/s | 7.25 | 7.25 | **1.00** | 7.25 | - | - | - |" in table
     for heading in ("### Server CPU a request, us", "### p50, ms", "### p99, ms"):
         start = table.index(heading)
         rows = [line for line in table[start : table.index("", start + 2)] if line.startswith("| ")]
         assert len(rows) == 2 + len(LOADS)
+
+
+def test_the_public_edge_has_a_table_of_its_own() -> None:
+    table = lines(made_up())
+    table = table[table.index("### The public edge: server CPU a request, us") :]
+    table = table[: table.index("", 2)]
+    assert table[2] == "|  | lstm-serve | lstm-serve, grpcio | ratio |"
+    assert table[4:] == [
+        f"| {client}, {count} in flight | 450 | 900 | **0.50** |" for client in (CLOSED, PERF) for count in (1, 64)
+    ]
+
+
+def test_what_tls_costs_more() -> None:
+    assert "us: lstm-serve 0 and 20; Triton 0 and 20." in " ".join(lines(made_up()))
 
 
 def test_who_keeps_up_with_the_open_loop() -> None:
@@ -43,7 +57,7 @@ def test_a_peer_that_fails_is_told() -> None:
     measured.failures[FLOOR, None] = "gRPC's C++ library is not here\n(apt-get install libgrpc++-dev)"
     told = lines(measured)
     assert "- MLServer, closed loop, 64 in flight, lengths of their own: 234 of 420 requests failed" in told
-    assert "- floor: gRPC's C++ library is not here (apt-get install libgrpc++-dev)" in told
+    assert "- gRPC alone: gRPC's C++ library is not here (apt-get install libgrpc++-dev)" in told
 
 
 def test_what_was_lost_and_where_the_client_was_at_its_end() -> None:
@@ -61,7 +75,8 @@ def test_a_part_of_the_servers_has_dashes_for_the_others() -> None:
     for (name, load), runs in made_up().figures.items():
         if name == OURS and load.group == IN_FLIGHT:
             measured.add(name, load, 0, runs[0])
-    assert "| closed loop, 1 in flight | 300 | - | - | - | - |" in lines(measured)
+    assert not any("The public edge" in line or "TLS cost more" in line for line in lines(measured))
+    assert "| closed loop, 1 in flight | 300 | - | - | - | - | - | - |" in lines(measured)
 
 
 def test_no_line_is_too_long_but_those_of_tables() -> None:
