@@ -55,8 +55,8 @@ TESTS := tests/unit tests/simulation tests/contract tests/integration
 test: .venv/.done ## the tests but for the slow ones (PYTEST='-k NAME' for some of them; docs/testing.md)
 	$(call step,run the tests,$(SIDE_BY_SIDE) -m 'not slow' $(PYTEST))
 
-test-all: .venv/.done ## the slow tests too
-	$(call step,run all tests,$(SIDE_BY_SIDE) $(PYTEST))
+test-all: .venv/.done ## the slow tests too, and everything that starts servers on both edges
+	$(call step,run all tests,$(SIDE_BY_SIDE) --every-edge $(PYTEST))
 
 simulate: .venv/.done ## many seeds of tests/simulation (SEEDS=100000); a seed that fails is printed, and run again with SEED=4711
 	$(call step,simulate,$(BIN)/python -m pytest tests/simulation $(if $(SEED),--seed $(SEED) -s,--seeds $(or $(SEEDS),100000)))
@@ -75,7 +75,7 @@ interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) $(NODE)
 interop-languages: .venv/.done ## with clients in C++, Go and Java, which it compiles; what is missing is skipped and named
 	$(call step,run the tests with compiled clients,$(SIDE_BY_SIDE) -m languages tests/interop $(PYTEST))
 
-test-everything: .venv/.done interop-environments ## the tests of test-all, interop and wheel-test, side by side
+test-everything: .venv/.done interop-environments ## the tests of test with the slow ones, interop and wheel-test, side by side
 	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) -m 'not languages' $(TESTS) tests/interop tests/wheel $(PYTEST))
 
 wheel-test: .venv/.done ## build a wheel, install and use it in each of python3.11 to 3.13 on PATH (PYTHONS='PATH PATH' for more)

@@ -165,8 +165,6 @@ class OrderedStream(OpenCall):
             return
         if self._leaving:
             self.end(Code.UNAVAILABLE, "Server exiting")
-        elif self.ended and self.inbox is not None and self.inbox.whole:
-            return  # held back until answers have been sent
         elif self.ended and self.left:
             self.refuse(Code.INTERNAL, f"the stream has ended within a message; {self.left} bytes of it are there")
         elif self.ended:

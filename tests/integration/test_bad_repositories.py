@@ -130,7 +130,7 @@ for _place in ("spec.json", "golden.npz", "model.fake.json", "weights.bin", "../
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[LaunchedServer]:
     repository = tmp_path_factory.mktemp("repository")
     fake_models.write(repository)
     for fault in FAULTS:

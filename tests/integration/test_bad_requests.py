@@ -17,7 +17,7 @@ CODE = grpc.StatusCode
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[LaunchedServer]:
     repository = tmp_path_factory.mktemp("repository")
     fake_models.write(repository, fail_on=13.0)
     fake_models.write(repository, "slow", delay_seconds=0.5, config="max_batch_size: 1")

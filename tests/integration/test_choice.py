@@ -41,7 +41,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(repository: Path) -> Iterator[LaunchedServer]:
+def measured(repository: Path, edge: str) -> Iterator[LaunchedServer]:
     flags = ("--backend", "auto", "--model-control-mode", "explicit", "--load-model", "real")
     with LaunchedServer(repository, *flags) as running:
         yield running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,7 +176,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full(repository: Path, small_disk: Path) -> None:
     version = fake_models.write(repository.parent / "sent", version=3)
     files = {f"3/{path.name}": path.read_bytes() for path in version.iterdir()}
-    environment = {"TMPDIR": str(small_disk)}
+    environment = os.environ | {"TMPDIR": str(small_disk)}
     with (
         LaunchedServer(repository, *EVERYTHING, environment=environment) as server,
         RawClient(server.address) as client,

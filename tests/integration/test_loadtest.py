@@ -55,7 +55,7 @@ class LoadTest:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[LaunchedServer]:
     repository = tmp_path_factory.mktemp("repository")
     fake_models.write(repository)
     fake_models.write(repository, "failing", fail_on=13.0)

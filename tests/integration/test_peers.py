@@ -20,7 +20,7 @@ from tests.support.commands import ROOT
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[Server]:
     repository = tmp_path_factory.mktemp("models")
     fake_models.write(repository, MODEL)
     with LaunchedServer(repository, "--backend", "fake") as launched:

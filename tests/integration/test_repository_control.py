@@ -22,7 +22,7 @@ CODE = grpc.StatusCode
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]:
+def shared(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[LaunchedServer]:
     """A server in explicit mode for tests that leave it as it was."""
     folder = tmp_path_factory.mktemp("repository")
     fake_models.write(folder)

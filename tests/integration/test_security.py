@@ -151,7 +151,7 @@ def test_a_token_file_without_a_token(repository: Path, tmp_path: Path, content:
 
 
 @pytest.fixture(scope="module")
-def guarded(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedServer]:
+def guarded(repository: Path, tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[LaunchedServer]:
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text(f"{TOKEN}\n{OLDER_TOKEN}\n")
     with LaunchedServer(repository, *FAKE, "--auth-token-file", str(tokens)) as server:

@@ -75,7 +75,7 @@ def test_files_that_are_sent_replace_the_model(repository: Path, tmp_path: Path)
     version = fake_models.write(tmp_path / "made", "fake")
     files = {f"4/{path.name}": path.read_bytes() for path in version.iterdir()}
     with (
-        LaunchedServer(repository, *EVERYTHING, environment={"TMPDIR": str(temporary)}) as server,
+        LaunchedServer(repository, *EVERYTHING, environment=os.environ | {"TMPDIR": str(temporary)}) as server,
         RawClient(server.address) as client,
     ):
         assert client.version("fake") == "1"
@@ -104,7 +104,7 @@ def test_nothing_that_was_sent_is_left_when_the_server_leaves_during_a_load(repo
     made = {path.name: path.read_bytes() for path in (repository / "fake" / "1").iterdir()}
     slow = made | {"model.fake.json": b'{"delay_seconds": 60}'}
     with (
-        LaunchedServer(repository, *EVERYTHING, environment={"TMPDIR": str(temporary)}) as server,
+        LaunchedServer(repository, *EVERYTHING, environment=os.environ | {"TMPDIR": str(temporary)}) as server,
         RawClient(server.address) as client,
     ):
         client.load("quick", "{}", {f"1/{name}": content for name, content in made.items()})

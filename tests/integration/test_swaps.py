@@ -109,7 +109,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path, temporary: Path) -> Iterator[LaunchedServer]:
+def server(repository: Path, temporary: Path, edge: str) -> Iterator[LaunchedServer]:
     """Serves nothing at first; what has imported every runtime serves the next test too."""
     flags = ("--backend", "onnx_runtime", "--model-control-mode", "explicit")
     environment = os.environ | {"TMPDIR": str(temporary)}
@@ -184,7 +184,9 @@ def test_fifty_reloads_leave_nothing_behind(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     with (
-        LaunchedServer(tmp_path / "repository", *EVERYTHING, environment={"TMPDIR": str(temporary)}) as server,
+        LaunchedServer(
+            tmp_path / "repository", *EVERYTHING, environment=os.environ | {"TMPDIR": str(temporary)}
+        ) as server,
         RawClient(server.address) as client,
     ):
         with ClosedLoop(server.address) as loop:

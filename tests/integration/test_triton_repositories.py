@@ -112,7 +112,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def server(repositories: tuple[Path, Path]) -> Iterator[LaunchedServer]:
+def server(repositories: tuple[Path, Path], edge: str) -> Iterator[LaunchedServer]:
     first, second = repositories
     with LaunchedServer(first, "--model-repository", str(second), "--max-steps", "8") as running:
         yield running

@@ -339,7 +339,9 @@ def test_a_watch_that_has_ended_before_it_was_begun_is_over_at_once() -> None:
 
 def test_a_second_message_on_a_watch_is_not_looked_at() -> None:
     there = InMemory()
-    there.ask(WATCH, b"one", b"two", end=False)
+    stream = there.ask(WATCH, b"one", end=False)
+    there.turn()
+    there.send(stream, wire.framed(b"two"))
     there.turn()
     assert [payload for payload, _ in there.watched] == [b"one"]
 

@@ -271,12 +271,12 @@ def test_calls_that_are_begun_and_reset_at_once_are_bounded(path: bytes, message
     assert told.debug_data == b"too many calls that were begun and cancelled at once"
 
 
-@pytest.mark.parametrize("how", ["late", "answered", "queued", "refused"])
+@pytest.mark.parametrize("how", ["late", "a late stream", "answered", "queued", "refused"])
 def test_a_reset_of_a_call_that_was_worth_its_while_is_no_offence(how: str) -> None:
     there = InMemory()
     for _ in range(3 * int(FRUITLESS[0])):
-        if how == "late":
-            flood(there, 1, grpc_timeout=b"1n")
+        if "late" in how:
+            flood(there, 1, STREAM if how == "a late stream" else INFER, grpc_timeout=b"1n")
             continue
         stream = there.ask(b"/nowhere" if how == "refused" else INFER, b"a", end=False)
         there.send(stream, end=how == "queued")

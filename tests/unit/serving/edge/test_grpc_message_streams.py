@@ -296,6 +296,37 @@ def test_an_answer_that_is_too_large_ends_the_stream_and_cancels_the_rest() -> N
     assert cancelled == ["the second"]
 
 
+def test_an_answer_that_is_there_before_its_message_is_known_to_be_handed_up_ends_nothing() -> None:
+    """It comes from the thread that has unpacked the message, which tells of that afterwards."""
+    there = InMemory()
+    there._infer_all = lambda burst: [call.reply(payload) for payload, call in burst]  # type: ignore[method-assign]
+    stream = there.ask(STREAM, asked(1), asked(2), packed=b"gzip")
+    there.turn()
+    there.aside.work()
+    there.turn()
+    assert there.ended(stream) is None
+    there.aside.work()
+    there.turn()
+    assert len(there.answers[stream].messages) == 2
+    assert there.ended(stream) == (Code.OK, "")
+
+
+def test_an_error_does_not_overtake_the_answers_that_its_client_has_yet_to_read() -> None:
+    there = InMemory(patient=True)
+    stream = there.ask(STREAM, asked(0), asked(1), end=False, triton_grpc_error=b"true")
+    there.turn()
+    there.asked[0][1].reply(answer(0, bytes(100_000)))
+    there.asked[1][1].fail(Code.INVALID_ARGUMENT, "it is wrong")
+    there.turn()
+    assert there.traffic.unsent > 0
+    assert there.answers[stream].reset is None
+    there.client.connection.acknowledge_received_data(len(there.answers[stream].data), stream)
+    there.turn()
+    assert told(there, stream) == [("0", "")]
+    assert there.ended(stream) == (Code.INVALID_ARGUMENT, "it is wrong")
+    assert there.answers[stream].reset == 0, "and then it need send no more"
+
+
 def test_every_other_kind_of_stream_is_answered_as_it_is_and_ends_with_an_error() -> None:
     there = InMemory()
     stream = there.ask(ECHO, b"one", b"two", end=False)
