@@ -110,12 +110,15 @@ class OpenCall:
         """Takes what has come of messages, if there is room for answers."""
         raise NotImplementedError
 
-    def next(self) -> tuple[int, bytes] | None:
+    def next(self) -> tuple[int, bytes | list[bytes]] | None:
         """The next message, if it is whole; else its client may send the rest."""
         self.want_the_rest()
-        message = self.inbox.next() if self.inbox else None
-        if message:
-            self.connection.used(self.stream, wire.PREFIX_BYTES + len(message[1]))
+        inbox = self.inbox
+        if inbox is None or not inbox.whole:
+            return None
+        needed = inbox.needed
+        message = inbox.next_in_parts() if needed - wire.PREFIX_BYTES > LARGE_BYTES else inbox.next()
+        self.connection.used(self.stream, needed)
         return message
 
     def want_the_rest(self) -> None:
@@ -208,15 +211,17 @@ class OpenCall:
         """Whether nobody else sees to it that the call ends at its deadline."""
         raise NotImplementedError
 
-    def ask(self, flag: int, payload: bytes, asked: Any) -> bool:
-        """Has a message answered through `asked`; False where that is done aside, since it takes long."""
+    def ask(self, flag: int, payload: bytes | list[bytes], asked: Any) -> bool:
+        """Has a message, whole or in parts, answered through `asked`; False where that is done aside, since it takes long."""
         connection, route = self.connection, self.route
-        if flag or len(payload) > LARGE_BYTES:
-            refusal = connection.put_aside(len(payload))
+        if flag or isinstance(payload, list):
+            parts = payload if isinstance(payload, list) else [payload]
+            size = sum(map(len, parts))
+            refusal = connection.put_aside(size)
             if refusal:
                 self.refuse(*refusal)
                 return True
-            connection.traffic.aside.submit(self._ask_aside, flag, payload, asked)
+            connection.traffic.aside.submit(self._ask_aside, flag, parts, size, asked)
             return False
         self.handed = True
         if route.together:
@@ -227,24 +232,23 @@ class OpenCall:
             route.ask(payload, asked)
         return True
 
-    def _ask_aside(self, flag: int, payload: bytes, asked: Any) -> None:
+    def _ask_aside(self, flag: int, parts: list[bytes], size: int, asked: Any) -> None:
         """On a thread of `Traffic.aside`. What nobody waits for any more is not done."""
-        held = len(payload)
         if not self.done:
             try:
-                self._ask_unpacked(flag, payload, asked)
+                self._ask_unpacked(flag, b"".join(parts), asked)
             except wire.TooLarge as error:
                 self._post_refusal(Code.RESOURCE_EXHAUSTED, str(error))
             except wire.Malformed as error:
                 self._post_refusal(Code.INTERNAL, str(error))
-        self.connection.traffic.post(self._asked_aside, held)
+        self.connection.traffic.post(self._asked_aside, size)
 
     def _ask_unpacked(self, flag: int, payload: bytes, asked: Any) -> None:
         if flag > 1:
             raise wire.Malformed(f"a message begins with {flag}; it must be 0, or 1 where it is compressed")
         if flag:
             payload = wire.decompress(self.encoding, payload, self.connection.traffic.limits.message_bytes)
-            asked.unpacked(payload)
+        asked.unpacked(payload)
         if self.route.on:
             self.route.on.submit(self.route.ask, payload, asked)
         else:

@@ -48,7 +48,7 @@ class Asked:
             call.reply(payload)
 
     def unpacked(self, payload: bytes) -> None:
-        """What the message says, which came compressed."""
+        """What the message says, which came in parts or compressed."""
         self._payload = payload
 
     # On the thread of the loop.
@@ -129,7 +129,7 @@ class OrderedStream(OpenCall):
             message = self.next()
             if message is None:
                 break
-            asked = self.asked(message[1])
+            asked = self.asked(message[1] if isinstance(message[1], bytes) else b"")
             self._unanswered.append(asked)
             self._aside = not self.ask(*message, asked)
         self._end_if_over()

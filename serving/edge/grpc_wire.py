@@ -5,6 +5,7 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
+import collections
 import string
 import zlib
 
@@ -14,6 +15,8 @@ from serving.protocol.codes import Code
 Headers = tuple[tuple[bytes, bytes], ...]
 
 PREFIX_BYTES = 5  # before each message: whether it is compressed, and its length
+# What is copied with the interpreter's lock held: of a message that is unpacked, as much at a time. `join` holds no lock.
+PIECE_BYTES = 64 * 1024
 TIMEOUT_DIGITS = 8
 UNITS_NS = {b"H": 3600 * 10**9, b"M": 60 * 10**9, b"S": 10**9, b"m": 10**6, b"u": 10**3, b"n": 1}
 WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # what zlib calls their formats
@@ -62,15 +65,20 @@ def decompress(encoding: bytes, payload: bytes, most: int) -> bytes:
     if encoding not in WINDOW_BITS:
         raise Malformed("a message says that it is compressed and grpc-encoding does not say how")
     unpacker = zlib.decompressobj(WINDOW_BITS[encoding])
+    parts, left, rest = list[bytes](), most + 1, memoryview(payload)
     try:
-        unpacked = unpacker.decompress(payload, most + 1)
+        while rest and left and not unpacker.eof:
+            part = unpacker.decompress(rest[:PIECE_BYTES], min(PIECE_BYTES, left))
+            rest = rest[min(PIECE_BYTES, len(rest)) - len(unpacker.unconsumed_tail) :]
+            parts.append(part)
+            left -= len(part)
     except zlib.error as error:
         raise Malformed(f"a message is no {encoding.decode()}: {error}") from None
-    if len(unpacked) > most:
+    if not left:
         raise TooLarge(f"a message is larger than {most} bytes when it is unpacked; --max-message-bytes sets the limit")
-    if not unpacker.eof or unpacker.unused_data:
+    if not unpacker.eof or unpacker.unused_data or rest:
         raise Malformed(f"a message is not one whole piece of {encoding.decode()}")
-    return unpacked
+    return b"".join(parts)
 
 
 def percent_encoded(message: str) -> bytes:
@@ -128,6 +136,23 @@ class Inbox:
         if not self.held:
             self._buffer, self._at = b"", 0
         return message
+
+    def next_in_parts(self) -> tuple[int, list[bytes]]:
+        """The same of a message that is whole and too large to be joined here: some parts of it."""
+        needed = self.needed
+        at = self._together(PREFIX_BYTES)
+        flag, parts = self._buffer[at], [self._buffer[at + PREFIX_BYTES :], *self._more]
+        behind, kept = self.held - needed, collections.deque[bytes]()
+        self.held = behind
+        while behind:
+            last = parts.pop()
+            if len(last) > behind:
+                parts.append(last[:-behind])
+                last = last[-behind:]
+            kept.appendleft(last)
+            behind -= len(last)
+        self._buffer, self._at, self._more, self._needed = b"", 0, list(kept), 0
+        return flag, parts
 
     def clear(self) -> None:
         """Drops everything."""

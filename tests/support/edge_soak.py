@@ -25,6 +25,7 @@ from tests.support.edge_fuzz import GROWTH_BYTES, settled
 from tests.support.edge_process import FAILS, EdgeProcess
 from tests.support.frames import STREAM_PATH, Raw, fields, message, reset
 from tests.support.grpc_port import WAIT_SECONDS
+from tests.support.running import until
 
 GRPC_CLIENTS, RAW_CLIENTS = 2, 2
 AT_ONCE = 100  # calls of a client, and then it takes another connection
@@ -172,27 +173,26 @@ def soak(calls: int, report: Callable[[str], None] = print) -> collections.Count
                     tally.fail(repr(error))
                 tally.count(ended)
 
-        with Raw(server.port):
-            before, warm = settled(server), None
-            clients = [
-                threading.Thread(target=run, args=(converse, number))
-                for number, converse in enumerate([with_grpcio] * GRPC_CLIENTS + [with_frames] * RAW_CLIENTS)
-            ]
-            for client in clients:
-                client.start()
-            begun = time.monotonic()
-            while alive := [client for client in clients if client.is_alive()]:
-                alive[0].join(1)
-                status = server.status()
-                warm = warm or (status if tally.part_done > min(calls / 5, 50_000) else None)
-                memory = f"{status['resident_bytes'] / 2**20:.0f} MB, {status['descriptors']} descriptors"
-                report(f"{time.monotonic() - begun:.0f} s: {tally.part_done} calls, {memory}")
-            assert not tally.failures, "; ".join(tally.failures)
-            status = settled(server)
-            assert status["asked"] == status["answered"]
-            assert status["descriptors"] == before["descriptors"]
-            grown = status["resident_bytes"] - warm["resident_bytes"] if warm else 0
-            assert grown < GROWTH_BYTES, f"the memory has grown by {grown} bytes"
+        before, warm = settled(server, connections=0), None
+        clients = [
+            threading.Thread(target=run, args=(converse, number))
+            for number, converse in enumerate([with_grpcio] * GRPC_CLIENTS + [with_frames] * RAW_CLIENTS)
+        ]
+        for client in clients:
+            client.start()
+        begun = time.monotonic()
+        while alive := [client for client in clients if client.is_alive()]:
+            alive[0].join(1)
+            status = server.status()
+            warm = warm or (status if tally.part_done > min(calls / 5, 50_000) else None)
+            memory = f"{status['resident_bytes'] / 2**20:.0f} MB, {status['descriptors']} descriptors"
+            report(f"{time.monotonic() - begun:.0f} s: {tally.part_done} calls, {memory}")
+        assert not tally.failures, "; ".join(tally.failures)
+        status = settled(server, connections=0)
+        until(lambda: (last := server.status())["asked"] == last["answered"])
+        assert status["descriptors"] == before["descriptors"]
+        grown = status["resident_bytes"] - warm["resident_bytes"] if warm else 0
+        assert grown < GROWTH_BYTES, f"the memory has grown by {grown} bytes"
     return tally.ended
 
 
