@@ -8,6 +8,7 @@ import pytest
 
 from serving.edge.http2 import PREFACE, STREAMS
 from serving.edge.nghttp2_server import Nghttp2Server
+from serving.protocol.codes import Code
 from tests.support.edge_port import bystander, edge
 from tests.support.frames import (
     ACK,
@@ -30,6 +31,7 @@ from tests.support.frames import (
     settings,
     widen,
 )
+from tests.support.grpc_port import Held
 
 Attack = Callable[[Raw], bytes]
 TOO_LARGE = message(b"begun", length=2**32 - 1)
@@ -183,3 +185,16 @@ def test_the_server_leaves_while_a_connection_is_being_closed(attack: Attack) ->
         client.send(attack(client))
         client.ended()
         assert server.stop(1, lambda: False, lambda: None)
+
+
+@pytest.mark.parametrize("accepts", [b"identity", b"gzip"])
+def test_an_answer_that_comes_when_the_port_is_closed_is_dropped(accepts: bytes) -> None:
+    held, said = Held(), fields(INFER_PATH, (b"grpc-encoding", accepts), (b"grpc-accept-encoding", accepts))
+    with edge(held) as server, Raw(server.port) as client:
+        client.send(client.call(1, b"x", said))
+        _, call = held.next()
+        assert not server.stop(0, lambda: True, lambda: None)
+        call.reply(bytes(100_000))
+        call.fail(Code.INTERNAL, "and once more")
+        client.ended()
+        assert client.closed

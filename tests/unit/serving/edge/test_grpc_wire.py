@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import random
 import zlib
 
 import pytest
@@ -77,6 +78,22 @@ def test_others_read_what_we_compress_and_we_read_theirs() -> None:
     assert zlib.decompress(wire.compress(b"deflate", payload)) == payload
     assert wire.decompress(b"gzip", gzip.compress(payload), MOST) == payload
     assert wire.decompress(b"deflate", zlib.compress(payload), MOST) == payload
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("size", [wire.PIECE_BYTES - 1, wire.PIECE_BYTES, wire.PIECE_BYTES + 1, 5 * wire.PIECE_BYTES])
+@pytest.mark.parametrize("kind", ["zeros", "noise", "both"])
+def test_what_is_unpacked_piece_by_piece_is_whole(encoding: bytes, size: int, kind: str) -> None:
+    noise = random.Random(size).randbytes(size)
+    payload = {"zeros": bytes(size), "noise": noise, "both": bytes(size) + noise}[kind]
+    packed = wire.compress(encoding, payload)
+    assert wire.decompress(encoding, packed, len(payload)) == payload
+    with pytest.raises(TooLarge):
+        wire.decompress(encoding, packed, len(payload) - 1)
+    with pytest.raises(Malformed, match="not one whole piece"):
+        wire.decompress(encoding, packed[:-1], len(payload))
+    with pytest.raises(Malformed, match="not one whole piece"):
+        wire.decompress(encoding, packed + bytes(wire.PIECE_BYTES), len(payload))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -175,6 +192,29 @@ def test_messages_in_whatever_pieces_they_come(
         taken.append(message)
     assert taken == messages
     assert not inbox.whole
+    assert inbox.held == 0
+
+
+@given(MESSAGES, some.lists(some.integers(0, 200), max_size=12), some.lists(some.booleans(), max_size=30))
+def test_parts_of_messages_are_what_they_are_when_joined(
+    messages: list[tuple[int, bytes]], cuts: list[int], in_parts: list[bool]
+) -> None:
+    """However many have come at once, and whichever are taken in parts."""
+    sent = b"".join(bytes([flag]) + len(payload).to_bytes(4, "big") + payload for flag, payload in messages)
+    places = sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})
+    inbox, taken = Inbox(), list[tuple[int, bytes]]()
+    for number, (begin, end) in enumerate(itertools.pairwise(places)):
+        inbox.add(sent[begin:end])
+        if number % 2 and end < len(sent):
+            continue
+        while inbox.whole:
+            if len(taken) < len(in_parts) and in_parts[len(taken)]:
+                flag, parts = inbox.next_in_parts()
+                taken.append((flag, b"".join(parts)))
+            elif message := inbox.next():
+                taken.append(message)
+        assert inbox.held == end - sum(wire.PREFIX_BYTES + len(payload) for _, payload in taken)
+    assert taken == messages
     assert inbox.held == 0
 
 
