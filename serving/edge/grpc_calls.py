@@ -227,10 +227,15 @@ class OpenCall:
         if route.together:
             connection.traffic.burst.append((payload, asked))
         elif route.on:
-            route.on.submit(route.ask, payload, asked)
+            route.on.submit(self._ask_if_awaited, payload, asked)
         else:
             route.ask(payload, asked)
         return True
+
+    def _ask_if_awaited(self, payload: bytes, asked: Any) -> None:
+        """On a thread of `Route.on`, which may have had much to do before."""
+        if not asked.gone:
+            self.route.ask(payload, asked)
 
     def _ask_aside(self, flag: int, parts: list[bytes], size: int, asked: Any) -> None:
         """On a thread of `Traffic.aside`. What nobody waits for any more is not done."""
@@ -250,7 +255,7 @@ class OpenCall:
             payload = wire.decompress(self.encoding, payload, self.connection.traffic.limits.message_bytes)
         asked.unpacked(payload)
         if self.route.on:
-            self.route.on.submit(self.route.ask, payload, asked)
+            self.route.on.submit(self._ask_if_awaited, payload, asked)
         else:
             self.route.ask(payload, asked)
 
@@ -323,6 +328,11 @@ class UnaryCall(OpenCall):
     @property
     def waits(self) -> bool:
         """See `OpenCall.waits`."""
+        return not self._asked
+
+    @property
+    def unfinished(self) -> bool:
+        """See `OpenCall.unfinished`; a call without a message is not whole either."""
         return not self._asked
 
     @property

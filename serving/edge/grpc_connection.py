@@ -395,7 +395,8 @@ class GrpcConnection:
 
     def _no_room(self) -> tuple[Code, str] | None:
         traffic, limits = self.traffic, self.traffic.limits
-        if traffic.calls >= limits.calls:
+        # Who has fewer than its share is let in all the same: those that have taken all the room are to feel it, not others.
+        if traffic.calls >= limits.calls and len(self._calls) * len(traffic.connections) >= limits.calls:
             return Code.RESOURCE_EXHAUSTED, f"{traffic.calls} calls are open, and no more are allowed; try again later"
         if self.unsent > limits.unsent_answers * limits.message_bytes or (
             self.unsent and traffic.unsent > limits.unsent_answers_in_all * limits.message_bytes

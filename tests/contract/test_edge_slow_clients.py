@@ -51,6 +51,16 @@ def test_a_message_that_does_not_go_on_ends_its_call_alone(path: bytes | None, b
         assert taken(server) == (1, 0, 0, 0)
 
 
+def test_a_call_without_a_message_is_over_after_a_while_and_a_stream_is_not() -> None:
+    with edge(limits=SHORT._replace(message_seconds=SOON)) as server, Raw(server.port) as client:
+        client.send(client.headers(1, fields(STREAM_PATH)), client.headers(3))
+        assert client.seen(3).status == Code.UNAVAILABLE.value
+        for _ in range(3):
+            time_passes(server)
+        client.send(client.data(1, message(b"x"), end=True))
+        assert client.seen(1).status == Code.OK.value
+
+
 def test_a_message_that_comes_byte_by_byte_is_waited_for() -> None:
     """All of it takes longer than the time for which nothing may come."""
     with edge(limits=SHORT._replace(message_seconds=LATER)) as server, Raw(server.port) as client:

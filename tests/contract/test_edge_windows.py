@@ -8,16 +8,19 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from google.protobuf.message import Message
 
+from protos import grpc_service_pb2 as pb
 from serving.edge import http2
 from serving.edge.grpc_message_streams import UNSENT_BYTES
-from serving.edge.nghttp2_server import Nghttp2Server
+from serving.edge.nghttp2_server import CONTROL_THREADS, Nghttp2Server
 from serving.edge.traffic import LARGE_BYTES
 from serving.protocol.call import Call
 from serving.protocol.codes import Code
+from serving.protocol.methods import SERVICE, Method
 from tests.support.edge_port import bystander, edge, resident_bytes, taken
 from tests.support.frames import STREAM_PATH, Raw, fields, message, reset, widen
-from tests.support.grpc_port import MAX_MESSAGE_BYTES, WAIT_SECONDS, Held
+from tests.support.grpc_port import LIMITS, MAX_MESSAGE_BYTES, WAIT_SECONDS, Held
 from tests.support.running import until
 
 LARGE = MAX_MESSAGE_BYTES * 9 // 10
@@ -195,3 +198,44 @@ def test_a_stream_whose_answers_are_not_read_is_asked_no_more(server: Nghttp2Ser
         assert client.ask(5).data == message(b"hello")
         assert sent < MAX_MESSAGE_BYTES
         client.send(reset(1))
+
+
+def test_who_has_all_the_calls_that_may_be_open_keeps_nobody_else_out() -> None:
+    held = Held()
+    with (
+        edge(held, limits=LIMITS._replace(calls=100)) as server,
+        Raw(server.port) as greedy,
+        Raw(server.port) as modest,
+    ):
+        greedy.send(*(greedy.headers(stream) for stream in range(1, 201, 2)))
+        until(lambda: taken(server)[1] == 100)
+        assert greedy.ask(201).status == EXHAUSTED
+        assert "100 calls are open" in greedy.streams[201].said
+        modest.send(modest.call(1, b"modest"))
+        payload, call = held.next()
+        call.reply(payload)
+        assert modest.seen(1).data == message(b"modest")
+
+
+def test_who_has_gone_is_not_looked_for_something_any_more() -> None:
+    """Methods that only look have four threads, which are busy here: of a hundred calls that wait all clients but one go."""
+    go, looked = threading.Event(), queue.SimpleQueue[str]()
+
+    def look(request: pb.ModelReadyRequest) -> Message:
+        looked.put(request.name)
+        assert go.wait(WAIT_SECONDS)
+        return pb.ModelReadyResponse()
+
+    methods = (Method("ModelReady", pb.ModelReadyRequest, look),)
+    said = fields(f"/{SERVICE}/ModelReady".encode())
+    with edge(methods=methods) as server, bystander(server), Raw(server.port) as client:
+        for stream in range(1, 209, 2):
+            client.send(client.call(stream, pb.ModelReadyRequest(name=str(stream)).SerializeToString(), said))
+        busy = {looked.get(timeout=WAIT_SECONDS) for _ in range(CONTROL_THREADS)}
+        client.send(*(reset(stream) for stream in range(1, 207, 2)))
+        until(lambda: taken(server)[1] == 1)
+        go.set()
+        assert client.seen(207).status == Code.OK.value
+        assert looked.get(timeout=WAIT_SECONDS) == "207"
+        assert looked.empty()
+        assert len(busy) == CONTROL_THREADS

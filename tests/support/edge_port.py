@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from serving.edge.edges import NGHTTP2
 from serving.edge.nghttp2_server import Nghttp2Server
 from serving.edge.tls import Certificates
 from serving.edge.traffic import Ask, Limits
+from serving.protocol.methods import Method
 from tests.support.frames import Raw
 from tests.support.grpc_port import LIMITS, echo, port
 from tests.support.running import until
@@ -18,10 +19,14 @@ from tests.support.running import until
 
 @contextlib.contextmanager
 def edge(
-    infer: Ask = echo, *, limits: Limits = LIMITS, certificates: Certificates | None = None
+    infer: Ask = echo,
+    methods: Sequence[Method] = (),
+    *,
+    limits: Limits = LIMITS,
+    certificates: Certificates | None = None,
 ) -> Iterator[Nghttp2Server]:
     """An open port; whatever is in flight at the end is cut off."""
-    with port(NGHTTP2, infer, limits=limits, certificates=certificates) as server:
+    with port(NGHTTP2, infer, methods, limits=limits, certificates=certificates) as server:
         assert isinstance(server, Nghttp2Server)
         yield server
 

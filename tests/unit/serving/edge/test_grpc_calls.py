@@ -264,7 +264,10 @@ def test_a_message_of_which_nothing_more_comes_is_refused() -> None:
         Code.UNAVAILABLE,
         "nothing more of a message has come for 60 s; 50 bytes were there",
     )
-    assert there.ended(silent) is None, "it has begun nothing"
+    assert there.ended(silent) == (
+        Code.UNAVAILABLE,
+        "nothing more of a message has come for 60 s; 0 bytes were there",
+    )
 
 
 def test_what_comes_after_the_end_is_taken_and_not_looked_at() -> None:
