@@ -6,27 +6,29 @@ makes it `gone` as well.
 
 from __future__ import annotations
 
-import operator
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from serving.edge import grpc_wire as wire
 from serving.edge.grpc_wire import Inbox
 from serving.edge.http2 import WINDOW
-from serving.edge.traffic import Route, Traffic
+from serving.edge.traffic import LARGE_BYTES, Route, Traffic
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
 
-LARGE_BYTES = 64 * 1024  # a message beyond this is not looked at on the thread of the loop
 COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
+HASTY_NS = 10**9
 DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
 
 
 class Carrier(Protocol):
     """The connection of a call. On the thread of the loop alone, but for `traffic`.
 
-    `take` and `used` let the client send as many bytes more; `waiting` counts those that wait for the rest of a message, and
-    says why the call is turned away if there are too many. `hold` has `go_on` called when something has been sent.
+    `take` and `used` let the client send as many bytes more. `waiting` counts those that wait for the rest of a message, `expect`
+    lets the client send a message of so many, `put_aside` counts those of a message that waits to be looked at, until
+    `looked_at_aside`: these say why the call is turned away if it is too much. `hold` has `go_on` called when something has
+    been sent.
     """
 
     traffic: Traffic
@@ -35,7 +37,7 @@ class Carrier(Protocol):
 
     def used(self, stream: int, count: int) -> None: ...
 
-    def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None: ...
+    def waiting(self, count: int) -> tuple[Code, str] | None: ...
 
     def answer(self, call: OpenCall, message: bytes) -> None: ...
 
@@ -47,15 +49,19 @@ class Carrier(Protocol):
 
     def hold(self, call: OpenCall) -> None: ...
 
-    def widen(self, call: OpenCall, needed: int) -> None: ...
+    def put_aside(self, count: int) -> tuple[Code, str] | None: ...
+
+    def looked_at_aside(self, count: int) -> None: ...
+
+    def expect(self, call: OpenCall, needed: int) -> tuple[Code, str] | None: ...
 
 
 class OpenCall:
     """What unary calls and streams have in common."""
 
     __slots__ = (
-        "accepts", "begun", "connection", "deadline_ns", "done", "encoding", "ended", "gone", "inbox", "moved_ns", "received_ns",
-        "route", "stream", "window",
+        "accepts", "begun", "connection", "deadline_ns", "done", "encoding", "ended", "gone", "handed", "inbox", "moved_ns",
+        "received_ns", "route", "stream", "turn", "window",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +82,8 @@ class OpenCall:
         self.accepts = b""  # the encoding of the answers
         self.inbox: Inbox | None = None
         self.window = WINDOW  # bytes that the client may send before any are used
+        self.turn = connection.traffic.turn  # in which it was opened
+        self.handed = False  # whether a message was handed up
         self.begun = False  # whether a message of the answer was sent
         self.ended = False  # by the client, which sends no more
         self.done = False
@@ -92,11 +100,11 @@ class OpenCall:
                 self.inbox = Inbox()
             self.inbox.add(data)
             self.moved_ns = now_ns()
-            refusal = self.connection.waiting(self, self.inbox, len(data))
+            refusal = self.connection.waiting(len(data))
             if refusal:
                 self.refuse(*refusal)
-                return
-        self.go_on()
+        if not self.done:
+            self.go_on()
 
     def go_on(self) -> None:
         """Takes what has come of messages, if there is room for answers."""
@@ -104,22 +112,28 @@ class OpenCall:
 
     def next(self) -> tuple[int, bytes] | None:
         """The next message, if it is whole; else its client may send the rest."""
+        self.want_the_rest()
         message = self.inbox.next() if self.inbox else None
         if message:
             self.connection.used(self.stream, wire.PREFIX_BYTES + len(message[1]))
-        else:
-            self.want_the_rest()
         return message
 
     def want_the_rest(self) -> None:
-        """The client may send all of the message that it has begun."""
+        """The client may send all of the message that it has begun, if it is not too large: then the call ends."""
         if self.inbox and self.inbox.held:
-            self.connection.widen(self, self.inbox.needed)
+            refusal = self.connection.expect(self, self.inbox.needed)
+            if refusal:
+                self.refuse(*refusal)
 
     @property
     def left(self) -> int:
-        """Bytes of a message that is not whole."""
+        """Bytes that were not taken."""
         return self.inbox.held if self.inbox else 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether more is to come of a message that has begun."""
+        return self.left > 0
 
     def refuse(self, code: Code, message: str) -> None:
         """Turns the call away, whoever answers it."""
@@ -165,14 +179,22 @@ class OpenCall:
 
     @property
     def fruitless(self) -> bool:
-        """Whether its client has gone before anything could be done for it, and not because its time was up."""
-        return False
+        """Whether its client, which goes now, goes at once, or before it has asked for anything though its time is not up."""
+        if self.turn == self.connection.traffic.turn:
+            return True
+        late = self.deadline_ns is not None and now_ns() >= self.deadline_ns
+        return not (late or self.done or self.handed)
+
+    @property
+    def hasty(self) -> bool:
+        """Whether its time may have been up before it was read."""
+        return self.deadline_ns is not None and self.deadline_ns - self.received_ns < HASTY_NS
 
     def tick(self, now: int, message_ns: float) -> None:
         """Looks at the time."""
         if self.done:
             return
-        if self.left and now - self.moved_ns > message_ns > 0:
+        if self.unfinished and now - self.moved_ns > message_ns > 0:
             seconds = message_ns / 1e9
             self.refuse(
                 Code.UNAVAILABLE, f"nothing more of a message has come for {seconds:g} s; {self.left} bytes were there"
@@ -190,8 +212,13 @@ class OpenCall:
         """Has a message answered through `asked`; False where that is done aside, since it takes long."""
         connection, route = self.connection, self.route
         if flag or len(payload) > LARGE_BYTES:
+            refusal = connection.put_aside(len(payload))
+            if refusal:
+                self.refuse(*refusal)
+                return True
             connection.traffic.aside.submit(self._ask_aside, flag, payload, asked)
             return False
+        self.handed = True
         if route.together:
             connection.traffic.burst.append((payload, asked))
         elif route.on:
@@ -201,24 +228,35 @@ class OpenCall:
         return True
 
     def _ask_aside(self, flag: int, payload: bytes, asked: Any) -> None:
-        """On a thread of `Traffic.aside`."""
-        try:
-            if flag:
-                payload = wire.decompress(self.encoding, payload, self.connection.traffic.limits.message_bytes)
-                asked.unpacked(payload)
-        except wire.TooLarge as error:
-            self._post_refusal(Code.RESOURCE_EXHAUSTED, str(error))
-        except wire.Malformed as error:
-            self._post_refusal(Code.INTERNAL, str(error))
+        """On a thread of `Traffic.aside`. What nobody waits for any more is not done."""
+        held = len(payload)
+        if not self.done:
+            try:
+                self._ask_unpacked(flag, payload, asked)
+            except wire.TooLarge as error:
+                self._post_refusal(Code.RESOURCE_EXHAUSTED, str(error))
+            except wire.Malformed as error:
+                self._post_refusal(Code.INTERNAL, str(error))
+        self.connection.traffic.post(self._asked_aside, held)
+
+    def _ask_unpacked(self, flag: int, payload: bytes, asked: Any) -> None:
+        if flag > 1:
+            raise wire.Malformed(f"a message begins with {flag}; it must be 0, or 1 where it is compressed")
+        if flag:
+            payload = wire.decompress(self.encoding, payload, self.connection.traffic.limits.message_bytes)
+            asked.unpacked(payload)
+        if self.route.on:
+            self.route.on.submit(self.route.ask, payload, asked)
         else:
-            if self.route.on:
-                self.route.on.submit(self.route.ask, payload, asked)
-            else:
-                self.route.ask(payload, asked)
-        self.connection.traffic.post(operator.methodcaller("asked_aside"), self)
+            self.route.ask(payload, asked)
 
     def _post_refusal(self, code: Code, message: str) -> None:
         self.connection.traffic.post(lambda refusal: self.refuse(*refusal), (code, message))
+
+    def _asked_aside(self, held: int) -> None:
+        self.connection.looked_at_aside(held)
+        self.handed = True
+        self.asked_aside()
 
     def asked_aside(self) -> None:
         """What was done aside is done."""
@@ -227,7 +265,8 @@ class OpenCall:
         """Has an answer delivered as it travels. From any thread."""
         traffic = self.connection.traffic
         if self.accepts and len(payload) > COMPRESSED_FROM:
-            traffic.aside.submit(self._pack_aside, deliver, payload)
+            with contextlib.suppress(RuntimeError):  # the port has closed meanwhile
+                traffic.aside.submit(self._pack_aside, deliver, payload)
         else:
             traffic.post(deliver, wire.framed(payload))
 
@@ -254,7 +293,7 @@ class UnaryCall(OpenCall):
             end
             and self.inbox is None
             and not self.done
-            and len(data) - 5 == int.from_bytes(data[1:5], "big") <= LARGE_BYTES
+            and len(data) - 5 == int.from_bytes(data[1:5], "big") <= self.connection.traffic.small_bytes
         ):
             self.ended = self._asked = True
             self.connection.take(self.stream, len(data))
@@ -286,12 +325,6 @@ class UnaryCall(OpenCall):
     def answering(self) -> bool:
         """See `OpenCall.answering`."""
         return self._asked and not self.done and self.route.together
-
-    @property
-    def fruitless(self) -> bool:
-        """See `OpenCall.fruitless`."""
-        late = self.deadline_ns is not None and now_ns() >= self.deadline_ns
-        return not late and (not self._asked or any(asked is self for _, asked in self.connection.traffic.burst))
 
     def cancel(self) -> None:
         """See `OpenCall.cancel`."""
@@ -354,6 +387,8 @@ class Watch(OpenCall):
             self.ask(*message, self)
         elif self.ended and not self._begun:
             self.refuse(Code.UNIMPLEMENTED, "the method takes one message, whole; the call has ended without one")
+        if self._begun and self.left:
+            self.refuse(Code.UNIMPLEMENTED, "the method takes one message, and more has come")
 
     @property
     def waits(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving.edge import grpc_wire as wire
 from serving.edge import http2
 from serving.edge.grpc_calls import OpenCall
-from serving.edge.grpc_wire import Headers, Inbox
+from serving.edge.grpc_wire import Headers
 from serving.edge.http2 import Broken, Http2
 from serving.edge.links import Closed, Link
 from serving.edge.traffic import Bucket, Route, Traffic
@@ -13,8 +13,10 @@ from serving.protocol.codes import Code, answer_for
 from serving.telemetry.timeline import now_ns
 
 EVENTS_A_TURN = 512  # of one connection, before others have their turn
-# Calls whose clients have gone before anything could be done for them; what is more than that is an attack (CVE-2023-44487).
+# Calls whose clients have gone before anything could be done for them: at once, and a second. What is more than that is an
+# attack (CVE-2023-44487). A client whose deadlines are short is not to blame for as many when a server lags behind.
 FRUITLESS = 1000, 100.0
+HASTY = 10_000, 5000.0
 # Pings and settings of a client that asks for nothing between them. grpcio's clients ask no more often than every 10 s.
 UNASKED = 100, 1.0
 
@@ -37,12 +39,14 @@ class GrpcConnection:
         self._http2 = Http2(self)
         self._calls: dict[int, OpenCall] = {}
         self._held: dict[OpenCall, None] = {}  # streams that wait until some of their answers have been sent
-        self._early: dict[int, None] = {}  # streams that have ended before their client has
-        self._unfinished = 0  # bytes of messages that are not whole
-        self._unsent = 0  # bytes of answers that were not sent at once
+        self._early: dict[int, int] = {}  # streams that have ended before their client has, and in which turn
+        self.unfinished = 0  # bytes of messages that are not whole
+        self._aside = 0  # bytes of messages that wait to be looked at
+        self.unsent = 0  # bytes of answers that were not sent at once
         self._turn = -1
         self._events = 0  # in this turn
         self._fruitless = Bucket(*FRUITLESS)
+        self._hasty = Bucket(*HASTY)
         self._unasked = Bucket(*UNASKED)
         self._moved = True  # whether something of a call has come or gone since the client's last ping
         self._heard_ns = self._busy_ns = now_ns()
@@ -50,6 +54,7 @@ class GrpcConnection:
         self._leaving_ns = 0
         self._why = ""  # it leaves
         self._last_said = False
+        traffic.connections[self] = None
         link.flush()
 
     # For the loop.
@@ -74,10 +79,11 @@ class GrpcConnection:
         except Broken as error:
             raise Closed("protocol_error") from error
         unsent = self._http2.unsent
-        if unsent != self._unsent:
+        if unsent != self.unsent:
             self._moved = True
-            self.traffic.unsent += unsent - self._unsent
-            self._unsent = unsent
+            self.traffic.unsent += unsent - self.unsent
+            self.unsent = unsent
+            self.traffic.bound()
         return data
 
     def sent_all(self) -> None:
@@ -108,12 +114,13 @@ class GrpcConnection:
 
     def lost(self) -> None:
         traffic = self.traffic
+        del traffic.connections[self]
         calls, self._calls = self._calls, {}
         for call in calls.values():
             traffic.calls -= 1
             call.closed()
-        traffic.unsent -= self._unsent
-        self._unsent = 0
+        traffic.unsent -= self.unsent
+        self.unsent = 0
 
     # Leaving.
 
@@ -143,7 +150,7 @@ class GrpcConnection:
 
     def _tick_leaving(self, now: int) -> None:
         self.say_the_last()  # the client has had a second to hear of it
-        if not self._calls and not self._unsent:
+        if not self._calls and not self.unsent:
             raise Closed(self._why)
         if _over(now - self._leaving_ns, self.traffic.limits.age_grace_seconds):
             raise Closed(self._why)
@@ -203,18 +210,24 @@ class GrpcConnection:
                 self._http2.take(stream, len(data))
 
     def closed(self, stream: int, reset: bool) -> None:
-        self._early.pop(stream, None)
+        refused_in = self._early.pop(stream, None)
         call = self._calls.pop(stream, None)
-        if call is not None:
-            self.traffic.calls -= 1
-            self._busy_ns = now_ns()
-            fruitless = reset and not call.done and call.fruitless
-            call.closed()
-            self._held.pop(call, None)
-            if fruitless:
-                self.traffic.gone = True
-                if not self._fruitless.take(now_ns()):
-                    self._throw_out(b"too many calls that were begun and cancelled at once")
+        if call is None:
+            if reset and refused_in in (None, self.traffic.turn):
+                self._went_at_once(self._hasty)
+            return
+        self.traffic.calls -= 1
+        self._busy_ns = now_ns()
+        fruitless = reset and call.fruitless
+        call.closed()
+        self._held.pop(call, None)
+        if fruitless:
+            self.traffic.gone = True
+            self._went_at_once(self._hasty if call.hasty else self._fruitless)
+
+    def _went_at_once(self, bucket: Bucket) -> None:
+        if not bucket.take(now_ns()):
+            self._throw_out(b"too many calls that were begun and cancelled at once")
 
     def pinged(self) -> None:
         self._strike()
@@ -226,7 +239,7 @@ class GrpcConnection:
         self._strike()
 
     def over(self, code: int) -> None:
-        self._link.close("protocol_error" if code else "left")
+        self._link.close("protocol_error" if code else self._why or "left")
 
     # For calls.
 
@@ -278,40 +291,73 @@ class GrpcConnection:
 
     def used(self, stream: int, count: int) -> None:
         """So many bytes were used that have waited."""
-        self._unfinished -= count
+        self.unfinished -= count
         self.traffic.unfinished -= count
         self._http2.take(stream, count)
         self._link.flush()
 
-    def waiting(self, call: OpenCall, inbox: Inbox, count: int) -> tuple[Code, str] | None:
-        """So many bytes more of a call wait; why it is turned away, if it is."""
+    def put_aside(self, count: int) -> tuple[Code, str] | None:
+        """A message of so many bytes is to be looked at elsewhere; why its call is turned away, if it is."""
         traffic, limits = self.traffic, self.traffic.limits
-        self._unfinished += count
-        traffic.unfinished += count
-        if inbox.needed - wire.PREFIX_BYTES > limits.message_bytes:
-            length = inbox.needed - wire.PREFIX_BYTES
-            return Code.RESOURCE_EXHAUSTED, (
-                f"Received message larger than max ({length} vs. {limits.message_bytes}); --max-message-bytes sets the limit"
-            )
         if (
-            self._unfinished > min(limits.unfinished_messages * limits.message_bytes, http2.MOST_UNFINISHED)
-            or traffic.unfinished > limits.unfinished_messages_in_all * limits.message_bytes
+            self._aside + count > limits.unfinished_messages * limits.message_bytes
+            or traffic.waiting_aside + count > limits.unfinished_messages_in_all * limits.message_bytes
         ):
             return Code.RESOURCE_EXHAUSTED, (
-                f"{traffic.unfinished} bytes of messages that are not whole wait here, {self._unfinished} of them of this "
-                "connection; send fewer large messages at the same time"
+                f"{traffic.waiting_aside} bytes of large or compressed messages wait here, {self._aside} of them of this "
+                "connection; send fewer at the same time"
             )
+        self._aside += count
+        traffic.waiting_aside += count
         return None
 
-    def widen(self, call: OpenCall, needed: int) -> None:
-        """The client is to send a message that needs so many bytes.
+    def looked_at_aside(self, count: int) -> None:
+        """A message of so many bytes waits no more."""
+        self._aside -= count
+        self.traffic.waiting_aside -= count
+
+    def waiting(self, count: int) -> tuple[Code, str] | None:
+        """So many bytes more of a message wait; why its call is turned away, if it is."""
+        limits = self.traffic.limits
+        self.unfinished += count
+        self.traffic.unfinished += count
+        if self.unfinished > min(limits.unfinished_messages * limits.message_bytes, http2.MOST_UNFINISHED):
+            return Code.RESOURCE_EXHAUSTED, (
+                f"{self.unfinished} bytes of messages that are not whole wait here; send fewer large messages at the same time"
+            )
+        self.traffic.bound()
+        return None
+
+    def expect(self, call: OpenCall, needed: int) -> tuple[Code, str] | None:
+        """The client is to send a message that needs so many bytes; why its call is turned away, if it is.
 
         The library gives a window back when half of it has been used. So it must be twice as wide as a message.
         """
+        length, most = needed - wire.PREFIX_BYTES, self.traffic.limits.message_bytes
+        if length > most:
+            return Code.RESOURCE_EXHAUSTED, (
+                f"Received message larger than max ({length} vs. {most}); --max-message-bytes sets the limit"
+            )
         if 2 * needed > call.window:
             call.window = 2 * needed
             self._http2.widen(call.stream, call.window)
             self._link.flush()
+        return None
+
+    def give_up_message(self) -> bool:
+        """Turns away the call that holds most of a message, since all together hold too much; False where there is none."""
+        call = max(self._calls.values(), key=lambda call: call.left, default=None)
+        if call is None or not call.left:
+            return False
+        call.refuse(
+            Code.RESOURCE_EXHAUSTED,
+            f"{self.traffic.unfinished} bytes of unfinished messages wait here, most of them of this client; send fewer",
+        )
+        return True
+
+    def give_up(self) -> None:
+        """Ends the connection, since its client does not read what it is sent."""
+        self._link.cut_off("not_reading")
 
     def unsent_of(self, call: OpenCall) -> int:
         """Bytes of its answers that the client has not taken."""
@@ -351,12 +397,12 @@ class GrpcConnection:
         traffic, limits = self.traffic, self.traffic.limits
         if traffic.calls >= limits.calls:
             return Code.RESOURCE_EXHAUSTED, f"{traffic.calls} calls are open, and no more are allowed; try again later"
-        if self._unsent > limits.unsent_answers * limits.message_bytes or (
-            self._unsent and traffic.unsent > limits.unsent_answers_in_all * limits.message_bytes
+        if self.unsent > limits.unsent_answers * limits.message_bytes or (
+            self.unsent and traffic.unsent > limits.unsent_answers_in_all * limits.message_bytes
         ):
             return (
                 Code.RESOURCE_EXHAUSTED,
-                f"{self._unsent} bytes of answers wait to be read by this client; read them first",
+                f"{self.unsent} bytes of answers wait to be read by this client; read them first",
             )
         return None
 
@@ -369,7 +415,7 @@ class GrpcConnection:
     def _early_end(self, stream: int, ended: bool) -> None:
         """A call is over; where its client still sends, it is told to stop when the answer has gone."""
         if not ended:
-            self._early[stream] = None
+            self._early[stream] = self.traffic.turn
 
     def _end_early(self) -> None:
         for stream in list(self._early):

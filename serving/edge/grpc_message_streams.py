@@ -176,11 +176,9 @@ class OrderedStream(OpenCall):
         return True
 
     @property
-    def fruitless(self) -> bool:
-        """See `OpenCall.fruitless`."""
-        late = self.deadline_ns is not None and now_ns() >= self.deadline_ns
-        burst = {asked for _, asked in self.connection.traffic.burst} if self._unanswered else set()
-        return not (late or self.begun or self._aside) and burst.issuperset(self._unanswered)
+    def unfinished(self) -> bool:
+        """See `OpenCall.unfinished`; whole messages may wait until others are answered."""
+        return self.inbox is not None and self.inbox.held > 0 and not self.inbox.whole
 
     def cancel(self) -> None:
         """See `OpenCall.cancel`."""

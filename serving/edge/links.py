@@ -72,6 +72,8 @@ class Owner(Protocol):
 
     def close(self, link: Link, reason: str) -> None: ...
 
+    def cut_off(self, link: Link, reason: str) -> None: ...
+
 
 class Link:
     """One connection, as the loop sees it."""
@@ -102,3 +104,7 @@ class Link:
     def close(self, reason: str) -> None:
         """It is to be closed when what there is to send has been sent. On the thread of the loop alone."""
         self._owner.close(self, reason)
+
+    def cut_off(self, reason: str) -> None:
+        """It is closed as it is. On the thread of the loop alone."""
+        self._owner.cut_off(self, reason)

@@ -133,6 +133,11 @@ class Loop:
             self._again.pop(link, None)
             self.dirty[link] = None
 
+    def cut_off(self, link: Link, reason: str) -> None:
+        """Closes a connection as it is."""
+        self.counts.close(reason)
+        self.drop(link)
+
     def drop(self, link: Link) -> None:
         """The connection is no more."""
         if self.links.get(link.fd) is not link:
@@ -244,8 +249,7 @@ class Loop:
         if self.links.get(link.fd) is not link:
             self._close_socket(link)  # it was dropped meanwhile
         elif awaited == FAILED:
-            self.counts.close("handshake")
-            self.drop(link)
+            self.cut_off(link, "handshake")
         elif awaited == DONE:
             link.plain = True
             self._register(link, select.EPOLLIN)
@@ -363,11 +367,9 @@ class Loop:
                     self.drop(link)
             elif link.speaker is None:
                 if now - link.opened_ns > self._timeouts.handshake * 1e9:
-                    self.counts.close("handshake_timeout")
-                    self.drop(link)
+                    self.cut_off(link, "handshake_timeout")
             elif link.unsent is not None and now - link.moved_ns > self._timeouts.stalled * 1e9:
-                self.counts.close("not_reading")
-                self.drop(link)
+                self.cut_off(link, "not_reading")
             else:
                 try:
                     link.speaker.tick(now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from serving.edge.tokens import Tokens
 from serving.protocol.call import Call
@@ -13,6 +13,8 @@ Ask = Callable[[bytes, Call], None]  # answers a message through its call, and n
 AskAll = Callable[[Sequence[tuple[bytes, Call]]], None]
 Post = Callable[[Callable[[Any], None], Any], None]
 PostAll = Callable[[Sequence[tuple[Callable[[Any], None], Any]]], None]
+
+LARGE_BYTES = 64 * 1024  # a message beyond this is not looked at on the thread of the loop
 
 
 class Limits(NamedTuple):
@@ -48,6 +50,17 @@ class Route(NamedTuple):
     ask: Callable[[bytes, Any], None]
     on: Executor | None = None
     together: bool = False
+
+
+class Taker(Protocol):
+    """A connection, by what it takes."""
+
+    unfinished: int
+    unsent: int
+
+    def give_up_message(self) -> bool: ...
+
+    def give_up(self) -> None: ...
 
 
 class Bucket:
@@ -92,13 +105,25 @@ class Traffic:
         self.refused = refused
         self.post: Post
         self.post_all: PostAll
+        self.small_bytes = min(LARGE_BYTES, limits.message_bytes)
         self.turn = 0
+        self.connections: dict[Taker, None] = {}
         self.calls = 0
         self.unfinished = 0  # bytes of messages that are not whole
+        self.waiting_aside = 0  # bytes of messages that wait to be looked at
         self.unsent = 0  # bytes of answers that were not sent at once
         self.burst: list[tuple[bytes, Call]] = []  # what is asked in this turn
         self.gone = False  # whether a client of one of these has gone in this turn
         self._infer_all = infer_all
+
+    def bound(self) -> None:
+        """Where all together take too much, whoever takes most gives something up: others have no part in it."""
+        limits = self.limits
+        while self.unfinished > limits.unfinished_messages_in_all * limits.message_bytes:
+            if not max(self.connections, key=lambda taker: taker.unfinished).give_up_message():
+                break
+        if self.unsent > limits.unsent_answers_in_all * limits.message_bytes:
+            max(self.connections, key=lambda taker: taker.unsent).give_up()
 
     def hand_up(self) -> None:
         """Has everything answered that was asked in this turn."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from serving.edge.edges import NGHTTP2
 from serving.edge.nghttp2_server import Nghttp2Server
+from serving.edge.tls import Certificates
 from serving.edge.traffic import Ask, Limits
 from tests.support.frames import Raw
 from tests.support.grpc_port import LIMITS, echo, port
@@ -16,9 +17,11 @@ from tests.support.running import until
 
 
 @contextlib.contextmanager
-def edge(infer: Ask = echo, *, limits: Limits = LIMITS) -> Iterator[Nghttp2Server]:
+def edge(
+    infer: Ask = echo, *, limits: Limits = LIMITS, certificates: Certificates | None = None
+) -> Iterator[Nghttp2Server]:
     """An open port; whatever is in flight at the end is cut off."""
-    with port(NGHTTP2, infer, limits=limits) as server:
+    with port(NGHTTP2, infer, limits=limits, certificates=certificates) as server:
         assert isinstance(server, Nghttp2Server)
         yield server
 
@@ -37,9 +40,9 @@ def bystander(server: Nghttp2Server) -> Iterator[Raw]:
 
 
 def taken(server: Nghttp2Server) -> tuple[int, int, int, int]:
-    """Connections, open calls, bytes of unfinished messages and of answers that were not sent."""
+    """Connections; open calls; bytes of messages that are not whole or wait to be looked at; bytes of unsent answers."""
     traffic = server.traffic
-    return server.counts.open, traffic.calls, traffic.unfinished, traffic.unsent
+    return server.counts.open, traffic.calls, traffic.unfinished + traffic.waiting_aside, traffic.unsent
 
 
 def descriptors() -> int:

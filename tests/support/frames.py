@@ -5,14 +5,25 @@ It greets, and agrees to the server's settings; beyond that it acknowledges noth
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import select
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import hpack
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from serving.edge.http2 import PREFACE
 from serving.protocol.methods import INFER, SERVICE, STREAM_INFER
@@ -25,6 +36,7 @@ NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = range(4)
 STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR = range(5, 10)
 ENHANCE_YOUR_CALM = 11
 MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 3, 4  # settings
+USUAL_WINDOW = 65_535  # bytes that may be sent before anybody has said something about it
 FRAME_BYTES = 16 * 1024  # of one frame, as long as nobody has agreed on more
 WAIT_SECONDS = 20  # for what must happen; no test passes by waiting
 INFER_PATH = f"/{SERVICE}/{INFER}".encode()
@@ -119,9 +131,13 @@ class Raw:
         self._packer = hpack.Encoder()
         self._unpacker = hpack.Decoder()
         self._unread = bytearray()
+        self._room: dict[
+            int, int
+        ] = {}  # what the server takes of a stream, and of all (0), where that is not the usual
         self.streams: dict[int, Seen] = {}
         self.goodbye = Goodbye(None, b"")
-        self.pongs = 0
+        self.pings = self.pongs = 0
+        self.pong = b""  # what the last one has said
         self.closed = False  # by the server
         self.settings: dict[int, int] = {}
         if greet:
@@ -133,7 +149,23 @@ class Raw:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Without a word."""
         self._socket.close()
+
+    def abort(self) -> None:
+        """By a reset of TCP, whatever is on the way."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Waits no longer than that for what comes."""
+        self._socket.settimeout(seconds)
+        yield
+        self._socket.settimeout(WAIT_SECONDS)
 
     def send(self, *parts: bytes) -> None:
         """Sends all of it at once. A server that has closed the connection meanwhile is no error: what it has said is read."""
@@ -141,6 +173,11 @@ class Raw:
             self._socket.sendall(b"".join(parts))
         except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
             self.closed = True
+
+    def read_freely(self) -> None:
+        """The server may send as much as it likes."""
+        most = 2**31 - 1
+        self.send(settings((INITIAL_WINDOW_SIZE, most)), widen(0, most - USUAL_WINDOW))
 
     def headers(self, stream: int, said: Fields | None = None, *, end: bool = False, flags: int = END_HEADERS) -> bytes:
         """The frame that opens a call, or its trailers."""
@@ -158,6 +195,31 @@ class Raw:
     def call(self, stream: int, payload: bytes = b"", said: Fields | None = None) -> bytes:
         """The frames of a whole call of one message."""
         return self.headers(stream, said) + self.data(stream, message(payload), end=True)
+
+    def upload(self, stream: int, content: bytes, *, end: bool = True, wait: bool = True) -> int:
+        """Sends the data of a call as the server makes room for them, all of it or what there is room for now; how much it was.
+
+        Raises `TimeoutError` where there is no room for long.
+        """
+        at = 0
+        self.read_what_is_there()
+        while at < len(content) and not self.closed:
+            count = min(FRAME_BYTES, len(content) - at, self._room_of(0), self._room_of(stream))
+            if count > 0:
+                last = end and at + count == len(content)
+                self.send(frame(DATA, END_STREAM if last else 0, stream, content[at : at + count]))
+                at += count
+                for each in (0, stream):
+                    self._room[each] = self._room_of(each) - count
+            elif wait:
+                self.read()
+            else:
+                break
+        return at
+
+    def _room_of(self, stream: int) -> int:
+        usual = self.settings.get(INITIAL_WINDOW_SIZE, USUAL_WINDOW) if stream else USUAL_WINDOW
+        return self._room.get(stream, usual)
 
     def ask(self, stream: int, payload: bytes = b"hello") -> Seen:
         """A whole call and what comes of it."""
@@ -193,6 +255,11 @@ class Raw:
         self._note(got)
         return True
 
+    def read_what_is_there(self) -> None:
+        """Takes what has come, and waits for nothing but the rest of a frame."""
+        while (self._unread or select.select([self._socket], [], [], 0)[0]) and self.read():
+            pass
+
     def plain(self) -> bytes:
         """Everything until the end, from a server that speaks no HTTP/2 with this client."""
         while (more := self._receive()) is not None:
@@ -209,8 +276,12 @@ class Raw:
             seen.reset = got.error_code
         elif isinstance(got, GoAwayFrame):
             self.goodbye = Goodbye(got.error_code, got.additional_data)
+        elif isinstance(got, WindowUpdateFrame):
+            self._room[got.stream_id] = self._room_of(got.stream_id) + got.window_increment
         elif got.type == PING and "ACK" in got.flags:
-            self.pongs += 1
+            self.pongs, self.pong = self.pongs + 1, got.opaque_data
+        elif got.type == PING:
+            self.pings += 1
         elif isinstance(got, SettingsFrame) and "ACK" not in got.flags:
             self.settings = dict(got.settings)
         if "END_STREAM" in got.flags:

@@ -405,7 +405,7 @@ def test_what_is_open_on_an_old_connection_is_answered() -> None:
     there.asked[0][1].reply(b"answer")
     there.turn()
     assert there.answers[stream].messages == [b"answer"]
-    assert there.closed == ["left"]
+    assert there.closed == ["age"]
 
 
 def test_what_is_still_open_at_the_end_of_the_grace_is_cut_off() -> None:
