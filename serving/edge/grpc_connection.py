@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from serving.edge import grpc_wire as wire
 from serving.edge import http2
+from serving.edge.grpc_admission import HEADERS, Refused, admitted
 from serving.edge.grpc_calls import OpenCall
 from serving.edge.grpc_wire import Headers
 from serving.edge.http2 import Broken, Http2
 from serving.edge.links import Closed, Link
-from serving.edge.traffic import Bucket, Route, Traffic
-from serving.protocol.codes import Code, answer_for
+from serving.edge.traffic import Bucket, Traffic
+from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
 
 EVENTS_A_TURN = 512  # of one connection, before others have their turn
@@ -20,14 +21,12 @@ HASTY = 10_000, 5000.0
 # Pings and settings of a client that asks for nothing between them. grpcio's clients ask no more often than every 10 s.
 UNASKED = 100, 1.0
 
-_CONTENT_TYPE = b"application/grpc"
-_HEADERS: Headers = ((b":status", b"200"), (b"content-type", _CONTENT_TYPE))
 _ENDING_OK = wire.ending(Code.OK)
 _ENCODED: dict[bytes, Headers] = {
-    encoding: (*_HEADERS, (b"grpc-encoding", encoding), (b"grpc-accept-encoding", wire.ACCEPTED))
+    encoding: (*HEADERS, (b"grpc-encoding", encoding), (b"grpc-accept-encoding", wire.ACCEPTED))
     for encoding in (b"", *wire.WINDOW_BITS)
 }
-_ENCODED[b""] = _HEADERS
+_ENCODED[b""] = HEADERS
 
 
 class GrpcConnection:
@@ -159,33 +158,16 @@ class GrpcConnection:
 
     def requested(self, stream: int, headers: Headers, end: bool) -> None:
         fields = dict(headers)
-        now = now_ns()
         self._moved = True
-        traffic = self.traffic
-        route = traffic.routes.get(fields.get(b":path", b""))
-        refusal, deadline_ns = None, None
-        timeout = fields.get(b"grpc-timeout")
-        if timeout is not None:
-            try:
-                deadline_ns = now + wire.timeout_ns(timeout)
-            except wire.Malformed as error:
-                refusal = Code.INVALID_ARGUMENT, str(error)
-        if (fields.get(b"content-type") != _CONTENT_TYPE or fields.get(b":method") != b"POST") and (
-            status := _http_status(fields)
-        ):
-            self._http2.refuse(stream, status)
+        traffic, now = self.traffic, now_ns()
+        try:
+            route, deadline_ns, encoding = admitted(fields, headers, traffic, len(self._calls), self.unsent, now)
+        except Refused as refused:
+            if refused.code:
+                traffic.refused(refused.code.name)
+            self._http2.refuse(stream, refused.answer)
             self._early_end(stream, end)
             return
-        encoding = fields.get(b"grpc-encoding", b"identity")
-        refusal = refusal or self._refusal(route, fields, headers, encoding)
-        if refusal:
-            code, message = refusal
-            traffic.refused(code.name)
-            extra = ((b"grpc-accept-encoding", wire.ACCEPTED),) if encoding not in wire.ENCODINGS else ()
-            self._http2.refuse(stream, (*_HEADERS, *wire.ending(code, message), *extra))
-            self._early_end(stream, end)
-            return
-        assert route
         call = route.open(self, stream, route, now, deadline_ns, encoding)
         if encoding in wire.WINDOW_BITS and encoding in fields.get(b"grpc-accept-encoding", b""):
             call.accepts = encoding
@@ -278,7 +260,7 @@ class GrpcConnection:
             if call.begun:
                 self._http2.finish(call.stream, ending)
             else:
-                self._http2.refuse(call.stream, (*_HEADERS, *ending))
+                self._http2.refuse(call.stream, (*HEADERS, *ending))
         except Broken:
             return
         self._link.flush()
@@ -369,44 +351,6 @@ class GrpcConnection:
 
     # Inside.
 
-    def _refusal(
-        self, route: Route | None, fields: dict[bytes, bytes], headers: Headers, encoding: bytes
-    ) -> tuple[Code, str] | None:
-        """Why a call is turned away before anything of it is read."""
-        traffic, limits = self.traffic, self.traffic.limits
-        size = sum(map(len, fields.values())) + sum(map(len, fields))
-        if len(fields) < len(headers):
-            size = sum(len(name) + len(value) for name, value in headers)
-        if size > limits.metadata_bytes:
-            return Code.RESOURCE_EXHAUSTED, f"the metadata have {size} bytes; {limits.metadata_bytes} are allowed"
-        if traffic.tokens:
-            method = fields[b":path"].decode(errors="replace")
-            sent = [("authorization", value) for name, value in headers if name == b"authorization"]
-            error = traffic.tokens.refusal(method, sent)
-            if error:
-                return answer_for(error)
-        if route is None:
-            method = fields[b":path"][:200].decode(errors="replace")
-            return Code.UNIMPLEMENTED, f"there is no method {method!r} here"
-        if encoding not in wire.ENCODINGS:
-            unknown = encoding[:40].decode(errors="replace")
-            return Code.UNIMPLEMENTED, f"grpc-encoding is {unknown!r}; this server knows {wire.ACCEPTED.decode()}"
-        return self._no_room()
-
-    def _no_room(self) -> tuple[Code, str] | None:
-        traffic, limits = self.traffic, self.traffic.limits
-        # Who has fewer than its share is let in all the same: those that have taken all the room are to feel it, not others.
-        if traffic.calls >= limits.calls and len(self._calls) * len(traffic.connections) >= limits.calls:
-            return Code.RESOURCE_EXHAUSTED, f"{traffic.calls} calls are open, and no more are allowed; try again later"
-        if self.unsent > limits.unsent_answers * limits.message_bytes or (
-            self.unsent and traffic.unsent > limits.unsent_answers_in_all * limits.message_bytes
-        ):
-            return (
-                Code.RESOURCE_EXHAUSTED,
-                f"{self.unsent} bytes of answers wait to be read by this client; read them first",
-            )
-        return None
-
     def _too_large(self, message: bytes) -> tuple[Code, str]:
         length, most = len(message) - wire.PREFIX_BYTES, self.traffic.limits.message_bytes
         return Code.RESOURCE_EXHAUSTED, (
@@ -438,16 +382,6 @@ class GrpcConnection:
     def _throw_out(self, why: bytes) -> None:
         self._http2.end(http2.ENHANCE_YOUR_CALM, why)
         raise Closed("flood")
-
-
-def _http_status(fields: dict[bytes, bytes]) -> Headers | None:
-    """What is answered to a request that is none of gRPC's, in the terms of HTTP."""
-    if fields.get(b":method") != b"POST":
-        return ((b":status", b"405"), (b"allow", b"POST"))
-    kind = fields.get(b"content-type", b"")
-    if not kind.startswith(_CONTENT_TYPE) or kind[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
-        return ((b":status", b"415"), (b"accept", _CONTENT_TYPE))
-    return None
 
 
 def _over(since_ns: int, seconds: float) -> bool:

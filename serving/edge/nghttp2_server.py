@@ -12,11 +12,12 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from serving.edge import http2
-from serving.edge.grpc_calls import UnaryCall, Watch
 from serving.edge.grpc_connection import GrpcConnection
 from serving.edge.grpc_message_streams import InferenceStream, OrderedStream
 from serving.edge.grpc_reflection import SERVICES as REFLECTION_SERVICES
 from serving.edge.grpc_reflection import Reflection
+from serving.edge.grpc_unary import UnaryCall
+from serving.edge.grpc_watch import Watch
 from serving.edge.health import HealthState
 from serving.edge.links import Counts, Link, Speaker, Timeouts
 from serving.edge.plain_http import PlainHttp

@@ -10,9 +10,10 @@ from typing import Any
 from ngh2.events import DataReceived, GoAwayReceived, PingReceived, ResponseReceived, StreamReset, TrailersReceived
 
 from serving.edge import grpc_wire as wire
-from serving.edge.grpc_calls import UnaryCall, Watch
 from serving.edge.grpc_connection import GrpcConnection
 from serving.edge.grpc_message_streams import InferenceStream, OrderedStream
+from serving.edge.grpc_unary import UnaryCall
+from serving.edge.grpc_watch import Watch
 from serving.edge.tokens import Tokens
 from serving.edge.traffic import Limits, Route, Traffic
 from serving.protocol.call import Call
