@@ -195,6 +195,10 @@ def test_unfinished_messages_of_one_connection_are_bounded() -> None:
     there.reset(streams[0])
     there.turn()
     assert there.traffic.unfinished == 2 * 600_000
+    again = there.ask(INFER, end=False)
+    there.send(again, half)
+    there.turn()
+    assert there.ended(again) is None, "there is room again"
 
 
 def test_unfinished_messages_of_others_count_too() -> None:
@@ -245,10 +249,12 @@ def test_a_client_that_has_sent_everything_is_not_reset() -> None:
 # Floods.
 
 
-def flood(there: InMemory, count: int, path: bytes = INFER, message: bytes | None = b"a", **fields: bytes) -> None:
+def flood(
+    there: InMemory, count: int, path: bytes = INFER, message: bytes | None = b"a", *, end: bool = True, **fields: bytes
+) -> None:
     """Begins so many calls and resets each in the turn in which it was begun."""
     for _ in range(count):
-        stream = there.ask(path, *([message] if message is not None else []), end=False, **fields)
+        stream = there.ask(path, *([message] if message is not None else []), end=end, **fields)
         data = bytes(there.client.said())
         there.reset(stream)
         there.connection.receive(memoryview(data + bytes(there.client.said())))
@@ -256,17 +262,17 @@ def flood(there: InMemory, count: int, path: bytes = INFER, message: bytes | Non
 
 
 @pytest.mark.parametrize(
-    ("path", "message"),
-    [(INFER, b"a"), (INFER, None), (STREAM, b"a"), (STREAM, None)],
-    ids=["with a message", "without", "a stream with a message", "a stream without"],
+    ("path", "message", "end"),
+    [(INFER, b"a", True), (INFER, b"a", False), (INFER, None, False), (STREAM, b"a", False), (STREAM, None, False)],
+    ids=["whole", "not ended", "without a message", "a stream with a message", "a stream without"],
 )
-def test_calls_that_are_begun_and_reset_at_once_are_bounded(path: bytes, message: bytes | None) -> None:
+def test_calls_that_are_begun_and_reset_at_once_are_bounded(path: bytes, message: bytes | None, end: bool) -> None:
     there, most = InMemory(), int(FRUITLESS[0])
-    flood(there, most, path, message)
+    flood(there, most, path, message, end=end)
     assert there.asked == [], "nothing was asked for any of them"
     assert there.nothing_left()
     with pytest.raises(Closed, match="flood"):
-        flood(there, most, path, message)
+        flood(there, most, path, message, end=end)
     (told,) = there.client.hear(there.connection.output())[-1:]
     assert told.debug_data == b"too many calls that were begun and cancelled at once"
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import gzip
 import itertools
 import random
+import tracemalloc
 import zlib
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -265,8 +269,10 @@ class CountedInbox(Inbox):
 
 @pytest.mark.parametrize("piece", [1, 7, 1000, 16_384])
 @pytest.mark.parametrize("size", [0, 1, 2000, 100_000])
-@pytest.mark.parametrize("eager", [True, False], ids=["taken at once", "taken at the end"])
-def test_every_byte_is_joined_a_few_times_however_many_pieces_there_are(piece: int, size: int, eager: bool) -> None:
+@pytest.mark.parametrize(
+    "at_once", [10**9, 1, 0], ids=["all that is there", "one for each piece", "none before the end"]
+)
+def test_every_byte_is_joined_a_few_times_however_many_pieces_there_are(piece: int, size: int, at_once: int) -> None:
     """`buffer + data` would copy a message of a thousand pieces five hundred times over."""
     count = max(1, 200_000 // (size + 100))
     sent = wire.framed(bytes(size)) * count
@@ -274,9 +280,39 @@ def test_every_byte_is_joined_a_few_times_however_many_pieces_there_are(piece: i
     for begin in range(0, len(sent), piece):
         inbox.add(sent[begin : begin + piece])
         assert inbox.needed >= 0
-        while eager and inbox.next():
+        left = at_once
+        while left and inbox.next():
             taken += 1
+            left -= 1
     while inbox.next():
         taken += 1
     assert taken == count
     assert inbox.copied <= 3 * len(sent)
+
+
+@contextlib.contextmanager
+def allocated() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Bytes that are allocated now and that were at most, since this was entered."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield tracemalloc.get_traced_memory
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_of_a_bomb_no_more_is_unpacked_than_tells_that_it_is_one(encoding: bytes) -> None:
+    bomb = wire.compress(encoding, bytes(50_000_000))
+    with allocated() as now_and_most:
+        with pytest.raises(TooLarge):
+            wire.decompress(encoding, bomb, MOST)
+        assert now_and_most()[1] < 2_000_000
+
+
+def test_an_inbox_that_is_empty_holds_nothing() -> None:
+    inbox = Inbox()
+    with allocated() as now_and_most:
+        inbox.add(wire.framed(bytes(10_000_000)))
+        assert inbox.next() == (0, bytes(10_000_000))
+        assert now_and_most()[0] < 1_000_000
