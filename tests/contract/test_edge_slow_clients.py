@@ -55,7 +55,7 @@ def time_passes(server: Nghttp2Server) -> None:
 @pytest.mark.parametrize("path", [None, STREAM_PATH], ids=["unary", "stream"])
 @pytest.mark.parametrize("begun", [b"\0\0\0", message(b"half", length=9)], ids=["half a prefix", "half a message"])
 def test_a_message_that_does_not_go_on_ends_its_call_alone(path: bytes | None, begun: bytes) -> None:
-    with edge(limits=LIMITS._replace(message_seconds=A_WHILE)) as server, Raw(server.port) as client:
+    with edge(limits=LIMITS._replace(message_seconds=SOON)) as server, Raw(server.port) as client:
         client.send(client.headers(1, path and fields(path)) + client.data(1, begun))
         assert client.seen(1).status == Code.UNAVAILABLE.value
         assert f"nothing more of a message has come for {SOON:g} s" in client.streams[1].said
@@ -64,7 +64,7 @@ def test_a_message_that_does_not_go_on_ends_its_call_alone(path: bytes | None, b
 
 
 def test_a_call_without_a_message_is_over_after_a_while_and_a_stream_is_not() -> None:
-    with edge(limits=SHORT._replace(message_seconds=A_WHILE)) as server, Raw(server.port) as client:
+    with edge(limits=SHORT._replace(message_seconds=SOON)) as server, Raw(server.port) as client:
         client.send(client.headers(1, fields(STREAM_PATH)), client.headers(3))
         assert client.seen(3).status == Code.UNAVAILABLE.value
         for _ in range(3):
@@ -86,7 +86,7 @@ def test_a_message_that_comes_byte_by_byte_is_waited_for() -> None:
 
 def test_whole_messages_that_wait_for_their_turn_are_no_slow_client() -> None:
     held = Held()
-    with edge(held, limits=SHORT._replace(message_seconds=A_WHILE)) as server, Raw(server.port) as client:
+    with edge(held, limits=SHORT._replace(message_seconds=SOON)) as server, Raw(server.port) as client:
         client.send(client.headers(1, fields(STREAM_PATH)) + client.data(1, message(b"x") * 100, end=True))
         first = held.next()[1]
         for _ in range(3):
