@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from serving.edge import grpc_wire as wire
 from serving.edge.grpc_wire import Inbox
 from serving.edge.http2 import WINDOW
-from serving.edge.traffic import LARGE_BYTES, Route, Traffic
+from serving.edge.traffic import Route, Traffic
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
 
@@ -112,12 +112,16 @@ class OpenCall:
 
     def next(self) -> tuple[int, bytes | list[bytes]] | None:
         """The next message, if it is whole; else its client may send the rest."""
-        self.want_the_rest()
         inbox = self.inbox
-        if inbox is None or not inbox.whole:
+        if inbox is None:
             return None
         needed = inbox.needed
-        message = inbox.next_in_parts() if needed - wire.PREFIX_BYTES > LARGE_BYTES else inbox.next()
+        small = needed - wire.PREFIX_BYTES <= self.connection.traffic.small_bytes
+        if not small or not 0 < needed <= inbox.held:
+            self.want_the_rest()
+            if self.done or not inbox.whole:
+                return None
+        message = inbox.next() if small else inbox.next_in_parts()
         self.connection.used(self.stream, needed)
         return message
 

@@ -16,14 +16,26 @@ from serving.edge.nghttp2_server import Nghttp2Server
 from serving.protocol.call import Call
 from serving.protocol.codes import Code
 from tests.support.edge_port import edge, taken
-from tests.support.frames import ACK, NO_ERROR, PING, STREAM_PATH, Raw, fields, frame, message
+from tests.support.frames import (
+    ACK,
+    CONTINUATION,
+    ENHANCE_YOUR_CALM,
+    NO_ERROR,
+    PING,
+    PROTOCOL_ERROR,
+    STREAM_PATH,
+    Raw,
+    fields,
+    frame,
+    message,
+)
 from tests.support.grpc_port import LIMITS, Held
 from tests.support.running import until
 from tests.support.tls_files import certificates, put
 
 SOON = 0.1  # seconds
+A_WHILE = 5 * SOON  # in which a busy machine has sent a call
 LATER = 20 * SOON
-FOREVER = 0.0
 SHORT = LIMITS._replace(handshake_seconds=SOON)
 HELLO = message(b"hello")
 
@@ -86,7 +98,7 @@ def test_whole_messages_that_wait_for_their_turn_are_no_slow_client() -> None:
 
 
 def test_a_silent_client_is_asked_whether_it_is_there() -> None:
-    with edge(limits=LIMITS._replace(keepalive_seconds=SOON, keepalive_timeout_seconds=SOON)) as server:
+    with edge(limits=LIMITS._replace(keepalive_seconds=SOON, keepalive_timeout_seconds=LATER)) as server:
         with Raw(server.port) as client:
             for _ in range(3):
                 client.read_until(lambda: client.pings > 0)
@@ -100,7 +112,7 @@ def test_a_silent_client_is_asked_whether_it_is_there() -> None:
 
 def test_an_idle_connection_is_told_goodbye_and_one_with_an_open_call_is_not_idle() -> None:
     held = Held()
-    with edge(held, limits=LIMITS._replace(idle_seconds=SOON)) as server, Raw(server.port) as busy:
+    with edge(held, limits=LIMITS._replace(idle_seconds=A_WHILE)) as server, Raw(server.port) as busy:
         busy.send(busy.call(1))
         _, call = held.next()
         with Raw(server.port) as idle:
@@ -113,7 +125,7 @@ def test_an_idle_connection_is_told_goodbye_and_one_with_an_open_call_is_not_idl
 
 def test_an_old_connection_is_told_goodbye_and_its_calls_are_answered() -> None:
     held = Held()
-    with edge(held, limits=SHORT._replace(age_seconds=SOON)) as server, Raw(server.port) as client:
+    with edge(held, limits=SHORT._replace(age_seconds=A_WHILE)) as server, Raw(server.port) as client:
         client.send(client.call(1))
         _, call = held.next()
         client.read_until(lambda: client.goodbye.code is not None)
@@ -130,7 +142,7 @@ def test_an_old_connection_is_told_goodbye_and_its_calls_are_answered() -> None:
 
 def test_a_call_of_an_old_connection_is_cut_off_when_its_grace_is_over() -> None:
     held, gone = Held(), queue.SimpleQueue[bool]()
-    limits = LIMITS._replace(age_seconds=SOON, age_grace_seconds=SOON)
+    limits = LIMITS._replace(age_seconds=A_WHILE, age_grace_seconds=SOON)
     with edge(held, limits=limits) as server, Raw(server.port) as client:
         client.send(client.call(1))
         held.next()[1].on_cancel(lambda: gone.put(True))
@@ -165,6 +177,42 @@ def test_who_reads_nothing_from_its_socket_is_sent_away() -> None:
             until(lambda: server.counts.closed["not_reading"] == 1)
         assert other.ask(1).data == HELLO
         until(lambda: taken(server) == (1, 0, 0, 0))
+
+
+def test_who_does_not_go_when_it_is_sent_away_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on sending, and nobody looks at that."""
+    monkeypatch.setattr(sockets, "CLOSING_NS", SOON * 1e9)
+    held = Held()
+    with edge(held) as server, Raw(server.port) as client:
+        client.send(client.headers(2))
+        assert client.ended().code == PROTOCOL_ERROR
+
+        def cut_off() -> bool:
+            client.send(client.call(1))
+            return taken(server) == (0, 0, 0, 0)
+
+        until(cut_off)
+        assert held.empty
+
+
+def test_the_last_words_are_said_in_tls_too(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    put(tmp_path, authority)
+    context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    context.set_alpn_protocols(["h2"])
+    with edge(certificates=certificates(tmp_path)) as server:
+        for attack, code in (
+            (lambda client: client.headers(2), PROTOCOL_ERROR),
+            (lambda client: client.headers(1, flags=0) + frame(CONTINUATION, 0, 1) * 100, ENHANCE_YOUR_CALM),
+        ):
+            with Raw(server.port, tls=context) as client:
+                client.send(attack(client))
+                assert client.ended().code == code
+        with Raw(server.port, greet=False) as plain:
+            plain.send(PREFACE)
+            assert plain.plain() == b""
+        assert server.counts.closed["not_tls"] == 1
+        until(lambda: taken(server) == (0, 0, 0, 0))
 
 
 def test_handshakes_that_are_begun_and_never_finished_keep_nobody_out(tmp_path: Path) -> None:

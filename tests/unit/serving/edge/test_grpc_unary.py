@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from serving.edge import grpc_wire as wire
-from serving.edge.grpc_calls import COMPRESSED_FROM, LARGE_BYTES
+from serving.edge.grpc_calls import COMPRESSED_FROM
+from serving.edge.traffic import LARGE_BYTES
 from serving.protocol.call import reply_all
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
