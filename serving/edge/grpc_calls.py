@@ -7,6 +7,7 @@ makes it `gone` as well.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from serving.edge.http2 import WINDOW
 from serving.edge.traffic import Route, Traffic
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
+
+log = logging.getLogger(__name__)
 
 COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
 HASTY_NS = 10**9
@@ -250,6 +253,9 @@ class OpenCall:
                 self._post_refusal(Code.RESOURCE_EXHAUSTED, str(error))
             except wire.Malformed as error:
                 self._post_refusal(Code.INTERNAL, str(error))
+            except Exception as error:
+                log.exception("a message could not be read")
+                self._post_refusal(Code.INTERNAL, f"the message could not be read: {type(error).__name__}: {error}")
         self.connection.traffic.post(self._asked_aside, size)
 
     def _ask_unpacked(self, flag: int, payload: bytes, asked: Any) -> None:

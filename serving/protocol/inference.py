@@ -68,21 +68,24 @@ class Inference:
     def _pending(self, lease: Lease, sent: _Sent, misread: list[_Sent]) -> Pending | None:
         """What is to be queued of a request, if it is right. One that names another model after all goes to `misread`."""
         _, head, message, payload, call = sent
-        plans = self._plans(lease.model)
-        template = plans.templates.find(payload, head.end) if head else None
-        if template is None and message is None:
-            message = self._message(sent, misread)
+        asked = None
+        try:
+            plans = self._plans(lease.model)
+            if head and (template := plans.templates.find(payload, head.end)):
+                asked = _Asked(head.id, lease, call, self._recorder)
+                return asked.pending(template.decode(payload, head.end))
+            message = message or self._message(sent, misread)
             if message is None:
                 lease.release()
                 return None
-        asked = _Asked(head.id if head else message.id, lease, call, self._recorder)  # type: ignore[union-attr]
-        try:
-            if head and template:
-                return asked.pending(template.decode(payload, head.end))
-            assert message
+            asked = _Asked(message.id, lease, call, self._recorder)
             return asked.pending(plans.decode(message, payload))
         except Exception as error:  # noqa: BLE001 - border: every call is answered
-            asked.finish(as_ours(error))
+            if asked:
+                asked.finish(as_ours(error))
+            else:
+                lease.release()
+                self._turn_away(call, error)
             return None
 
     def _message(self, sent: _Sent, misread: list[_Sent]) -> pb.ModelInferRequest | None:
@@ -90,7 +93,7 @@ class Inference:
         _, head, _, payload, call = sent
         try:
             message = request.message(payload)
-        except ServingError as error:
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
             self._turn_away(call, error)
             return None
         if head and (message.model_name, message.model_version, message.id) != head[:3]:
@@ -114,7 +117,7 @@ class Inference:
                 else:
                     message = request.message(payload)
                     yield (message.model_name, message.model_version), None, message, payload, call
-            except ServingError as error:
+            except Exception as error:  # noqa: BLE001 - border: every call is answered
                 self._turn_away(call, error)
 
     def _turn_away(self, call: Call, error: Exception) -> None:
