@@ -250,12 +250,13 @@ class OpenCall:
             try:
                 self._ask_unpacked(flag, b"".join(parts), asked)
             except wire.TooLarge as error:
-                self._post_refusal(Code.RESOURCE_EXHAUSTED, str(error))
+                self._post_refusal(asked, Code.RESOURCE_EXHAUSTED, str(error))
             except wire.Malformed as error:
-                self._post_refusal(Code.INTERNAL, str(error))
+                self._post_refusal(asked, Code.INTERNAL, str(error))
             except Exception as error:
                 log.exception("a message could not be read")
-                self._post_refusal(Code.INTERNAL, f"the message could not be read: {type(error).__name__}: {error}")
+                told = f"the message could not be read: {type(error).__name__}: {error}"
+                self._post_refusal(asked, Code.INTERNAL, told)
         self.connection.traffic.post(self._asked_aside, size)
 
     def _ask_unpacked(self, flag: int, payload: bytes, asked: Any) -> None:
@@ -269,8 +270,8 @@ class OpenCall:
         else:
             self.route.ask(payload, asked)
 
-    def _post_refusal(self, code: Code, message: str) -> None:
-        self.connection.traffic.post(lambda refusal: self.refuse(*refusal), (code, message))
+    def _post_refusal(self, asked: Any, code: Code, message: str) -> None:
+        self.connection.traffic.post(lambda refusal: asked.refuse(*refusal), (code, message))
 
     def _asked_aside(self, held: int) -> None:
         self.connection.looked_at_aside(held)
@@ -291,5 +292,12 @@ class OpenCall:
 
     def _pack_aside(self, deliver: Callable[[bytes], None], payload: bytes) -> None:
         """On a thread of `Traffic.aside`."""
-        packed = wire.compress(self.accepts, payload)
-        self.connection.traffic.post(deliver, wire.framed(packed, compressed=True))
+        traffic = self.connection.traffic
+        try:
+            message = wire.framed(wire.compress(self.accepts, payload), compressed=True)
+        except Exception as error:
+            log.exception("an answer could not be compressed")
+            told = f"the answer could not be compressed: {type(error).__name__}: {error}"
+            self._post_refusal(self, Code.INTERNAL, told)
+        else:
+            traffic.post(deliver, message)

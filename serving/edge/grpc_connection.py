@@ -131,6 +131,8 @@ class GrpcConnection:
             call.closed()
         traffic.unsent -= self.unsent
         self.unsent = 0
+        self._held.clear()
+        self._http2.forget()  # it leads back here, and would keep all that was not sent until somebody collects garbage
 
     # Leaving.
 

@@ -40,6 +40,7 @@ class Asked:
     def on_cancel(self, action: Callable[[], None]) -> None:
         self._action = action
         if self.gone:
+            self._action = None
             action()
 
     @staticmethod
@@ -56,16 +57,28 @@ class Asked:
     def cancel(self) -> None:
         """The stream is no more."""
         self.gone = True
-        if self._action:
-            self._action()
+        action, self._action = self._action, None
+        if action:
+            action()
+
+    def refuse(self, code: Code, message: str) -> None:
+        """The stream is to end with this, when what was asked before it has been answered."""
+        self.stream.connection.traffic.refused(code.name)
+        self._failed((code, message))
 
     def _answered(self, message: bytes) -> None:
+        self._forget()
         self.answer = message
         self.stream.send()
 
     def _failed(self, error: tuple[Code, str]) -> None:
+        self._forget()
         self.error = error
         self.stream.send()
+
+    def _forget(self) -> None:
+        """What leads back here would keep all of it until somebody collects garbage."""
+        self._action, self._payload = None, b""
 
 
 class AskedInference(Asked):

@@ -71,8 +71,9 @@ class UnaryCall(OpenCall):
 
     def cancel(self) -> None:
         """See `OpenCall.cancel`."""
-        if self._action:
-            self._action()
+        action, self._action = self._action, None
+        if action:
+            action()
 
     # The border to whoever answers, from any thread.
 
@@ -85,6 +86,7 @@ class UnaryCall(OpenCall):
     def on_cancel(self, action: Callable[[], None]) -> None:
         self._action = action
         if self.gone:
+            self._action = None
             action()
 
     @staticmethod
@@ -101,9 +103,11 @@ class UnaryCall(OpenCall):
     # On the thread of the loop.
 
     def _deliver(self, message: bytes) -> None:
+        self._action = None  # it leads back here, and would keep both until somebody collects garbage
         if not self.done:
             self.done = True
             self.connection.answer(self, message)
 
     def _fail(self, error: tuple[Code, str]) -> None:
+        self._action = None
         self.end(*error)

@@ -45,8 +45,9 @@ class Watch(OpenCall):
 
     def cancel(self) -> None:
         """See `OpenCall.cancel`."""
-        if self._action:
-            self._action()
+        action, self._action = self._action, None
+        if action:
+            action()
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         """Calls `action` when the call is over, whatever has ended it."""

@@ -202,6 +202,10 @@ class Http2:
         with contextlib.suppress(Broken):
             self._connection.send_shutdown_notice()
 
+    def forget(self) -> None:
+        """Nobody listens any more; nothing may be called after it."""
+        del self._listener
+
     def end(self, code: int = NO_ERROR, why: bytes = b"") -> None:
         """No more streams are taken; those that are open may end."""
         with contextlib.suppress(Broken):

@@ -170,6 +170,10 @@ class Nghttp2Server:
         flushed = time.monotonic() + FLUSH_SECONDS
         while self._on_loop(self._unsent) and time.monotonic() < flushed:
             time.sleep(LOOK_SECONDS)
+        # A connection that is closed while its client still sends is reset, with whatever the client has not read yet.
+        self._on_loop(self._close_all)
+        while grace_seconds and self._on_loop(self._any_left) and time.monotonic() < flushed:
+            time.sleep(LOOK_SECONDS)
         self._on_loop(self._loop.end)
         self._loop.join(FLUSH_SECONDS)
         for pool in self._pools.values():
@@ -190,6 +194,13 @@ class Nghttp2Server:
         self._loop.post(run)
         done.wait(STUCK_SECONDS)
         return said[0] if said else None
+
+    def _close_all(self) -> None:
+        for link in list(self._loop.links.values()):
+            self._loop.close(link, "exit")
+
+    def _any_left(self) -> bool:
+        return bool(self._loop.links)
 
     def _connections(self) -> list[GrpcConnection]:
         return [link.speaker for link in self._loop.links.values() if isinstance(link.speaker, GrpcConnection)]

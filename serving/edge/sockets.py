@@ -148,8 +148,12 @@ class Loop:
         self.counts.open -= 1
         if not link.handshaking:  # else it is closed when the step is done
             self._close_socket(link)
-        if link.speaker:
-            link.speaker.lost()
+        speaker, link.speaker = link.speaker, None
+        if speaker:
+            try:
+                speaker.lost()
+            except Exception:
+                log.exception("the calls of a connection that has gone could not be ended")
 
     def _run(self) -> None:
         try:
@@ -176,25 +180,32 @@ class Loop:
         for fd, event in ready:
             link = self.links.get(fd)
             if link is not None:
-                if event & select.EPOLLOUT:
+                if event & select.EPOLLOUT and link.plain:
                     self.dirty[link] = None
-                if event & ~select.EPOLLOUT and link not in again:
+                if (event & ~select.EPOLLOUT or not link.plain) and link not in again:
                     self._read(link)
             elif fd == self._listening.fd:
                 self._accept()
         for link in again:
-            self._read(link)
-        self._turn()
+            if self.links.get(link.fd) is link:
+                self._read(link)
+        self._take_turn()
         self._run_posted()
         if self.dirty:
             dirty, self.dirty = self.dirty, {}
             for link in dirty:
                 self._send(link)
-        self._turn()  # answers, and what was sent, have made room for messages that have waited
+        self._take_turn()  # answers, and what was sent, have made room for messages that have waited
         if self.links or self._listening.resting:
             now = now_ns()
             if now >= self._next_tick:
                 self._tick(now)
+
+    def _take_turn(self) -> None:
+        try:
+            self._turn()
+        except Exception:
+            log.exception("what has come in one turn could not be handed up")
 
     def _run_posted(self) -> None:
         for _ in range(len(self._posted)):
@@ -310,6 +321,8 @@ class Loop:
             while place < count:
                 more = receive(data[place : place + SLICE_BYTES] if count > SLICE_BYTES else data)
                 place += SLICE_BYTES
+                if self.links.get(link.fd) is not link:
+                    return
                 if not more and place < count:
                     link.unread = bytes(data[place:])
                     self._again[link] = None

@@ -397,16 +397,33 @@ def test_a_fault_of_the_loop_itself_ends_the_process(
     exits: list[int] = []
     monkeypatch.setattr(sockets.os, "_exit", exits.append)
 
-    def turn() -> None:
+    def fails(_: Loop) -> None:
         raise ZeroDivisionError
 
-    loop = Loop(HOST, 0, lambda _link, _first: None, turn, most=1, timeouts=Timeouts())
+    monkeypatch.setattr(Loop, "_take_turn", fails)
+    loop = Loop(HOST, 0, lambda _link, _first: None, lambda: None, most=1, timeouts=Timeouts())
     loop.post(lambda _: None)
     loop.start()
     assert loop.join(WAIT_SECONDS)
     assert exits == [EXIT_CODE]
     assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
     assert not loop.alive
+
+
+def test_a_turn_that_fails_is_told_and_the_next_one_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    turns: list[int] = []
+
+    def turn() -> None:
+        turns.append(1)
+        if len(turns) == 1:
+            raise ZeroDivisionError
+
+    loop = Loop(HOST, 0, lambda _link, _first: None, turn, most=1, timeouts=Timeouts())
+    loop.post(lambda _: loop.end())
+    loop.start()
+    assert loop.join(WAIT_SECONDS)
+    assert len(turns) == 2
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 # Other threads.
