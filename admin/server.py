@@ -47,6 +47,7 @@ class Server:
     ) -> None:
         self._url = url
         self._metadata = metadata
+        self._encrypted = credentials is not None
         self._timeout_seconds = timeout_seconds
         self._channel = grpc.secure_channel(url, credentials) if credentials else grpc.insecure_channel(url)
         self._greeted = False
@@ -91,9 +92,14 @@ class Server:
             self._send("ServerMetadata", min(GREETING_SECONDS, self._timeout_seconds))
         except grpc.RpcError as error:
             if error.code() in (_CODE.UNAVAILABLE, _CODE.DEADLINE_EXCEEDED):
+                wanted = (
+                    "a client certificate (--tls-cert FILE, --tls-key FILE)"
+                    if self._encrypted
+                    else "TLS (--tls-ca FILE)"
+                )
                 raise AdminError(
                     f"no server answers at {self._url}: {_said(error)}; is it running, is that its gRPC port, and does it "
-                    "want TLS (--tls-ca FILE)?"
+                    f"want {wanted}?"
                 ) from error
             tokenless = error.code() == _CODE.UNAUTHENTICATED and not self._metadata
             hint = "; give it one with --token-file FILE" if tokenless else ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from reference_pages.markdown import page
+from reference_pages.markdown import code, page, table
 from serving.edge.families import FAMILIES, PREFIX, Family
+from serving.edge.links import REASONS
 
 # What every scrape has of the process itself: name, type, labels, meaning, an example of a query.
 PROCESS = (
@@ -55,6 +56,10 @@ def page_text() -> str:
             )
             for each in FAMILIES
         ),
+        "## Why connections are closed",
+        "The `reason` of `lstm_serving_connections_closed_total`. Whom the server throws out it tells in its log too, with the "
+        "address, ten at once and then one every six seconds.",
+        table(("reason", "meaning"), [(code(reason), meaning) for reason, meaning in REASONS.items()]),
         "## Of the process",
         *(_entry(name, kind, labels, meaning, query.format(name)) for name, kind, labels, meaning, query in PROCESS),
     )

@@ -20,7 +20,7 @@ from typing import NoReturn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from commands.version import VERSION
-from serving.edge.edges import choose, open_edge
+from serving.edge.edges import TESTED, choose, open_edge
 from serving.edge.health import HealthState
 from serving.edge.metrics_port import MetricsPort
 from serving.edge.prometheus import Collector
@@ -160,7 +160,11 @@ class Server:
         fields |= {"edge": self._chosen.name, "edge_version": self._chosen.version}
         log.info("serving", extra={"fields": fields})
         if self._chosen.why:
-            log.warning("the edge is the public grpc.server, which costs more: %s", self._chosen.why)
+            log.warning(
+                "the edge is the public grpc.server, which costs more: %s; try: pip install 'ngh2==%s*'",
+                self._chosen.why,
+                TESTED[0],
+            )
 
 
 def _configs(repositories: Repositories) -> Iterator[OperatorConfig]:

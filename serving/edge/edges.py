@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -50,8 +51,11 @@ def choose(asked: str) -> Chosen:
         problem = (
             "" if version.startswith(TESTED) else f"ngh2 {version} is installed, which was not tested with this server"
         )
+        importlib.import_module("ngh2")
     except metadata.PackageNotFoundError:
         problem = "ngh2 is not installed"
+    except ImportError as error:
+        problem = f"ngh2 is installed and cannot be loaded: {error}"
     if not problem:
         return Chosen(NGHTTP2, version)
     if asked == NGHTTP2:

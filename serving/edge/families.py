@@ -177,6 +177,13 @@ CONNECTIONS = Family(
     (),
     "lstm_serving_connections",
 )
+CALLS_OPEN = Family(
+    GaugeMetricFamily,
+    "calls_open",
+    "Open calls and streams of all connections; on the edge nghttp2.",
+    (),
+    "lstm_serving_calls_open",
+)
 CONNECTIONS_ACCEPTED = Family(
     CounterMetricFamily,
     "connections_accepted",

@@ -53,7 +53,8 @@ def admitted(
             f"grpc-encoding is {encoding[:40].decode(errors='replace')!r}; this server knows {wire.ACCEPTED.decode()}"
         )
         raise _refused(Code.UNIMPLEMENTED, told, ((b"grpc-accept-encoding", wire.ACCEPTED),))
-    _check_room(traffic, calls, unsent)
+    if not route.always:
+        _check_room(traffic, calls, unsent)
     return route, deadline_ns, encoding
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 from serving.edge import grpc_wire as wire
 from serving.edge import http2
+from serving.edge.bucket import Bucket
 from serving.edge.grpc_admission import HEADERS, Refused, admitted
 from serving.edge.grpc_calls import OpenCall
 from serving.edge.grpc_wire import Headers
 from serving.edge.http2 import Broken, Http2
 from serving.edge.links import Closed, Link
-from serving.edge.traffic import Bucket, Traffic
+from serving.edge.traffic import Traffic
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
 
@@ -20,6 +23,12 @@ FRUITLESS = 1000, 100.0
 HASTY = 10_000, 5000.0
 # Pings and settings of a client that asks for nothing between them. grpcio's clients ask no more often than every 10 s.
 UNASKED = 100, 1.0
+AGE_JITTER = 0.9, 1.1  # of the age, so that clients that came together do not go together
+LAST_WORDS = {
+    "age": b"max_age",
+    "idle": b"max_idle",
+    "exit": b"server exiting",
+}  # as gRPC's own servers say it, where they do
 
 _ENDING_OK = wire.ending(Code.OK)
 _ENCODED: dict[bytes, Headers] = {
@@ -52,6 +61,7 @@ class GrpcConnection:
         self._pinged_ns = 0
         self._leaving_ns = 0
         self._why = ""  # it leaves
+        self._jitter = random.uniform(*AGE_JITTER)
         self._last_said = False
         traffic.connections[self] = None
         link.flush()
@@ -64,6 +74,7 @@ class GrpcConnection:
         try:
             events = self._http2.receive(data)
         except Broken as error:
+            self._link.trouble = str(error)
             raise Closed("protocol_error") from error
         if events:
             self._heard_ns = now_ns()
@@ -99,7 +110,7 @@ class GrpcConnection:
             call.tick(now, limits.message_seconds * 1e9)
         if self._leaving_ns:
             self._tick_leaving(now)
-        elif _over(now - self._link.opened_ns, limits.age_seconds):
+        elif _over(now - self._link.opened_ns, limits.age_seconds * self._jitter):
             self.leave(now, "age")
         elif not self._calls and _over(now - self._busy_ns, limits.idle_seconds):
             self.leave(now, "idle")
@@ -116,7 +127,7 @@ class GrpcConnection:
         del traffic.connections[self]
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            traffic.calls -= 1
+            traffic.changed(-1)
             call.closed()
         traffic.unsent -= self.unsent
         self.unsent = 0
@@ -144,7 +155,7 @@ class GrpcConnection:
         """What comes from now on is not taken."""
         if not self._last_said:
             self._last_said = True
-            self._http2.end()
+            self._http2.end(why=LAST_WORDS.get(self._why, b""))
             self._link.flush()
 
     def _tick_leaving(self, now: int) -> None:
@@ -173,7 +184,7 @@ class GrpcConnection:
             call.accepts = encoding
         call.metadata(fields)
         self._calls[stream] = call
-        traffic.calls += 1
+        traffic.changed(1)
         if end:
             call.data(b"", True)
 
@@ -198,7 +209,7 @@ class GrpcConnection:
             if reset and refused_in in (None, self.traffic.turn):
                 self._went_at_once(self._hasty)
             return
-        self.traffic.calls -= 1
+        self.traffic.changed(-1)
         self._busy_ns = now_ns()
         fruitless = reset and call.fruitless
         call.closed()
@@ -380,6 +391,7 @@ class GrpcConnection:
             self._throw_out(b"too_many_pings")
 
     def _throw_out(self, why: bytes) -> None:
+        self._link.trouble = why.decode()
         self._http2.end(http2.ENHANCE_YOUR_CALM, why)
         raise Closed("flood")
 

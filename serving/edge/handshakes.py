@@ -51,7 +51,8 @@ class Handshakes:
             awaited = select.EPOLLIN
         except ssl.SSLWantWriteError:
             awaited = select.EPOLLOUT
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            link.trouble = getattr(error, "reason", None) or str(error)
             awaited = FAILED
         self._post(self._stepped, (link, awaited))
 

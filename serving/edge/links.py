@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from typing import NamedTuple, Protocol
 
+from serving.edge.bucket import Bucket
 from serving.telemetry.timeline import now_ns
+
+log = logging.getLogger(__name__)
 
 
 class Closed(Exception):
@@ -45,24 +49,54 @@ class Timeouts(NamedTuple):
     stalled: float = 60.0  # for a client that takes nothing of what it is sent
 
 
-# Why we close a connection; each is counted from 0, so that a rate sees the first.
-REASONS = (
-    "age", "exit", "failure", "flood", "handshake", "handshake_timeout", "idle", "keepalive_timeout", "left", "not_http2",
-    "not_reading", "not_tls", "protocol_error", "too_many_connections",
-)  # fmt: skip
+# Why we close a connection, and what that means; each is counted from 0, so that a rate sees the first.
+REASONS = {
+    "age": "it became older than `--grpc-max-connection-age`, and was still there some seconds after it was asked to go; a "
+    "client that goes by itself, as most do, is not counted",
+    "exit": "the server leaves",
+    "failure": "a fault of the server, of which its log tells",
+    "flood": "its client began calls and cancelled them at once, or sent pings, settings or empty frames, too often",
+    "handshake": "TLS could not be agreed upon: no certificate, a wrong one or one that has expired, no common version",
+    "handshake_timeout": "nothing that begins a call, or a TLS handshake, came within 10 s",
+    "idle": "it had no call for longer than `--grpc-max-connection-idle`",
+    "keepalive_timeout": "its client did not answer when it was asked whether it is there",
+    "left": "its client has said that it goes",
+    "not_http2": "its client speaks HTTP/1.1 or something else",
+    "not_reading": "its client takes nothing of what it is sent, for 60 s, or while all clients together leave too much unread",
+    "not_tls": "its client does not speak TLS on a port that wants it",
+    "protocol_error": "its client has broken the rules of HTTP/2, or sent headers without an end",
+    "too_many_connections": "there was no room for one more",
+}
+# In the log, since somebody may have to look after these clients; a failure is told with its traceback.
+TOLD = frozenset(REASONS) - {"age", "exit", "failure", "idle", "left"}
+TOLD_AT_ONCE, TOLD_A_SECOND = 10, 1 / 6
 
 
 class Counts:
-    """What is told of the connections. Written by the thread of the loop alone."""
+    """What is told of the connections. Written by the thread of the loop alone, but for `calls`, which is that of the calls."""
 
     def __init__(self) -> None:
         self.open = 0
         self.accepted = 0
+        self.calls = 0  # that are open
         self.closed = dict.fromkeys(REASONS, 0)  # by us, by reason
+        self._untold = 0
+        self._telling = Bucket(TOLD_AT_ONCE, TOLD_A_SECOND)
 
-    def close(self, reason: str) -> None:
-        """A connection is closed by us."""
+    def close(self, reason: str, peer: str, trouble: str = "") -> None:
+        """A connection of `peer` is closed by us; `trouble` is what was found of it, beside the reason."""
         self.closed[reason] += 1
+        if reason not in TOLD:
+            return
+        if not self._telling.take(now_ns()):
+            self._untold += 1
+            return
+        more = f" ({trouble})" if trouble else ""
+        untold, self._untold = self._untold, 0
+        also = f"; {untold} more since were not told" if untold else ""
+        log.warning(
+            "a connection of %s is closed, %s: %s%s%s", peer, reason, REASONS[reason].replace("`", ""), more, also
+        )
 
 
 class Owner(Protocol):
@@ -79,13 +113,15 @@ class Link:
     """One connection, as the loop sees it."""
 
     __slots__ = (
-        "_owner", "closing_ns", "events", "fd", "first", "handshaking", "moved_ns", "opened_ns", "plain", "sock", "speaker",
-        "unread", "unsent",
+        "_owner", "closing_ns", "events", "fd", "first", "handshaking", "moved_ns", "opened_ns", "peer", "plain", "sock",
+        "speaker", "trouble", "unread", "unsent",
     )  # fmt: skip
 
-    def __init__(self, owner: Owner, sock: socket.socket) -> None:
+    def __init__(self, owner: Owner, sock: socket.socket, peer: str) -> None:
         self._owner = owner
         self.sock = sock
+        self.peer = peer
+        self.trouble = ""  # what was found of it, if it is to be closed
         self.fd = sock.fileno()
         self.speaker: Speaker | None = None
         self.opened_ns = self.moved_ns = now_ns()

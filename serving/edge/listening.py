@@ -29,16 +29,16 @@ class Listening:
         self.fd = self._socket.fileno()
         poller.register(self.fd, select.EPOLLIN)
 
-    def accept(self) -> Iterator[socket.socket]:
-        """The connections that wait, not blocking."""
+    def accept(self) -> Iterator[tuple[socket.socket, str]]:
+        """The connections that wait, not blocking, and who has opened each."""
         for _ in range(AT_ONCE):
             try:
-                accepted, _ = self._socket.accept()
+                accepted, address = self._socket.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 if error.errno in _SCARCE:
-                    log.error("no connection can be accepted for now: %s", error.strerror)
+                    log.error("no connection can be accepted for now: %s; see `ulimit -n`", error.strerror)
                     self._resting = True
                     self._poller.modify(self.fd, 0)
                     return
@@ -46,7 +46,7 @@ class Listening:
             accepted.setblocking(False)
             with contextlib.suppress(OSError):  # it has gone already, which reading will tell
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield accepted
+            yield accepted, f"{address[0]}:{address[1]}"
 
     @property
     def resting(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ CONTROL_THREADS = 4
 LOADERS = 4  # loads and unloads at the same time; more wait
 ASIDE_THREADS = 2  # for messages that are large or compressed
 CONNECTIONS = 16 * 1024
+SPARE_DESCRIPTORS = 256
+ALWAYS = ("ServerLive", "ServerReady")  # answered though all calls that may be open are, as health is
 SETTLE_SECONDS = 0.1  # in which what was sent before the end was told of is read, at full load as well
 FLUSH_SECONDS = 0.5  # what clients may take to read the last answers
 LOOK_SECONDS = 0.01  # how often it is looked whether everything is answered, at the end
@@ -71,10 +74,11 @@ class Nghttp2Server:
             self._speak,
             self._traffic.hand_up,
             encryption=certificates,
-            most=CONNECTIONS,
+            most=_most_connections(),
             timeouts=Timeouts(limits.handshake_seconds, limits.stalled_seconds),
         )
         self._traffic.post, self._traffic.post_all = self._loop.post, self._loop.post_all
+        self._traffic.counts = self._loop.counts
         self.port = self._loop.port
         self._loop.start()
 
@@ -96,11 +100,14 @@ class Nghttp2Server:
         routes = {
             _path(SERVICE, INFER): Route(UnaryCall, infer, together=True),
             _path(SERVICE, STREAM_INFER): Route(InferenceStream, infer, together=True),
-            _path(HEALTH, "Check"): Route(UnaryCall, self._check),
+            _path(HEALTH, "Check"): Route(UnaryCall, self._check, always=True),
             _path(HEALTH, "Watch"): Route(Watch, self._watch),
         }
         for method in methods:
-            routes[_path(SERVICE, method.name)] = Route(UnaryCall, _answering(method), pools[method.kind])
+            always = method.name in ALWAYS
+            routes[_path(SERVICE, method.name)] = Route(
+                UnaryCall, _answering(method), pools[method.kind], always=always
+            )
         reflection = Reflection([SERVICE, HEALTH, *REFLECTION_SERVICES])
         for name in REFLECTION_SERVICES:
             routes[_path(name, "ServerReflectionInfo")] = Route(OrderedStream, reflection.ask, self._pools["control"])
@@ -206,6 +213,14 @@ class Nghttp2Server:
     def _say_the_last(self) -> None:
         for connection in self._connections():
             connection.say_the_last()
+
+
+def _most_connections() -> int:
+    """As many as there may be, less than the process has descriptors for: models, the log and the metrics need some too."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return CONNECTIONS
+    return max(1, min(CONNECTIONS, allowed - min(SPARE_DESCRIPTORS, allowed // 2)))
 
 
 def _path(service: str, method: str) -> bytes:

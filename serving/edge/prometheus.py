@@ -53,6 +53,9 @@ class Collector:
             is_open = families.CONNECTIONS.begun()
             is_open.add_metric([], counts.open)
             yield is_open
+            calls = families.CALLS_OPEN.begun()
+            calls.add_metric([], counts.calls)
+            yield calls
             yield _counter(families.CONNECTIONS_ACCEPTED, [((), counts.accepted)])
             yield _counter(families.CONNECTIONS_CLOSED, (((reason,), n) for reason, n in list(counts.closed.items())))
 

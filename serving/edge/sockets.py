@@ -129,13 +129,13 @@ class Loop:
         """Closes a connection when what it has to send has been sent."""
         if not link.closing_ns and self.links.get(link.fd) is link:
             link.closing_ns = now_ns()
-            self.counts.close(reason)
+            self.counts.close(reason, link.peer, link.trouble)
             self._again.pop(link, None)
             self.dirty[link] = None
 
     def cut_off(self, link: Link, reason: str) -> None:
         """Closes a connection as it is."""
-        self.counts.close(reason)
+        self.counts.close(reason, link.peer, link.trouble)
         self.drop(link)
 
     def drop(self, link: Link) -> None:
@@ -208,13 +208,13 @@ class Loop:
         return TICK_SECONDS if self.links or self._listening.resting else None
 
     def _accept(self) -> None:
-        for accepted in self._listening.accept():
+        for accepted, peer in self._listening.accept():
             self.counts.accepted += 1
             if len(self.links) >= self._most:
-                self.counts.close("too_many_connections")
+                self.counts.close("too_many_connections", peer, f"{self._most} are open")
                 accepted.close()
                 continue
-            link = Link(self, accepted)
+            link = Link(self, accepted, peer)
             link.plain = self._handshakes is None
             self.links[link.fd] = link
             self.counts.open += 1
@@ -240,7 +240,7 @@ class Loop:
             self._handshakes.step(link)
         else:
             if begins is False:
-                self.counts.close("not_tls")
+                self.counts.close("not_tls", link.peer)
             self.drop(link)
 
     def _stepped(self, step: tuple[Link, int]) -> None:
@@ -341,12 +341,10 @@ class Loop:
                 self._register(link, select.EPOLLIN)
             speaker.sent_all()
             if link.closing_ns:
-                link.sock.shutdown(
-                    socket.SHUT_WR
-                )  # the client has a moment to go: a reset could overtake the last bytes
+                # The client has a moment to go: a reset could overtake the last bytes.
+                link.sock.shutdown(socket.SHUT_WR)
         except Closed as reason:
-            self.counts.close(str(reason))
-            self.drop(link)
+            self.cut_off(link, str(reason))
         except OSError:
             self.drop(link)
         except Exception:  # noqa: BLE001 - border
@@ -354,9 +352,8 @@ class Loop:
 
     def _fails(self, link: Link) -> None:
         """A fault of ours, seen while this connection was served: the others go on."""
-        log.exception("a connection is closed, since serving it has failed")
-        self.counts.close("failure")
-        self.drop(link)
+        log.exception("a connection of %s is closed, since serving it has failed", link.peer)
+        self.cut_off(link, "failure")
 
     def _tick(self, now: int) -> None:
         self._next_tick = now + int(TICK_SECONDS * 1e9)

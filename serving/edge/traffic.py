@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple, Protocol
 
+from serving.edge.links import Counts
 from serving.edge.tokens import Tokens
 from serving.protocol.call import Call
 
@@ -43,13 +44,14 @@ class Route(NamedTuple):
     """A method: what answers its messages, and on which threads.
 
     Where `together`, what has come in one turn is answered in one call of `Traffic.infer_all`; without `on`, on the thread of the
-    loop, where it may take no more than some microseconds. `open` makes its calls.
+    loop, where it may take no more than some microseconds. `open` makes its calls, `always` though all that may be open are.
     """
 
     open: Callable[..., Any]
     ask: Callable[[bytes, Any], None]
     on: Executor | None = None
     together: bool = False
+    always: bool = False
 
 
 class Taker(Protocol):
@@ -61,25 +63,6 @@ class Taker(Protocol):
     def give_up_message(self) -> bool: ...
 
     def give_up(self) -> None: ...
-
-
-class Bucket:
-    """So many at once, and so many a second after that."""
-
-    __slots__ = ("_burst", "_left", "_rate", "_since")
-
-    def __init__(self, burst: int, rate: float) -> None:
-        self._burst = self._left = float(burst)
-        self._rate = rate
-        self._since = 0
-
-    def take(self, now: int) -> bool:
-        """One more at `now`, in nanoseconds; False when it is one too many."""
-        if self._since:
-            self._left = min(self._burst, self._left + (now - self._since) / 1e9 * self._rate)
-        self._since = now
-        self._left -= 1
-        return self._left >= 0
 
 
 class Traffic:
@@ -103,6 +86,7 @@ class Traffic:
         self.tokens = tokens
         self.aside = aside
         self.refused = refused
+        self.counts = Counts()
         self.post: Post
         self.post_all: PostAll
         self.small_bytes = min(LARGE_BYTES, limits.message_bytes)
@@ -115,6 +99,11 @@ class Traffic:
         self.burst: list[tuple[bytes, Call]] = []  # what is asked in this turn
         self.gone = False  # whether a client of one of these has gone in this turn
         self._infer_all = infer_all
+
+    def changed(self, calls: int) -> None:
+        """So many calls more, or fewer, are open."""
+        self.calls += calls
+        self.counts.calls = self.calls
 
     def bound(self) -> None:
         """Where all together take too much, whoever takes most gives something up: others have no part in it."""

@@ -109,7 +109,8 @@ class EdgeProcess:
 
     def _listen(self) -> None:
         assert self._process.stderr
-        self._said.extend(self._process.stderr)
+        # Whom it throws out it tells; that is what is asked of it.
+        self._said.extend(line for line in self._process.stderr if not line.startswith("a connection of "))
 
     def __enter__(self) -> EdgeProcess:
         return self

@@ -59,3 +59,17 @@ def test_what_was_asked_for_and_is_not_there_is_an_error_that_says_what_to_do(
 
 def test_the_version_that_is_installed_here_was_tested() -> None:
     assert choose(AUTO) == Chosen(NGHTTP2, metadata.version("ngh2"))
+
+
+def test_one_that_cannot_be_loaded_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it was built for another C library."""
+    installed(monkeypatch)
+
+    def fails(name: str) -> None:
+        raise ImportError(f"{name}: libm.so.6: version not found")
+
+    monkeypatch.setattr(edges.importlib, "import_module", fails)
+    problem = "ngh2 is installed and cannot be loaded: ngh2: libm.so.6: version not found"
+    assert choose(AUTO) == Chosen(GRPCIO, "1.85.1", problem)
+    with pytest.raises(StartupError, match="cannot be loaded"):
+        choose(NGHTTP2)

@@ -137,3 +137,12 @@ def test_who_does_not_read_its_answers_may_ask_no_more(own: int, all_of_them: in
     else:
         with pytest.raises(Refused, match="RESOURCE_EXHAUSTED"):
             ask({}, known, unsent=own)
+
+
+def test_health_is_let_in_though_all_calls_are_taken() -> None:
+    known = traffic(calls=4)
+    with pytest.raises(Refused, match="RESOURCE_EXHAUSTED"):
+        ask({}, known, calls=4)
+    always = ROUTE._replace(always=True)
+    known.routes = {PATH: always}
+    assert admitted(USUAL, tuple(USUAL.items()), known, 4, 10**9, NOW)[0] is always

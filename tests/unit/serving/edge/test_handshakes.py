@@ -67,7 +67,7 @@ def shaking(authority: trustme.CA) -> Iterator[Shaking]:
     made = Handshakes(asked, post, lambda step: steps.put(step[1]))
     client, server = socket.socketpair()
     server.setblocking(False)
-    link = Link(cast(Owner, None), server)
+    link = Link(cast(Owner, None), server, "127.0.0.1:9")
     yield Shaking(made, link, client, steps, asked, authority)
     made.close()
     client.close()

@@ -6,8 +6,10 @@ import re
 import socket
 from pathlib import Path
 
+import pytest
+
 from serving.edge import links
-from serving.edge.links import REASONS, Counts, Link
+from serving.edge.links import REASONS, TOLD, Counts, Link
 
 
 class Owning:
@@ -24,7 +26,7 @@ class Owning:
 def test_what_a_connection_asks_of_its_loop() -> None:
     owner = Owning()
     with socket.socket() as sock:
-        link = Link(owner, sock)
+        link = Link(owner, sock, "127.0.0.1:9")
         assert link.fd == sock.fileno()
         link.flush()
         link.flush()
@@ -36,10 +38,31 @@ def test_what_a_connection_asks_of_its_loop() -> None:
 def test_every_reason_is_counted_from_0() -> None:
     counts = Counts()
     assert counts.closed == dict.fromkeys(REASONS, 0)
-    counts.close("age")
-    counts.close("age")
+    counts.close("age", "127.0.0.1:9")
+    counts.close("age", "127.0.0.1:9")
     assert counts.closed["age"] == 2
     assert sum(counts.closed.values()) == 2
+
+
+def test_who_is_thrown_out_is_logged_and_a_crowd_of_them_is_not(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 10**12
+    monkeypatch.setattr(links, "now_ns", lambda: now)
+    counts = Counts()
+    for reason in REASONS:
+        if reason not in TOLD:
+            counts.close(reason, "10.0.0.1:1")
+    assert not caplog.records
+    for number in range(100):
+        counts.close("flood", f"10.0.0.{number}:1", "too_many_pings")
+    assert len(caplog.records) == links.TOLD_AT_ONCE
+    assert caplog.records[0].message.startswith("a connection of 10.0.0.0:1 is closed, flood: its client began calls")
+    assert caplog.records[0].message.endswith("(too_many_pings)")
+    now += 10**12
+    counts.close("handshake", "10.0.0.1:1")
+    assert caplog.records[-1].message.endswith("; 90 more since were not told")
+    assert counts.closed["flood"] == 100
 
 
 def test_every_reason_that_the_room_gives_is_one_of_them() -> None:
@@ -47,7 +70,9 @@ def test_every_reason_that_the_room_gives_is_one_of_them() -> None:
     given = {
         reason
         for source in sources
-        for reason in re.findall(r'(?:Closed|counts\.close|_?link\.close|leave)\((?:now, )?"(\w+)"', source.read_text())
+        for reason in re.findall(
+            r'(?:Closed|counts\.close|_?link\.close|cut_off|leave)\((?:now, |link, )?"(\w+)"', source.read_text()
+        )
     }
     assert given <= set(REASONS)
     assert len(given) > 5, "the pattern still finds them"

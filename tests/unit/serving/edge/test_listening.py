@@ -44,18 +44,19 @@ def test_connections_are_accepted_as_they_come_and_never_block(listening: Listen
     clients = connect(listening, 3)
     assert poller.poll(10) == [(listening.fd, select.EPOLLIN)]
     accepted = list(listening.accept())
-    assert [each.getpeername() for each in accepted] == [each.getsockname() for each in clients]
-    for each in accepted:
+    assert [each.getpeername() for each, _ in accepted] == [each.getsockname() for each in clients]
+    assert [peer for _, peer in accepted] == ["{}:{}".format(*each.getsockname()) for each in clients]
+    for each, _ in accepted:
         assert not each.getblocking()
         assert each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    close(*clients, *accepted)
+    close(*clients, *[each for each, _ in accepted])
 
 
 def test_only_so_many_are_accepted_in_one_turn(listening: Listening) -> None:
     clients = connect(listening, AT_ONCE + 2)
     first, then = list(listening.accept()), list(listening.accept())
     assert (len(first), len(then)) == (AT_ONCE, 2)
-    close(*clients, *first, *then)
+    close(*clients, *[each for each, _ in (*first, *then)])
 
 
 class Failing:
@@ -83,7 +84,9 @@ def test_without_descriptors_it_rests_and_tries_again(
     clients = connect(listening)
     assert list(listening.accept()) == []
     assert listening.resting
-    assert [record.message for record in caplog.records] == ["no connection can be accepted for now: it fails"]
+    assert [record.message for record in caplog.records] == [
+        "no connection can be accepted for now: it fails; see `ulimit -n`"
+    ]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert poller.poll(0) == [], "nothing is told while it rests"
     listening.try_again()
@@ -91,7 +94,7 @@ def test_without_descriptors_it_rests_and_tries_again(
     assert poller.poll(10) == [(listening.fd, select.EPOLLIN)]
     accepted = list(listening.accept())
     assert len(accepted) == 1
-    close(*clients, *accepted)
+    close(*clients, *[each for each, _ in accepted])
 
 
 @pytest.mark.parametrize("error", [errno.ECONNABORTED, errno.EPROTO, errno.EPERM])
@@ -101,7 +104,7 @@ def test_a_connection_that_has_gone_already_holds_up_no_other(error: int, listen
     accepted = list(listening.accept())
     assert len(accepted) == 1
     assert not listening.resting
-    close(*clients, *accepted)
+    close(*clients, *[each for each, _ in accepted])
 
 
 def test_a_closed_one_lets_nobody_in_and_may_be_closed_again(listening: Listening, poller: select.epoll) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import resource
 import socket
 import threading
 from collections.abc import Sequence
@@ -14,10 +15,11 @@ from ngh2.events import TrailersReceived
 
 from protos import grpc_service_pb2 as pb
 from serving.edge import grpc_wire as wire
+from serving.edge import nghttp2_server
 from serving.edge.edges import NGHTTP2
 from serving.edge.health import HealthState
 from serving.edge.http2 import PREFACE
-from serving.edge.nghttp2_server import LOADERS, Nghttp2Server
+from serving.edge.nghttp2_server import CONNECTIONS, LOADERS, SPARE_DESCRIPTORS, Nghttp2Server
 from serving.protocol.call import Call, reply_all
 from serving.protocol.methods import INFER, SERVICE, Kind, Method
 from tests.support.grpc_port import LIMITS, WAIT_SECONDS, channel, port, refusal, unary
@@ -128,3 +130,21 @@ def test_a_server_that_has_stopped_may_be_stopped_again() -> None:
     with port(NGHTTP2) as server:
         assert server.stop(1, lambda: False, lambda: None) is True
         assert server.stop(1, lambda: False, lambda: None) is True
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "connections"),
+    [
+        (resource.RLIM_INFINITY, CONNECTIONS),
+        (10**6, CONNECTIONS),
+        (CONNECTIONS + SPARE_DESCRIPTORS, CONNECTIONS),
+        (1024, 1024 - SPARE_DESCRIPTORS),
+        (100, 50),
+        (1, 1),
+    ],
+)
+def test_connections_leave_descriptors_for_others(
+    descriptors: int, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (descriptors, descriptors))
+    assert nghttp2_server._most_connections() == connections
