@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         choices=edges.NAMES,
         default=edges.AUTO,
         help="what speaks gRPC: our own on nghttp2, or the public grpc.server, which costs several times as much CPU; auto takes "
-        "nghttp2 where a tested version of ngh2 is installed",
+        "nghttp2 where a tested version of ngh2 is installed and can be loaded",
     )
     for flag, default, meaning in (
         ("keepalive-time", 120.0, "silence of a client after which it is asked whether it is there; 0 never asks"),
