@@ -34,8 +34,9 @@ def page_text() -> str:
             [(code(each.name), str(each.value), TO_DO[each]) for each in Code],
         ),
         "`RESOURCE_EXHAUSTED` (8): a message is larger than `--max-message-bytes`, the metadata are larger than 16 KB, there are "
-        "more calls or more unfinished messages than there is room for, or a client does not read its answers. On "
-        "`--edge grpcio` it comes from gRPC itself, which lets no metric count these calls.",
+        "more calls or more unfinished messages than there is room for, or a client does not read its answers.",
+        "On `--edge grpcio` RESOURCE_EXHAUSTED, and UNIMPLEMENTED for a method that is not there, come from gRPC itself, which "
+        "lets no metric count these calls.",
         "## The errors behind the codes",
         table(
             ("error", "code", "meaning"),

@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         choices=edges.NAMES,
         default=edges.AUTO,
         help="what speaks gRPC: our own on nghttp2, or the public grpc.server, which costs several times as much CPU; auto takes "
-        "nghttp2 where a tested version of ngh2 is installed",
+        "nghttp2 where a tested version of ngh2 is installed and can be loaded",
     )
     for flag, default, meaning in (
         ("keepalive-time", 120.0, "silence of a client after which it is asked whether it is there; 0 never asks"),
@@ -87,7 +87,13 @@ def parser() -> argparse.ArgumentParser:
         ),
         ("max-connection-age-grace", 0.0, "how long the calls on it may take after that; 0 is for ever"),
     ):
-        add(f"--grpc-{flag}", type=seconds(), default=default, metavar="S", help=meaning)
+        add(
+            f"--grpc-{flag}",
+            type=seconds(),
+            default=default,
+            metavar="S",
+            help=f"{meaning}; in seconds (Triton's are in milliseconds)",
+        )
     add(
         "--backend",
         choices=(AUTO, *backends.names()),
@@ -214,7 +220,10 @@ def parser() -> argparse.ArgumentParser:
     for flag, meaning in (
         ("--tls-cert", "certificate chain of the gRPC port, PEM; read again when it changes"),
         ("--tls-key", "its private key, PEM, unencrypted"),
-        ("--tls-client-ca", "clients must show a certificate signed by this authority, PEM (mutual TLS)"),
+        (
+            "--tls-client-ca",
+            "clients must show a certificate signed by this authority, PEM (mutual TLS); read again when it changes",
+        ),
         (
             "--auth-token-file",
             "clients must send one of these tokens, one a line, as metadata 'authorization: Bearer TOKEN'",

@@ -28,6 +28,8 @@ def texts() -> tuple[str, ...]:
                     found.append("".join(map(str, parts)))
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.append(node.value)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, bytes):
+                    found.append(node.value.decode(errors="replace"))  # as HTTP/2 carries it
     return tuple(found)
 
 
