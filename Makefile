@@ -53,7 +53,7 @@ serve: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## the demo's serv
 TESTS := tests/unit tests/simulation tests/contract tests/integration
 
 test: .venv/.done ## the tests but for the slow ones (PYTEST='-k NAME' for some of them; docs/testing.md)
-	$(call step,run the tests,$(SIDE_BY_SIDE) -m 'not slow' $(PYTEST))
+	$(call step,run the tests,$(SIDE_BY_SIDE) -m 'not slow and not soak' $(PYTEST))
 
 test-all: .venv/.done ## the slow tests too, and everything that starts servers on both edges
 	$(call step,run all tests,$(SIDE_BY_SIDE) --every-edge $(PYTEST))
@@ -76,7 +76,7 @@ interop-languages: .venv/.done ## with clients in C++, Go and Java, which it com
 	$(call step,run the tests with compiled clients,$(SIDE_BY_SIDE) -m languages tests/interop $(PYTEST))
 
 test-everything: .venv/.done interop-environments ## the tests of test with the slow ones, interop and wheel-test, side by side
-	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) -m 'not languages' $(TESTS) tests/interop tests/wheel $(PYTEST))
+	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) -m 'not languages and not soak' $(TESTS) tests/interop tests/wheel $(PYTEST))
 
 wheel-test: .venv/.done ## build a wheel, install and use it in each of python3.11 to 3.13 on PATH (PYTHONS='PATH PATH' for more)
 	$(call step,try the wheel in environments of its own,PYTHONS="$(PYTHONS)" $(BIN)/python -m pytest tests/wheel $(PYTEST))

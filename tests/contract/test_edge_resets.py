@@ -108,7 +108,7 @@ def test_cancelled_calls_are_told_once_each() -> None:
         assert told.empty()
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.soak)])
 def test_deadlines_that_pass_hurt_nobody_on_the_same_connection(seconds: int) -> None:
     """A client of grpcio, 500 of whose deadlines pass each second; what it asks patiently is answered beside."""
     late: queue.SimpleQueue[Call] = queue.SimpleQueue()
