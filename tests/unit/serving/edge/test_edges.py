@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -73,3 +76,10 @@ def test_one_that_cannot_be_loaded_is_as_good_as_none(monkeypatch: pytest.Monkey
     assert choose(AUTO) == Chosen(GRPCIO, "1.85.1", problem)
     with pytest.raises(StartupError, match="cannot be loaded"):
         choose(NGHTTP2)
+
+
+def test_a_server_on_nghttp2_does_without_grpcio() -> None:
+    code = "import sys, serving.server, serving.edge.nghttp2_server; sys.exit('grpc' in sys.modules)"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
