@@ -24,11 +24,8 @@ HASTY = 10_000, 5000.0
 # Pings and settings of a client that asks for nothing between them. grpcio's clients ask no more often than every 10 s.
 UNASKED = 100, 1.0
 AGE_JITTER = 0.9, 1.1  # of the age, so that clients that came together do not go together
-LAST_WORDS = {
-    "age": b"max_age",
-    "idle": b"max_idle",
-    "exit": b"server exiting",
-}  # as gRPC's own servers say it, where they do
+# As gRPC's own servers say it, where they do.
+LAST_WORDS = {"age": b"max_age", "idle": b"max_idle", "exit": b"server exiting"}
 
 _ENDING_OK = wire.ending(Code.OK)
 _ENCODED: dict[bytes, Headers] = {

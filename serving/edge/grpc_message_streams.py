@@ -90,9 +90,8 @@ class AskedInference(Asked):
         super().reply(stream_messages.answered(payload))
 
     def fail(self, code: Code, message: str) -> None:
-        late = (
-            code is Code.DEADLINE_EXCEEDED and self.deadline_ns is not None
-        )  # the stream's own, which ends with it: once
+        # A deadline is the stream's own, which ends with it: once.
+        late = code is Code.DEADLINE_EXCEEDED and self.deadline_ns is not None
         if late or self.stream.ends_on_error:
             super().fail(code, message)
         else:
@@ -100,15 +99,12 @@ class AskedInference(Asked):
 
     @staticmethod
     def reply_all(answers: Sequence[tuple[Asked, bytes]]) -> None:
-        plain = [
-            (call._answered, wire.framed(stream_messages.answered(payload)))
-            for call, payload in answers
-            if not call.stream.accepts
-        ]
-        if len(plain) < len(answers):
-            for call, payload in answers:
-                if call.stream.accepts:
-                    call.reply(payload)
+        plain = []
+        for call, payload in answers:
+            if call.stream.accepts:
+                call.reply(payload)
+            else:
+                plain.append((call._answered, wire.framed(stream_messages.answered(payload))))
         answers[0][0].stream.connection.traffic.post_all(plain)
 
 

@@ -26,7 +26,7 @@ from serving.edge.health import HealthState
 from serving.edge.streams import OpenStreams
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
-from serving.edge.traffic import AskAll, Limits
+from serving.edge.traffic import LOADERS, AskAll, Limits
 from serving.errors import StartupError
 from serving.protocol.call import Call
 from serving.protocol.codes import Code, answer_for
@@ -38,7 +38,6 @@ from serving.telemetry.timeline import now_ns
 INFERENCE_THREADS = 256
 CONTROL_THREADS = 16
 REFLECTION_THREADS = 4
-LOADERS = 4  # loads and unloads at the same time; they are done on these threads, more wait
 WATCHERS = 64  # health watches that are open at the same time; each holds a thread, more wait
 STREAMS = 256  # likewise for streams of inferences
 # Calls beyond this many are turned away by gRPC itself; clients see RESOURCE_EXHAUSTED.

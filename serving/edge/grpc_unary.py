@@ -9,10 +9,6 @@ from serving.edge import grpc_wire as wire
 from serving.edge.grpc_calls import OpenCall
 from serving.protocol.codes import Code
 
-COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
-HASTY_NS = 10**9
-DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
-
 
 class UnaryCall(OpenCall):
     """One message, one answer; see `serving.protocol.call.Call`."""
@@ -91,11 +87,12 @@ class UnaryCall(OpenCall):
 
     @staticmethod
     def reply_all(answers: Sequence[tuple[UnaryCall, bytes]]) -> None:
-        plain = [(call._deliver, wire.framed(payload)) for call, payload in answers if not call.accepts]
-        if len(plain) < len(answers):
-            for call, payload in answers:
-                if call.accepts:
-                    call.reply(payload)
+        plain = []
+        for call, payload in answers:
+            if call.accepts:
+                call.reply(payload)
+            else:
+                plain.append((call._deliver, wire.framed(payload)))
         answers[0][0].connection.traffic.post_all(plain)
 
     def unpacked(self, payload: bytes) -> None: ...

@@ -9,10 +9,6 @@ from serving.edge import grpc_wire as wire
 from serving.edge.grpc_calls import OpenCall
 from serving.protocol.codes import Code
 
-COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
-HASTY_NS = 10**9
-DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
-
 
 class Watch(OpenCall):
     """One message, and an answer whenever there is something new, until the client or the server leaves.

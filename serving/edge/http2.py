@@ -23,7 +23,6 @@ from ngh2.events import (
     TrailersReceived,
 )
 
-VERSION: str = ngh2.__version__
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -31,9 +30,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 STREAMS = 1024  # of one connection at a time; clients keep the calls beyond that until others are answered
 WINDOW = 256 * 1024  # bytes of an unfinished message that a client may send before anybody has asked for more
 LARGEST_WINDOW = 2**31 - 1
-CONNECTION_WINDOW = (
-    LARGEST_WINDOW  # bounded by what each stream may send, and by what is counted of unfinished messages
-)
+CONNECTION_WINDOW = LARGEST_WINDOW  # what bounds it is what each stream may send, and what is counted as unfinished
 MOST_UNFINISHED = 2**30 - 2**16  # of a connection: half of a window, which is given back when half of it has been used
 HEADER_BYTES = 64 * 1024  # beyond this the library ends the connection; a call is refused with far less
 OUTPUT_BYTES = 1 << 20  # handed to the socket at once
@@ -51,8 +48,7 @@ _SETTINGS = {
     Setting.MAX_HEADER_LIST_SIZE: HEADER_BYTES // 4,
 }
 
-NO_ERROR, CANCEL, ENHANCE_YOUR_CALM = ErrorCode.NO_ERROR, ErrorCode.CANCEL, ErrorCode.ENHANCE_YOUR_CALM
-REFUSED_STREAM = ErrorCode.REFUSED_STREAM
+NO_ERROR, ENHANCE_YOUR_CALM = ErrorCode.NO_ERROR, ErrorCode.ENHANCE_YOUR_CALM
 
 
 Broken = ngh2.NGH2Error  # the peer has broken a rule of HTTP/2 or a limit of the library, or the connection is over

@@ -25,14 +25,13 @@ from serving.edge.plain_http import PlainHttp
 from serving.edge.sockets import Loop
 from serving.edge.tls import Certificates
 from serving.edge.tokens import Tokens
-from serving.edge.traffic import AskAll, Limits, Route, Traffic
+from serving.edge.traffic import LOADERS, AskAll, Limits, Route, Traffic
 from serving.protocol.call import Call
 from serving.protocol.codes import Code
 from serving.protocol.methods import INFER, SERVICE, STREAM_INFER, Kind, Method, answered
 from serving.telemetry.timeline import now_ns
 
 CONTROL_THREADS = 4
-LOADERS = 4  # loads and unloads at the same time; more wait
 ASIDE_THREADS = 2  # for messages that are large or compressed
 CONNECTIONS = 16 * 1024
 SPARE_DESCRIPTORS = 256
@@ -121,18 +120,14 @@ class Nghttp2Server:
 
     def _check(self, payload: bytes, call: Call) -> None:
         """The service's name is ignored, since all models share one readiness."""
-        try:
-            health_pb2.HealthCheckRequest.FromString(payload)
-        except DecodeError as error:
-            call.fail(Code.INVALID_ARGUMENT, f"the request is not a HealthCheckRequest: {error}")
+        if wrong := _no_health_check(payload):
+            call.fail(Code.INVALID_ARGUMENT, wrong)
         else:
             call.reply(_status(self._health.serving))
 
     def _watch(self, payload: bytes, watch: Watch) -> None:
-        try:
-            health_pb2.HealthCheckRequest.FromString(payload)
-        except DecodeError as error:
-            watch.fail(Code.INVALID_ARGUMENT, f"the request is not a HealthCheckRequest: {error}")
+        if wrong := _no_health_check(payload):
+            watch.fail(Code.INVALID_ARGUMENT, wrong)
             return
         lock = threading.Lock()  # what is told last is what was looked at last
         told: bool | None = None
@@ -247,6 +242,15 @@ def _answering(method: Method) -> Callable[[bytes, Call], None]:
             call.fail(*answer)
 
     return ask
+
+
+def _no_health_check(payload: bytes) -> str:
+    """Why these bytes are no request of health; "" if they are one."""
+    try:
+        health_pb2.HealthCheckRequest.FromString(payload)
+    except DecodeError as error:
+        return f"the request is not a HealthCheckRequest: {error}"
+    return ""
 
 
 def _status(serving: bool) -> bytes:

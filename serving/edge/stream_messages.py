@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from protos import grpc_service_pb2 as pb
 from serving.errors import as_text
+from serving.protocol.answers import varint
 from serving.protocol.request import id_of
 
 _FINAL = pb.ModelInferResponse(
@@ -29,9 +30,4 @@ def failed(request: bytes, message: str) -> bytes:
 
 def framed(response: bytes) -> bytes:
     """The bytes of a ModelStreamInferResponse that holds this ModelInferResponse."""
-    length, size = bytearray(), len(response)
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return _INFER_RESPONSE_TAG + bytes(length) + response
+    return _INFER_RESPONSE_TAG + varint(len(response)) + response

@@ -10,6 +10,8 @@ from serving.edge.links import Counts
 from serving.edge.tokens import Tokens
 from serving.protocol.call import Call
 
+LOADERS = 4  # loads and unloads at the same time, on threads of their own; more wait
+
 Ask = Callable[[bytes, Call], None]  # answers a message through its call, and never raises
 AskAll = Callable[[Sequence[tuple[bytes, Call]]], None]
 Post = Callable[[Callable[[Any], None], Any], None]

@@ -10,6 +10,7 @@ from serving.edge.http2 import PREFACE
 from serving.edge.nghttp2_server import Nghttp2Server
 from tests.support.edge_port import bystander, edge
 from tests.support.frames import (
+    A_LOT,
     ACK,
     COMPRESSION_ERROR,
     CONTINUATION,
@@ -29,7 +30,9 @@ from tests.support.frames import (
     RST_STREAM,
     SETTINGS,
     STREAM_CLOSED,
+    TOO_LARGE,
     WINDOW_UPDATE,
+    Attack,
     Raw,
     fields,
     frame,
@@ -38,10 +41,6 @@ from tests.support.frames import (
     settings,
     widen,
 )
-
-Attack = Callable[[Raw], bytes]
-TOO_LARGE = message(b"begun", length=2**32 - 1)
-A_LOT = 1000  # of what one would be harmless
 
 
 @pytest.fixture(scope="module")

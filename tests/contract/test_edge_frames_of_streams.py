@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +11,7 @@ from serving.edge.nghttp2_server import Nghttp2Server
 from serving.protocol.codes import Code
 from tests.support.edge_port import bystander, edge
 from tests.support.frames import (
+    A_LOT,
     ACK,
     DATA,
     GOAWAY,
@@ -23,6 +24,8 @@ from tests.support.frames import (
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     STREAM_PATH,
+    TOO_LARGE,
+    Attack,
     Raw,
     fields,
     frame,
@@ -33,18 +36,12 @@ from tests.support.frames import (
 )
 from tests.support.grpc_port import Held
 
-Attack = Callable[[Raw], bytes]
-TOO_LARGE = message(b"begun", length=2**32 - 1)
-A_LOT = 1000  # of what one would be harmless
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Nghttp2Server]:
     with edge() as opened:
         yield opened
 
-
-# The connection is ended, with this code.
 
 # The call on stream 1 is ended with this code, and the connection goes on.
 RESETS: dict[str, tuple[int, Attack]] = {

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from protos import grpc_service_pb2 as pb
 from serving.edge.status import details
 from serving.edge.tokens import Tokens
+from serving.edge.traffic import LOADERS
 from serving.errors import LoadFailed, StartupError, UnknownModel
 from serving.protocol.call import reply_all
 from serving.protocol.codes import Code
@@ -197,3 +198,24 @@ def test_a_taken_port_is_an_error_at_start(edge: str) -> None:
         second = port(edge, number=server.port)
         with pytest.raises(StartupError, match=rf"127.0.0.1:{server.port} cannot be bound: the port is taken"):
             second.__enter__()
+
+
+def test_no_more_are_loaded_at_the_same_time_than_there_are_loaders(edge: str) -> None:
+    begun, go = queue.SimpleQueue[str](), threading.Event()
+
+    def load(request: pb.RepositoryModelLoadRequest) -> Message:
+        begun.put(request.model_name)
+        assert go.wait(WAIT_SECONDS)
+        return pb.RepositoryModelLoadResponse()
+
+    methods = (Method("RepositoryModelLoad", pb.RepositoryModelLoadRequest, load, Kind.LOAD),)
+    with port(edge, methods=methods) as server, channel(server) as client:
+        names = [str(number) for number in range(3 * LOADERS)]
+        asked = [pb.RepositoryModelLoadRequest(model_name=name).SerializeToString() for name in names]
+        loads = [unary(client, "RepositoryModelLoad").future(each, timeout=WAIT_SECONDS) for each in asked]
+        first = {begun.get(timeout=WAIT_SECONDS) for _ in range(LOADERS)}
+        assert unary(client)(b"an inference", timeout=WAIT_SECONDS) == b"an inference"
+        assert begun.empty()
+        go.set()
+        assert [load.result() for load in loads] == [b""] * len(loads)
+        assert first | {begun.get_nowait() for _ in range(2 * LOADERS)} == set(names)

@@ -304,3 +304,8 @@ class Raw:
             more = b""
         self.closed = self.closed or not more
         return more or None
+
+
+Attack = Callable[[Raw], bytes]
+TOO_LARGE = message(b"begun", length=2**32 - 1)
+A_LOT = 1000  # of what one would be harmless

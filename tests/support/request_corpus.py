@@ -262,8 +262,8 @@ def serving() -> Iterator[Inference]:
         assert manager.close(10)
 
 
-class _Call:
-    """See `serving.protocol.call.Call`."""
+class KeptCall:
+    """A call that keeps what it was told; see `serving.protocol.call.Call`."""
 
     deadline_ns = None
 
@@ -275,7 +275,7 @@ class _Call:
         self.told.put(payload)
 
     @staticmethod
-    def reply_all(answers: Sequence[tuple[_Call, bytes]]) -> None:
+    def reply_all(answers: Sequence[tuple[KeptCall, bytes]]) -> None:
         for call, payload in answers:
             call.reply(payload)
 
@@ -287,7 +287,7 @@ class _Call:
 
 def answer(inference: Inference, payload: bytes) -> str:
     """What is answered, as text: the bytes in base64, or the code and the message."""
-    call = _Call()
+    call = KeptCall()
     inference.infer_all([(payload, call)])
     got = call.told.get(timeout=30)
     return base64.b64encode(got).decode() if isinstance(got, bytes) else f"{got[0].name}: {got[1]}"

@@ -32,6 +32,7 @@ EXCEPTIONS = {
     "serving/backends/torchscript.py": "each backend keeps one contract: tests/contract/test_backends.py, test_matrix.py",
     "serving/batching/policy.py": "plain data, decided on by test_plan.py and read by test_model_config.py",
     "serving/edge/grpc_calls.py": "what calls share: test_grpc_unary.py, test_grpc_watch.py, test_grpc_message_streams.py",
+    "serving/edge/grpc_server.py": "each edge keeps one contract: tests/contract/test_edges.py and beside it",
     "serving/edge/grpc_streams.py": "each edge keeps one contract: tests/contract/test_edges_streams.py",
     "serving/edge/grpc_tls.py": "each edge keeps one contract: tests/contract/test_edges_tls.py",
     "serving/errors.py": "a tree of classes; test_codes.py has a code for each",

@@ -228,7 +228,7 @@ def test_a_stream_that_the_server_resets_drops_what_was_not_sent() -> None:
     pair.exchange()
     pair.server.answer(stream, OK, bytes(100_000), ENDING)
     pair.exchange()
-    pair.server.reset(stream, http2.CANCEL)
+    pair.server.reset(stream, ErrorCode.CANCEL)
     (reset,) = [event for event in pair.exchange() if isinstance(event, StreamReset)]
     assert (reset.stream_id, reset.error_code) == (stream, ErrorCode.CANCEL)
     assert pair.server.unsent == 0

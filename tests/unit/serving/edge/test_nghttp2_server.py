@@ -19,9 +19,9 @@ from serving.edge import nghttp2_server
 from serving.edge.edges import NGHTTP2
 from serving.edge.health import HealthState
 from serving.edge.http2 import PREFACE
-from serving.edge.nghttp2_server import CONNECTIONS, LOADERS, SPARE_DESCRIPTORS, Nghttp2Server
+from serving.edge.nghttp2_server import CONNECTIONS, SPARE_DESCRIPTORS, Nghttp2Server
 from serving.protocol.call import Call, reply_all
-from serving.protocol.methods import INFER, SERVICE, Kind, Method
+from serving.protocol.methods import INFER, SERVICE, Method
 from tests.support.grpc_port import LIMITS, WAIT_SECONDS, channel, port, refusal, unary
 from tests.support.http2_client import Http2Client, headers
 
@@ -88,27 +88,6 @@ def test_what_is_no_request_of_health_is_told_so(method: str) -> None:
         code, said = refusal(lambda: list(ask(b"\xff", timeout=WAIT_SECONDS)))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert said.startswith("the request is not a HealthCheckRequest")
-
-
-def test_no_more_are_loaded_at_the_same_time_than_there_are_loaders() -> None:
-    begun, go = queue.SimpleQueue[str](), threading.Event()
-
-    def load(request: pb.RepositoryModelLoadRequest) -> Message:
-        begun.put(request.model_name)
-        assert go.wait(WAIT_SECONDS)
-        return pb.RepositoryModelLoadResponse()
-
-    methods = (Method("RepositoryModelLoad", pb.RepositoryModelLoadRequest, load, Kind.LOAD),)
-    with port(NGHTTP2, methods=methods) as server, channel(server) as client:
-        names = [str(number) for number in range(3 * LOADERS)]
-        asked = [pb.RepositoryModelLoadRequest(model_name=name).SerializeToString() for name in names]
-        loads = [unary(client, "RepositoryModelLoad").future(each, timeout=WAIT_SECONDS) for each in asked]
-        first = {begun.get(timeout=WAIT_SECONDS) for _ in range(LOADERS)}
-        assert unary(client)(b"an inference", timeout=WAIT_SECONDS) == b"an inference"
-        assert begun.empty()
-        go.set()
-        assert [load.result() for load in loads] == [b""] * len(loads)
-        assert first | {begun.get_nowait() for _ in range(2 * LOADERS)} == set(names)
 
 
 def test_methods_of_control_are_called_on_threads_of_their_own() -> None:

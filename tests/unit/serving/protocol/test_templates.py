@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import queue
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,16 +17,16 @@ from serving.protocol import request, templates
 from serving.protocol.answers import varint
 from serving.protocol.checks import Limits
 from serving.protocol.codec import Decoded
-from serving.protocol.codes import REFUSALS, Code
+from serving.protocol.codes import REFUSALS
 from serving.protocol.inference import Inference
 from serving.protocol.plans import Plans
 from serving.protocol.templates import LONGEST, SELDOM, TEMPLATE_BYTES, Head, Template, Templates, head_of
 from serving.telemetry.ended import Recorder
-from serving.telemetry.timeline import now_ns
 from tests.support import fake_models
 from tests.support.fake_models import spec
 from tests.support.loading import request_of
 from tests.support.managed import let_in, managing
+from tests.support.request_corpus import KeptCall
 
 LIMITS = Limits(max_rows=4, max_steps=50, finite_only=True)
 SHAPES = {"x": (1, 2, 3), "h0": (1, 1, 4), "c0": (1, 1, 4)}
@@ -409,29 +408,6 @@ def test_no_mutation_of_requests_that_were_seen_is_taken_for_one_of_them() -> No
 # From the bytes to the answer.
 
 
-class Asked:
-    """A call that keeps what it was told."""
-
-    deadline_ns = None
-
-    def __init__(self) -> None:
-        self.received_ns = now_ns()
-        self.told: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
-
-    def reply(self, payload: bytes) -> None:
-        self.told.put(payload)
-
-    @staticmethod
-    def reply_all(answers: Sequence[tuple[Asked, bytes]]) -> None:
-        for call, payload in answers:
-            call.reply(payload)
-
-    def fail(self, code: Code, message: str) -> None:
-        self.told.put((code, message))
-
-    def on_cancel(self, action: Callable[[], None]) -> None: ...
-
-
 @pytest.fixture(scope="module")
 def inference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inference]:
     """The models `fake` and `other`, each asked until it has a template."""
@@ -455,7 +431,7 @@ def named(name: str, rest: bytes = b"") -> bytes:
 
 def told(inference: Inference, payload: bytes) -> str:
     """The model, its version and the id in the answer; or the code."""
-    call = Asked()
+    call = KeptCall()
     inference.infer_all([(payload, call)])
     answer = call.told.get(timeout=20)
     if not isinstance(answer, bytes):
