@@ -21,7 +21,7 @@ DURATION_BOUNDS_NS = tuple(
 ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 SUCCESS = "success"
-OUTCOMES = (SUCCESS, "invalid", "rejected", "expired", "cancelled", "failed")
+OUTCOMES = (SUCCESS, "invalid", "rejected", "timed_out", "expired", "cancelled", "failed")
 
 # Of a row that is to be computed again alone: it was answered alike, or otherwise, or failed, or there was no room for it.
 SAME, DIFFERENT, FAILED, DROPPED = "same", "different", "failed", "dropped"
