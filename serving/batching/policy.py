@@ -11,7 +11,8 @@ class BatchPolicy:
 
     `max_rows` bounds a batch; `max_delay_ns` is how long the first in line waits for it to fill; with `preferred_rows`
     a batch of exactly such a size goes at once and others wait the delay out. `max_queue` bounds the requests that wait
-    for the model, however many instances it has. Without `dynamic` every request is computed alone.
+    for the model, however many instances it has. Without `dynamic` every request is computed alone. Of the steps of a batch of
+    unequal lengths at most the share `max_padding_ratio` is padding.
     """
 
     max_rows: int = 64
@@ -19,3 +20,4 @@ class BatchPolicy:
     preferred_rows: tuple[int, ...] = ()
     max_queue: int = 1024
     dynamic: bool = True
+    max_padding_ratio: float = 0.5
