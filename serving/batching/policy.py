@@ -34,7 +34,7 @@ class BatchPolicy:
 
     `max_rows` bounds a batch; `max_delay_ns` is how long the first in line waits for it to fill; with `preferred_rows`
     a batch of exactly such a size goes at once and others wait the delay out. Without `dynamic` every request is computed
-    alone.
+    alone. Of the steps of a batch of unequal lengths at most the share `max_padding_ratio` is padding.
 
     Requests of the lowest of so many `levels` are served first; the limits of a level are those of `level_queues`, or `queue`.
     One that names no level has the `default_level`. `max_queue_bytes` bounds what waits in all levels together. They hold for
@@ -45,6 +45,7 @@ class BatchPolicy:
     max_delay_ns: int = 0
     preferred_rows: tuple[int, ...] = ()
     dynamic: bool = True
+    max_padding_ratio: float = 0.5
     queue: QueuePolicy = QueuePolicy()
     levels: int = 1
     default_level: int = 1

@@ -85,8 +85,8 @@ class Collector:
 
 def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     requests, duration, stage = families.REQUESTS.begun(), families.DURATION.begun(), families.STAGE.begun()
-    batch_rows, in_flight = families.BATCH_ROWS.begun(), families.IN_FLIGHT.begun()
-    load, watched = families.LOAD.begun(), families.WATCHED.begun()
+    batch_rows, padding = families.BATCH_ROWS.begun(), families.PADDING.begun()
+    in_flight, load, watched = families.IN_FLIGHT.begun(), families.LOAD.begun(), families.WATCHED.begun()
     for entry in entries:
         for backend, metrics in entry.counts.items():
             values = [entry.name, entry.version, backend]
@@ -97,11 +97,12 @@ def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
                 for name, histogram in zip(STAGES, metrics.stages, strict=True):
                     stage.add_metric([*values, name], *histogram.buckets(1e9))
                 batch_rows.add_metric(values, *metrics.batch_rows.buckets(1))
+                padding.add_metric(values, *metrics.padding.buckets(1000))
                 in_flight.add_metric(values, metrics.in_flight)
                 load.add_metric(values, metrics.load_seconds)
                 for outcome, count in metrics.rows_watched.items():
                     watched.add_metric([*values, outcome], count)
-    yield from (requests, duration, stage, batch_rows, in_flight, load, watched)
+    yield from (requests, duration, stage, batch_rows, padding, in_flight, load, watched)
 
 
 def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:

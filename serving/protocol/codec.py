@@ -68,7 +68,7 @@ def checked(inputs: Tensors, spec: ModelSpec, limits: Limits, model: str) -> tup
     steps = spec.steps(inputs)
     check_values(inputs, steps, spec, limits, model)
     shared = b"".join([bytes_of(inputs[name][0]) for name in sorted(spec.shared)]) if spec.shared else b""
-    return steps, (shared, *[inputs[t.name].shape[1:] if t.name in inputs else t.shape[1:] for t in spec.inputs])
+    return steps, spec.batch_key(inputs, shared)
 
 
 def check_values(inputs: Tensors, steps: int, spec: ModelSpec, limits: Limits, model: str) -> None:
