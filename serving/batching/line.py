@@ -56,8 +56,6 @@ class Line:
 
     def add(self, pending: Pending) -> None:
         """At its place behind all of its level."""
-        if not self.waiting:
-            self.pace.came(pending.timeline.decoded)
         self.size += pending.size
         if pending.cancelled:
             self._gone = True  # before it could tell

@@ -165,6 +165,7 @@ class Queue:
         while True:
             with self._changed:
                 now, waiting = self._clock.now_ns(), self._line.waiting
+                self._line.pace.back(now)
                 ends = self._line.remove_hopeless(now)
                 if not ends:
                     if self._draining and not waiting:
@@ -176,7 +177,7 @@ class Queue:
                     decision = self._decide(waiting, self._policy, END_OF_TIME if self._hurrying else now)
                     if isinstance(decision, Take):
                         self._line.remove([piece.pending for piece in decision.pieces])
-                        self._line.pace.taken(len(decision.pieces), len(waiting), now)
+                        self._line.pace.taken(len(decision.pieces), now)
                         if waiting:
                             self._notify()  # of the others there may be a batch for another worker
                         break
