@@ -20,7 +20,7 @@ from serving.batching.queue import Queue
 from serving.batching.watch import Differs, Watch
 from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
-from serving.errors import ServingError
+from serving.errors import Overloaded, ServingError
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
@@ -190,6 +190,10 @@ class Model:
     def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]:
         """Queues requests that have come together; gives back those that `Queue.offer` refuses, and why."""
         return self.queue.offer_all(requests)
+
+    def full(self, ahead: int, size: int) -> Overloaded | None:
+        """See `Queue.full`."""
+        return self.queue.full(ahead, size)
 
     def mend(self) -> None:
         """Nothing can take over: the backend is tried again with what comes."""

@@ -130,6 +130,9 @@ class Worker:
     def _alone(self, piece: Piece, error: Exception | None) -> None:
         """Computes one request until it is answered, or it is known that it cannot be, or that the backend cannot."""
         while error is None or self._failures < self._guard.failures:
+            if why := piece.pending.hopeless(self._clock.now_ns()):
+                piece.pending.requester.finish(why)
+                return
             left, error = self._attempt([piece])
             if error is None or self._lost(left, error):
                 return

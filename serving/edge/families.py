@@ -96,6 +96,13 @@ QUEUE_DEPTH = Family(
     LABELS,
     "max_over_time(lstm_serving_queue_depth[5m])",
 )
+QUEUE_BYTES = Family(
+    GaugeMetricFamily,
+    "queue_bytes",
+    "Bytes in which the requests were sent that wait for a batch.",
+    LABELS,
+    "max_over_time(lstm_serving_queue_bytes[5m])",
+)
 STATE = Family(
     GaugeMetricFamily,
     "model_state",

@@ -106,19 +106,20 @@ def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
 
 
 def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
-    depth, state = families.QUEUE_DEPTH.begun(), families.STATE.begun()
+    depth, size, state = families.QUEUE_DEPTH.begun(), families.QUEUE_BYTES.begun(), families.STATE.begun()
     stood_in, touching = families.BROKEN.begun(), families.ROWS_TOUCH.begun()
     for entry in entries:
         values = [entry.name, entry.version, entry.backend]
         state.add_metric([*values, str(entry.verified).lower(), entry.state], 1)
         if entry.alive is not None:
             depth.add_metric(values, entry.depth)
+            size.add_metric(values, entry.queue_bytes)
             touching.add_metric(values, int(bool(entry.touching)))
             if entry.backend not in entry.broken:
                 stood_in.add_metric(values, 0)
         for broken in entry.broken:
             stood_in.add_metric([entry.name, entry.version, broken], 1)
-    yield from (depth, state, stood_in, touching)
+    yield from (depth, size, state, stood_in, touching)
 
 
 def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:

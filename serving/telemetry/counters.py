@@ -22,7 +22,7 @@ ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PADDING_BOUNDS = (0, 10, 20, 50, 100, 150, 200, 300, 400, 500, 700, 900)  # thousandths of a batch
 
 SUCCESS = "success"
-OUTCOMES = (SUCCESS, "invalid", "rejected", "expired", "cancelled", "failed")
+OUTCOMES = (SUCCESS, "invalid", "rejected", "timed_out", "expired", "cancelled", "failed")
 
 # Of a row that is to be computed again alone: it was answered alike, or otherwise, or failed, or there was no room for it.
 SAME, DIFFERENT, FAILED, DROPPED = "same", "different", "failed", "dropped"

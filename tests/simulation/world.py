@@ -22,7 +22,7 @@ from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
 from serving.batching.model import Instance, Lease, Model
 from serving.batching.pending import EARLY_NS, Pending
-from serving.batching.policy import BatchPolicy
+from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.errors import (
     Cancelled,
     ComputeFailed,
@@ -185,7 +185,7 @@ class Request:
         else:
             assert isinstance(error, Overloaded), error
             assert self.lease
-            assert self.lease.model.depth >= self.world.policy.max_queue
+            assert self.lease.model.depth >= self.world.policy.queue.max_requests
 
 
 class World:
@@ -207,7 +207,7 @@ class World:
         self.policy = BatchPolicy(
             max_rows=draw.choice((2, 4, 8)),
             max_delay_ns=draw.choice((0, 0, 2 * MS)),
-            max_queue=draw.choice((3, 1000)),
+            queue=QueuePolicy(max_requests=draw.choice((3, 1000))),
             dynamic=draw.random() < 0.8,
             max_padding_ratio=draw.choice((0.0, 0.3, 1.0)),
         )
