@@ -96,7 +96,8 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
                 for one in proved
             ]
             allowed = max(one.allowed for one in proved)
-            telling.tell(model.config, request, candidate, chosen, allowed, verified=facts.described)
+            batched = telling.how_batched(facts.spec, policy, model.touching)
+            telling.tell(model.config, request, candidate, chosen, allowed, batched, verified=facts.described)
         model.start(instances)
     model.metrics.load_seconds = (request.clock.now_ns() - began_ns) / 1e9
     telling.log_loaded(request, candidate, model, max(one.difference for one in proved))

@@ -65,6 +65,7 @@ def test_the_configuration_tells_what_no_field_of_it_has_room_for(tmp_path: Path
         "lstm_serving.backend": "fake",
         "lstm_serving.device": "cpu",
         "lstm_serving.instances": "2",
+        "lstm_serving.batched": "any lengths",
         "lstm_serving.tolerance": "1e-05",
         "lstm_serving.verified": "yes",
         "lstm_serving.labels": "stable,old",
