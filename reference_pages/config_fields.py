@@ -32,6 +32,10 @@ KEYS = {
         "64000000",
         "the most bytes of requests that wait for the model; 268435456 (256 MiB) where it is left out",
     ),
+    "max_padding_ratio": (
+        "0.2",
+        "the largest share of a batch of unequal lengths that may be padding; 0.5 where it is left out, 0 for equal lengths only",
+    ),
     "nonfinite": ("pass", "requests with NaN or infinity in a true step are computed; `refuse` refuses them"),
 }
 _TYPES = {

@@ -85,13 +85,7 @@ def _batches(waiting: Sequence[Pending], policy: BatchPolicy, cost: Cost) -> Ite
     while line:
         first = line[0]
         alike, unequal = _alike(line, first, policy.max_rows, most)
-        if unequal:
-            rows: dict[int, int] = {}
-            for pending in alike:
-                rows[pending.steps] = rows.get(pending.steps, 0) + pending.rows
-            chosen = _of_about_one_length(alike, first, rows, policy, cost)
-        else:
-            chosen = alike
+        chosen = _of_about_one_length(alike, first, policy, cost) if unequal else alike
         yield chosen
         taken = set(map(id, chosen))
         line = [pending for pending in itertools.islice(line, most) if id(pending) not in taken]
@@ -117,9 +111,14 @@ def _alike(line: Sequence[Pending], first: Pending, max_rows: int, most: int) ->
 
 
 def _of_about_one_length(
-    alike: Sequence[Pending], first: Pending, rows: Mapping[int, int], policy: BatchPolicy, cost: Cost
-) -> list[Pending]:
-    """Those that are computed with the first."""
+    alike: Sequence[Pending], first: Pending, policy: BatchPolicy, cost: Cost
+) -> Sequence[Pending]:
+    """Those that are computed with the first. Who is served after it, by level or by delay, joins it, but makes it no longer."""
+    rows: dict[int, int] = {}
+    for pending in alike:  # which are in the order of their ranks
+        if pending.rank != first.rank:
+            break
+        rows[pending.steps] = rows.get(pending.steps, 0) + pending.rows
     shortest, longest = next(each for each in cheapest(rows, cost) if each[1] >= first.steps)
     lengths = [steps for steps in sorted(rows, reverse=True) if shortest <= steps <= longest]
     enough = _no_more_rows(lengths, first.steps, rows, policy.max_rows)

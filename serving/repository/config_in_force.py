@@ -74,6 +74,7 @@ def config_in_force(
     for key, parameter in written.parameters.items():
         config.parameters[key].CopyFrom(parameter)
     config.parameters[queue_policies.MAX_QUEUE_BYTES].string_value = str(policy.max_queue_bytes)
+    config.parameters[queue_policies.MAX_PADDING_RATIO].string_value = f"{policy.max_padding_ratio:g}"
     return config
 
 

@@ -33,6 +33,7 @@ PARAMETERS = (
     FALLBACK,
     NONFINITE,
     queue_policies.MAX_QUEUE_BYTES,
+    queue_policies.MAX_PADDING_RATIO,
     *routes.KEYS,
 )  # the keys of `parameters` that mean something here
 TOLD = "lstm_serving."  # how the parameters begin by which the server tells of a model

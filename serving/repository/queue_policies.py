@@ -1,4 +1,6 @@
-"""Who waits for a model, how long, and in which order: what `dynamic_batching` and `max_queue_bytes` of `config.pbtxt` decide."""
+"""Who waits for a model, how long, and in which order: what `dynamic_batching` of `config.pbtxt` decides,
+and `max_queue_bytes` and `max_padding_ratio` of its `parameters`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from serving.errors import ModelConfigError
 DEFAULTS = BatchPolicy()
 MAX_DELAY_MICROSECONDS = 60_000_000
 MAX_LEVELS = 1000
-MAX_QUEUE_BYTES = "max_queue_bytes"
+MAX_QUEUE_BYTES, MAX_PADDING_RATIO = "max_queue_bytes", "max_padding_ratio"
 MOST_DIGITS = 18
 
 
@@ -45,6 +47,7 @@ def batch_policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
             for level, queue in sorted(batching.priority_queue_policy.items())
         },
         max_queue_bytes=_max_bytes(written, where),
+        max_padding_ratio=_max_padding(written, where),
         keeps_order=batching.preserve_ordering,
     )
     _check_order(policy, where)
@@ -130,3 +133,18 @@ def _max_bytes(written: pb.ModelConfig, where: str) -> int:
             f"{where}: {MAX_QUEUE_BYTES} is {said!r}; it must be a whole number of bytes, at least 1"
         )
     return int(said)
+
+
+def _max_padding(written: pb.ModelConfig, where: str) -> float:
+    if MAX_PADDING_RATIO not in written.parameters:
+        return DEFAULTS.max_padding_ratio
+    said = written.parameters[MAX_PADDING_RATIO].string_value
+    try:
+        ratio = float(said)
+    except ValueError:
+        ratio = -1
+    if not 0 <= ratio <= 1:
+        raise ModelConfigError(
+            f"{where}: {MAX_PADDING_RATIO} is {said!r}; it must be a number within 0, for batches of equal lengths only, and 1"
+        )
+    return ratio

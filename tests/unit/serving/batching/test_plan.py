@@ -122,6 +122,23 @@ def test_plan_of_unequal_lengths(
     assert plan(requests, policy, 0, cost) == take(requests, expected), why
 
 
+@pytest.mark.parametrize(
+    ("why", "ranked", "expected"),
+    [
+        ("what is served later joins", [(2, 20), (2, 18), (4, 19), (4, 18)], [0, 1, 2, 3]),
+        ("what is served later makes no batch longer", [(2, 20), (2, 18), (4, 21)], [0, 1]),
+        ("nor where it is all there is beside the first", [(2, 20), (4, 21), (4, 20), (5, 19)], [0, 2]),
+    ],
+)
+def test_who_is_served_later_makes_nobody_wait_longer(
+    why: str, ranked: list[tuple[int, int]], expected: list[int]
+) -> None:
+    requests = [Answer(0, 1, steps, decoded_ns=0, key=ANY_LENGTH).pending for _, steps in ranked]
+    for pending, (rank, _) in zip(requests, ranked, strict=True):
+        pending.rank = rank
+    assert plan(requests, BatchPolicy(), 0, CHEAP_ROWS) == take(requests, expected), why
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_whatever_waits_the_plan_holds_to_its_limits(seed: int) -> None:
     draw = random.Random(seed)

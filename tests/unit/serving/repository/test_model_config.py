@@ -125,7 +125,7 @@ def test_a_number_that_is_no_datatype(fields: dict[str, object], told: str) -> N
         ('backend: "pytorch" platform: "onnxruntime_onnx"', "contradict each other"),
         (
             'parameters { key: "a" value { string_value: "b" } }',
-            "parameters has 'a'; known are intra_op_thread_count, fallback, nonfinite, max_queue_bytes, version_labels",
+            "parameters has 'a'; known are intra_op_thread_count, fallback, nonfinite, max_queue_bytes, max_padding_ratio",
         ),
         (parameters(intra_op_thread_count="-1"), "intra_op_thread_count is '-1'; it must be a whole number"),
         (parameters(intra_op_thread_count="9" * 5000), "intra_op_thread_count is '999"),

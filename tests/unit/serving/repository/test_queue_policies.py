@@ -21,6 +21,7 @@ dynamic_batching {
   }
 }
 parameters { key: "max_queue_bytes" value { string_value: "1000" } }
+parameters { key: "max_padding_ratio" value { string_value: "0.25" } }
 """
 READ = BatchPolicy(
     queue=QueuePolicy(timeout_ns=500_000, max_requests=7),
@@ -28,6 +29,7 @@ READ = BatchPolicy(
     default_level=2,
     level_queues={1: QueuePolicy(timeout_ns=9_000, allows_less=True, delays=True)},
     max_queue_bytes=1000,
+    max_padding_ratio=0.25,
 )
 
 
@@ -53,6 +55,7 @@ def test_what_is_shown_can_be_written_back(text: str) -> None:
     policy = read(text)
     shown = pb.ModelConfig(dynamic_batching=queue_policies.in_force(policy))
     shown.parameters["max_queue_bytes"].string_value = str(policy.max_queue_bytes)
+    shown.parameters["max_padding_ratio"].string_value = str(policy.max_padding_ratio)
     assert queue_policies.batch_policy(shown, "here") == policy
 
 
@@ -109,3 +112,9 @@ def test_bytes_are_a_whole_number(said: str) -> None:
         ModelConfigError, match=r"max_queue_bytes is .*; it must be a whole number of bytes, at least 1"
     ):
         read(f'parameters {{ key: "max_queue_bytes" value {{ string_value: "{said}" }} }}')
+
+
+@pytest.mark.parametrize("said", ["", "-0.1", "1.01", "half", "nan", "inf"])
+def test_padding_is_a_share(said: str) -> None:
+    with pytest.raises(ModelConfigError, match=r"max_padding_ratio is .*; it must be a number within 0, .* and 1"):
+        read(f'parameters {{ key: "max_padding_ratio" value {{ string_value: "{said}" }} }}')
