@@ -62,6 +62,8 @@ class Line:
         if pending.deadline_ns is not None and pending.deadline_ns < self._next_end_ns:
             self._next_end_ns = pending.deadline_ns
         if self._by_arrival:
+            if pending.rank:  # which it had elsewhere
+                pending.rank, pending.patient_until_ns = 0, None
             self.waiting.append(pending)
             return
         level = self._policy.level_of(pending.turn.priority)

@@ -212,3 +212,10 @@ def test_room_comes_back_with_whoever_leaves() -> None:
     line.add(request(1, size=10))
     assert len(line.remove_all()) == 1
     assert (line.size, line.full(request(1, size=10))) == (0, None)
+
+
+def test_who_comes_from_a_line_with_levels_has_no_rank_in_one_without() -> None:
+    late = request(2)
+    in_line(made(BatchPolicy(levels=2, queue=REJECT)), late)
+    line = in_line(made(), late)
+    assert (late.rank, line.next_end_ns, line.remove_hopeless(100 * MS)) == (0, END_OF_TIME, [])
