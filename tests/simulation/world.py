@@ -273,9 +273,7 @@ class World:
             hand_over=lambda requests, reason, error: self.failovers.on_broken(model, requests, reason, error),
             told=False,
         )
-        return Instance(
-            self._computation(backend, self.spec, self.clock, model.costs), lambda: self.clock.sleep(0.001), guard
-        )
+        return Instance(self._computation(backend, self.spec, self.clock), lambda: self.clock.sleep(0.001), guard)
 
     def _main(self) -> None:
         request = LoadRequest(
