@@ -73,13 +73,13 @@ class Queue:
         refused: list[tuple[Pending, ServingError]] = []
         with self._changed:
             for pending in requests:
-                if why := self._refusal(pending, handed_over):
+                why = self._refusal(pending) or self._line.add(pending, anyway=handed_over)
+                if why:
                     refused.append((pending, why))
                     continue
                 pending.holder = self
                 if self._outbox:
                     self._outbox.enter(pending)
-                self._line.add(pending)
             if len(refused) < len(requests):
                 self._notify()  # who takes a batch wakes another worker for what is left
         return refused
@@ -224,12 +224,12 @@ class Queue:
 
     # Inside.
 
-    def _refusal(self, pending: Pending, handed_over: bool) -> ServingError | None:
+    def _refusal(self, pending: Pending) -> ServingError | None:
         if pending.deadline_ns is not None and pending.timeline.decoded >= pending.deadline_ns:
             return DeadlineExceeded("Deadline Exceeded: the client's deadline had passed when the request was decoded")
         if self._draining:
             return NotReady(f"{self._name} is not at ready state: it is being unloaded, or its worker has ended")
-        return None if handed_over else self._line.full(pending)
+        return None
 
     def _turn_of_what_is_behind(self, now: int) -> bool:
         if not self._behind or self._hurrying:
