@@ -72,7 +72,7 @@ def test_who_finds_no_room_is_told_how_long_those_that_wait_will_take() -> None:
     offer(queue, answer(), answer())
     queue.take()  # the worker is back after 0.2 s
     offer(queue, answer(), answer())
-    with pytest.raises(Overloaded, match="3 requests wait .*; try again in 600 ms, or raise max_queue_size") as told:
+    with pytest.raises(Overloaded, match=r"3 requests wait .*; try again in 600 ms, or raise max_queue_size") as told:
         queue.offer(answer().pending)
     assert told.value.retry_ms == 600
     full = queue.full(0, 10)
