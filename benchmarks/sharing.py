@@ -6,7 +6,7 @@
 The small one is the reference LSTM in ONNX Runtime on one thread, asked for one row of 24 steps at a steady rate; what counts is
 the time from the instant at which a request was due. The large one has two layers of 512, up to 64 rows a batch, and more
 clients than two batches hold, each of which asks again as soon as it is answered. Rounds alternate: alone, beside; the table
-has their medians. The large model's client is at the lowest priority of the system, and both clients tell their share of one core.
+has their medians. The large model's client is at the lowest priority of the system; both clients tell their share of a core.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ CONFIG = LSTMConfig(features=8, layers=2, hidden=512, head="values", outputs=1)
 ROWS, IN_FLIGHT = 64, 160
 RATE = 100.0  # requests a second to the small model
 TIMEOUT_SECONDS = 600.0
+HEAD = """| large model | threads | | p50, ms | p99, ms | longest, ms | its rows/s | clients, % of a core | p99, times alone |
+|---|---|---|---|---|---|---|---|---|"""
 IDLE = 0.05  # a server takes no more of a core than that when nobody asks
 
 
 class Round(NamedTuple):
-    """Latencies in ms, the share of a core of the small model's client, of the large one's, and the rows that this was answered."""
+    """Latencies in ms, the shares of a core of the small model's client and of the large one's, and the rows of this."""
 
     p50: float
     p99: float
@@ -199,8 +201,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.load:
         load_for_ever(asked.load, asked.lengths)
-    print("| large model | threads | | p50, ms | p99, ms | longest, ms | its rows/s | clients, % of a core | p99, times alone |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(HEAD)
     with models(asked.repository) as repository:
         for backend in asked.backends:
             for threads in asked.threads:

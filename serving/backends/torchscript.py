@@ -1,7 +1,7 @@
 """TorchScript through libtorch: `torch.jit.load`, none of the exporter's code needed.
 
 The number of threads and the TF32 switches belong to the *process*, not to a module. The last model loaded decides, for
-every TorchScript model of this server whose worker thread has not computed anything yet.
+every TorchScript model of this server, on threads that have not computed anything yet.
 """
 
 from __future__ import annotations
