@@ -85,7 +85,7 @@ class Call:
     def reply_all(answers: Sequence[tuple[Call, bytes]]) -> None:
         answers[0][0]._answers.put(len(answers))
 
-    def fail(self, code: Code, message: str) -> None:
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None:
         self._answers.put((code, message))
 
     def on_cancel(self, action: Callable[[], None]) -> None: ...

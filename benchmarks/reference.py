@@ -14,8 +14,10 @@ STEPS = 24
 CONFIG = LSTMConfig(features=8, layers=2, hidden=64, head="values", outputs=1)
 
 
-def export(repository: Path, formats: tuple[str, ...] = ("onnx", "torchscript", "savedmodel")) -> None:
-    """Writes version 1 of the reference network into a repository, proven like every export."""
+def export(
+    repository: Path, formats: tuple[str, ...] = ("onnx", "torchscript", "savedmodel"), config: LSTMConfig = CONFIG
+) -> None:
+    """Writes version 1 of the reference network, or of one with another `config`, into a repository, proven like every export."""
     import torch
 
     from export.publish import publish
@@ -24,6 +26,6 @@ def export(repository: Path, formats: tuple[str, ...] = ("onnx", "torchscript", 
 
     networks.silence_tensorflow()
     torch.manual_seed(0)
-    network = networks.build("torch", CONFIG)
-    checkpoint = Checkpoint(config=CONFIG, weights=network.canonical_weights(), framework="torch", training={"seed": 0})
+    network = networks.build("torch", config)
+    checkpoint = Checkpoint(config=config, weights=network.canonical_weights(), framework="torch", training={"seed": 0})
     publish(checkpoint, chosen=formats, repository=repository, name=NAME)

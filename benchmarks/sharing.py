@@ -43,8 +43,17 @@ CONFIG = LSTMConfig(features=8, layers=2, hidden=512, head="values", outputs=1)
 ROWS, IN_FLIGHT = 64, 160
 RATE = 100.0  # requests a second to the small model
 TIMEOUT_SECONDS = 600.0
-HEAD = """| large model | threads | | p50, ms | p99, ms | longest, ms | its rows/s | clients and others, % of a core | p99, times alone |
-|---|---|---|---|---|---|---|---|---|"""
+HEAD = (
+    "large model",
+    "threads",
+    "",
+    "p50, ms",
+    "p99, ms",
+    "longest, ms",
+    "its rows/s",
+    "% of a core: clients, others",
+    "p99, times alone",
+)
 ATTEMPTS, QUIET = 6, 0.1  # rounds, until other processes take less of a core than that
 IDLE = 0.05  # a server takes no more of a core than that when nobody asks
 
@@ -221,7 +230,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.load:
         load_for_ever(asked.load, asked.lengths)
-    print(HEAD)
+    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
     with models(asked.repository) as repository:
         for backend in asked.backends:
             for threads in asked.threads:
@@ -233,12 +242,9 @@ def main() -> int:
                     ]
                 alone, beside = (medians(each) for each in zip(*rounds, strict=True))
                 for name, one in (("alone", alone), ("beside", beside)):
-                    print(
-                        f"| {backend} | {threads} | {name} | {one.p50:.2f} | {one.p99:.2f} | {one.longest:.1f} | "
-                        f"{one.rows_per_second:.0f} | {100 * one.client:.0f} + {100 * one.other_client:.0f} + {100 * one.others:.0f} | "
-                        f"{one.p99 / alone.p99:.1f} |",
-                        flush=True,
-                    )
+                    shares = " + ".join(f"{100 * share:.0f}" for share in (one.client, one.other_client, one.others))
+                    times = f"{one.p50:.2f} | {one.p99:.2f} | {one.longest:.1f} | {one.rows_per_second:.0f} | {shares}"
+                    print(f"| {backend} | {threads} | {name} | {times} | {one.p99 / alone.p99:.1f} |", flush=True)
     return 0
 
 

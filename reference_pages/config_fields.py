@@ -28,6 +28,14 @@ KEYS = {
     "shadow_share": ("0.1", "of so many requests"),
     "fallback": ("torchscript,saved_model@cpu", "who takes over when a backend fails, in this order, at load too"),
     "intra_op_thread_count": ("2", "compute threads within a batch"),
+    "max_queue_bytes": (
+        "64000000",
+        "the most bytes of requests that wait for the model; 268435456 (256 MiB) where it is left out",
+    ),
+    "max_padding_ratio": (
+        "0.2",
+        "the largest share of a batch of unequal lengths that may be padding; 0.5 where it is left out, 0 for equal lengths only",
+    ),
     "nonfinite": ("pass", "requests with NaN or infinity in a true step are computed; `refuse` refuses them"),
 }
 _TYPES = {

@@ -12,6 +12,7 @@
     ├── Unauthenticated       the call carries no token that this server knows
     ├── NotImplementedHere    a part of the protocol that this server does not serve
     ├── Overloaded            the queue is full
+    ├── TimedOut              it has waited longer than its queue policy allows
     ├── DeadlineExceeded      the client's deadline passed before its turn came
     ├── Cancelled             the client has gone
     ├── ComputeFailed         the backend failed on a request that looked right
@@ -84,7 +85,18 @@ class NotImplementedHere(ServingError):
 
 
 class Overloaded(ServingError):
-    """The queue is full; try again later or elsewhere."""
+    """The queue is full; try again later or elsewhere.
+
+    In about `retry_ms` milliseconds there will be room; 0 where nobody can tell.
+    """
+
+    def __init__(self, sentence: str, retry_ms: int = 0) -> None:
+        super().__init__(sentence)
+        self.retry_ms = retry_ms
+
+
+class TimedOut(ServingError):
+    """The request has waited longer than its queue policy allows; nothing was computed."""
 
 
 class DeadlineExceeded(ServingError):

@@ -11,14 +11,16 @@ from protos import model_config_pb2 as pb
 from serving import backends
 from serving.backends.base import Candidate
 from serving.batching.computation import Computation
+from serving.batching.costs import Costs
 from serving.batching.guard import Guard
 from serving.batching.pending import Pending
+from serving.batching.plan import Take, Wait, plan
 from serving.batching.policy import BatchPolicy
 from serving.batching.queue import Queue
 from serving.batching.watch import Differs, Watch
 from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
-from serving.errors import ServingError
+from serving.errors import Overloaded, ServingError
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
@@ -66,7 +68,8 @@ class Model:
     `config` is the configuration in force; `candidate` says what computes; `verified` whether its golden samples were
     replayed; `labels` names the classes of outputs; `max_rows` is the most that a request may hold; `text_only` whether
     strings must be UTF-8; `finite_only` whether numbers of true steps must be finite; `watched` is of a version whose rows were
-    found apart by trying. A leased model is never closed: `close` waits for the last lease to be released.
+    found apart by trying; `costs` is what its batches are known to take. A leased model is never closed: `close` waits for the
+    last lease to be released.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Model:
         policy: BatchPolicy,
         finite_only: bool = False,
         watched: Watched | None = None,
+        costs: Costs | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.name = name
@@ -98,7 +102,8 @@ class Model:
         self.finite_only = finite_only
         self.verified = verified
         self.metrics = metrics
-        self.queue = Queue(self.title, policy, clock)
+        self.costs = costs or Costs()
+        self.queue = Queue(self.title, policy, clock, self._plan)
         self.watch = self._watch(watched) if watched else None
         # What the protocol has worked out for this version, kept here for as long as it lives.
         self.plans: Any = None
@@ -107,6 +112,9 @@ class Model:
         self._workers: list[Worker] = []
         self._leases = 0
         self._unleased = clock.condition()
+
+    def _plan(self, waiting: Sequence[Pending], policy: BatchPolicy, now: int) -> Take | Wait:
+        return plan(waiting, policy, now, self.costs.now)
 
     def _watch(self, watched: Watched) -> Watch:
         def stop(found: str) -> None:
@@ -182,6 +190,10 @@ class Model:
     def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]:
         """Queues requests that have come together; gives back those that `Queue.offer` refuses, and why."""
         return self.queue.offer_all(requests)
+
+    def full(self, ahead: int, size: int) -> Overloaded | None:
+        """See `Queue.full`."""
+        return self.queue.full(ahead, size)
 
     def mend(self) -> None:
         """Nothing can take over: the backend is tried again with what comes."""

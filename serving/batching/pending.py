@@ -36,16 +36,28 @@ class Holder(Protocol):
     def look_again(self) -> None: ...
 
 
+class Turn(NamedTuple):
+    """What a request asks of the queue: a `priority`, 0 for none, and how long it would wait, 0 for as long as it takes."""
+
+    priority: int = 0
+    timeout_ns: int = 0
+
+
+USUAL = Turn()
+
+
 class Pending:
     """A request that has been checked and waits.
 
     `inputs` holds the inputs of the signature that were sent, axis 0 being `rows` in each and `steps` the length along its axis
     of steps (1 where the model has none); `outputs` names what is wanted, in the order wanted; only requests of one `key`
-    share a batch; `deadline_ns` is on the clock of `timeline.now_ns`.
+    share a batch; `deadline_ns` is on the clock of `timeline.now_ns`. `size` is how many bytes it was sent in. `rank` and
+    `patient_until_ns` belong to the line that it waits in.
     """
 
     __slots__ = (
-        "cancelled", "deadline_ns", "holder", "inputs", "key", "outputs", "requester", "rows", "steps", "timeline",
+        "cancelled", "deadline_ns", "holder", "inputs", "key", "outputs", "patient_until_ns", "rank", "requester", "rows",
+        "size", "steps", "timeline", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +70,8 @@ class Pending:
         key: BatchKey,
         timeline: Timeline,
         deadline_ns: int | None = None,
+        turn: Turn = USUAL,
+        size: int = 0,
     ) -> None:
         self.requester = requester
         self.inputs = inputs
@@ -67,6 +81,10 @@ class Pending:
         self.key = key
         self.timeline = timeline
         self.deadline_ns = deadline_ns
+        self.turn = turn
+        self.size = size
+        self.rank = 0
+        self.patient_until_ns: int | None = None
         self.cancelled = False
         self.holder: Holder | None = None
 

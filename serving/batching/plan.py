@@ -1,15 +1,23 @@
 """Which of the waiting requests are computed together: a pure decision over plain data.
 
-Requests of another key do not end a batch, they are passed over and stay first in line for the next one.
+Requests of another key do not end a batch, they are passed over. Those of one key may be of unequal length where the model takes
+`lengths`; then they are cut into batches of about one length (`serving.batching.lengths`). The first in line is in the first
+batch that goes, so nobody starves; while it waits for company, a batch that need not wait any longer goes before it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
+from serving.batching.costs import BY_RULE, Cost
+from serving.batching.lengths import cheapest
 from serving.batching.pending import Pending, Piece, whole
 from serving.batching.policy import BatchPolicy
+
+LOOK_AHEAD = 4  # full batches of single rows, among which one is chosen
+LEAST_LOOKED_AT, MOST_LOOKED_AT = 64, 512  # requests; and no fewer than a batch may hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,22 +34,35 @@ class Wait:
     until_ns: int | None
 
 
-def plan(waiting: Sequence[Pending], policy: BatchPolicy, now: int) -> Take | Wait:
-    """What to do with the queue now. Pure: looks at rows, keys and arrival, touches nothing.
+def plan(waiting: Sequence[Pending], policy: BatchPolicy, now: int, cost: Cost = BY_RULE) -> Take | Wait:
+    """What to do with the queue now. Pure: looks at rows, steps, keys and arrival, touches nothing.
 
-    The first in line is always part of the batch, so nobody starves. Those of its key join in order of arrival as
-    long as the rows fit.
+    `cost` says what a call takes. Only the first `looked_at` of those waiting are looked at.
     """
     if not waiting:
         return Wait(None)
-    first = waiting[0]
     if not policy.dynamic:
-        return Take([whole(first)])
+        return Take([whole(waiting[0])])
+    soonest: int | None = None
+    for batch in _batches(waiting, policy, cost):
+        first = batch[0].timeline.decoded
+        decision = _now_or_later(batch, policy, first + policy.max_delay_ns, now)
+        if isinstance(decision, Take):
+            return decision
+        soonest = decision if soonest is None else min(soonest, decision)
+    return Wait(soonest)
+
+
+def looked_at(policy: BatchPolicy) -> int:
+    """How many of the first in line a plan looks at."""
+    return max(min(max(LOOK_AHEAD * policy.max_rows, LEAST_LOOKED_AT), MOST_LOOKED_AT), policy.max_rows)
+
+
+def _now_or_later(batch: Sequence[Pending], policy: BatchPolicy, until: int, now: int) -> Take | int:
+    """The batch, as far as it is computed now, or when it is to be looked at again."""
     pieces: list[Piece] = []
     rows, preferred, full = 0, 0, False
-    for pending in waiting:
-        if pending.key != first.key:
-            continue
+    for pending in batch:
         if rows + pending.rows > policy.max_rows and pieces:
             full = True
             break
@@ -49,12 +70,82 @@ def plan(waiting: Sequence[Pending], policy: BatchPolicy, now: int) -> Take | Wa
         rows += pending.rows
         if rows in policy.preferred_rows:
             preferred = len(pieces)
-        if rows >= policy.max_rows:
-            full = True
-            break
     if preferred:
         return Take(pieces[:preferred])
-    until = first.timeline.decoded + policy.max_delay_ns
-    if full or now >= until:
+    larger = policy.preferred_rows and rows > policy.preferred_rows[-1]  # which it only gets further away from
+    if full or larger or rows >= policy.max_rows or now >= until:
         return Take(pieces)
-    return Wait(until)
+    return until
+
+
+def _batches(waiting: Sequence[Pending], policy: BatchPolicy, cost: Cost) -> Iterator[Sequence[Pending]]:
+    """Who would be computed together, each batch in the order of the queue; the batch of the first in line first."""
+    line: Sequence[Pending] = waiting
+    most = looked_at(policy)
+    while line:
+        first = line[0]
+        alike, unequal = _alike(line, first, policy.max_rows, most)
+        chosen = _of_about_one_length(alike, first, policy, cost) if unequal else alike
+        yield chosen
+        taken = set(map(id, chosen))
+        line = [pending for pending in itertools.islice(line, most) if id(pending) not in taken]
+
+
+def _alike(line: Sequence[Pending], first: Pending, max_rows: int, most: int) -> tuple[list[Pending], bool]:
+    """Those that may share a batch with the first, and whether they are of unequal length.
+
+    They are no more than a batch holds where all of those are of one length.
+    """
+    alike: list[Pending] = []
+    rows, unequal = 0, False
+    for pending in itertools.islice(line, most):
+        if pending.key is not first.key and pending.key != first.key:
+            continue
+        alike.append(pending)
+        rows += pending.rows
+        if pending.steps != first.steps:
+            unequal = True
+        if rows > max_rows and not unequal:
+            break
+    return alike, unequal
+
+
+def _of_about_one_length(
+    alike: Sequence[Pending], first: Pending, policy: BatchPolicy, cost: Cost
+) -> Sequence[Pending]:
+    """Those that are computed with the first. Who is served after it, by level or by delay, joins it, but makes it no longer."""
+    rows: dict[int, int] = {}
+    for pending in alike:  # which are in the order of their ranks
+        if pending.rank != first.rank:
+            break
+        rows[pending.steps] = rows.get(pending.steps, 0) + pending.rows
+    shortest, longest = next(each for each in cheapest(rows, cost) if each[1] >= first.steps)
+    lengths = [steps for steps in sorted(rows, reverse=True) if shortest <= steps <= longest]
+    enough = _no_more_rows(lengths, first.steps, rows, policy.max_rows)
+    chosen = _no_more_padding(enough, first.steps, rows, policy.max_padding_ratio)
+    return [pending for pending in alike if chosen[-1] <= pending.steps <= chosen[0]]
+
+
+def _no_more_rows(lengths: Sequence[int], own: int, rows: Mapping[int, int], most: int) -> Sequence[int]:
+    """Of lengths, longest first, the neighbours of `own` in a batch, full batches being made from the longest on."""
+    batch: list[int] = []
+    filled = 0
+    for steps in lengths:
+        if batch and filled + rows[steps] > most:
+            if batch[-1] <= own:
+                break
+            batch, filled = [], 0
+        batch.append(steps)
+        filled += rows[steps]
+    return batch
+
+
+def _no_more_padding(lengths: Sequence[int], own: int, rows: Mapping[int, int], most: float) -> Sequence[int]:
+    """Of lengths, longest first, those around `own` of which no more than this share is padding."""
+    lengths = list(lengths)
+    while len(lengths) > 1:
+        computed = lengths[0] * sum(rows[steps] for steps in lengths)
+        if computed - sum(steps * rows[steps] for steps in lengths) <= most * computed:
+            break
+        del lengths[-1 if lengths[-1] != own else 0]
+    return lengths

@@ -11,13 +11,14 @@ import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from serving.batching.line import END_OF_TIME, Ends, Line
+from serving.batching.ordering import Outbox
 from serving.batching.pending import Pending, Piece, whole
 from serving.batching.plan import Take, Wait, plan
 from serving.batching.policy import BatchPolicy
 from serving.clock import SYSTEM, Clock
 from serving.errors import ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
 
-END_OF_TIME = 2**63  # later than any instant of the clock
 MOST_BEHIND = 4  # rows that wait behind all requests
 PATIENCE_NS = 1_000_000_000  # after which one of them is computed although requests wait
 
@@ -32,29 +33,33 @@ class Queue:
         self._policy = policy
         self._clock = clock
         self._decide = decide
+        self._outbox = Outbox() if policy.keeps_order else None
         self._changed = clock.condition()  # guards what follows; only workers wait for it
-        self._waiting: list[Pending] = []
+        self._line = Line(name, policy, clock)
         self._behind: collections.deque[Pending] = collections.deque()
         self._workers = 0
         self._broken = 0  # of the workers, those whose backend is
         self._hurrying = False
         self._draining = False
         self._mended = 0
-        self._gone = False  # whether a client has gone since somebody looked
-        self._first_deadline = END_OF_TIME  # no deadline of a request that waits is earlier
 
     @property
     def depth(self) -> int:
         """Requests that wait for a batch."""
-        return len(self._waiting)
+        return len(self._line.waiting)
+
+    @property
+    def size(self) -> int:
+        """The bytes in which they were sent."""
+        return self._line.size
 
     # From any thread.
 
     def offer(self, pending: Pending, *, handed_over: bool = False) -> None:
         """Queues a request. One that was `handed_over` had its place elsewhere and is not turned away.
 
-        Raises at the door: `Overloaded` when the queue is full, `DeadlineExceeded` when the time is up already, `NotReady`
-        after `drain`. What fails later arrives through the request's `finish`.
+        Raises at the door: `Overloaded` when the queue is full, `DeadlineExceeded` when the client's time is up already,
+        `NotReady` after `drain`. What fails later arrives through the request's `finish`.
         """
         for _, why in self.offer_all([pending], handed_over=handed_over):
             raise why
@@ -70,19 +75,24 @@ class Queue:
                     refused.append((pending, why))
                     continue
                 pending.holder = self
-                if pending.cancelled:
-                    self._gone = True  # before it could tell
-                if pending.deadline_ns is not None and pending.deadline_ns < self._first_deadline:
-                    self._first_deadline = pending.deadline_ns
-                self._waiting.append(pending)
+                if self._outbox:
+                    self._outbox.enter(pending)
+                self._line.add(pending)
             if len(refused) < len(requests):
                 self._notify()  # who takes a batch wakes another worker for what is left
         return refused
 
+    def full(self, ahead: int, size: int) -> Overloaded | None:
+        """Why there is no room for any request behind so many that are on their way, all together of `size` bytes.
+
+        None if there may be; `offer` has the last word. Asked before a request is decoded.
+        """
+        return self._line.full_for_all(ahead, size)
+
     def look_again(self) -> None:
         """The client of a request that waits here has gone."""
         with self._changed:
-            self._gone = True
+            self._line.told_that_one_has_gone()
             self._changed.notify_all()
 
     def offer_behind(self, pending: Pending) -> bool:
@@ -136,7 +146,7 @@ class Queue:
             self._changed.notify_all()
             if not self._workers:
                 self._hurrying = self._draining = True
-                left, self._waiting = self._waiting, []
+                left = self._line.remove_all()
         for pending in left:
             pending.requester.finish(ComputeFailed(f"the worker of {self._name} has ended; the server's log says why"))
 
@@ -144,19 +154,20 @@ class Queue:
         """The next batch, waited for; nothing when the queue is drained. Ends on the way those for whom nobody waits."""
         while True:
             with self._changed:
-                ends = self._remove_hopeless()
+                now, waiting = self._clock.now_ns(), self._line.waiting
+                ends = self._line.remove_hopeless(now)
                 if not ends:
-                    if self._draining and not self._waiting:
+                    if self._draining and not waiting:
                         return ()
-                    if self._turn_of_what_is_behind():
-                        if self._waiting:
+                    if self._turn_of_what_is_behind(now):
+                        if waiting:
                             self._notify()  # this worker may have been woken for them; another one is to look
                         return [whole(self._behind.popleft())]
-                    now = END_OF_TIME if self._hurrying else self._clock.now_ns()
-                    decision = self._decide(self._waiting, self._policy, now)
+                    decision = self._decide(waiting, self._policy, END_OF_TIME if self._hurrying else now)
                     if isinstance(decision, Take):
-                        self._remove([piece.pending for piece in decision.pieces])
-                        if self._waiting:
+                        self._line.remove([piece.pending for piece in decision.pieces])
+                        self._line.pace.taken(len(decision.pieces), len(waiting), now)
+                        if waiting:
                             self._notify()  # of the others there may be a batch for another worker
                         break
                     self._changed.wait(self._seconds_until(decision.until_ns))
@@ -177,11 +188,11 @@ class Queue:
         the queue is drained.
         """
         with self._changed:
-            ends = self._remove_hopeless()
-            something = self._all_broken if self._waiting else self._draining
+            ends = self._line.remove_hopeless(self._clock.now_ns())
+            something = self._all_broken if self._line.waiting else self._draining
             if not (ends or something or self._mended != mended):
                 self._changed.wait(None)
-                ends = self._remove_hopeless()
+                ends = self._line.remove_hopeless(self._clock.now_ns())
             taken: list[Pending] = []
             over = False
             if self._mended != mended:
@@ -189,8 +200,8 @@ class Queue:
                 mended = self._mended
             else:
                 if self._all_broken:
-                    taken, self._waiting = self._waiting, []
-                over = self._draining and not (taken or self._waiting)
+                    taken = self._line.remove_all()
+                over = self._draining and not (taken or self._line.waiting)
         self._finish(ends)
         return None if over else (taken, mended)
 
@@ -205,17 +216,12 @@ class Queue:
             return DeadlineExceeded("Deadline Exceeded: the client's deadline had passed when the request was decoded")
         if self._draining:
             return NotReady(f"{self._name} is not at ready state: it is being unloaded, or its worker has ended")
-        if len(self._waiting) >= self._policy.max_queue and not handed_over:
-            return Overloaded(
-                f"Exceeds maximum queue size: {len(self._waiting)} requests wait for {self._name}, which allows "
-                f"{self._policy.max_queue}; try again later, or raise max_queue_size in config.pbtxt"
-            )
-        return None
+        return None if handed_over else self._line.full(pending)
 
-    def _turn_of_what_is_behind(self) -> bool:
+    def _turn_of_what_is_behind(self, now: int) -> bool:
         if not self._behind or self._hurrying:
             return False
-        return not self._waiting or self._clock.now_ns() - self._behind[0].timeline.decoded >= PATIENCE_NS
+        return not self._line.waiting or now - self._behind[0].timeline.decoded >= PATIENCE_NS
 
     def _notify(self) -> None:
         """Wakes one worker; where one is broken, all, since it might be the one that wakes and has nothing to take."""
@@ -224,33 +230,12 @@ class Queue:
         else:
             self._changed.notify()
 
-    def _remove_hopeless(self) -> list[tuple[Pending, ServingError]]:
-        now = self._clock.now_ns()
-        if not self._gone and now < self._first_deadline:
-            return []
-        self._gone = False
-        ends = [(pending, why) for pending in self._waiting if (why := pending.hopeless(now))]
-        if ends:
-            self._remove([pending for pending, _ in ends])
-        self._first_deadline = min(
-            [pending.deadline_ns for pending in self._waiting if pending.deadline_ns is not None], default=END_OF_TIME
-        )
-        return ends
-
-    def _remove(self, chosen: Sequence[Pending]) -> None:
-        """Takes requests out; `chosen` is in the order of the queue, and mostly its beginning."""
-        if self._waiting[len(chosen) - 1] is chosen[-1]:
-            del self._waiting[: len(chosen)]
-        else:
-            gone = set(map(id, chosen))
-            self._waiting = [pending for pending in self._waiting if id(pending) not in gone]
-
-    def _finish(self, ends: Sequence[tuple[Pending, ServingError]]) -> None:
+    def _finish(self, ends: Ends) -> None:
         for pending, why in ends:
             pending.requester.finish(why)
 
     def _seconds_until(self, until_ns: int | None) -> float | None:
-        """How long a worker may sleep when nothing comes: until the time given, or the first deadline."""
+        """How long a worker may sleep when nothing comes: until the time given, or somebody's time is up."""
         if until_ns is None:
             return None
-        return self._clock.seconds_until(min(until_ns, self._first_deadline))
+        return self._clock.seconds_until(min(until_ns, self._line.next_end_ns))

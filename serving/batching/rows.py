@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from serving.batching.pending import Piece
 from serving.signature.spec import ModelSpec, fresh
@@ -22,11 +23,13 @@ def wanted(pieces: Sequence[Piece]) -> Sequence[str]:
 def gather(pieces: Sequence[Piece], spec: ModelSpec) -> Tensors:
     """Every input of `spec`: the rows of all pieces, one after the other, and what clients have left out filled in.
 
+    Pieces are padded to the steps of the longest; that there are lengths to tell which steps are true is the key's business.
     What a request alone has sent is passed on without a copy.
     """
     gathered: dict[str, np.ndarray[Any, Any]] = {}
     rows = [piece.rows for piece in pieces]
     steps = [piece.steps for piece in pieces]
+    unequal = len(set(steps)) > 1
     for tensor in spec.inputs:
         sent = [piece.pending.inputs.get(tensor.name) for piece in pieces]
         there = [array for array in sent if array is not None]
@@ -34,16 +37,42 @@ def gather(pieces: Sequence[Piece], spec: ModelSpec) -> Tensors:
             gathered[tensor.name] = fresh(tensor, spec, rows, steps)
         elif len(sent) == 1:
             gathered[tensor.name] = there[0]
-        elif len(there) == len(sent):
-            gathered[tensor.name] = np.concatenate(there)
-        else:
+        elif len(there) < len(sent):
             gathered[tensor.name] = np.concatenate(
                 [
                     fresh(tensor, spec, [piece.rows], [piece.steps]) if array is None else array
                     for piece, array in zip(pieces, sent, strict=True)
                 ]
             )
+        elif unequal and tensor.steps_axis is not None:
+            gathered[tensor.name] = _padded(there, tensor.steps_axis, max(steps))
+        else:
+            gathered[tensor.name] = np.concatenate(there)
     return gathered
+
+
+def _padded(arrays: Sequence[npt.NDArray[Any]], axis: int, steps: int) -> npt.NDArray[Any]:
+    """The arrays one after the other, with zeros (or empty strings) behind the steps of each."""
+    shape = list(arrays[0].shape)
+    shape[0], shape[axis] = sum(map(len, arrays)), steps
+    padded = np.zeros(shape, arrays[0].dtype) if arrays[0].dtype != object else np.full(shape, b"", object)
+    row = 0
+    for array in arrays:
+        end = row + len(array)
+        padded[(slice(row, end), *[slice(None)] * (axis - 1), slice(array.shape[axis]))] = array
+        row = end
+    return padded
+
+
+def padding_ratio(pieces: Sequence[Piece]) -> float:
+    """Which share of the steps of a batch is padding that was added to make the pieces of one length."""
+    steps = [piece.steps for piece in pieces]
+    longest = max(steps)
+    if longest == min(steps):
+        return 0.0
+    rows = [piece.rows for piece in pieces]
+    true = sum([count * length for count, length in zip(rows, steps, strict=True)])
+    return 1 - true / (longest * sum(rows))
 
 
 def scatter(pieces: Sequence[Piece], results: Tensors, steps_axes: Mapping[str, int]) -> Iterator[Tensors]:

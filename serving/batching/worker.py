@@ -16,6 +16,7 @@ from serving.batching.computation import Computation, Failed
 from serving.batching.guard import Guard
 from serving.batching.pending import Pending, Piece, finish_all, whole
 from serving.batching.queue import Queue
+from serving.batching.rows import padding_ratio
 from serving.batching.watch import Watch, Watched
 from serving.clock import SYSTEM, Clock
 from serving.errors import ComputeFailed, ServingError
@@ -129,6 +130,9 @@ class Worker:
     def _alone(self, piece: Piece, error: Exception | None) -> None:
         """Computes one request until it is answered, or it is known that it cannot be, or that the backend cannot."""
         while error is None or self._failures < self._guard.failures:
+            if why := piece.pending.hopeless(self._clock.now_ns()):
+                piece.pending.requester.finish(why)
+                return
             left, error = self._attempt([piece])
             if error is None or self._lost(left, error):
                 return
@@ -175,14 +179,14 @@ class Worker:
             if self._guard.told:
                 log.error("%s failed on a batch of %d rows", self._name, rows, exc_info=error)
         if ready:
-            self._answer(ready, rows)
+            self._answer(ready, rows, padding_ratio(pieces))
         return left, error
 
-    def _answer(self, ready: Sequence[tuple[Pending, Tensors]], rows: int) -> None:
+    def _answer(self, ready: Sequence[tuple[Pending, Tensors]], rows: int, padding: float) -> None:
         """Encodes, counts once for the batch, and only then sends."""
         answered = [pending for pending, outputs in ready if self._encoded(pending, outputs)]
         wall_ms = self._clock.wall_ms(ready[0][0].timeline.computed)
-        self._metrics.answered(rows, [pending.timeline for pending in answered], wall_ms)
+        self._metrics.answered(rows, [pending.timeline for pending in answered], wall_ms, padding)
         finish_all([pending.requester for pending in answered])
         if self._watch:
             self._watch.look(ready, rows)

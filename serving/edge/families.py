@@ -61,6 +61,13 @@ BATCH_ROWS = Family(
     LABELS,
     "rate(lstm_serving_batch_rows_sum[5m]) / rate(lstm_serving_batch_rows_count[5m])",
 )
+PADDING = Family(
+    HistogramMetricFamily,
+    "padding_ratio",
+    "Share of each computed batch that is padding, added to make requests of unequal steps one length.",
+    LABELS,
+    "rate(lstm_serving_padding_ratio_sum[5m]) / rate(lstm_serving_padding_ratio_count[5m])",
+)
 IN_FLIGHT = Family(
     GaugeMetricFamily,
     "requests_in_flight",
@@ -88,6 +95,13 @@ QUEUE_DEPTH = Family(
     "Requests that wait for a batch.",
     LABELS,
     "max_over_time(lstm_serving_queue_depth[5m])",
+)
+QUEUE_BYTES = Family(
+    GaugeMetricFamily,
+    "queue_bytes",
+    "Bytes in which the requests were sent that wait for a batch.",
+    LABELS,
+    "max_over_time(lstm_serving_queue_bytes[5m])",
 )
 STATE = Family(
     GaugeMetricFamily,

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 COMPRESSED_FROM = 1024  # bytes of an answer to a client that compresses
 HASTY_NS = 10**9
+Ending = tuple[Code, str] | tuple[Code, str, int]  # with the milliseconds after which the client may try again
 DEADLINE_PASSED = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
 
 
@@ -46,7 +47,7 @@ class Carrier(Protocol):
 
     def send(self, call: OpenCall, message: bytes) -> None: ...
 
-    def finish(self, call: OpenCall, code: Code, message: str) -> None: ...
+    def finish(self, call: OpenCall, code: Code, message: str, retry_ms: int = 0) -> None: ...
 
     def unsent_of(self, call: OpenCall) -> int: ...
 
@@ -152,12 +153,12 @@ class OpenCall:
             self.end(code, message)
             self.cancel()
 
-    def end(self, code: Code, message: str) -> None:
+    def end(self, code: Code, message: str, retry_ms: int = 0) -> None:
         """The end of the call."""
         if not self.done:
             self.done = True
             self.drop()
-            self.connection.finish(self, code, message)
+            self.connection.finish(self, code, message, retry_ms)
 
     def drop(self) -> None:
         """Frees what has come and was not taken."""

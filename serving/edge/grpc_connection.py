@@ -263,9 +263,9 @@ class GrpcConnection:
             return
         self._link.flush()
 
-    def finish(self, call: OpenCall, code: Code, message: str) -> None:
+    def finish(self, call: OpenCall, code: Code, message: str, retry_ms: int = 0) -> None:
         """The end of a call."""
-        ending = wire.ending(code, message)
+        ending = wire.ending(code, message, retry_ms)
         try:
             if call.begun:
                 self._http2.finish(call.stream, ending)

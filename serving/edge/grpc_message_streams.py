@@ -8,7 +8,7 @@ from typing import Any
 
 from serving.edge import grpc_wire as wire
 from serving.edge import stream_messages
-from serving.edge.grpc_calls import OpenCall
+from serving.edge.grpc_calls import Ending, OpenCall
 from serving.protocol.codes import Code
 from serving.telemetry.timeline import now_ns
 
@@ -26,7 +26,7 @@ class Asked:
         self.deadline_ns = stream.deadline_ns
         self.stream = stream
         self.answer: bytes | None = None
-        self.error: tuple[Code, str] | None = None  # with which the stream ends
+        self.error: Ending | None = None  # with which the stream ends
         self.gone = False
         self._payload = payload
         self._action: Callable[[], None] | None = None
@@ -34,8 +34,8 @@ class Asked:
     def reply(self, payload: bytes) -> None:
         self.stream.pack(self._answered, payload)
 
-    def fail(self, code: Code, message: str) -> None:
-        self.stream.connection.traffic.post(self._failed, (code, message))
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None:
+        self.stream.connection.traffic.post(self._failed, (code, message, retry_ms))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         self._action = action
@@ -71,7 +71,7 @@ class Asked:
         self.answer = message
         self.stream.send()
 
-    def _failed(self, error: tuple[Code, str]) -> None:
+    def _failed(self, error: Ending) -> None:
         self._forget()
         self.error = error
         self.stream.send()
@@ -89,11 +89,11 @@ class AskedInference(Asked):
     def reply(self, payload: bytes) -> None:
         super().reply(stream_messages.answered(payload))
 
-    def fail(self, code: Code, message: str) -> None:
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None:
         # A deadline is the stream's own, which ends with it: once.
         late = code is Code.DEADLINE_EXCEEDED and self.deadline_ns is not None
         if late or self.stream.ends_on_error:
-            super().fail(code, message)
+            super().fail(code, message, retry_ms)
         else:
             super().reply(stream_messages.failed(self._payload, message))
 

@@ -200,7 +200,7 @@ class _BlockingCall:
         self.received_ns = now_ns()
         self.deadline_ns = deadline_ns(context, self.received_ns)
         self._context = context
-        self._answer: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
+        self._answer: queue.SimpleQueue[bytes | tuple[Code, str, int]] = queue.SimpleQueue()
 
     def reply(self, payload: bytes) -> None:
         self._answer.put(payload)
@@ -210,8 +210,8 @@ class _BlockingCall:
         for call, payload in answers:
             call.reply(payload)
 
-    def fail(self, code: Code, message: str) -> None:
-        self._answer.put((code, message))
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None:
+        self._answer.put((code, message, retry_ms))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         if not self._context.add_callback(action):

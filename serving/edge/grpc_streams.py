@@ -35,7 +35,7 @@ class StreamHandler:
         try:
             yield from stream.answers()
         except Aborted as error:
-            abort(context, error.code, str(error))
+            abort(context, error.code, str(error), error.retry_ms)
         finally:
             self._streams.discard(stream)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from serving.edge import grpc_wire as wire
-from serving.edge.grpc_calls import OpenCall
+from serving.edge.grpc_calls import Ending, OpenCall
 from serving.protocol.codes import Code
 
 
@@ -76,8 +76,8 @@ class UnaryCall(OpenCall):
     def reply(self, payload: bytes) -> None:
         self.pack(self._deliver, payload)
 
-    def fail(self, code: Code, message: str) -> None:
-        self.connection.traffic.post(self._fail, (code, message))
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None:
+        self.connection.traffic.post(self._fail, (code, message, retry_ms))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
         self._action = action
@@ -105,6 +105,6 @@ class UnaryCall(OpenCall):
             self.done = True
             self.connection.answer(self, message)
 
-    def _fail(self, error: tuple[Code, str]) -> None:
+    def _fail(self, error: Ending) -> None:
         self._action = None
         self.end(*error)

@@ -5,11 +5,12 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 from __future__ import annotations
 
+import base64
 import collections
 import string
 import zlib
 
-from serving.edge.status import details
+from serving.edge.status import DETAILS, PUSHBACK, details, retry_info
 from serving.protocol.codes import Code
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -87,10 +88,16 @@ def percent_encoded(message: str) -> bytes:
     return b"".join(bytes([byte]) if byte in _PLAIN else b"%%%02X" % byte for byte in encoded)
 
 
-def ending(code: Code, message: str = "") -> Headers:
+def ending(code: Code, message: str = "", retry_ms: int = 0) -> Headers:
     """The trailers of a call that has ended so."""
     status = (b"grpc-status", b"%d" % code.value)
-    return (status, (b"grpc-message", percent_encoded(message))) if message else (status,)
+    if not message:
+        return (status,)
+    told = (status, (b"grpc-message", percent_encoded(message)))
+    if not retry_ms:
+        return told
+    info = base64.b64encode(retry_info(code, message, retry_ms)).rstrip(b"=")
+    return (*told, (PUSHBACK.encode(), b"%d" % retry_ms), (DETAILS.encode(), info))
 
 
 class Inbox:

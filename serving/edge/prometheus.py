@@ -85,8 +85,8 @@ class Collector:
 
 def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     requests, duration, stage = families.REQUESTS.begun(), families.DURATION.begun(), families.STAGE.begun()
-    batch_rows, in_flight = families.BATCH_ROWS.begun(), families.IN_FLIGHT.begun()
-    load, watched = families.LOAD.begun(), families.WATCHED.begun()
+    batch_rows, padding = families.BATCH_ROWS.begun(), families.PADDING.begun()
+    in_flight, load, watched = families.IN_FLIGHT.begun(), families.LOAD.begun(), families.WATCHED.begun()
     for entry in entries:
         for backend, metrics in entry.counts.items():
             values = [entry.name, entry.version, backend]
@@ -97,27 +97,29 @@ def _counts(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
                 for name, histogram in zip(STAGES, metrics.stages, strict=True):
                     stage.add_metric([*values, name], *histogram.buckets(1e9))
                 batch_rows.add_metric(values, *metrics.batch_rows.buckets(1))
+                padding.add_metric(values, *metrics.padding.buckets(1000))
                 in_flight.add_metric(values, metrics.in_flight)
                 load.add_metric(values, metrics.load_seconds)
                 for outcome, count in metrics.rows_watched.items():
                     watched.add_metric([*values, outcome], count)
-    yield from (requests, duration, stage, batch_rows, in_flight, load, watched)
+    yield from (requests, duration, stage, batch_rows, padding, in_flight, load, watched)
 
 
 def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
-    depth, state = families.QUEUE_DEPTH.begun(), families.STATE.begun()
+    depth, size, state = families.QUEUE_DEPTH.begun(), families.QUEUE_BYTES.begun(), families.STATE.begun()
     stood_in, touching = families.BROKEN.begun(), families.ROWS_TOUCH.begun()
     for entry in entries:
         values = [entry.name, entry.version, entry.backend]
         state.add_metric([*values, str(entry.verified).lower(), entry.state], 1)
         if entry.alive is not None:
             depth.add_metric(values, entry.depth)
+            size.add_metric(values, entry.queue_bytes)
             touching.add_metric(values, int(bool(entry.touching)))
             if entry.backend not in entry.broken:
                 stood_in.add_metric(values, 0)
         for broken in entry.broken:
             stood_in.add_metric([entry.name, entry.version, broken], 1)
-    yield from (depth, state, stood_in, touching)
+    yield from (depth, size, state, stood_in, touching)
 
 
 def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:

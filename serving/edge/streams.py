@@ -22,11 +22,12 @@ WINDOW = 64
 
 
 class Aborted(Exception):
-    """The stream is to end with this code; `str(error)` is the message."""
+    """The stream is to end with this code; `str(error)` is the message, and `retry_ms` as a `Call` is told it."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, retry_ms: int = 0) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_ms = retry_ms
 
 
 class _StreamedCall:
@@ -48,9 +49,9 @@ class _StreamedCall:
         for call, payload in answers:
             call.reply(payload)
 
-    def fail(self, code: Code, message: str) -> None:
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None:
         if self._stream.ends_on_error:
-            self.answer.set_exception(Aborted(code, message))
+            self.answer.set_exception(Aborted(code, message, retry_ms))
             return
         self.answer.set_result(stream_messages.failed(self._payload, message))
 

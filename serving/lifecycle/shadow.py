@@ -83,7 +83,8 @@ class Shadow:
         copy = _Copy(self, Comparison(self._finish, counts), counts, self._clock)
         timeline = Timeline(self._clock.now_ns())
         timeline.decoded = timeline.received
-        copied = Pending(copy, taken, pending.rows, pending.steps, pending.outputs, pending.key, timeline)
+        key = self.model.spec.batch_key(taken, pending.key[0])
+        copied = Pending(copy, taken, pending.rows, pending.steps, pending.outputs, key, timeline)
         copy.pending = copied
         self.model.metrics.entered()
         with self._changed:

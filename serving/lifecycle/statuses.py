@@ -30,6 +30,7 @@ class VersionStatus:
     alive: bool | None = None
     required: bool = False
     depth: int = 0
+    queue_bytes: int = 0
     touching: str = ""
     broken: tuple[str, ...] = ()
     counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)

@@ -69,6 +69,7 @@ class VersionEntry:
             alive=model.alive if model else None,
             required=self.required,
             depth=model.depth if model else 0,
+            queue_bytes=model.queue.size if model else 0,
             touching=model.touching if model else "",
             broken=self.failover.broken_backends() if self.failover else (),
             counts=self.counts,

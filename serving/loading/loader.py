@@ -17,9 +17,11 @@ from protos import model_config_pb2 as pb
 from serving import backends
 from serving.backends.base import Backend, Candidate
 from serving.batching.computation import Stateless
+from serving.batching.costs import Costs
 from serving.batching.guard import Guard
 from serving.batching.model import Instance, Model, Watched
 from serving.batching.policy import BatchPolicy
+from serving.clock import Clock
 from serving.errors import RepositoryError, StartupError, VerificationFailed
 from serving.loading import proof, telling, warmup
 from serving.loading.order import Order, order
@@ -85,14 +87,17 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
             extra = warmup.configured(written, facts.spec, policy.max_rows, request.folder.path.parent)
             instances = [
                 Instance(
-                    Stateless(one.backend, facts.spec, request.clock),
-                    functools.partial(_warm_up, candidate, one.backend, facts, policy.max_rows, extra),
+                    Stateless(one.backend, facts.spec, request.clock, model.costs),
+                    functools.partial(
+                        _warm_up, candidate, one.backend, facts, policy.max_rows, extra, model.costs, request.clock
+                    ),
                     guard_of(request, candidate, facts, one, model),
                 )
                 for one in proved
             ]
             allowed = max(one.allowed for one in proved)
-            telling.tell(model.config, request, candidate, chosen, allowed, verified=facts.described)
+            batched = telling.how_batched(facts.spec, policy, model.touching)
+            telling.tell(model.config, request, candidate, chosen, allowed, batched, verified=facts.described)
         model.start(instances)
     model.metrics.load_seconds = (request.clock.now_ns() - began_ns) / 1e9
     telling.log_loaded(request, candidate, model, max(one.difference for one in proved))
@@ -161,11 +166,17 @@ def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> 
 
 
 def _warm_up(
-    candidate: Candidate, backend: Backend, facts: Facts, rows: int, extra: Sequence[tuple[Tensors, int]]
+    candidate: Candidate,
+    backend: Backend,
+    facts: Facts,
+    rows: int,
+    extra: Sequence[tuple[Tensors, int]],
+    costs: Costs,
+    clock: Clock,
 ) -> None:
     """What each instance computes before it is ready, on the thread that will serve. Raises `RepositoryError`."""
     try:
-        warmup.run(backend, facts.spec, warmup.of_samples(facts.samples, rows), extra)
+        warmup.run(backend, facts.spec, facts.samples, rows, extra, costs, clock)
     except Exception as error:
         raise RepositoryError(
             f"{candidate} fails to compute what it is warmed up with, up to {rows} rows: {type(error).__name__}: {error}"

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from protos import model_config_pb2 as pb
 from serving.backends.base import Candidate, Measured
 from serving.batching.model import Model
+from serving.batching.policy import BatchPolicy
 from serving.errors import StartupError
 from serving.loading.order import INSTEAD, Order
 from serving.loading.ranking import table
 from serving.loading.request import LoadRequest
 from serving.repository import labels
 from serving.repository.model_config import TOLD
+from serving.signature.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ def tell(
     candidate: Candidate,
     chosen: Order,
     tolerance: float,
+    batched: str,
     *,
     verified: bool,
 ) -> None:
@@ -37,12 +40,20 @@ def tell(
         "backend": candidate.backend,
         "device": ",".join(dict.fromkeys(devices)),
         "instances": str(len(devices)),
+        "batched": batched,
         "tolerance": f"{tolerance:g}" if verified else "",
         "verified": "yes" if verified else "no",
         "labels": ",".join(label for label, of in request.config.routes.labels.items() if of == version),
         **_choice(candidate, chosen),
     }
     _put(config, told)
+
+
+def how_batched(spec: ModelSpec, policy: BatchPolicy, touching: str = "") -> str:
+    """What is computed together, in a word or two."""
+    if not policy.dynamic or policy.max_rows < 2 or touching:
+        return "alone"
+    return "any lengths" if spec.joins_lengths and policy.max_padding_ratio else "equal shapes"
 
 
 def _choice(candidate: Candidate, chosen: Order, doing: str = "") -> dict[str, str]:

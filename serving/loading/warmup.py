@@ -2,14 +2,15 @@
 
 Runtimes allocate, specialise and compile when they first see a size. The golden samples are run at 1, 2, 4 ... rows up to the
 largest batch, each size twice, and then whatever `model_warmup` in `config.pbtxt` adds. Twice, because TorchScript only
-watches the first run of a size and compiles in the second.
+watches the first run of a size and compiles in the second. Where rows of unequal length are computed together, the longest
+sample is also run repeated along its steps, with rows of many lengths, as batches will be. The second runs are the first that
+is known of what a batch costs.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import numpy.typing as npt
 
 from protos import model_config_pb2 as pb
 from serving.backends.base import Backend
+from serving.batching.costs import Costs
+from serving.clock import SYSTEM, Clock
 from serving.errors import ModelConfigError
 from serving.machine import background
 from serving.repository.datatypes import from_schema
@@ -27,6 +30,9 @@ from serving.signature.tensors import Tensors, TensorSpec
 from serving.verification import golden
 
 RUNS = 2
+REPEATED = (4, 16)  # times the steps of the longest sample, to see what steps cost
+LONGEST = 512  # steps of it then
+DEAR_NS = 20_000_000  # calls that will take longer are not made for that
 FOLDER = "warmup"  # beside the versions, as Triton has it
 MOST_RUNS = 1000
 MOST_BYTES = 256 * 1024 * 1024
@@ -61,6 +67,23 @@ def of_samples(samples: Sequence[golden.Sample], max_rows: int) -> Iterator[Tens
             yield golden.with_rows(sample.inputs, rows)
 
 
+def of_unequal_lengths(samples: Sequence[golden.Sample], spec: ModelSpec, max_rows: int) -> Iterator[Tensors]:
+    """Longer inputs made of the longest sample, their rows of many lengths; nothing where such are not computed together."""
+    if not (samples and spec.lengths and spec.joins_lengths):
+        return
+    longest = golden.longest(samples).inputs
+    axis = spec.inputs_by_name[spec.lengths.of].steps_axis or 1
+    for times in REPEATED:
+        repeated = np.concatenate([longest[spec.lengths.of]] * times, axis)
+        steps = repeated.shape[axis]
+        if steps > LONGEST:
+            return
+        for rows in (1, min(8, max_rows), max_rows):
+            inputs = dict(golden.with_rows({**longest, spec.lengths.of: repeated}, rows))
+            lengths = steps - np.arange(rows) * (steps - 1) // rows
+            yield {**inputs, spec.lengths.input: lengths.astype(inputs[spec.lengths.input].dtype)}
+
+
 def configured(
     written: Sequence[pb.ModelWarmup], spec: ModelSpec, max_rows: int, model_folder: Path
 ) -> list[tuple[Tensors, int]]:
@@ -90,14 +113,43 @@ def configured(
     return made
 
 
-def run(backend: Backend, spec: ModelSpec, samples: Iterable[Tensors], extra: Sequence[tuple[Tensors, int]]) -> None:
-    """Computes all of it. Called on the thread that will compute. Raises whatever the backend does."""
-    names = [tensor.name for tensor in spec.advertised_outputs]
+def run(
+    backend: Backend,
+    spec: ModelSpec,
+    samples: Sequence[golden.Sample],
+    max_rows: int,
+    extra: Sequence[tuple[Tensors, int]],
+    costs: Costs,
+    clock: Clock = SYSTEM,
+) -> None:
+    """Computes all of it, and tells `costs`. Called on the thread that will compute. Raises whatever the backend does."""
     pauses = background.Pauses()
-    for inputs, times in itertools.chain(((inputs, RUNS) for inputs in samples), extra):
+
+    def twice(inputs: Tensors) -> None:
+        for _ in range(RUNS):
+            began = clock.now_ns()
+            backend.run(inputs, names)
+            took = clock.now_ns() - began
+            pauses.look()
+        costs.learn(*_size(inputs, spec), took)
+
+    names = [tensor.name for tensor in spec.advertised_outputs]
+    for inputs in of_samples(samples, max_rows):
+        twice(inputs)
+    costs.fit()
+    for inputs in of_unequal_lengths(samples, spec, max_rows):
+        if costs.now.of(*_size(inputs, spec)) < DEAR_NS:
+            twice(inputs)
+    costs.fit()
+    for inputs, times in extra:
         for _ in range(times):
             backend.run(inputs, names)
             pauses.look()
+
+
+def _size(inputs: Tensors, spec: ModelSpec) -> tuple[int, int]:
+    """Rows and steps."""
+    return len(inputs[spec.inputs[0].name]), spec.steps(inputs)
 
 
 def _array(

@@ -13,7 +13,7 @@ class Call(Protocol):
 
     `reply_all` answers many calls of this class at once, so that an edge may hand them over together. Times are
     nanoseconds of `timeline.now_ns`. `on_cancel` runs `action` when the client has gone, on any thread, at once if it has
-    gone already.
+    gone already. `retry_ms` tells the client after how many milliseconds it may ask again; 0 tells it nothing.
     """
 
     received_ns: int
@@ -24,7 +24,7 @@ class Call(Protocol):
     @staticmethod
     def reply_all(answers: Sequence[tuple[Any, bytes]]) -> None: ...
 
-    def fail(self, code: Code, message: str) -> None: ...
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None: ...
 
     def on_cancel(self, action: Callable[[], None]) -> None: ...
 

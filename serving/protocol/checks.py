@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.batching.pending import Turn
 from serving.errors import InvalidInput, InvalidRequest
 from serving.protocol.elements import bytes_of
 from serving.protocol.request import Parameter
@@ -175,8 +176,8 @@ def tokens(inputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, model: str) 
         )
 
 
-def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> None:
-    """Refuses what would be misunderstood; parameters of the client's own are let through and mean nothing here."""
+def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> Turn:
+    """What they ask of the queue. Refuses what would be misunderstood; those of the client's own mean nothing here."""
     for name, parameter in sent.items():
         kind = parameter.kind
         if not kind:
@@ -202,6 +203,8 @@ def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> No
             f"parameter{several} {', '.join(map(repr, asking))} {verb} model '{model}' to keep state between requests, which "
             f"is not served yet{_instead_of_keeping(spec)} leave {'them' if several else 'it'} out"
         )
+    priority, timeout_us = (sent[name].value if name in sent else 0 for name in ("priority", "timeout"))
+    return Turn(priority, max(timeout_us, 0) * 1000)
 
 
 def _instead_of_keeping(spec: ModelSpec) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protos import grpc_service_pb2 as pb
+from serving.batching.pending import USUAL, Turn
 from serving.errors import ComputeFailed, InvalidInput, InvalidRequest, NotImplementedHere
 from serving.protocol import checks
 from serving.protocol.checks import Limits
@@ -29,7 +30,8 @@ class Decoded:
     """A request that can be computed: the inputs that were sent, `rows` of each; the outputs wanted, in the order wanted.
 
     `steps` is its length along the axis of steps, padding included. `classes` has an entry for each output that is wanted as
-    so many classes, not as a tensor. Requests of another `key` cannot be computed together with it.
+    so many classes, not as a tensor. Requests of another `key` cannot be computed together with it. `turn` is what it asks of
+    the queue.
     """
 
     inputs: Tensors
@@ -38,6 +40,7 @@ class Decoded:
     outputs: Sequence[str]
     classes: Mapping[str, int]
     key: BatchKey
+    turn: Turn = USUAL
 
 
 def decode(request: InferRequest, spec: ModelSpec, limits: Limits) -> Decoded:
@@ -46,8 +49,7 @@ def decode(request: InferRequest, spec: ModelSpec, limits: Limits) -> Decoded:
     Raises `InvalidInput` (a tensor does not fit), `InvalidRequest` (anything else about it), or `NotImplementedHere`.
     """
     model = request.model_name
-    if request.parameters:
-        checks.parameters(request.parameters, spec, model)
+    turn = checks.parameters(request.parameters, spec, model) if request.parameters else USUAL
     inputs = _read_inputs(request, spec, limits)
     rows = _same_rows(inputs, spec, model)
     if any(name in inputs for name in spec.state_inputs) and (
@@ -58,7 +60,7 @@ def decode(request: InferRequest, spec: ModelSpec, limits: Limits) -> Decoded:
             "start from zero"
         )
     steps, key = checked(inputs, spec, limits, model)
-    return Decoded(inputs, rows, steps, _wanted(request, spec), _classes(request, spec), key)
+    return Decoded(inputs, rows, steps, _wanted(request, spec), _classes(request, spec), key, turn)
 
 
 def checked(inputs: Tensors, spec: ModelSpec, limits: Limits, model: str) -> tuple[int, BatchKey]:
@@ -66,7 +68,7 @@ def checked(inputs: Tensors, spec: ModelSpec, limits: Limits, model: str) -> tup
     steps = spec.steps(inputs)
     check_values(inputs, steps, spec, limits, model)
     shared = b"".join([bytes_of(inputs[name][0]) for name in sorted(spec.shared)]) if spec.shared else b""
-    return steps, (shared, *[inputs[t.name].shape[1:] if t.name in inputs else t.shape[1:] for t in spec.inputs])
+    return steps, spec.batch_key(inputs, shared)
 
 
 def check_values(inputs: Tensors, steps: int, spec: ModelSpec, limits: Limits, model: str) -> None:

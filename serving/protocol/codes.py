@@ -44,6 +44,7 @@ CODES: Mapping[type[ServingError], Code] = {
     errors.Unauthenticated: Code.UNAUTHENTICATED,
     errors.NotImplementedHere: Code.UNIMPLEMENTED,
     errors.Overloaded: Code.UNAVAILABLE,
+    errors.TimedOut: Code.UNAVAILABLE,
     errors.DeadlineExceeded: Code.DEADLINE_EXCEEDED,
     errors.Cancelled: Code.CANCELLED,
     errors.ComputeFailed: Code.INTERNAL,
@@ -67,6 +68,7 @@ OUTCOMES: Mapping[type[ServingError], str] = {
     errors.NotImplementedHere: "invalid",
     errors.Overloaded: "rejected",
     errors.NotReady: "rejected",
+    errors.TimedOut: "timed_out",
     errors.DeadlineExceeded: "expired",
     errors.Cancelled: "cancelled",
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from protos import grpc_service_pb2 as pb
 from serving.batching.model import Copy, Lease, Model
 from serving.batching.pending import Pending
-from serving.errors import ComputeFailed, InvalidInput, NotReady, ServingError
+from serving.errors import ComputeFailed, InvalidInput, NotReady, Overloaded, ServingError
 from serving.lifecycle.manager import ModelManager
 from serving.protocol import codec, request
 from serving.protocol.answers import Answers
@@ -55,7 +55,10 @@ class Inference:
                 for sent in alike:
                     self._not_found(sent, error, misread)
                 continue
+            tight = self._tight({lease.model for lease in leases}, alike, queued)
             for lease, sent in zip(leases, alike, strict=True):
+                if tight and self._no_room(lease, sent, queued.get(lease.model, ())):
+                    continue
                 pending = self._pending(lease, sent, misread)
                 if pending:
                     queued.setdefault(lease.model, []).append(pending)
@@ -65,6 +68,23 @@ class Inference:
         if misread:
             self._infer_all(misread)
 
+    def _tight(
+        self, models: Iterable[Model], alike: Sequence[_Sent], queued: Mapping[Model, Sequence[Pending]]
+    ) -> bool:
+        """Whether there may not be room for all of them."""
+        size = sum([len(sent[3]) for sent in alike])
+        return any(model.full(len(queued.get(model, ())) + len(alike) - 1, size) for model in models)
+
+    def _no_room(self, lease: Lease, sent: _Sent, ahead: Sequence[Pending]) -> bool:
+        """Whether a request, of which no more than the head was read, is turned away: the queue is full."""
+        _, head, message, payload, call = sent
+        why = lease.model.full(len(ahead), sum([pending.size for pending in ahead]) + len(payload))
+        if why is None:
+            return False
+        id = head.id if head else message.id if message else ""
+        _Asked(id, lease, call, self._recorder).finish(why)
+        return True
+
     def _pending(self, lease: Lease, sent: _Sent, misread: list[_Sent]) -> Pending | None:
         """What is to be queued of a request, if it is right. One that names another model after all goes to `misread`."""
         _, head, message, payload, call = sent
@@ -73,13 +93,13 @@ class Inference:
             plans = self._plans(lease.model)
             if head and (template := plans.templates.find(payload, head.end)):
                 asked = _Asked(head.id, lease, call, self._recorder)
-                return asked.pending(template.decode(payload, head.end))
+                return asked.pending(template.decode(payload, head.end), len(payload))
             message = message or self._message(sent, misread)
             if message is None:
                 lease.release()
                 return None
             asked = _Asked(message.id, lease, call, self._recorder)
-            return asked.pending(plans.decode(message, payload))
+            return asked.pending(plans.decode(message, payload), len(payload))
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if asked:
                 asked.finish(as_ours(error))
@@ -170,8 +190,8 @@ class _Asked:
         self._empty = False
         lease.model.metrics.entered()
 
-    def pending(self, decoded: codec.Decoded) -> Pending:
-        """What waits in the queue."""
+    def pending(self, decoded: codec.Decoded, size: int) -> Pending:
+        """What waits in the queue; it was sent in so many bytes."""
         self._timeline.decoded = now_ns()
         self._classes = decoded.classes
         if self._lease.model.spec.may_be_empty:
@@ -185,6 +205,8 @@ class _Asked:
             decoded.key,
             self._timeline,
             self._call.deadline_ns,
+            decoded.turn,
+            size,
         )
         self._call.on_cancel(pending.cancel)
         model = self._lease.model
@@ -216,7 +238,7 @@ class _Asked:
             self._copy.give_up()
         self._record(outcome_of(error), code, message)
         self._lease.release()
-        self._call.fail(code, message)
+        self._call.fail(code, message, error.retry_ms if isinstance(error, Overloaded) else 0)
 
     @staticmethod
     def finish_all(requesters: Sequence[_Asked]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from protos import grpc_service_pb2 as pb
+from serving.batching.pending import USUAL, Turn
 from serving.protocol import checks, codec
 from serving.protocol.checks import Limits
 from serving.protocol.codec import Decoded
@@ -49,8 +50,9 @@ class Plans:
         count = len(sent.inputs)
         if not self._any or count != len(sent.raw_input_contents) or count > FEW:
             return self._whole(payload)[1]
+        turn = USUAL
         if len(sent.parameters):
-            checks.parameters(parameters_of(sent), self._spec, sent.model_name)
+            turn = checks.parameters(parameters_of(sent), self._spec, sent.model_name)
             sent.ClearField("parameters")
         contents = list(sent.raw_input_contents)
         if len(payload) - sum(map(len, contents)) > LONGEST:  # a description that would not be kept is not worked out
@@ -64,7 +66,7 @@ class Plans:
         sent.ClearField("raw_input_contents")
         description = sent.SerializeToString()
         plan = self._plans.get(description)
-        if plan and (looked_up := plan.decode(shapes, contents)):
+        if plan and (looked_up := plan.decode(shapes, contents, turn)):
             self.templates.keep(payload, looked_up)
             return looked_up
         contents.clear()  # they are read once more
@@ -101,7 +103,7 @@ class _Plan:
         self._outputs = decoded.outputs
         self._classes = decoded.classes
 
-    def decode(self, shapes: Sequence[tuple[int, ...]], contents: Sequence[bytes]) -> Decoded | None:
+    def decode(self, shapes: Sequence[tuple[int, ...]], contents: Sequence[bytes], turn: Turn) -> Decoded | None:
         """The request with inputs of these shapes and elements; None where it has to be read whole.
 
         Raises what the checks of values raise.
@@ -122,4 +124,4 @@ class _Plan:
         if rows > self._limits.max_rows:
             return None
         steps, key = codec.checked(arrays, self._spec, self._limits, self._model)
-        return Decoded(arrays, rows, steps, self._outputs, self._classes, key)
+        return Decoded(arrays, rows, steps, self._outputs, self._classes, key, turn)

@@ -165,7 +165,7 @@ class Template:
         }
         alike = self._decoded
         codec.check_values(arrays, alike.steps, self._spec, self._limits, self._model)
-        return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, alike.key)
+        return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, alike.key, alike.turn)
 
 
 def _made(payload: bytes, head: Head, decoded: Decoded, spec: ModelSpec, limits: Limits) -> Template | None:
@@ -188,7 +188,7 @@ def _made(payload: bytes, head: Head, decoded: Decoded, spec: ModelSpec, limits:
         inputs.append(Place(name, array.dtype, array.size, at, array.shape))
         at -= len(separator)
         separators.append((at, separator))
-    bare = Decoded({}, decoded.rows, decoded.steps, decoded.outputs, decoded.classes, decoded.key)
+    bare = Decoded({}, decoded.rows, decoded.steps, decoded.outputs, decoded.classes, decoded.key, decoded.turn)
     first, separator = separators.pop()
     description = payload[head.end : head.end + first + len(separator)]
     return Template(description, len(payload) - head.end, inputs[::-1], separators, bare, spec, limits, head.model_name)

@@ -14,6 +14,7 @@ from serving import backends
 from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.machine.devices import CPU, cuda_index
+from serving.repository import queue_policies
 from serving.repository.datatypes import to_schema
 from serving.repository.operator_config import OperatorConfig
 from serving.signature.spec import LABELS_FILE, ModelSpec
@@ -61,9 +62,7 @@ def config_in_force(
     if not config.version_policy.WhichOneof("policy_choice"):
         config.version_policy.latest.num_versions = 1
     if policy.dynamic:
-        config.dynamic_batching.preferred_batch_size.extend(policy.preferred_rows)
-        config.dynamic_batching.max_queue_delay_microseconds = policy.max_delay_ns // 1000
-        config.dynamic_batching.default_queue_policy.max_queue_size = policy.max_queue
+        config.dynamic_batching.CopyFrom(queue_policies.in_force(policy))
     name = written.instance_group[0].name if written.instance_group else ""
     group = config.instance_group.add(
         name=name or f"{written.name}_0", count=chosen.count, kind=pb.ModelInstanceGroup.KIND_CPU
@@ -74,6 +73,8 @@ def config_in_force(
     config.model_warmup.extend(written.model_warmup)
     for key, parameter in written.parameters.items():
         config.parameters[key].CopyFrom(parameter)
+    config.parameters[queue_policies.MAX_QUEUE_BYTES].string_value = str(policy.max_queue_bytes)
+    config.parameters[queue_policies.MAX_PADDING_RATIO].string_value = f"{policy.max_padding_ratio:g}"
     return config
 
 

@@ -1,7 +1,7 @@
 """Which fields of ModelConfig mean something here, which change no answer, and why the others are refused.
 
 Users' files come from Triton, and hold first what makes Triton faster. That is taken as it is, and told in the log: the answers
-are the same. What would make them others (another schedule of state, a queue's timeout, another file) is refused by name.
+are the same. What would make them others (another schedule of state, a batch of its own making, another file) is refused by name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,16 @@ SERVED: Mapping[str, str] = {
     "version_policy.specific.versions": "serve these versions",
     "dynamic_batching.preferred_batch_size": "rows at which a batch goes without waiting any longer",
     "dynamic_batching.max_queue_delay_microseconds": "how long a batch may wait for more rows; 0 where it is left out",
+    "dynamic_batching.preserve_ordering": "answers leave in the order in which requests came into the queue",
+    "dynamic_batching.priority_levels": "how many levels of priority there are; 1 is served first",
+    "dynamic_batching.default_priority_level": "the level of requests that name none, or one that does not exist",
+    "dynamic_batching.default_queue_policy.timeout_action": "what becomes of a request whose time in the queue is up: REJECT "
+    "refuses it, DELAY puts it behind its level",
+    "dynamic_batching.default_queue_policy.default_timeout_microseconds": "how long a request may wait; 0, as long as it takes",
+    "dynamic_batching.default_queue_policy.allow_timeout_override": "whether a request may wait less, by its parameter timeout",
     "dynamic_batching.default_queue_policy.max_queue_size": "the most requests that wait; 1024 where it is left out",
+    "dynamic_batching.priority_queue_policy": "such a policy for a level of its own, by the level's number; without one it has "
+    "the default_queue_policy",
     "instance_group.name": "taken, and no more than a word",
     "instance_group.kind": "KIND_CPU, KIND_GPU, or KIND_AUTO for what --device says",
     "instance_group.count": "how many instances compute side by side",
@@ -52,9 +61,6 @@ IDLE = (
     "response_cache",
     "metric_tags",
     "model_metrics",
-    "dynamic_batching.preserve_ordering",
-    "dynamic_batching.priority_levels",
-    "dynamic_batching.default_priority_level",
     "instance_group.rate_limiter",
     "instance_group.host_policy",
     "instance_group.profile",
@@ -92,8 +98,6 @@ _WHY = {
     "sequence_batching": "state is not kept by this server yet: a client sends it as inputs and gets it as outputs",
     "ensemble_scheduling": "ensembles are not served: ask the models one after the other",
     "model_transaction_policy.decoupled": "a request has one answer here",
-    "dynamic_batching.default_queue_policy": "requests are taken off the queue by the client's own deadline",
-    "dynamic_batching.priority_queue_policy": "requests are taken off the queue by the client's own deadline",
     "input.optional": "all inputs of a file have to be sent",
     "input.allow_ragged_batch": "rows of unequal length are padded, and told by an input of lengths",
     "batch_input": "rows of unequal length are padded, and told by an input of lengths",

@@ -16,22 +16,26 @@ from google.protobuf import json_format, text_format
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.batching.policy import BatchPolicy
 from serving.errors import BackendUnavailable, ModelConfigError
 from serving.machine.devices import CPU, cuda, cuda_index
-from serving.repository import fields, reshapes, routes
+from serving.repository import fields, queue_policies, reshapes, routes
 from serving.repository.datatypes import from_schema
 from serving.repository.operator_config import OperatorConfig
 from serving.signature.spec import PASS, REFUSE
 from serving.signature.stated import Stated
 
-DEFAULTS = BatchPolicy()
-MAX_DELAY_MICROSECONDS = 60_000_000
 MAX_INSTANCES = 64
 THREADS = "intra_op_thread_count"  # as Triton's ONNX Runtime backend calls it
 FALLBACK = "fallback"
 NONFINITE = "nonfinite"
-PARAMETERS = (THREADS, FALLBACK, NONFINITE, *routes.KEYS)  # the keys of `parameters` that mean something here
+PARAMETERS = (
+    THREADS,
+    FALLBACK,
+    NONFINITE,
+    queue_policies.MAX_QUEUE_BYTES,
+    queue_policies.MAX_PADDING_RATIO,
+    *routes.KEYS,
+)  # the keys of `parameters` that mean something here
 TOLD = "lstm_serving."  # how the parameters begin by which the server tells of a model
 
 
@@ -78,7 +82,7 @@ def check(written: pb.ModelConfig, name: str, where: str = "") -> OperatorConfig
     _check_datatypes(written, where)
     return OperatorConfig(
         written=written,
-        policy=_policy(written, where),
+        policy=queue_policies.batch_policy(written, where),
         backend=_backend(written, where),
         **_placed(written, where),
         **_parameters(written, where),
@@ -119,32 +123,6 @@ def may_be_scalars(config: OperatorConfig) -> set[str]:
 def rows(config: OperatorConfig) -> dict[str, int | None]:
     """Where the rows are in the inputs that the file names: in front if it sets `max_batch_size`, else nowhere."""
     return {tensor.name: 0 if config.written.max_batch_size else None for tensor in config.written.input}
-
-
-def _policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
-    if written.max_batch_size < 0:
-        raise ModelConfigError(
-            f"{where}: max_batch_size is {written.max_batch_size}; it must be at least 1, or 0 for {DEFAULTS.max_rows}"
-        )
-    max_rows = written.max_batch_size or DEFAULTS.max_rows
-    batching = written.dynamic_batching
-    if batching.max_queue_delay_microseconds > MAX_DELAY_MICROSECONDS:
-        raise ModelConfigError(
-            f"{where}: max_queue_delay_microseconds is {batching.max_queue_delay_microseconds}; "
-            f"at most {MAX_DELAY_MICROSECONDS} (a minute) is allowed"
-        )
-    for rows in batching.preferred_batch_size:
-        if not 1 <= rows <= max_rows:
-            raise ModelConfigError(
-                f"{where}: preferred_batch_size {rows} is not within 1 and max_batch_size {max_rows}"
-            )
-    return BatchPolicy(
-        max_rows=max_rows,
-        max_delay_ns=batching.max_queue_delay_microseconds * 1000,
-        preferred_rows=tuple(sorted(batching.preferred_batch_size)),
-        max_queue=batching.default_queue_policy.max_queue_size or DEFAULTS.max_queue,
-        dynamic=written.HasField("dynamic_batching") or written.max_batch_size == 0,
-    )
 
 
 def _backend(written: pb.ModelConfig, where: str) -> str | None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from serving.errors import RepositoryError
 from serving.signature import spec_file
 from serving.signature.spec_file import FORMAT_VERSION
-from serving.signature.tensors import DTYPES, Tensors, TensorSpec
+from serving.signature.tensors import DTYPES, BatchKey, Tensors, TensorSpec
 
 FILE_NAME = "spec.json"
 OWN_FILES = "own_files"  # in source, under export: digests of the artefacts that our own writers made, by file name
@@ -198,6 +198,35 @@ class ModelSpec:
         """How many steps a request has, padding included; 1 where the model has no axis of steps."""
         tensor = self._steps_input
         return 1 if tensor is None else inputs[tensor.name].shape[tensor.steps_axis or 0]
+
+    @functools.cached_property
+    def joins_lengths(self) -> bool:
+        """Whether requests of unequal steps may be computed together: padded, told by lengths, and cut back.
+
+        So it is where nothing but the input that the lengths are of has steps, and no output has another free axis than those of
+        rows and steps, which nobody could cut back.
+        """
+        timed = [tensor.name for tensor in self.inputs if tensor.steps_axis is not None]
+        cut_back = all(
+            size != -1 or axis in (0, tensor.steps_axis)
+            for tensor in self.outputs
+            for axis, size in enumerate(tensor.shape)
+        )
+        return self.lengths is not None and timed == [self.lengths.of] and cut_back
+
+    @functools.cached_property
+    def _keyed(self) -> Sequence[tuple[str, tuple[int, ...], int | None]]:
+        """By input its name, its sizes behind the rows, and which of them may differ within a batch."""
+        free = self.joins_lengths
+        return [(t.name, t.shape[1:], t.steps_axis - 1 if free and t.steps_axis else None) for t in self.inputs]
+
+    def batch_key(self, inputs: Tensors, shared: bytes | tuple[int, ...] = b"") -> BatchKey:
+        """What requests have in common that may be computed together; `shared` is what all their rows share."""
+        key: list[bytes | tuple[int, ...]] = [shared]
+        for name, stated, steps in self._keyed:
+            shape = inputs[name].shape[1:] if name in inputs else stated
+            key.append(shape if steps is None else (*shape[:steps], -1, *shape[steps + 1 :]))
+        return tuple(key)
 
     @functools.cached_property
     def shared(self) -> frozenset[str]:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
-# Requests share a batch only if theirs are equal: the bytes of what all rows share, and each input's shape behind the rows.
+# Requests share a batch only if theirs are equal: the bytes of what all rows share, and each input's shape behind the rows, with
+# -1 for the steps where these may be unequal.
 BatchKey = tuple[bytes | tuple[int, ...], ...]
 
 # NumPy has no bfloat16: two bytes that are never mistaken for a whole number.

@@ -19,9 +19,10 @@ DURATION_BOUNDS_NS = tuple(
                25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000)
 )  # fmt: skip
 ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+PADDING_BOUNDS = (0, 10, 20, 50, 100, 150, 200, 300, 400, 500, 700, 900)  # thousandths of a batch
 
 SUCCESS = "success"
-OUTCOMES = (SUCCESS, "invalid", "rejected", "expired", "cancelled", "failed")
+OUTCOMES = (SUCCESS, "invalid", "rejected", "timed_out", "expired", "cancelled", "failed")
 
 # Of a row that is to be computed again alone: it was answered alike, or otherwise, or failed, or there was no room for it.
 SAME, DIFFERENT, FAILED, DROPPED = "same", "different", "failed", "dropped"
@@ -80,6 +81,7 @@ class ModelMetrics:
         self.duration = Histogram(DURATION_BOUNDS_NS)
         self.stages = tuple(Histogram(DURATION_BOUNDS_NS) for _ in STAGES)
         self.batch_rows = Histogram(ROWS_BOUNDS)
+        self.padding = Histogram(PADDING_BOUNDS)
         self.batches: dict[int, BatchStatistics] = {}
         self.failed_ns = 0
         self.rows_computed = 0
@@ -110,8 +112,8 @@ class ModelMetrics:
         with self.lock:
             self.rows_watched[outcome] += 1
 
-    def answered(self, rows: int, timelines: Sequence[Timeline], wall_ms: int) -> None:
-        """One batch of `rows` rows has been computed; the requests of `timelines` are encoded."""
+    def answered(self, rows: int, timelines: Sequence[Timeline], wall_ms: int, padding_ratio: float = 0.0) -> None:
+        """One batch of `rows` rows has been computed, a share of it padding; the requests of `timelines` are encoded."""
         spans = [timeline.stages() for timeline in timelines]
         decode, queue, compute, encode = zip(*spans, strict=True) if spans else ((), (), (), ())
         with self.lock:
@@ -120,6 +122,7 @@ class ModelMetrics:
             self.rows_computed += rows
             self.last_inference_ms = wall_ms
             self.batch_rows.observe(rows)
+            self.padding.observe(round(1000 * padding_ratio))
             batch = self.batches.get(rows)
             if batch is None:
                 batch = self.batches[rows] = BatchStatistics()

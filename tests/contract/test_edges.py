@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
 from pathlib import Path
@@ -12,11 +13,11 @@ from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection_pb2
 
 from protos import grpc_service_pb2 as pb
-from serving.edge.status import details
+from serving.edge.status import DETAILS, PUSHBACK, details, retry_info
 from serving.edge.tokens import Tokens
 from serving.edge.traffic import LOADERS
 from serving.errors import LoadFailed, StartupError, UnknownModel
-from serving.protocol.call import reply_all
+from serving.protocol.call import Call, reply_all
 from serving.protocol.codes import Code
 from serving.protocol.methods import SERVICE, Kind, Method
 from tests.support.grpc_port import (
@@ -33,6 +34,14 @@ from tests.support.grpc_port import (
 
 CODE = grpc.StatusCode
 BEARER = "0123456789abcdef"
+RETRY_POLICY = {
+    "maxAttempts": 5,
+    "initialBackoff": "60s",
+    "maxBackoff": "60s",
+    "backoffMultiplier": 1,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+RETRYING = [("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRY_POLICY}]}))]
 
 pytestmark = pytest.mark.parametrize("edge", EDGES)
 
@@ -71,6 +80,43 @@ def test_an_inference_that_fails_has_its_code_and_a_message_that_travels(edge: s
     message = "é" * 5000
     with port(edge, lambda _payload, call: call.fail(Code.NOT_FOUND, message)) as server, channel(server) as client:
         assert refusal(lambda: unary(client)(b"", timeout=WAIT_SECONDS)) == (CODE.NOT_FOUND, details(message))
+
+
+def test_a_client_is_told_when_to_try_again(edge: str) -> None:
+    def full(_payload: bytes, call: Call) -> None:
+        call.fail(Code.UNAVAILABLE, "full", 250)
+
+    with port(edge, full) as server, channel(server) as client, pytest.raises(grpc.RpcError) as refused:
+        unary(client)(b"", timeout=WAIT_SECONDS)
+    assert (refused.value.code(), refused.value.details()) == (CODE.UNAVAILABLE, "full")
+    told = dict(refused.value.trailing_metadata())
+    assert told[PUSHBACK] == "250"
+    assert told[DETAILS] == retry_info(Code.UNAVAILABLE, "full", 250)
+
+
+def test_other_errors_say_nothing_of_that(edge: str) -> None:
+    def refuse(_payload: bytes, call: Call) -> None:
+        call.fail(Code.UNAVAILABLE, "it is leaving")
+
+    with port(edge, refuse) as server, channel(server) as client, pytest.raises(grpc.RpcError) as refused:
+        unary(client)(b"", timeout=WAIT_SECONDS)
+    assert not {PUSHBACK, DETAILS} & dict(refused.value.trailing_metadata()).keys()
+
+
+def test_a_client_with_a_retry_policy_obeys_what_it_is_told(edge: str) -> None:
+    """By its own policy it would wait for a minute, longer than the call may take."""
+    attempts = queue.SimpleQueue[bytes]()
+
+    def full_at_first(payload: bytes, call: Call) -> None:
+        attempts.put(payload)
+        if attempts.qsize() < 3:
+            call.fail(Code.UNAVAILABLE, "full", 50)
+        else:
+            call.reply(payload)
+
+    with port(edge, full_at_first) as server, channel(server, more=RETRYING) as client:
+        assert unary(client)(b"again", timeout=WAIT_SECONDS) == b"again"
+    assert attempts.qsize() == 3
 
 
 def test_an_inference_knows_when_it_came_and_until_when_its_client_waits(edge: str) -> None:

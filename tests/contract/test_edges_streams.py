@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from protos import grpc_service_pb2 as pb
-from serving.edge.status import details
+from serving.edge.status import DETAILS, PUSHBACK, details, retry_info
 from serving.protocol.call import Call
 from serving.protocol.codes import Code
 from tests.support.grpc_port import EDGES, WAIT_SECONDS, Held, channel, echo, port, refusal, stream
@@ -62,6 +62,20 @@ def test_an_error_ends_the_stream_where_the_client_has_asked_for_that(edge: str)
         opened = stream(client, iter([asked(1), asked(2), asked(3)]), metadata=GRPC_ERRORS)
         assert told(next(opened)) == ("1", "")
         assert refusal(lambda: next(opened)) == (CODE.INVALID_ARGUMENT, details("two is wrong" + "!" * 5000))
+
+
+def test_a_stream_that_ends_by_overload_says_when_to_try_again(edge: str) -> None:
+    def full(_payload: bytes, call: Call) -> None:
+        call.fail(Code.UNAVAILABLE, "full", 250)
+
+    with port(edge, full) as server, channel(server) as client:
+        opened = stream(client, iter([asked(1)]), metadata=GRPC_ERRORS)
+        assert refusal(lambda: next(opened)) == (CODE.UNAVAILABLE, "full")
+        told = dict(opened.trailing_metadata())
+        assert (told[PUSHBACK], told[DETAILS]) == ("250", retry_info(Code.UNAVAILABLE, "full", 250))
+        inside = stream(client, iter([asked(1), asked(2)]))
+        assert [pb.ModelStreamInferResponse.FromString(each).error_message for each in inside] == ["full", "full"]
+        assert not {PUSHBACK, DETAILS} & dict(inside.trailing_metadata()).keys()
 
 
 def test_the_deadline_of_the_stream_is_that_of_its_requests(edge: str) -> None:

@@ -26,11 +26,25 @@ def test_the_index_says_why_a_model_is_not_ready(repository: Path) -> None:
     with LaunchedServer(repository, *FAKE) as server:
         done = administer(server.address, "index")
         head, broken, whole = done.stdout.splitlines()
-        told = ["backend", "device", "instances", "chosen", "tolerance", "verified", "reason"]
+        told = ["backend", "device", "instances", "batched", "chosen", "tolerance", "verified", "reason"]
         assert head.split() == ["model", "version", "state", *told]
         assert broken.split()[:3] == ["broken", "1", "UNAVAILABLE"]
         assert broken.endswith("asked to fail on 1.0")
-        assert whole.split() == ["whole", "1", "READY", "fake", "cpu", "1", "as", "asked", "1e-05", "yes", "-"]
+        assert whole.split() == [
+            "whole",
+            "1",
+            "READY",
+            "fake",
+            "cpu",
+            "1",
+            "any",
+            "lengths",
+            "as",
+            "asked",
+            "1e-05",
+            "yes",
+            "-",
+        ]
         assert (done.returncode, done.stderr) == (0, "")
         entries = json.loads(administer(server.address, "index", "--json").stdout)
         assert [entry["name"] for entry in entries] == ["broken", "whole"]

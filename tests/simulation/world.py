@@ -22,7 +22,7 @@ from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
 from serving.batching.model import Instance, Lease, Model
 from serving.batching.pending import EARLY_NS, Pending
-from serving.batching.policy import BatchPolicy
+from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.errors import (
     Cancelled,
     ComputeFailed,
@@ -46,7 +46,7 @@ from tests.support import fake_models
 MS = 1_000_000
 REQUESTS = 16
 POISON = 13.0
-SPEC = fake_models.spec()
+SPECS = (fake_models.spec(), fake_models.spec(per_step=True))
 FIRST, SECOND = Candidate("fake", "cpu", 1), Candidate("fake", "cuda:0", 1)
 PATIENCE_SECONDS = 3600.0  # who is not answered by then never will be
 PLACE = Path(__file__).parent
@@ -85,18 +85,16 @@ class Request:
         self.poison = draw.random() < 0.08
         self.cancelled_after_ns = int(draw.uniform(0, 6) * MS) if draw.random() < 0.2 else None
         self.deadline_ns = self.at_ns + int(draw.uniform(0, 12) * MS) if draw.random() < 0.2 else None
-        rows, steps = draw.choice((1, 1, 1, 2, 3)), draw.choice((2, 2, 3))
+        rows, steps = draw.choice((1, 1, 1, 2, 3)), draw.choice((1, 2, 2, 3, 5, 40))
         value = POISON if self.poison else float(number + 100)
         self.expected = value * steps * fake_models.FEATURES
-        state = np.zeros((rows, *fake_models.STATE[1:]), np.float32)
-        inputs = {
-            "x": np.full((rows, steps, fake_models.FEATURES), value, np.float32),
-            "lengths": np.full(rows, steps),
-            "h0": state,
-            "c0": state,
-        }
+        inputs = {"x": np.full((rows, steps, fake_models.FEATURES), value, np.float32)}
+        if draw.random() < 0.3:
+            inputs["lengths"] = np.full(rows, steps)
+        if draw.random() < 0.3:
+            inputs["h0"] = inputs["c0"] = np.zeros((rows, *fake_models.STATE[1:]), np.float32)
         timeline = Timeline(self.at_ns)
-        key = (b"", *(array.shape[1:] for array in inputs.values()))
+        key = world.spec.batch_key(inputs)
         self.pending = Pending(self, inputs, rows, steps, ["y"], key, timeline, self.deadline_ns)
         self.lease: Lease | None = None
         self.outputs: Tensors | None = None
@@ -172,7 +170,8 @@ class Request:
         if error is None:
             assert self.outputs is not None
             answer = self.outputs["y"]
-            assert answer.shape == (self.pending.rows, 2)
+            per_step = self.world.spec.outputs[0].steps_axis
+            assert answer.shape == (self.pending.rows, *([self.pending.steps] if per_step else []), 2)
             assert (answer == self.expected).all(), f"request {self.number} got {answer}, and not {self.expected}"
             assert not self.poison
         elif isinstance(error, Cancelled):
@@ -186,7 +185,7 @@ class Request:
         else:
             assert isinstance(error, Overloaded), error
             assert self.lease
-            assert self.lease.model.depth >= self.world.policy.max_queue
+            assert self.lease.model.depth >= self.world.policy.queue.max_requests
 
 
 class World:
@@ -196,6 +195,7 @@ class World:
         self.clock = VirtualClock(seed)
         self._computation = computation
         draw = self.clock.random
+        self.spec = draw.choice(SPECS)
         self.history: list[tuple[int, str, int]] = []
         self.backends: list[Breakable] = []
         self.broken_promises: list[str] = []
@@ -207,8 +207,9 @@ class World:
         self.policy = BatchPolicy(
             max_rows=draw.choice((2, 4, 8)),
             max_delay_ns=draw.choice((0, 0, 2 * MS)),
-            max_queue=draw.choice((3, 1000)),
+            queue=QueuePolicy(max_requests=draw.choice((3, 1000))),
             dynamic=draw.random() < 0.8,
+            max_padding_ratio=draw.choice((0.0, 0.3, 1.0)),
         )
         self.metrics = {candidate: ModelMetrics() for candidate in (FIRST, SECOND)}
         self.manager = ModelManager(clock=self.clock, give_back=lambda: None)
@@ -230,7 +231,7 @@ class World:
         model = Model(
             name="m",
             version="1",
-            spec=SPEC,
+            spec=self.spec,
             config=pb.ModelConfig(),
             labels={},
             candidate=candidate,
@@ -244,7 +245,7 @@ class World:
 
     def _instance(self, model: Model) -> Instance:
         slow = self.clock.random.uniform(0.0005, 0.004)
-        backend = Breakable(FakeBackend(SPEC, slow, None, POISON, sleep=self.clock.sleep), self)
+        backend = Breakable(FakeBackend(self.spec, slow, None, POISON, sleep=self.clock.sleep), self)
         guard = Guard(
             failures=2,
             healthy=lambda: not backend.broken,
@@ -252,7 +253,9 @@ class World:
             hand_over=lambda requests, reason, error: self.failovers.on_broken(model, requests, reason, error),
             told=False,
         )
-        return Instance(self._computation(backend, SPEC, self.clock), lambda: self.clock.sleep(0.001), guard)
+        return Instance(
+            self._computation(backend, self.spec, self.clock, model.costs), lambda: self.clock.sleep(0.001), guard
+        )
 
     def _main(self) -> None:
         request = LoadRequest(

@@ -21,7 +21,7 @@ from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
 from serving.errors import ServingError
 from serving.signature.spec import ModelSpec
-from serving.signature.tensors import Tensors, TensorSpec
+from serving.signature.tensors import BatchKey, Tensors, TensorSpec
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import Timeline, now_ns
 from tests.support.threads import asked_from_elsewhere
@@ -72,6 +72,7 @@ class Answer:
         output: str = "y",
         fails: Exception | None = None,
         decoded_ns: int | None = None,
+        key: BatchKey | None = None,
     ) -> None:
         timeline = Timeline(now_ns())
         timeline.decoded = now_ns() if decoded_ns is None else decoded_ns
@@ -80,7 +81,8 @@ class Answer:
         self._fails = fails
         self._ended: queue.SimpleQueue[ServingError | None] = queue.SimpleQueue()
         x = np.full((rows, steps), value, np.float32)
-        self.pending = Pending(self, {"x": x}, rows, steps, [output], (b"", x.shape[1:]), timeline, deadline_ns)
+        key = (b"", x.shape[1:]) if key is None else key
+        self.pending = Pending(self, {"x": x}, rows, steps, [output], key, timeline, deadline_ns)
 
     def encode(self, outputs: Tensors) -> None:
         if self._fails:

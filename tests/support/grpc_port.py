@@ -85,9 +85,11 @@ def port(
         server.stop(0, lambda: False, lambda: None)
 
 
-def channel(server: Edge, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """A connection that is shared with no other channel."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
+def channel(
+    server: Edge, credentials: grpc.ChannelCredentials | None = None, more: Sequence[tuple[str, Any]] = ()
+) -> grpc.Channel:
+    """A connection that is shared with no other channel, with `more` options."""
+    options = [("grpc.use_local_subchannel_pool", 1), *more]
     if credentials:
         return grpc.secure_channel(f"localhost:{server.port}", credentials, options)
     return grpc.insecure_channel(f"127.0.0.1:{server.port}", options)

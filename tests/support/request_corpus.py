@@ -279,7 +279,7 @@ class KeptCall:
         for call, payload in answers:
             call.reply(payload)
 
-    def fail(self, code: Code, message: str) -> None:
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None:
         self.told.put((code, message))
 
     def on_cancel(self, action: Callable[[], None]) -> None: ...

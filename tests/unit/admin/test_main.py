@@ -29,7 +29,7 @@ def test_the_index_as_a_table_and_for_programs(triton: TritonLike, asked: Asked)
     assert triton.seen[1] == pb.ModelConfigRequest(name="vowels", version="1")
     code, out, _ = asked("index", "--json")
     unknown = dict.fromkeys(
-        ("backend", "device", "instances", "chosen", "tolerance", "verified", "measured", "labels"), ""
+        ("backend", "device", "instances", "batched", "chosen", "tolerance", "verified", "measured", "labels"), ""
     )
     assert json.loads(out)[1] == {
         **{"name": "weather", "version": "12", "state": "UNAVAILABLE"},

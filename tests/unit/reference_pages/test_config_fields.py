@@ -35,7 +35,7 @@ def test_every_field_of_the_schema_is_in_one_section() -> None:
     "text",
     [
         "ensemble_scheduling { step { model_name: 'm' } }",
-        "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
+        "instance_group { passive: true }",
         "input { name: 'x' optional: true }",
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from serving.batching.guard import Guard
 from serving.batching.pending import Pending
-from serving.batching.policy import BatchPolicy
+from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.errors import Cancelled, ComputeFailed, Overloaded
 from tests.support.gated import Answer, GatedBackend, Line, start
 
@@ -186,7 +186,7 @@ def test_who_waits_for_a_broken_backend_may_still_go() -> None:
 
 def test_what_is_handed_over_to_a_full_queue_is_taken() -> None:
     """It had its place elsewhere, and waits no longer than what was there before it."""
-    line, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
+    line, backend, _ = start(BatchPolicy(queue=QueuePolicy(max_requests=1), dynamic=False))
     running, queued, moved = Answer(1), Answer(2), Answer(3)
     line.submit(running.pending)
     backend.begun.get(timeout=10)

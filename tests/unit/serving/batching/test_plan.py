@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+
 import pytest
 
+from serving.batching.costs import Cost
 from serving.batching.pending import Pending, whole
-from serving.batching.plan import Take, Wait, plan
+from serving.batching.plan import Take, Wait, looked_at, plan
 from serving.batching.policy import BatchPolicy
+from serving.batching.rows import padding_ratio
 from tests.support.gated import Answer
 
 MS = 1_000_000
+ANY_LENGTH, OTHER = (b"", (-1,)), (b"", (-1, 2))  # keys of requests whose lengths may be unequal
 
 
 def waiting(*entries: tuple[int, int, int]) -> list[Pending]:
@@ -53,6 +59,26 @@ def take(queue: list[Pending], places: list[int]) -> Take:
             "no preferred size yet: wait",
             [(1, 5, 0)], BatchPolicy(max_delay_ns=9 * MS, preferred_rows=(2,)), 0, Wait(9 * MS),
         ),
+        (
+            "larger than every preferred size: no use to wait",
+            [(7, 5, 0)], BatchPolicy(max_delay_ns=9 * MS, preferred_rows=(2, 6)), 0, [0],
+        ),
+        (
+            "between two preferred sizes there may still come enough",
+            [(3, 5, 0)], BatchPolicy(max_delay_ns=9 * MS, preferred_rows=(2, 6)), 0, Wait(9 * MS),
+        ),
+        (
+            "what is full goes while the first in line waits for company",
+            [(1, 7, 0), (2, 5, 1), (2, 5, 1)], BatchPolicy(max_rows=4, max_delay_ns=9 * MS), 1, [1, 2],
+        ),
+        (
+            "whose delay is over goes first",
+            [(1, 7, 0), (2, 5, 1), (2, 5, 1)], BatchPolicy(max_rows=4, max_delay_ns=9 * MS), 9, [0],
+        ),
+        (
+            "nobody is ready: until the first of all delays is over",
+            [(1, 7, 3), (1, 5, 1)], BatchPolicy(max_delay_ns=9 * MS), 3, Wait(10 * MS),
+        ),
     ],
 )  # fmt: skip
 def test_plan(
@@ -61,6 +87,104 @@ def test_plan(
     requests = waiting(*queue)
     decision = expected if isinstance(expected, Wait) else take(requests, expected)
     assert plan(requests, policy, now_ms * MS) == decision, why
+
+
+# A call is as dear as 20 steps of a row; and one that costs nothing.
+CHEAP_ROWS, CHEAP_CALLS = Cost(20, 0, 0, 1), Cost(0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("why", "queue", "policy", "cost", "expected"),
+    [
+        ("near lengths together", [(1, 5, 0), (1, 7, 0), (1, 5, 0)], BatchPolicy(), CHEAP_ROWS, [0, 1, 2]),
+        ("what is far waits", [(1, 20, 0), (1, 2000, 0), (1, 19, 0)], BatchPolicy(), CHEAP_ROWS, [0, 2]),
+        ("the first in line goes, whatever it is", [(1, 2000, 0), *[(1, 20, 0)] * 9], BatchPolicy(), CHEAP_ROWS, [0]),
+        ("calls for nothing: equal lengths alone", [(1, 5, 0), (1, 7, 0), (1, 5, 0)], BatchPolicy(), CHEAP_CALLS, [0, 2]),
+        (
+            "too many rows: batches are filled from the longest on, and the first is in the second",
+            [(2, 5, 0), (1, 6, 0), (2, 7, 0), (1, 8, 0)], BatchPolicy(max_rows=3), CHEAP_ROWS, [0, 1],
+        ),
+        (
+            "no more padding than allowed: 3 of 20 steps",
+            [(1, 10, 0), (1, 7, 0), (1, 3, 0)], BatchPolicy(max_padding_ratio=0.15), CHEAP_ROWS, [0, 1],
+        ),
+        (
+            "no more padding than allowed: the longer ones wait where the first is the shortest",
+            [(1, 3, 0), (1, 7, 0), (1, 3, 0)], BatchPolicy(max_padding_ratio=0.15), CHEAP_ROWS, [0, 2],
+        ),
+        ("no padding allowed", [(1, 5, 0), (1, 7, 0), (1, 5, 0)], BatchPolicy(max_padding_ratio=0), CHEAP_ROWS, [0, 2]),
+    ],
+)  # fmt: skip
+def test_plan_of_unequal_lengths(
+    why: str, queue: list[tuple[int, int, int]], policy: BatchPolicy, cost: Cost, expected: list[int]
+) -> None:
+    requests = [Answer(0, rows, steps, decoded_ns=at, key=ANY_LENGTH).pending for rows, steps, at in queue]
+    assert plan(requests, policy, 0, cost) == take(requests, expected), why
+
+
+@pytest.mark.parametrize(
+    ("why", "ranked", "expected"),
+    [
+        ("what is served later joins", [(2, 20), (2, 18), (4, 19), (4, 18)], [0, 1, 2, 3]),
+        ("what is served later makes no batch longer", [(2, 20), (2, 18), (4, 21)], [0, 1]),
+        ("nor where it is all there is beside the first", [(2, 20), (4, 21), (4, 20), (5, 19)], [0, 2]),
+    ],
+)
+def test_who_is_served_later_makes_nobody_wait_longer(
+    why: str, ranked: list[tuple[int, int]], expected: list[int]
+) -> None:
+    requests = [Answer(0, 1, steps, decoded_ns=0, key=ANY_LENGTH).pending for _, steps in ranked]
+    for pending, (rank, _) in zip(requests, ranked, strict=True):
+        pending.rank = rank
+    assert plan(requests, BatchPolicy(), 0, CHEAP_ROWS) == take(requests, expected), why
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_waits_the_plan_holds_to_its_limits(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(30):
+        policy = BatchPolicy(
+            max_rows=draw.choice((1, 4, 16)),
+            max_delay_ns=draw.choice((0, 5)),
+            preferred_rows=draw.choice(((), (2, 3))),
+            max_padding_ratio=draw.choice((0.0, 0.2, 1.0)),
+        )
+        requests = [
+            Answer(0, draw.randint(1, min(3, policy.max_rows)), draw.randint(1, 40), decoded_ns=draw.randint(0, 9),
+                   key=draw.choice((ANY_LENGTH, OTHER))).pending
+            for _ in range(draw.randint(1, 300))
+        ]  # fmt: skip
+        cost = Cost(*[draw.choice((0, 1, 100)) for _ in range(4)])
+        decision = plan(requests, policy, 9, cost)
+        if isinstance(decision, Wait):
+            assert policy.max_delay_ns
+            assert decision.until_ns is not None
+            assert decision.until_ns > 9
+            continue
+        chosen = [piece.pending for piece in decision.pieces]
+        assert [each for each in requests if each in chosen] == chosen, "in the order of the queue, each once"
+        assert len({each.key for each in chosen}) == 1
+        assert sum(each.rows for each in chosen) <= policy.max_rows
+        assert padding_ratio(decision.pieces) <= policy.max_padding_ratio + 1e-9
+        overdue = not policy.max_delay_ns or requests[0].timeline.decoded + policy.max_delay_ns <= 9
+        assert not overdue or chosen[0] is requests[0] or requests[0] in chosen
+
+
+def test_only_the_beginning_of_a_long_queue_is_looked_at() -> None:
+    """So that a plan costs the same however many wait."""
+
+    class Counted(list[Pending]):
+        seen = 0
+
+        def __iter__(self) -> Iterator[Pending]:
+            for each in super().__iter__():
+                self.seen += 1
+                yield each
+
+    policy = BatchPolicy(max_rows=32)
+    requests = Counted(Answer(0, 1, 1 + n % 256, decoded_ns=0, key=ANY_LENGTH).pending for n in range(5000))
+    assert isinstance(plan(requests, policy, 0, CHEAP_ROWS), Take)
+    assert requests.seen <= looked_at(policy) + 1
 
 
 def test_nobody_starves() -> None:

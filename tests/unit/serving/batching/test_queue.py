@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from serving.batching.pending import Piece
-from serving.batching.policy import BatchPolicy
+from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.batching.queue import Queue
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
 from tests.support.gated import Answer, Asking
@@ -51,7 +51,7 @@ def test_who_is_passed_over_is_first_in_line_for_the_next_batch() -> None:
 
 
 def test_a_full_queue_refuses_all_but_what_had_its_place_elsewhere() -> None:
-    queue = made(HandClock(), BatchPolicy(max_queue=2, dynamic=False))
+    queue = made(HandClock(), BatchPolicy(queue=QueuePolicy(max_requests=2), dynamic=False))
     offer(queue, answer(), answer())
     with pytest.raises(Overloaded, match=r"2 requests wait for model 'm' version 1, which allows 2; .* max_queue_size"):
         queue.offer(answer().pending)
@@ -64,7 +64,7 @@ def test_a_full_queue_refuses_all_but_what_had_its_place_elsewhere() -> None:
 
 
 def test_those_that_come_together_wait_in_their_order_and_are_refused_each_for_itself() -> None:
-    queue = made(HandClock(), BatchPolicy(max_queue=3))
+    queue = made(HandClock(), BatchPolicy(queue=QueuePolicy(max_requests=3)))
     offer(queue, answer())
     queue.take()
     first, late, second, third, one_too_many = answer(), answer(deadline_ns=0), answer(), answer(), answer()

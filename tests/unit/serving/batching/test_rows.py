@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 
 from serving.batching.pending import Pending, Piece, whole
-from serving.batching.rows import gather, scatter, wanted
+from serving.batching.rows import gather, padding_ratio, scatter, wanted
 from serving.signature.spec import LengthsSpec, ModelSpec
 from serving.signature.tensors import Tensors, TensorSpec
 from serving.telemetry.timeline import Timeline
@@ -100,3 +101,35 @@ def test_an_answer_is_cut_to_the_requests_own_steps(
     answer, of_other = scatter([mine, other], results, steps_axes)
     np.testing.assert_array_equal(answer["y"], expected)
     np.testing.assert_array_equal(of_other["y"], results["y"][2:])
+
+
+def test_unequal_requests_are_padded_to_the_longest_and_their_lengths_filled_in() -> None:
+    short, long, told = piece(7, 2, steps=1), piece(8, 1, steps=3), piece(9, 1, steps=2)
+    for one in (short, long):
+        one.pending.inputs = {"x": one.pending.inputs["x"]}
+    told.pending.inputs = {**told.pending.inputs, "lengths": np.array([1])}
+    gathered = gather([short, long, told], SPEC)
+    assert gathered["x"].tolist() == [[7, 0, 0], [8, 0, 0], [8, 8, 8], [9, 9, 0]]
+    assert gathered["lengths"].tolist() == [1, 1, 3, 1]
+
+
+@pytest.mark.parametrize(("datatype", "filling"), [("FP32", 0.0), ("INT8", 0), ("BOOL", False), ("BYTES", b"")])
+def test_padding_is_what_the_datatype_has_for_nothing_along_the_axis_of_steps(datatype: str, filling: object) -> None:
+    x = TensorSpec("x", datatype, (-1, 2, -1), steps_axis=2)
+    spec = dataclasses.replace(SPEC, inputs=(x, SPEC.inputs[1]))
+    one, two = (
+        whole(Pending(Answer(0), {"x": np.ones((1, 2, steps), x.dtype)}, 1, steps, ["y"], (b"",), Timeline(0)))
+        for steps in (1, 2)
+    )
+    padded = gather([one, two], spec)["x"]
+    assert (padded.shape, padded.dtype) == ((2, 2, 2), x.dtype)
+    assert padded[0, :, 1].tolist() == [filling, filling]
+    assert padded[0, :, 0].tolist() == padded[1, :, 1].tolist() == one.pending.inputs["x"][0, :, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "ratio"),
+    [([(1, 5)], 0), ([(1, 5), (3, 5)], 0), ([(1, 5), (1, 10)], 0.25), ([(3, 5), (1, 10)], 0.375)],
+)
+def test_which_share_of_a_batch_is_padding(pieces: Sequence[tuple[int, int]], ratio: float) -> None:
+    assert padding_ratio([piece(0, rows, steps=steps) for rows, steps in pieces]) == pytest.approx(ratio)

@@ -10,7 +10,7 @@ import pytest
 
 from serving.batching.pending import Pending
 from serving.batching.plan import Take, Wait
-from serving.batching.policy import BatchPolicy
+from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, InvalidInput, NotReady, Overloaded
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import now_ns
@@ -105,7 +105,7 @@ def test_one_bad_request_does_not_fail_its_neighbours() -> None:
 
 
 def test_a_full_queue_refuses_at_the_door_and_takes_again_when_there_is_room() -> None:
-    line, backend, _ = start(BatchPolicy(max_queue=1, dynamic=False))
+    line, backend, _ = start(BatchPolicy(queue=QueuePolicy(max_requests=1), dynamic=False))
     running, queued = Answer(1), Answer(2)
     line.submit(running.pending)
     backend.begun.get(timeout=10)

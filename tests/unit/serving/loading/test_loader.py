@@ -65,6 +65,7 @@ def test_the_configuration_tells_what_no_field_of_it_has_room_for(tmp_path: Path
         "lstm_serving.backend": "fake",
         "lstm_serving.device": "cpu",
         "lstm_serving.instances": "2",
+        "lstm_serving.batched": "any lengths",
         "lstm_serving.tolerance": "1e-05",
         "lstm_serving.verified": "yes",
         "lstm_serving.labels": "stable,old",
@@ -98,7 +99,8 @@ def test_no_size_is_new_to_the_backend_when_the_model_is_ready(tmp_path: Path, m
             data_type: TYPE_FP32 dims: [ 5, 3 ] random_data: true } } }
     """
     loader.load(wanted(tmp_path, text)).model.close()
-    assert seen == [2, 1, 1, 2, 2, 4, 4, 6, 6, 3, 3]  # the golden sample; each size twice; what was configured
+    # The golden sample; each size twice; longer ones; what was configured.
+    assert seen == [2, 1, 1, 2, 2, 4, 4, 6, 6, *[1, 1, 6, 6, 6, 6] * 2, 3, 3]
 
 
 def test_what_cannot_be_warmed_up_is_not_served(tmp_path: Path, closed: list[FakeBackend]) -> None:

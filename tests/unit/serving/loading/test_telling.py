@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from protos import model_config_pb2 as pb
 from serving.backends.base import Candidate, Measured
+from serving.batching.policy import BatchPolicy
 from serving.errors import RepositoryError
 from serving.loading import telling
 from serving.loading.order import MEASURED, RULE, Order
+from serving.signature.spec import ModelSpec
+from tests.support import fake_models
 from tests.support.gated import model
 from tests.support.loading import wanted
 
@@ -96,3 +100,21 @@ def test_the_table_by_which_it_was_chosen(tmp_path: Path, caplog: pytest.LogCapt
     fields, lines = record.__dict__["fields"], record.__dict__["lines"]
     assert (record.message, fields["model"], fields["chosen"]) == ("measured", "fake", "fake")
     assert [line[0] for line in lines] == [" ", "*"]
+
+
+NO_LENGTHS = dataclasses.replace(fake_models.spec(), lengths=None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "policy", "touching", "told"),
+    [
+        (fake_models.spec(), BatchPolicy(), "", "any lengths"),
+        (fake_models.spec(), BatchPolicy(max_padding_ratio=0), "", "equal shapes"),
+        (NO_LENGTHS, BatchPolicy(), "", "equal shapes"),
+        (fake_models.spec(), BatchPolicy(dynamic=False), "", "alone"),
+        (fake_models.spec(), BatchPolicy(max_rows=1), "", "alone"),
+        (fake_models.spec(), BatchPolicy(), "rows touch each other", "alone"),
+    ],
+)
+def test_what_is_computed_together(spec: ModelSpec, policy: BatchPolicy, touching: str, told: str) -> None:
+    assert telling.how_batched(spec, policy, touching) == told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from google.protobuf import text_format
 
 from protos import model_config_pb2 as pb
+from serving.batching.costs import Costs
+from serving.clock import Clock
 from serving.errors import ModelConfigError
 from serving.loading import warmup
 from serving.signature.spec import ModelSpec
@@ -20,6 +23,7 @@ from serving.verification import golden
 from tests.support import fake_models
 
 SPEC = fake_models.spec()
+ALONE = dataclasses.replace(SPEC, lengths=None)
 TOKENS = fake_models.spec(vocabulary=5)
 STRINGS = ModelSpec(
     inputs=(TensorSpec("words", "BYTES", (-1, -1)),),
@@ -177,16 +181,57 @@ def test_strings_are_read_as_they_are_sent_and_empty_otherwise(tmp_path: Path) -
         words('input_data_file: "words"')
 
 
+class Recording:
+    """A backend that notes what it is asked, and takes a millisecond for each row."""
+
+    def __init__(self) -> None:
+        self.clock = GivenClock()
+        self.ran: list[tuple[int, int, Sequence[str]]] = []  # rows, steps, outputs
+        self.inputs: list[Tensors] = []
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        rows, steps = inputs["x"].shape[:2]
+        self.ran.append((rows, steps, outputs))
+        self.inputs.append(inputs)
+        self.clock.now += rows * 1_000_000
+        return {}
+
+    def close(self) -> None: ...
+
+
+class GivenClock(Clock):
+    now = 0
+
+    def now_ns(self) -> int:
+        return self.now
+
+
+def whole_sample(rows: int, steps: int) -> golden.Sample:
+    x = np.arange(rows * steps * 3, dtype=np.float32).reshape(rows, steps, 3)
+    state = np.zeros((rows, 1, 4), np.float32)
+    return golden.Sample({"x": x, "lengths": np.full(rows, steps), "h0": state, "c0": state}, {})
+
+
 def test_samples_run_twice_and_what_was_configured_as_often_as_it_says() -> None:
-    ran: list[tuple[str, Sequence[str]]] = []
+    backend, costs = Recording(), Costs()
+    extra = whole_sample(1, 7).inputs
+    warmup.run(backend, ALONE, [whole_sample(1, 4)], 2, [(extra, 3)], costs, backend.clock)
+    assert backend.ran == [(1, 4, ["y"])] * 2 + [(2, 4, ["y"])] * 2 + [(1, 7, ["y"])] * 3
+    assert sorted((cell.rows, cell.ns) for cell in costs.known()) == [(1, 1e6), (2, 2e6)]
 
-    class Backend:
-        def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-            ran.append((str(inputs), outputs))
-            return {}
 
-        def close(self) -> None: ...
+def test_where_lengths_may_be_unequal_longer_batches_of_many_lengths_run_too() -> None:
+    backend = Recording()
+    warmup.run(backend, SPEC, [whole_sample(1, 3), whole_sample(2, 5)], 16, [], Costs(), backend.clock)
+    longer = [(rows, steps) for rows, steps, _ in backend.ran if steps > 5]
+    assert longer == [(rows, 20) for rows in (1, 1, 8, 8, 16, 16)] + [(rows, 80) for rows in (1, 1, 8, 8, 16, 16)]
+    assert [inputs["lengths"].tolist() for inputs in backend.inputs if inputs["x"].shape[:2] == (8, 20)] == [
+        [20, 18, 16, 13, 11, 9, 6, 4]
+    ] * 2
+    assert all(1 <= length <= inputs["x"].shape[1] for inputs in backend.inputs for length in inputs["lengths"])
 
-    one, two = {"x": np.zeros(1)}, {"x": np.ones(1)}
-    warmup.run(Backend(), SPEC, [one], [(two, 3)])
-    assert ran == [(str(one), ["y"])] * 2 + [(str(two), ["y"])] * 3
+
+def test_calls_that_would_take_long_are_left_out() -> None:
+    backend = Recording()
+    warmup.run(backend, SPEC, [whole_sample(1, 5)], 64, [], Costs(), backend.clock)
+    assert {rows for rows, steps, _ in backend.ran if steps > 5} == {1, 8}, "64 rows take 64 ms"

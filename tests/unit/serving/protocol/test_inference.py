@@ -13,8 +13,8 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from serving.batching.model import Lease
-from serving.batching.pending import Pending
-from serving.errors import ComputeFailed, NotReady, Overloaded, ServingError, UnknownModel
+from serving.batching.pending import Pending, Turn
+from serving.errors import ComputeFailed, NotReady, Overloaded, ServingError, TimedOut, UnknownModel
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.silence import Silence
 from serving.loading.order import ServerDefaults
@@ -43,6 +43,7 @@ class Caller:
         self.on_gone: list[Callable[[], None]] = []
         self._telling = telling
         self._answers: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
+        self.retry_ms = -1
 
     def reply(self, payload: bytes) -> None:
         self._telling("replied")
@@ -53,8 +54,9 @@ class Caller:
         for caller, payload in answers:
             caller.reply(payload)
 
-    def fail(self, code: Code, message: str) -> None:
+    def fail(self, code: Code, message: str, retry_ms: int = 0) -> None:
         self._telling("failed")
+        self.retry_ms = retry_ms
         self._answers.put((code, message))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
@@ -87,7 +89,9 @@ class StubModel:
     labels: ClassVar[Mapping[str, Sequence[str]]] = {}
     plans = answers = None
 
-    def __init__(self, version: str = "2", full: ServingError | None = None) -> None:
+    def __init__(
+        self, version: str = "2", full: ServingError | None = None, room: tuple[int, int] | None = None
+    ) -> None:
         self.version = version
         self.spec = fake_models.spec()
         self.metrics = ModelMetrics()
@@ -95,6 +99,11 @@ class StubModel:
         self.bursts: list[int] = []
         self.told_of: Callable[[str], None] = lambda what: None
         self._full = full
+        self._room = room or (1000, 1 << 30)
+
+    def full(self, ahead: int, size: int) -> Overloaded | None:
+        requests, most_bytes = self._room
+        return Overloaded("no room", 250) if ahead >= requests or size > most_bytes else None
 
     def release(self, leases: int = 1) -> None:
         self.told_of("released" if leases == 1 else f"released {leases}")
@@ -416,3 +425,45 @@ def test_a_request_that_only_begins_like_one_that_was_seen_is_read_whole(tmp_pat
     assert "not a ModelInferRequest" in odd[2][1].refusal()[1]
     assert not manager.busy()
     assert manager.close(10), "every lease was released once"
+
+
+def test_a_full_queue_refuses_before_anything_but_the_head_is_read() -> None:
+    stage = Stage(StubModel(room=(2, 1 << 30)))
+    callers = [Caller() for _ in range(4)]
+    sent = request("m", 1.0, 2)
+    sent.id = "7"
+    asked = sent.SerializeToString()
+    head = pb.ModelInferRequest(model_name="m", id="7").SerializeToString()
+    stage.inference.infer_all(list(zip([asked, asked, asked, head + b"no request"], callers, strict=True)))
+    assert len(stage.model.submitted) == 2
+    for refused in callers[2:]:
+        assert (refused.refusal(), refused.retry_ms) == ((Code.UNAVAILABLE, "no room"), 250)
+    assert [(ended.outcome, ended.request_id) for ended in stage.recorded] == [("rejected", "7")] * 2
+    assert stage.told.count("released") == 2
+
+
+def test_room_is_counted_in_bytes_too() -> None:
+    asked = request("m", 1.0, 2).SerializeToString()
+    stage = Stage(StubModel(room=(9, 2 * len(asked))))
+    callers = [Caller() for _ in range(3)]
+    stage.inference.infer_all(list(zip([asked] * 3, callers, strict=True)))
+    assert [pending.size for pending in stage.model.submitted] == [len(asked)] * 2
+    assert callers[2].refusal() == (Code.UNAVAILABLE, "no room")
+
+
+@pytest.mark.parametrize("again", [1, 2, 3], ids=["read whole", "by its plan", "by its template"])
+def test_what_a_request_asks_of_the_queue_reaches_it(again: int) -> None:
+    stage = Stage()
+    sent = request("m", 1.0, 2)
+    sent.parameters["priority"].uint64_param = 3
+    sent.parameters["timeout"].int64_param = 500
+    for _ in range(again):
+        stage.inference.infer_all([(sent.SerializeToString(), Caller())])
+    assert stage.model.submitted[-1].turn == Turn(priority=3, timeout_ns=500_000)
+
+
+def test_an_error_other_than_overload_says_nothing_of_when_to_try_again() -> None:
+    stage = Stage(StubModel(full=TimedOut("late")))
+    stage.ask()
+    assert (stage.caller.refusal()[0], stage.caller.retry_ms) == (Code.UNAVAILABLE, 0)
+    assert stage.recorded[0].outcome == "timed_out"

@@ -151,7 +151,7 @@ class Unanswered:
     def reply_all(answers: object) -> None:
         raise AssertionError("it was to be refused")
 
-    def fail(self, code: object, message: str) -> None:
+    def fail(self, code: object, message: str, retry_ms: int = 0) -> None:
         pass
 
     def on_cancel(self, action: object) -> None:

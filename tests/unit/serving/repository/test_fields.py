@@ -36,7 +36,6 @@ def test_fields_that_are_served_or_say_nothing(text: str) -> None:
         ("optimization { input_pinned_memory { enable: false } }", ("optimization.input_pinned_memory",)),
         ("response_cache { enable: true }", ("response_cache.enable",)),
         ('metric_tags { key: "a" value: "b" }', ("metric_tags",)),
-        ("dynamic_batching { priority_levels: 2 }", ("dynamic_batching.priority_levels",)),
         ("instance_group { count: 1 rate_limiter { priority: 2 } }", ("instance_group.rate_limiter.priority",)),
         ("instance_group [ { profile: 'a' }, { profile: 'b' } ]", ("instance_group.profile",)),
         ('parameters { key: "execution_mode" value { string_value: "1" } }', ("parameters.execution_mode",)),
@@ -57,10 +56,6 @@ def test_fields_that_change_no_answer(text: str, named: tuple[str, ...]) -> None
         (
             "model_transaction_policy { decoupled: true }",
             r"policy.decoupled' is not served .*\(a request has one answer",
-        ),
-        (
-            "dynamic_batching { default_queue_policy { default_timeout_microseconds: 9 } }",
-            r"default_timeout_microseconds' is not served by this server \(requests are taken off the queue by",
         ),
         ("input { optional: true }", r"'input.optional' is not served .*\(all inputs"),
         ("input { allow_ragged_batch: true }", "'input.allow_ragged_batch' is not served"),

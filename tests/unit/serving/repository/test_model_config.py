@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from serving.batching.policy import BatchPolicy
+from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.errors import ModelConfigError
 from serving.repository import model_config
 from serving.repository.routes import Routes
@@ -21,7 +21,7 @@ def parameters(**values: str) -> str:
 
 def test_without_a_file_everything_is_left_to_the_server() -> None:
     config = model_config.parse(None, "m")
-    assert config.policy == BatchPolicy(max_rows=64, max_queue=1024, dynamic=True)
+    assert config.policy == BatchPolicy(max_rows=64, queue=QueuePolicy(max_requests=1024), dynamic=True)
     assert (config.backend, config.device, config.count, config.threads, config.fallback) == (None, None, 1, None, None)
     assert (config.written.name, config.routes) == ("m", Routes())
 
@@ -43,7 +43,7 @@ def test_what_the_operator_writes_is_chosen() -> None:
     )
     assert (config.backend, config.device) == ("torchscript", "cuda:1")
     assert config.policy == BatchPolicy(
-        max_rows=16, max_delay_ns=250_000, preferred_rows=(4, 8), max_queue=9, dynamic=True
+        max_rows=16, max_delay_ns=250_000, preferred_rows=(4, 8), queue=QueuePolicy(max_requests=9), dynamic=True
     )
 
 
@@ -125,7 +125,7 @@ def test_a_number_that_is_no_datatype(fields: dict[str, object], told: str) -> N
         ('backend: "pytorch" platform: "onnxruntime_onnx"', "contradict each other"),
         (
             'parameters { key: "a" value { string_value: "b" } }',
-            "parameters has 'a'; known are intra_op_thread_count, fallback, nonfinite, version_labels, canary_share, shadow",
+            "parameters has 'a'; known are intra_op_thread_count, fallback, nonfinite, max_queue_bytes, max_padding_ratio",
         ),
         (parameters(intra_op_thread_count="-1"), "intra_op_thread_count is '-1'; it must be a whole number"),
         (parameters(intra_op_thread_count="9" * 5000), "intra_op_thread_count is '999"),
@@ -166,12 +166,11 @@ def test_what_is_refused(text: str, message: str) -> None:
 def test_what_changes_no_answer_is_taken_and_named() -> None:
     text = """
         optimization { graph { level: 1 } execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } }
-        dynamic_batching { preserve_ordering: true max_queue_delay_microseconds: 5 }
+        dynamic_batching { max_queue_delay_microseconds: 5 }
         parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
     """
     config = model_config.parse(text, "m")
     assert config.idle == (
-        "dynamic_batching.preserve_ordering",
         "optimization.execution_accelerators.gpu_execution_accelerator.name",
         "optimization.graph.level",
         "parameters.INFERENCE_MODE",

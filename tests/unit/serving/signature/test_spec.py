@@ -251,3 +251,36 @@ def test_steps_are_counted_along_their_own_axis_where_lengths_are_filled_in() ->
 )
 def test_who_knows_lengths_refuses_nan_unless_it_says_otherwise(spec: ModelSpec, said: str, refuses: bool) -> None:
     assert dataclasses.replace(spec, nonfinite=said).refuses_nonfinite is refuses
+
+
+X, LENGTHS = TensorSpec("x", "FP32", (-1, -1, 3), steps_axis=1), TensorSpec("lengths", "INT64", (-1,))
+STATIC = TensorSpec("static", "FP32", (-1, 4))
+LAST, EACH = TensorSpec("y", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, -1, 2), steps_axis=1)
+OF_X = LengthsSpec("lengths", "x")
+
+
+@pytest.mark.parametrize(
+    ("why", "inputs", "outputs", "lengths", "joined"),
+    [
+        ("the last step's values", (X, LENGTHS), (LAST,), OF_X, True),
+        ("values for each step, which are cut back", (X, LENGTHS), (EACH,), OF_X, True),
+        ("what has no steps beside it", (X, LENGTHS, STATIC), (LAST,), OF_X, True),
+        ("nobody could tell which steps are true", (X,), (LAST,), None, False),
+        ("of another input's steps nobody could", (X, LENGTHS, dataclasses.replace(X, name="z")), (LAST,), OF_X, False),
+        ("an answer that nobody could cut back", (X, LENGTHS), (TensorSpec("y", "FP32", (-1, -1, 2)),), OF_X, False),
+        ("one axis too many", (X, LENGTHS), (TensorSpec("y", "FP32", (-1, -1, -1), steps_axis=1),), OF_X, False),
+    ],
+)
+def test_whether_unequal_lengths_may_share_a_batch(
+    why: str,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    lengths: LengthsSpec | None,
+    joined: bool,
+) -> None:
+    spec = dataclasses.replace(fake_models.spec(), inputs=inputs, outputs=outputs, lengths=lengths, state=())
+    assert spec.joins_lengths == joined, why
+    short, long = ({"x": np.zeros((1, steps, 3))} for steps in (2, 9))
+    assert (spec.batch_key(short) == spec.batch_key(long)) == joined, why
+    assert spec.batch_key(short, b"shared") != spec.batch_key(short)
+    assert spec.batch_key(short) != spec.batch_key({"x": np.zeros((1, 2, 4))}), "other sizes never do"

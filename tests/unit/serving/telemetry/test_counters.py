@@ -32,6 +32,16 @@ def test_an_answered_batch_is_counted_by_requests_rows_and_stages() -> None:
     assert (metrics.failed_ns, metrics.last_inference_ms) == (7, 1_700_000_000_000)
 
 
+def test_which_share_of_each_batch_was_padding() -> None:
+    metrics = ModelMetrics()
+    for ratio in (0.0, 0.125, 0.5):
+        metrics.entered()
+        metrics.answered(2, [timeline(0, 1, 3, 7, 15)], 0, ratio)
+    pairs, total = metrics.padding.buckets(1000)
+    assert (dict(pairs)["0.0"], dict(pairs)["0.1"], dict(pairs)["0.15"], dict(pairs)["0.5"]) == (1, 1, 2, 3)
+    assert total == 0.625
+
+
 def test_batches_of_one_size_are_counted_together() -> None:
     metrics = ModelMetrics()
     for rows in (3, 3, 1):
