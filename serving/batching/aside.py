@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from serving.backends.base import Backend
 from serving.clock import SYSTEM, Clock, Thread
-from serving.machine import priority
+from serving.machine import background, priority
 from serving.signature.tensors import Tensors
 
 LONG_NS = 5_000_000  # little more than the system lets a thread compute before it looks at the others
@@ -50,6 +50,7 @@ class Aside:
         call = _Call(self._backend, inputs, outputs, self._clock)
         if size >= self._long:
             self._other.run(call)
+            background.computed_elsewhere(call.computed_ns / 1e9)
         else:
             call()
         answer = call.answer()
