@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from protos import model_config_pb2 as pb
 from serving import backends
 from serving.backends.base import Candidate
 from serving.batching.computation import Computation
 from serving.batching.costs import Costs
+from serving.batching.following import Follower
 from serving.batching.guard import Guard
 from serving.batching.pending import Pending
 from serving.batching.plan import Take, Wait, plan
@@ -22,7 +23,6 @@ from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
 from serving.errors import Overloaded, ServingError
 from serving.signature.spec import ModelSpec
-from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -48,28 +48,14 @@ class Watched(NamedTuple):
     told: Callable[[str], None] = lambda found: None
 
 
-class Copy(Protocol):
-    """A copy of a request that somebody else answers; it is told of the answer that the client gets."""
-
-    def answered(self, outputs: Tensors) -> None: ...
-
-    def give_up(self) -> None: ...
-
-
-class Follower(Protocol):
-    """Who gets copies of the requests to a model. `offer` never blocks; None where it takes no copy of this one."""
-
-    def offer(self, version: str, pending: Pending) -> Copy | None: ...
-
-
 class Model:
     """A version that can answer.
 
     `config` is the configuration in force; `candidate` says what computes; `verified` whether its golden samples were
     replayed; `labels` names the classes of outputs; `max_rows` is the most that a request may hold; `text_only` whether
     strings must be UTF-8; `finite_only` whether numbers of true steps must be finite; `watched` is of a version whose rows were
-    found apart by trying; `costs` is what its batches are known to take. A leased model is never closed: `close` waits for the
-    last lease to be released.
+    found apart by trying; `costs` is what its batches are known to take; `on_closed` is called at the end. A leased model is
+    never closed: `close` waits for the last lease to be released.
     """
 
     def __init__(
@@ -87,6 +73,7 @@ class Model:
         finite_only: bool = False,
         watched: Watched | None = None,
         costs: Costs | None = None,
+        on_closed: Callable[[Model], None] = lambda model: None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.name = name
@@ -103,6 +90,7 @@ class Model:
         self.verified = verified
         self.metrics = metrics
         self.costs = costs or Costs()
+        self._on_closed = on_closed
         self.queue = Queue(self.title, policy, clock, self._plan)
         self.watch = self._watch(watched) if watched else None
         # What the protocol has worked out for this version, kept here for as long as it lives.
@@ -236,6 +224,8 @@ class Model:
             worker.join(None if until is None else self._clock.seconds_until(until))
             for worker in self._workers  # each, whatever the others do
         ]
+        if all(ended):
+            self._on_closed(self)
         return all(ended)
 
 

@@ -78,7 +78,7 @@ class RepositoryControl:
         self._clock = clock
         self._loader = load
         measurements = measurements or Measurements(allow_tf32=defaults.allow_tf32)
-        self._known = measurements.find
+        self._known, self._learnt = measurements.find, measurements.learnt
         self._trials = Trials(defaults.trial, clock=clock)
         self._touching = Touching()
         self._shadows = Shadows(manager, defaults, self._known, self._trials, clock)
@@ -289,6 +289,7 @@ class RepositoryControl:
                 repository=repository,
                 on_broken=self._on_broken,
                 known=self._known,
+                learnt=self._learnt,
                 trial=self._trials,
                 found_touching=self._touching,
                 failures=self._failures,

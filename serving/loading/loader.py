@@ -130,8 +130,15 @@ def _assembled(
         policy=policy,
         finite_only=_finite_only(request.config.nonfinite, facts.spec),
         watched=_watched(request, candidate, facts.spec, policy, allowed),
+        costs=Costs(request.learnt.find(request.folder, candidate) if request.learnt else ()),
+        on_closed=functools.partial(_keep_costs, request, candidate),
         clock=request.clock,
     )
+
+
+def _keep_costs(request: LoadRequest, candidate: Candidate, model: Model) -> None:
+    if request.learnt and model.spec.joins_lengths:
+        request.learnt.keep(request.folder, candidate, model.costs.known())
 
 
 def _finite_only(chosen: str, spec: ModelSpec) -> bool:

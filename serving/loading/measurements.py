@@ -21,6 +21,7 @@ from serving.backends.base import Candidate, Measured, artifact_files
 from serving.errors import StartupError
 from serving.loading.digests import folder_digest
 from serving.loading.kept import Kept, Key, name_of, opened, user_folder
+from serving.loading.learnt import Learnt
 from serving.loading.measuring import cpus_here, rows_of
 from serving.machine import devices
 from serving.repository.folders import VersionFolder
@@ -58,11 +59,15 @@ def checked_cache(named: str) -> Path:
 
 
 class Measurements:
-    """Finds and keeps figures. `cache()` is the folder for models whose own cannot be written; None for none. For any thread."""
+    """Finds and keeps figures; `learnt` has what batches took. For any thread.
+
+    `cache()` is the folder for models whose own cannot be written; None for none.
+    """
 
     def __init__(self, *, allow_tf32: bool = False, cache: Callable[[], Path | None] = user_cache) -> None:
         self._allow_tf32 = allow_tf32
         self._kept = Kept(FOLDER, cache)
+        self.learnt = Learnt(self._kept, self.key)
         self._told = False
         self._writing = threading.Lock()  # one at a time; whoever looks for something does not wait for it
         self._lock = threading.Lock()  # guards the two below, and is not held while something is written

@@ -10,6 +10,7 @@ from serving.backends.base import Backend, Candidate
 from serving.batching.model import Model
 from serving.batching.pending import Pending
 from serving.clock import SYSTEM, Clock
+from serving.loading.learnt import Learnt
 from serving.loading.measurements import Known
 from serving.loading.order import Order, ServerDefaults
 from serving.repository.folders import Repository, VersionFolder
@@ -46,9 +47,9 @@ class LoadRequest:
     `labels` are the names of classes by output. `metrics` gives the counts of the version in a backend, by the backend's name.
     `failures` in a row make the backend a broken one, and `on_broken(model, requests, reason, error)` is called from a
     worker's thread for requests that it cannot compute; without it they fail. With `wrap` the model serves behind something
-    else, each request alone, and what it fails at fails: it is a shadow. `known` has what was measured before. `trial` says how
-    it is to be loaded, or raises a `StartupError` when it must not be. `found_touching` knows of files whose rows were seen to
-    touch each other.
+    else, each request alone, and what it fails at fails: it is a shadow. `known` has what was measured before, and `learnt` what
+    batches took. `trial` says how it is to be loaded, or raises a `StartupError` when it must not be. `found_touching` knows of
+    files whose rows were seen to touch each other.
     """
 
     name: str
@@ -60,6 +61,7 @@ class LoadRequest:
     repository: Repository
     on_broken: OnBroken | None = None
     known: Known | None = None
+    learnt: Learnt | None = None
     trial: OnTrial | None = None
     found_touching: FoundTouching | None = None
     failures: int = 3

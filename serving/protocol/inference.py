@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from protos import grpc_service_pb2 as pb
-from serving.batching.model import Copy, Lease, Model
+from serving.batching.following import Copy
+from serving.batching.model import Lease, Model
 from serving.batching.pending import Pending
 from serving.errors import ComputeFailed, InvalidInput, NotReady, Overloaded, ServingError
 from serving.lifecycle.manager import ModelManager

@@ -165,7 +165,8 @@ class Template:
         }
         alike = self._decoded
         codec.check_values(arrays, alike.steps, self._spec, self._limits, self._model)
-        return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, alike.key, alike.turn)
+        key = self._spec.batch_key(arrays) if self._spec.masks else alike.key  # it depends on the elements there
+        return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, key, alike.turn)
 
 
 def _made(payload: bytes, head: Head, decoded: Decoded, spec: ModelSpec, limits: Limits) -> Template | None:

@@ -56,8 +56,10 @@ class ModelSpec:
     input holds token ids, else 0.
 
     A model that is not `batched` takes one row at a time and knows no axis of rows: clients send and get the shapes of the
-    file. With `may_be_empty` free axes behind the rows may have size 0, which ends the process in some kernels. With
-    `state_advertised` the state is made of ordinary inputs and outputs, which a client must send and always gets.
+    file. `masks` says of a file of others, which must be told them, what `lengths` says of ours, if it was proved that what
+    lies behind the true steps changes nothing. With `may_be_empty` free axes behind the rows may have size 0, which ends the
+    process in some kernels. With `state_advertised` the state is made of ordinary inputs and outputs, which a client must send
+    and always gets.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -73,6 +75,7 @@ class ModelSpec:
     state_advertised: bool = False
     may_be_empty: bool = False
     nonfinite: str = ""
+    masks: LengthsSpec | None = None
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -96,6 +99,7 @@ class ModelSpec:
                     raise RepositoryError(
                         f"{tensor.name} has its rows on axis {tensor.rows_axis}, but {len(tensor.shape)} axes"
                     )
+        self._check_masks()
         self._check_rows()
         self._check_steps()
         self._check_names()
@@ -140,6 +144,15 @@ class ModelSpec:
             raise RepositoryError(
                 f"labels belong to {self.labels_of!r}, which is not an output; the outputs are {', '.join(outputs)}"
             )
+
+    def _check_masks(self) -> None:
+        inputs = self.inputs_by_name
+        if self.masks and not {self.masks.input, self.masks.of} <= inputs.keys():
+            raise RepositoryError(
+                f"masks names {self.masks}, which the signature does not have; its inputs are {', '.join(inputs)}"
+            )
+        if self.masks and self.lengths:
+            raise RepositoryError("lengths and masks say the same; one of them has to go")
 
     def _check_rows(self) -> None:
         with_rows = [tensor.name for tensor in (*self.inputs, *self.outputs) if tensor.rows_axis is not None]
@@ -212,7 +225,8 @@ class ModelSpec:
             for tensor in self.outputs
             for axis, size in enumerate(tensor.shape)
         )
-        return self.lengths is not None and timed == [self.lengths.of] and cut_back
+        told = self.lengths or self.masks
+        return told is not None and timed == [told.of] and cut_back
 
     @functools.cached_property
     def _keyed(self) -> Sequence[tuple[str, tuple[int, ...], int | None]]:
@@ -221,8 +235,15 @@ class ModelSpec:
         return [(t.name, t.shape[1:], t.steps_axis - 1 if free and t.steps_axis else None) for t in self.inputs]
 
     def batch_key(self, inputs: Tensors, shared: bytes | tuple[int, ...] = b"") -> BatchKey:
-        """What requests have in common that may be computed together; `shared` is what all their rows share."""
+        """What requests have in common that may be computed together; `shared` is what all their rows share.
+
+        Nothing was proved of numbers of true steps that no row has: such a request is computed with those of its own steps.
+        """
         key: list[bytes | tuple[int, ...]] = [shared]
+        if self.masks and self.masks.input in inputs:
+            told = inputs[self.masks.input]
+            if told.min() < 1 or told.max() > self.steps(inputs):
+                return (shared, *[inputs[t.name].shape[1:] if t.name in inputs else t.shape[1:] for t in self.inputs])
         for name, stated, steps in self._keyed:
             shape = inputs[name].shape[1:] if name in inputs else stated
             key.append(shape if steps is None else (*shape[:steps], -1, *shape[steps + 1 :]))
@@ -263,6 +284,8 @@ class ModelSpec:
         fields = dataclasses.asdict(self)
         for tensor in (*fields["inputs"], *fields["outputs"]):
             del tensor["shown"]  # the operator's, not the file's
+        if self.masks is None:
+            del fields["masks"]  # which older servers do not know
         return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2) + "\n"
 
     @classmethod
@@ -287,7 +310,8 @@ class ModelSpec:
         ]
         try:
             fields = spec_file.fields_of(text, known, required)
-            fields["lengths"] = LengthsSpec(**fields["lengths"]) if fields["lengths"] else None
+            for name in ("lengths", "masks"):
+                fields[name] = LengthsSpec(**fields[name]) if fields.get(name) else None
             fields["state"] = tuple(StatePair(**pair) for pair in fields["state"])
             return cls(**fields)
         except (RepositoryError, ValueError, RecursionError) as error:

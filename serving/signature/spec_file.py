@@ -26,7 +26,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "float": (float, "a number"),
     "Mapping[str, Any]": (dict, "an object"),
 }
-_REFERENCES = {"lengths": ("input", "of"), "state": ("input", "output")}
+_REFERENCES = {"lengths": ("input", "of"), "masks": ("input", "of"), "state": ("input", "output")}
 
 
 def text(path: Path) -> str:
@@ -58,7 +58,7 @@ def fields_of(text: str, annotations: Mapping[str, str], required: Collection[st
             fields[name] = tuple(_tensor(entry, f"{name}[{place}]") for place, entry in enumerate(_list(value, name)))
         elif name == "state":
             fields[name] = [_names(entry, f"state[{place}]", name) for place, entry in enumerate(_list(value, name))]
-        elif name == "lengths":
+        elif name in ("lengths", "masks"):
             fields[name] = None if value is None else _names(value, name, name)
         else:
             fields[name] = _checked(value, name, annotations[name])

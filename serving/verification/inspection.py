@@ -24,7 +24,7 @@ from serving.signature.spec import ModelSpec
 from serving.signature.stated import Stated
 from serving.signature.tensors import DTYPES, Tensors, TensorSpec
 from serving.verification import hints as said
-from serving.verification import steps
+from serving.verification import padding, steps
 from serving.verification.company import TOLERANCE
 from serving.verification.golden import Sample
 from serving.verification.hints import Hints, NaNAlone, Shape, Unclear
@@ -109,6 +109,7 @@ def inspect(stated: ModelSpec, run: Run, hints: Hints, contents: Contents = NOTH
         streamable=bool(state) and steps.streamable(trials, axes, timed, state, specs.timed_outputs()),
         batched=rows is not None,
         vocabulary=trials.ids.get(stated.inputs[0].name, 0),
+        masks=padding.told_by(trials, rows, timed, specs.timed_outputs()) if rows else None,
     )
     by_name = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
     samples = []

@@ -265,7 +265,7 @@ OF_X = LengthsSpec("lengths", "x")
         ("the last step's values", (X, LENGTHS), (LAST,), OF_X, True),
         ("values for each step, which are cut back", (X, LENGTHS), (EACH,), OF_X, True),
         ("what has no steps beside it", (X, LENGTHS, STATIC), (LAST,), OF_X, True),
-        ("nobody could tell which steps are true", (X,), (LAST,), None, False),
+        ("nobody could tell which steps are true", (X, LENGTHS), (LAST,), None, False),
         ("of another input's steps nobody could", (X, LENGTHS, dataclasses.replace(X, name="z")), (LAST,), OF_X, False),
         ("an answer that nobody could cut back", (X, LENGTHS), (TensorSpec("y", "FP32", (-1, -1, 2)),), OF_X, False),
         ("one axis too many", (X, LENGTHS), (TensorSpec("y", "FP32", (-1, -1, -1), steps_axis=1),), OF_X, False),
@@ -284,3 +284,17 @@ def test_whether_unequal_lengths_may_share_a_batch(
     assert (spec.batch_key(short) == spec.batch_key(long)) == joined, why
     assert spec.batch_key(short, b"shared") != spec.batch_key(short)
     assert spec.batch_key(short) != spec.batch_key({"x": np.zeros((1, 2, 4))}), "other sizes never do"
+
+
+def test_a_file_of_others_that_is_told_its_true_steps(tmp_path: Path) -> None:
+    spec = dataclasses.replace(fake_models.spec(), lengths=None, masks=OF_X)
+    assert spec.joins_lengths
+    assert "lengths" not in spec.filled_in, "a client sends them, as the file asks for them"
+    assert not spec.refuses_nonfinite
+    (tmp_path / "spec.json").write_text(spec.to_json())
+    assert ModelSpec.read(tmp_path / "spec.json") == spec
+    assert "masks" not in json.loads(PLAIN.to_json()), "older servers refuse keys that they do not know"
+    with pytest.raises(RepositoryError, match=r"masks names .*nowhere.*its inputs are x, lengths, h0, c0"):
+        dataclasses.replace(spec, masks=LengthsSpec("nowhere", "x"))
+    with pytest.raises(RepositoryError, match="lengths and masks say the same"):
+        dataclasses.replace(spec, lengths=OF_X)

@@ -133,7 +133,7 @@ def test_a_proof_takes_a_few_hundred_runs(network: Network) -> None:
 
     spec = unproved(network.inputs, {"y": ("FP32", (-1, -1, 3))})
     assert inspect(spec, counted, Hints()).spec.batched
-    assert 200 <= runs <= 350
+    assert 200 <= runs <= 400
 
 
 def test_there_are_more_than_sixty_companies() -> None:
