@@ -37,7 +37,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all test-everything simulate fuzz-edge soak-edge interop interop-environments interop-languages wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all test-everything simulate fuzz-edge soak-edge soak-queue interop interop-environments interop-languages wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ fuzz-edge: .venv/.done ## changed conversations against the edge for ten minutes
 
 soak-edge: .venv/.done ## a million calls against the edge (CALLS=1000000): cancelled, late, in streams, on connections that are lost
 	$(call step,make a great many calls,$(BIN)/python -m tests.support.edge_soak --calls $(or $(CALLS),1000000))
+
+soak-queue: .venv/.done ## three million requests through queue, plan and workers (CALLS=3000000), of every length and level
+	$(call step,make a great many requests,$(BIN)/python -m tests.support.queue_soak --requests $(or $(CALLS),3000000))
 
 interop: .venv/.done interop-environments ## with clients and programs that are not ours: tritonclient, perf_analyzer, Node, Envoy, Prometheus (installs them)
 	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) -m 'not languages' tests/interop $(PYTEST))

@@ -124,10 +124,9 @@ def _inputs(spec: ModelSpec, rows: int, steps: int) -> Tensors:
 class Computing:
     """Takes as long as was measured; see `serving.batching.computation.Computation`."""
 
-    def __init__(self, grid: Grid, clock: VirtualClock, costs: Costs) -> None:
+    def __init__(self, grid: Grid, clock: VirtualClock) -> None:
         self._grid = grid
         self._clock = clock
-        self._costs = costs
         self.calls = 0
         self.computed = 0  # rows times steps
         self.padding = 0.0  # of them
@@ -138,7 +137,6 @@ class Computing:
         self._clock.sleep(self._grid.of(rows, steps))
         for piece in pieces:
             piece.pending.timeline.started, piece.pending.timeline.computed = started, self._clock.now_ns()
-        self._costs.learn(rows, steps, self._clock.now_ns() - started)
         self.calls += 1
         self.computed += rows * steps
         self.padding += padding_ratio(pieces) * rows * steps
@@ -220,8 +218,8 @@ def run(grid: Grid, draw: Draw, decide: Callable[[Costs], Decide], clients: int)
 
     def main() -> None:
         queue = Queue("m", BatchPolicy(), clock, decide(costs))
-        computing = Computing(grid, clock, costs)
-        worker = Worker("m", queue, computing, ModelMetrics(), clock=clock)
+        computing = Computing(grid, clock)
+        worker = Worker("m", queue, computing, ModelMetrics(), costs=costs, clock=clock)
         asking = Clients(queue, clock, draw, REQUESTS)
         asking.ask(clients)
         asking.wait()

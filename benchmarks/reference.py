@@ -15,7 +15,10 @@ CONFIG = LSTMConfig(features=8, layers=2, hidden=64, head="values", outputs=1)
 
 
 def export(
-    repository: Path, formats: tuple[str, ...] = ("onnx", "torchscript", "savedmodel"), config: LSTMConfig = CONFIG
+    repository: Path,
+    formats: tuple[str, ...] = ("onnx", "torchscript", "savedmodel"),
+    config: LSTMConfig = CONFIG,
+    name: str = NAME,
 ) -> None:
     """Writes version 1 of the reference network, or of one with another `config`, into a repository, proven like every export."""
     import torch
@@ -28,4 +31,4 @@ def export(
     torch.manual_seed(0)
     network = networks.build("torch", config)
     checkpoint = Checkpoint(config=config, weights=network.canonical_weights(), framework="torch", training={"seed": 0})
-    publish(checkpoint, chosen=formats, repository=repository, name=NAME)
+    publish(checkpoint, chosen=formats, repository=repository, name=name)

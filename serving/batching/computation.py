@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 
 from serving.backends.base import Backend
 from serving.batching import rows
-from serving.batching.costs import Costs
 from serving.batching.pending import Piece
 from serving.clock import SYSTEM, Clock
 from serving.signature.spec import ModelSpec
@@ -45,11 +44,10 @@ class Computation(Protocol):
 
 
 class Stateless:
-    """All pieces in one call of the backend; nothing is kept between calls but what they cost."""
+    """All pieces in one call of the backend; nothing is kept between calls."""
 
-    def __init__(self, backend: Backend, spec: ModelSpec, clock: Clock = SYSTEM, costs: Costs | None = None) -> None:
+    def __init__(self, backend: Backend, spec: ModelSpec, clock: Clock = SYSTEM) -> None:
         self._backend = backend
-        self._costs = costs
         self._spec = spec
         self._steps_axes = {tensor.name: tensor.steps_axis for tensor in spec.outputs if tensor.steps_axis is not None}
         self._clock = clock
@@ -66,10 +64,6 @@ class Stateless:
             return [Failed(error)] * len(pieces)
         for piece in pieces:
             piece.pending.timeline.started, piece.pending.timeline.computed = started, computed
-        if self._costs:
-            self._costs.learn(
-                sum(piece.rows for piece in pieces), max(piece.steps for piece in pieces), computed - started
-            )
         return outcomes
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a call of the backend takes, by its rows and steps: learnt while the model is warmed up and while it serves.
+"""What a batch takes, by its rows and steps: learnt while the model is warmed up, and from gathering to sending while it serves.
 
 Four numbers describe it: something for the call, something for each step (which waits for the one before), something for each
 row, and something for each step of each row. They are fitted to what calls have taken, each call being worth as much as any
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Cost(NamedTuple):
-    """Nanoseconds: of a call, of each of its steps, of each of its rows, and of each step of each row."""
+    """Nanoseconds: of a batch, of each of its steps, of each of its rows, and of each step of each row."""
 
     call: float
     step: float

@@ -14,35 +14,34 @@ from serving.batching.costs import Cost
 
 
 def cheapest(rows: Mapping[int, int], cost: Cost) -> list[tuple[int, int]]:
-    """The shortest and longest steps of each batch, shortest first; `rows` says how many there are of each length."""
+    """The shortest and longest steps of each batch, shortest first; `rows` says how many there are of each length.
+
+    Called for every batch, so without calls of its own.
+    """
+    call, step, row, row_step = cost
     lengths = sorted(rows)
     before = [0]  # for each length, the place of the first that is in a batch with it
-    lines = [(0, 0.0, 0)]  # so many rows, and the time for them, come before the batch that begins there
-    best = 0  # of `lines`, for the length that was looked at last
-    total = 0
-    for place, steps in enumerate(lengths):
-        a_row = cost.row + cost.row_step * steps
-        while best + 1 < len(lines) and _time(lines[best + 1], a_row) <= _time(lines[best], a_row):
-            best += 1
+    # A line for each place where a batch may begin: rows and time that come before it. At a cost of `a_row` for each row of the
+    # batch the line is at time - rows * a_row, which is less the more rows come before, and `a_row` grows from length to length.
+    counts, times, begins = [0], [0.0], [0]
+    best = total = 0
+    for place, steps in enumerate(lengths, 1):
+        a_row = row + row_step * steps
+        time = times[best] - counts[best] * a_row
+        while best + 1 < len(counts) and (lower := times[best + 1] - counts[best + 1] * a_row) <= time:
+            time, best = lower, best + 1
         total += rows[steps]
-        time = cost.call + cost.step * steps + total * a_row + _time(lines[best], a_row)
-        before.append(lines[best][2])
-        line = (total, time, place + 1)
-        while len(lines) - best > 1 and _useless(lines[-2], lines[-1], line):
-            lines.pop()
-        lines.append(line)
+        time += call + step * steps + total * a_row
+        before.append(begins[best])
+        while (
+            len(counts) - best > 1  # the last line is never below both the one before it and the new one
+            and (times[-1] - times[-2]) * (total - counts[-1]) >= (time - times[-1]) * (counts[-1] - counts[-2])
+        ):
+            del counts[-1], times[-1], begins[-1]
+        counts.append(total)
+        times.append(time)
+        begins.append(place)
     return _ranges(lengths, before)
-
-
-def _time(line: tuple[int, float, int], a_row: float) -> float:
-    """What those before a batch take, less what the rows of the batch would if those were in it, too."""
-    rows, time, _ = line
-    return time - rows * a_row
-
-
-def _useless(left: tuple[int, float, int], middle: tuple[int, float, int], right: tuple[int, float, int]) -> bool:
-    """Whether `middle` is never below both others."""
-    return (middle[1] - left[1]) * (right[0] - middle[0]) >= (right[1] - middle[1]) * (middle[0] - left[0])
 
 
 def _ranges(lengths: Sequence[int], before: Sequence[int]) -> list[tuple[int, int]]:

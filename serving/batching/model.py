@@ -140,7 +140,7 @@ class Model:
                 one = left.pop(0)
                 worker = Worker(
                     self.title, self.queue, one.computation, self.metrics,
-                    guard=one.guard, prepare=one.prepare, watch=self.watch, clock=self._clock,
+                    guard=one.guard, prepare=one.prepare, watch=self.watch, costs=self.costs, clock=self._clock,
                 )  # fmt: skip
                 self._workers.append(worker)
         except BaseException:

@@ -60,70 +60,51 @@ def looked_at(policy: BatchPolicy) -> int:
 
 def _now_or_later(batch: Sequence[Pending], policy: BatchPolicy, until: int, now: int) -> Take | int:
     """The batch, as far as it is computed now, or when it is to be looked at again."""
-    pieces: list[Piece] = []
-    rows, preferred, full = 0, 0, False
-    for pending in batch:
-        if rows + pending.rows > policy.max_rows and pieces:
-            full = True
-            break
-        pieces.append(whole(pending))
-        rows += pending.rows
-        if rows in policy.preferred_rows:
-            preferred = len(pieces)
-    if preferred:
-        return Take(pieces[:preferred])
-    larger = policy.preferred_rows and rows > policy.preferred_rows[-1]  # which it only gets further away from
-    if full or larger or rows >= policy.max_rows or now >= until:
-        return Take(pieces)
+    preferred, most = policy.preferred_rows, policy.max_rows
+    rows = sum([pending.rows for pending in batch])
+    if rows > most or preferred:
+        ends = itertools.takewhile(lambda end: end <= most, itertools.accumulate([pending.rows for pending in batch]))
+        fitting = list(ends) or [batch[0].rows]
+        if reached := [count for count, end in enumerate(fitting, 1) if end in preferred]:
+            return Take([whole(pending) for pending in batch[: reached[-1]]])
+        batch = batch[: len(fitting)]
+    larger = preferred and rows > preferred[-1]  # which it only gets further away from
+    if rows >= most or larger or now >= until:
+        return Take([Piece(pending, pending.rows, pending.steps) for pending in batch])
     return until
 
 
 def _batches(waiting: Sequence[Pending], policy: BatchPolicy, cost: Cost) -> Iterator[Sequence[Pending]]:
     """Who would be computed together, each batch in the order of the queue; the batch of the first in line first."""
-    line: Sequence[Pending] = waiting
-    most = looked_at(policy)
+    line = waiting[: looked_at(policy)]
     while line:
-        first = line[0]
-        alike, unequal = _alike(line, first, policy.max_rows, most)
-        chosen = _of_about_one_length(alike, first, policy, cost) if unequal else alike
+        chosen = _of_about_one_length(line, policy, cost)
         yield chosen
         taken = set(map(id, chosen))
-        line = [pending for pending in itertools.islice(line, most) if id(pending) not in taken]
+        line = [pending for pending in line if id(pending) not in taken]
 
 
-def _alike(line: Sequence[Pending], first: Pending, max_rows: int, most: int) -> tuple[list[Pending], bool]:
-    """Those that may share a batch with the first, and whether they are of unequal length.
-
-    They are no more than a batch holds where all of those are of one length.
-    """
-    alike: list[Pending] = []
-    rows, unequal = 0, False
-    for pending in itertools.islice(line, most):
-        if pending.key is not first.key and pending.key != first.key:
-            continue
-        alike.append(pending)
-        rows += pending.rows
-        if pending.steps != first.steps:
-            unequal = True
-        if rows > max_rows and not unequal:
-            break
-    return alike, unequal
-
-
-def _of_about_one_length(
-    alike: Sequence[Pending], first: Pending, policy: BatchPolicy, cost: Cost
-) -> Sequence[Pending]:
+def _of_about_one_length(line: Sequence[Pending], policy: BatchPolicy, cost: Cost) -> Sequence[Pending]:
     """Those that are computed with the first. Who is served after it, by level or by delay, joins it, but makes it no longer."""
+    first = line[0]
+    key, own, rank = first.key, first.steps, first.rank
+    alike = [pending for pending in line if pending.key is key or pending.key == key]
+    beginning = alike[: policy.max_rows]
+    if [pending.steps for pending in beginning] == [own] * len(
+        beginning
+    ):  # as mostly; and then that is all there is, or full
+        return beginning
     rows: dict[int, int] = {}
     for pending in alike:  # which are in the order of their ranks
-        if pending.rank != first.rank:
+        if pending.rank != rank:
             break
         rows[pending.steps] = rows.get(pending.steps, 0) + pending.rows
-    shortest, longest = next(each for each in cheapest(rows, cost) if each[1] >= first.steps)
+    shortest, longest = next(each for each in cheapest(rows, cost) if each[1] >= own)
     lengths = [steps for steps in sorted(rows, reverse=True) if shortest <= steps <= longest]
-    enough = _no_more_rows(lengths, first.steps, rows, policy.max_rows)
-    chosen = _no_more_padding(enough, first.steps, rows, policy.max_padding_ratio)
-    return [pending for pending in alike if chosen[-1] <= pending.steps <= chosen[0]]
+    enough = _no_more_rows(lengths, own, rows, policy.max_rows)
+    chosen = _no_more_padding(enough, own, rows, policy.max_padding_ratio)
+    shortest, longest = chosen[-1], chosen[0]
+    return [pending for pending in alike if shortest <= pending.steps <= longest]
 
 
 def _no_more_rows(lengths: Sequence[int], own: int, rows: Mapping[int, int], most: int) -> Sequence[int]:

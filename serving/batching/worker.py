@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from serving.batching.computation import Computation, Failed
+from serving.batching.costs import Costs
 from serving.batching.guard import Guard
 from serving.batching.pending import Pending, Piece, finish_all, whole
 from serving.batching.queue import Queue
@@ -30,7 +31,7 @@ class Worker:
     """A worker of `queue`, on whose thread `prepare` is called before anything else.
 
     The constructor returns when that is done, and raises what it has raised, the computation closed. The worker ends, and
-    closes the computation, when the queue is drained.
+    closes the computation, when the queue is drained. `costs` is told what each batch has taken, its answers included.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Worker:
         guard: Guard | None = None,
         prepare: Callable[[], None] = lambda: None,
         watch: Watch | None = None,
+        costs: Costs | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._name = name
@@ -51,6 +53,7 @@ class Worker:
         self._metrics = metrics
         self._guard = guard or Guard(failures=1)
         self._watch = watch
+        self._costs = costs or Costs()
         self._clock = clock
         # The thread's own, from here on.
         self._failures = 0  # runs in a row that have failed
@@ -162,7 +165,7 @@ class Worker:
 
     def _attempt(self, pieces: Sequence[Piece]) -> tuple[list[Piece], Exception | None]:
         """One run: what is ready is answered; what has failed comes back with its error, and nothing has happened to it."""
-        rows = sum(piece.rows for piece in pieces)
+        rows, began_ns = sum(piece.rows for piece in pieces), self._clock.now_ns()
         ready: list[tuple[Pending, Tensors]] = []
         left: list[Piece] = []
         error: Exception | None = None
@@ -180,6 +183,8 @@ class Worker:
                 log.error("%s failed on a batch of %d rows", self._name, rows, exc_info=error)
         if ready:
             self._answer(ready, rows, padding_ratio(pieces))
+        if error is None:
+            self._costs.learn(rows, max(piece.steps for piece in pieces), self._clock.now_ns() - began_ns)
         return left, error
 
     def _answer(self, ready: Sequence[tuple[Pending, Tensors]], rows: int, padding: float) -> None:

@@ -87,7 +87,7 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
             extra = warmup.configured(written, facts.spec, policy.max_rows, request.folder.path.parent)
             instances = [
                 Instance(
-                    Stateless(one.backend, facts.spec, request.clock, model.costs),
+                    Stateless(one.backend, facts.spec, request.clock),
                     functools.partial(
                         _warm_up, candidate, one.backend, facts, policy.max_rows, extra, model.costs, request.clock
                     ),

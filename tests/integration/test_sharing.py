@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import Counter
@@ -27,8 +28,8 @@ def places(server: LaunchedServer) -> Counter[int]:
     """How many threads of a server stand how far behind its first one."""
     found = {}
     for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
-        found[int(task.name)] = int(fields[16])
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found[int(task.name)] = int((task / "stat").read_text().rpartition(")")[2].split()[16])
     return Counter(nice - found[server.process.pid] for nice in found.values())
 
 

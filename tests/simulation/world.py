@@ -255,8 +255,7 @@ class World:
             told=False,
         )
         aside = Aside(backend, self.clock, steps=0, always=self.clock.random.random() < 0.3)
-        computation = self._computation(aside, self.spec, self.clock, model.costs)
-        return Instance(computation, lambda: self.clock.sleep(0.001), guard)
+        return Instance(self._computation(aside, self.spec, self.clock), lambda: self.clock.sleep(0.001), guard)
 
     def _main(self) -> None:
         request = LoadRequest(
