@@ -58,6 +58,10 @@ class Clock:
         """Nanoseconds of the monotonic clock, that of `serving.telemetry.timeline.now_ns`."""
         return time.monotonic_ns()
 
+    def computed_ns(self) -> int:
+        """Nanoseconds for which the calling thread has had a processor; asking takes half a microsecond."""
+        return time.thread_time_ns()
+
     def seconds_until(self, instant_ns: int) -> float:
         """How long it is until an instant of `now_ns`; 0 if that has passed."""
         return max(0.0, (instant_ns - self.now_ns()) / 1e9)

@@ -111,7 +111,7 @@ class Contents:
 
 
 class Backend(Protocol):
-    """A loaded model on one device, owned by one thread: never called from two at once.
+    """A loaded model on one device, owned by one thread: never called from two at once, but on a second one when it takes long.
 
     `run` takes every input of the spec (axis 0 is the rows, equal in all of them; arrays may be read-only views and are
     not kept) and returns the `outputs` asked for, each freshly allocated and row for row in the order of the inputs.

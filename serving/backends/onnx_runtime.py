@@ -23,7 +23,7 @@ from serving.backends import onnx_graph, recognised
 from serving.backends.base import Contents, Options, cuda_lost, first_line, installed_version
 from serving.backends.plain_words import remedy
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.machine import background, devices, files
+from serving.machine import background, devices, files, priority
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import INPUTS, OUTPUTS, Stated, check
 from serving.signature.tensors import Tensors
@@ -206,7 +206,10 @@ def _session(artifact: Path, index: int | None, options: Options) -> Any:
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     try:
         # Without the fallback, which prints a banner and tries the same provider a second time.
-        return onnxruntime.InferenceSession(str(artifact), settings, providers=providers, enable_fallback=0)
+        make = functools.partial(
+            onnxruntime.InferenceSession, str(artifact), settings, providers=providers, enable_fallback=0
+        )
+        return priority.started_behind(make) if options.threads > 1 else make()
     except (
         state.Fail,
         state.InvalidArgument,

@@ -11,6 +11,7 @@ TensorFlow 2; the file is looked at before it is loaded.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -35,7 +36,7 @@ from serving.backends.base import (
     installed_version,
 )
 from serving.errors import BackendUnavailable, RepositoryError
-from serving.machine import background, devices, files
+from serving.machine import background, devices, files, priority
 from serving.signature.spec import ModelSpec
 from serving.signature.stated import INPUTS, OUTPUTS, Stated, check
 from serving.signature.tensors import BF16, DTYPES, Tensors
@@ -163,7 +164,8 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Save
     tf.config.experimental.enable_tensor_float_32_execution(options.allow_tf32)  # of the process, not of the session
     graph = tf.Graph()
     index = devices.cuda_index(device)
-    session = tf.compat.v1.Session(graph=graph, config=_config(tf, meta_graph, index, options))
+    make = functools.partial(tf.compat.v1.Session, graph=graph, config=_config(tf, meta_graph, index, options))
+    session = priority.started_behind(make) if options.threads > 1 else make()
     logging.getLogger("tensorflow").addFilter(_announces_nothing)
     _here.is_loading = True
     try:

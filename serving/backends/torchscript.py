@@ -1,13 +1,14 @@
 """TorchScript through libtorch: `torch.jit.load`, none of the exporter's code needed.
 
-The number of threads and the TF32 switches belong to the *process*, not to a module. The last model loaded decides, for
-every TorchScript model of this server whose worker thread has not computed anything yet.
+The TF32 switches belong to the *process*, not to a module: the last model loaded decides for all. The number of threads belongs
+to the thread that computes, and is told before its first call: one that is not told lets oneDNN take all cores, and wait there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,6 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
     if not files.is_plain(artifact):
         raise RepositoryError(f"{artifact} is missing: the version holds no {FILE_NAME}")
     torch = _torch()
-    torch.set_num_threads(options.threads)
     if devices.cuda_index(device) is not None:
         torch.backends.cuda.matmul.allow_tf32 = options.allow_tf32
         torch.backends.cudnn.allow_tf32 = options.allow_tf32
@@ -152,7 +152,7 @@ def load(artifact: Path, spec: ModelSpec, device: str, options: Options) -> Torc
     module.eval()
     if devices.cuda_index(device) is not None:
         cudnn_weights.compact(module)
-    return TorchScriptBackend(module, spec, device)
+    return TorchScriptBackend(module, spec, device, options.threads)
 
 
 def _loaded(artifact: Path, device: str) -> Any:
@@ -170,8 +170,10 @@ def _loaded(artifact: Path, device: str) -> Any:
 class TorchScriptBackend:
     """A loaded TorchScript file; see `serving.backends.base.Backend`. All outputs are always computed."""
 
-    def __init__(self, module: Any, spec: ModelSpec, device: str) -> None:
+    def __init__(self, module: Any, spec: ModelSpec, device: str, threads: int) -> None:
         self._module = module
+        self._threads = threads
+        self._here = threading.local()
         self._inputs = tuple(tensor.name for tensor in _by_position(spec.inputs))
         self._outputs = tuple(tensor.name for tensor in _by_position(spec.outputs))
         self._device = device
@@ -179,6 +181,9 @@ class TorchScriptBackend:
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         import torch
 
+        if not hasattr(self._here, "told"):
+            torch.set_num_threads(self._threads)
+            self._here.told = True
         with torch.inference_mode():
             # torch.tensor copies: a view of read-only memory would warn, and an answer could share memory with it.
             answer = self._module(*[_tensor(inputs[name], self._device) for name in self._inputs])

@@ -42,8 +42,6 @@ class Queue:
         self._hurrying = False
         self._draining = False
         self._mended = 0
-        self._idle = clock.condition()  # waited for by who wants to be in nobody's way
-        self._idlers = 0
 
     @property
     def depth(self) -> int:
@@ -132,13 +130,6 @@ class Queue:
             self._mended += 1
             self._changed.notify_all()
 
-    def wait_until_idle(self, timeout_seconds: float) -> None:
-        """Waits until nobody waits for a batch, at most this long."""
-        with self._idle:
-            self._idlers += 1
-            self._idle.wait_for(lambda: not self._line.waiting, timeout_seconds)
-            self._idlers -= 1
-
     # From workers.
 
     def join(self) -> None:
@@ -158,7 +149,6 @@ class Queue:
                 left = self._line.remove_all()
         for pending in left:
             pending.requester.finish(ComputeFailed(f"the worker of {self._name} has ended; the server's log says why"))
-        self._tell_idlers()
 
     def take(self) -> Sequence[Piece]:
         """The next batch, waited for; nothing when the queue is drained. Ends on the way those for whom nobody waits."""
@@ -183,7 +173,6 @@ class Queue:
                         break
                     self._changed.wait(self._seconds_until(decision.until_ns))
             self._finish(ends)
-        self._tell_idlers()
         return decision.pieces
 
     def breaks(self) -> int:
@@ -215,7 +204,6 @@ class Queue:
                     taken = self._line.remove_all()
                 over = self._draining and not (taken or self._line.waiting)
         self._finish(ends)
-        self._tell_idlers()
         return None if over else (taken, mended)
 
     @property
@@ -252,8 +240,3 @@ class Queue:
         if until_ns is None:
             return None
         return self._clock.seconds_until(min(until_ns, self._line.next_end_ns))
-
-    def _tell_idlers(self) -> None:
-        if self._idlers and not self._line.waiting:
-            with self._idle:
-                self._idle.notify_all()

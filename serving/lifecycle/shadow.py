@@ -1,8 +1,9 @@
 """A copy of some requests goes to another version or backend; its answers are compared and thrown away.
 
-Nobody waits for a shadow: it has a model, a queue and a worker of its own, drops what it has no room for, and computes when
-nobody waits for the model that it follows (or when a little while has passed, so that it is never starved). Answers are
-compared on a third thread, because the worker that finishes last would otherwise keep its own clients waiting.
+Nobody waits for a shadow: it has a model, a queue and a worker of its own, drops what it has no room for, and computes on a
+thread that stands behind all others (`serving.batching.aside`): it gets what they leave, and a little of what they want, so
+that it is never starved. Answers are compared on a third thread, because the worker that finishes last would otherwise keep its
+own clients waiting.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from serving.backends.base import Backend
 from serving.batching.model import Model
 from serving.batching.pending import Pending
 from serving.clock import SYSTEM, Clock
@@ -25,35 +25,6 @@ from serving.telemetry.timeline import Timeline
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 64
-PATIENCE_NS = 50_000_000
-
-
-class Followed:
-    """The models whose requests a shadow gets copies of; a swap exchanges them."""
-
-    def __init__(self, *models: Model) -> None:
-        self.models = models
-
-
-class Yielding:
-    """A backend that lets others go first: it computes when nobody waits for the models `followed`, or after a while."""
-
-    def __init__(self, backend: Backend, followed: Followed, clock: Clock = SYSTEM) -> None:
-        self._backend = backend
-        self._followed = followed
-        self._clock = clock
-
-    def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
-        """See `Backend.run`."""
-        until = self._clock.now_ns() + PATIENCE_NS
-        for model in self._followed.models:
-            if left := self._clock.seconds_until(until):
-                model.queue.wait_until_idle(left)
-        return self._backend.run(inputs, outputs)
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-        self._backend.close()
 
 
 class Shadow:
@@ -68,13 +39,13 @@ class Shadow:
         share: float,
         target: str,
         counts: Mapping[str, ShadowCounts],
-        followed: Followed | None = None,
+        followed: Sequence[Model] = (),
         clock: Clock = SYSTEM,
     ) -> None:
         self.model = model
         self.target = target
         self.counts = counts
-        self._followed = followed or Followed()
+        self._followed = tuple(followed)
         self._deal = Dealer(share)
         self._clock = clock
         self._changed = clock.condition()  # guards what follows
@@ -85,11 +56,11 @@ class Shadow:
 
     def follow(self, models: Sequence[Model]) -> None:
         """These are the models that it follows."""
-        self._followed.models = tuple(models)
+        self._followed = tuple(models)
 
     def follow_on(self, old: Model | None, new: Model) -> bool:
         """Whether it can follow the model that takes the place of another, and does from now on."""
-        others = [model for model in self._followed.models if model is not old]
+        others = [model for model in self._followed if model is not old]
         fitting = not fits(self.model.spec, new.spec)
         self.follow([*others, new] if fitting else others)
         return fitting

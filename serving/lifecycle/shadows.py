@@ -6,16 +6,18 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 
+from serving.batching.aside import Aside
 from serving.clock import SYSTEM, Clock
 from serving.errors import RepositoryError
 from serving.lifecycle import load_failures
 from serving.lifecycle.manager import ModelManager
-from serving.lifecycle.shadow import Followed, Shadow, Yielding, fits
+from serving.lifecycle.shadow import Shadow, fits
 from serving.lifecycle.versions import ModelEntry
 from serving.loading import loader
 from serving.loading.measurements import Known
 from serving.loading.order import ServerDefaults
 from serving.loading.request import LoadRequest, OnTrial
+from serving.machine import priority
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.operator_config import OperatorConfig
 from serving.repository.routes import Target
@@ -54,9 +56,8 @@ class Shadows:
             self.end(model)
             return
         number = target.version or int(followed[0].version)
-        waited_for = Followed(*followed)
         try:
-            loaded = loader.load(self._request(model, repository, folders[number], config, target, waited_for))
+            loaded = loader.load(self._request(model, repository, folders[number], config, target))
             if misfit := next((why for each in followed if (why := fits(loaded.model.spec, each.spec))), ""):
                 loaded.model.close()
                 raise RepositoryError(misfit)
@@ -68,7 +69,7 @@ class Shadows:
         name = f"{loaded.model.version}/{loaded.model.candidate}"
         share = config.routes.shadow_share
         counts = model.shadow_counts(name)
-        self._manager.follow(model, Shadow(loaded.model, share, name, counts, waited_for, self._clock))
+        self._manager.follow(model, Shadow(loaded.model, share, name, counts, followed, self._clock))
         log.info("shadowed", extra={"fields": {"model": model.name, "by": name, "share": share}})
 
     def end(self, model: ModelEntry) -> None:
@@ -82,7 +83,6 @@ class Shadows:
         folder: VersionFolder,
         config: OperatorConfig,
         target: Target,
-        followed: Followed,
     ) -> LoadRequest:
         defaults = dataclasses.replace(
             self._defaults,
@@ -100,6 +100,6 @@ class Shadows:
             repository=repository,
             known=self._known,
             trial=self._trial,
-            wrap=lambda backend: Yielding(backend, followed, self._clock),
+            wrap=lambda backend: Aside(backend, self._clock, steps=priority.SHADOWS, always=True),
             clock=self._clock,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from serving import backends
 from serving.backends.base import Backend, Candidate, Contents, first_line
 from serving.backends.rows_first import laid_out
+from serving.batching.aside import Aside
 from serving.errors import RepositoryError, ServingError
 from serving.loading.request import LoadRequest
 from serving.machine.devices import CPU
@@ -137,6 +138,8 @@ def _open(
         backend = laid_out(backend, facts.spec)
         if request.wrap:
             backend = request.wrap(backend)
+        elif device == CPU:
+            backend = Aside(backend, request.clock)
         what = f"{request.name} version {request.folder.number} in {candidate.backend} on {device}"
         allowed = allowed_on(device, facts.spec, allow_tf32=request.defaults.allow_tf32)
         return facts, Proved(backend, allowed, golden.replay(backend.run, facts.spec, facts.samples, allowed, what))

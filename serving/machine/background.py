@@ -37,6 +37,7 @@ _lock = threading.Lock()  # guards the two below
 _works = 0
 _usual_turn_seconds = 0.0
 _importing = threading.Lock()
+_elsewhere = threading.local()
 
 
 @contextlib.contextmanager
@@ -60,6 +61,16 @@ def work() -> Iterator[None]:
                 sys.setswitchinterval(_usual_turn_seconds)
 
 
+def computed_elsewhere(seconds: float) -> None:
+    """The calling thread has waited for another one, which has computed so long for it."""
+    _elsewhere.seconds = getattr(_elsewhere, "seconds", 0.0) + seconds
+
+
+def _computed_seconds() -> float:
+    """For which the calling thread has had a processor, or another one for it."""
+    return time.thread_time() + float(getattr(_elsewhere, "seconds", 0.0))
+
+
 class Pauses:
     """Lets the thread that has made it sleep `rest` times as long as it has worked, if it had to wait for its turn meanwhile.
 
@@ -68,16 +79,16 @@ class Pauses:
 
     def __init__(self, rest: float = REST) -> None:
         self._rest = rest
-        self._begun, self._computed = time.perf_counter(), time.thread_time()
+        self._begun, self._computed = time.perf_counter(), _computed_seconds()
 
     def look(self, *_: object) -> None:
         """Between two steps of the work."""
         elapsed = time.perf_counter() - self._begun
         if elapsed < STRETCH_SECONDS or not _works:
             return
-        if time.thread_time() - self._computed < CONTENDED * elapsed:
+        if _computed_seconds() - self._computed < CONTENDED * elapsed:
             time.sleep(min(self._rest * elapsed, LONGEST_PAUSE_SECONDS))
-        self._begun, self._computed = time.perf_counter(), time.thread_time()
+        self._begun, self._computed = time.perf_counter(), _computed_seconds()
 
 
 def bring_in(package: str, libraries: Sequence[str] = ()) -> Any:

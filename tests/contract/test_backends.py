@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import itertools
 import logging
 import shutil
@@ -22,6 +23,7 @@ from serving.backends.base import Backend, BackendModule, Options
 from serving.errors import BackendUnavailable, RepositoryError
 from serving.signature.spec import ModelSpec
 from tests.support import artefacts
+from tests.support.threads import asked_from_elsewhere
 
 CONFIG = artefacts.FEATURES
 WEIGHTS = artefacts.weights(CONFIG)
@@ -189,6 +191,26 @@ def test_loading_leaves_the_process_as_it_was(module: BackendModule, artefact: P
         for loaded in [pool.submit(module.load, artefact, spec, "cpu", Options()) for _ in range(8)]:
             loaded.result().close()
     assert {name: logging.getLogger(name).level for name in before} == before
+
+
+def test_a_torch_model_computes_with_its_own_number_of_threads_wherever_it_is_asked(
+    shelf: dict[str, Path], spec: ModelSpec
+) -> None:
+    """Whatever was loaded after it, and on a thread that torch has not seen."""
+    import torch
+
+    load, inputs = backends.module("torchscript").load, artefacts.batch(CONFIG, 2, 3)
+    models = {threads: load(shelf["torchscript"], spec, "cpu", Options(threads=threads)) for threads in (1, 3, 2)}
+
+    def threads_of(model: Backend) -> int:
+        model.run(inputs, NAMES)
+        return torch.get_num_threads()
+
+    usual = torch.get_num_threads()
+    for threads, model in models.items():
+        assert asked_from_elsewhere(functools.partial(threads_of, model)) == threads
+        model.close()
+    torch.set_num_threads(usual)
 
 
 def test_refuses_a_missing_artefact_by_name(module: BackendModule, spec: ModelSpec, tmp_path: Path) -> None:

@@ -96,6 +96,9 @@ class VirtualClock(clock.Clock):
     def now_ns(self) -> int:
         return self._now
 
+    def computed_ns(self) -> int:
+        return self._now
+
     def wall_ms(self, at_ns: int) -> int:
         return at_ns // 1_000_000
 

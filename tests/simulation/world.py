@@ -18,6 +18,7 @@ from protos import model_config_pb2 as pb
 from serving.backends import fake
 from serving.backends.base import Backend, Candidate
 from serving.backends.fake import FakeBackend, Lost
+from serving.batching.aside import Aside
 from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
 from serving.batching.model import Instance, Lease, Model
@@ -273,7 +274,8 @@ class World:
             hand_over=lambda requests, reason, error: self.failovers.on_broken(model, requests, reason, error),
             told=False,
         )
-        return Instance(self._computation(backend, self.spec, self.clock), lambda: self.clock.sleep(0.001), guard)
+        aside = Aside(backend, self.clock, steps=0, always=self.clock.random.random() < 0.3)
+        return Instance(self._computation(aside, self.spec, self.clock), lambda: self.clock.sleep(0.001), guard)
 
     def _main(self) -> None:
         request = LoadRequest(

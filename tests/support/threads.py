@@ -37,6 +37,9 @@ class HandClock(Clock):
     def now_ns(self) -> int:
         return self.now
 
+    def computed_ns(self) -> int:
+        return self.now
+
     def condition(self) -> _HandCondition:
         made = _HandCondition(self)
         self._conditions.append(made)

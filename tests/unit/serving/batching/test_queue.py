@@ -235,29 +235,6 @@ def test_who_is_passed_over_by_one_worker_is_taken_by_the_other() -> None:
     assert {id(pending) for pending in taken} == {id(first.pending), id(second.pending)}
 
 
-def test_who_wants_to_be_in_nobodys_way_waits_until_nobody_waits() -> None:
-    clock = HandClock()
-    queue = made(clock)
-    queue.wait_until_idle(3600)
-    offer(queue, answer())
-    idle = beside(lambda: queue.wait_until_idle(3600))
-    clock.somebody_waits(3600)
-    assert idle.empty()
-    queue.take()
-    assert idle.get(timeout=10) is None
-
-
-def test_its_patience_ends() -> None:
-    clock = HandClock()
-    queue = made(clock)
-    offer(queue, answer())
-    idle = beside(lambda: queue.wait_until_idle(2))
-    clock.somebody_waits(2)
-    clock.passes(2)
-    assert idle.get(timeout=10) is None
-    assert queue.depth == 1
-
-
 def test_a_broken_worker_takes_nothing_that_another_one_can_compute() -> None:
     clock = HandClock()
     queue, first, second = made(clock, ALONE, workers=2), answer(), answer()
@@ -300,18 +277,14 @@ def test_what_waits_for_a_broken_worker_may_still_go() -> None:
 
 
 def test_after_the_last_worker_nobody_is_left_waiting() -> None:
-    clock = HandClock()
-    queue, asked = made(clock, workers=2), answer()
+    queue, asked = made(HandClock(), workers=2), answer()
     offer(queue, asked)
     queue.leave(broken=False)
     assert queue.depth == 1, "the other worker can compute it"
-    idle = beside(lambda: queue.wait_until_idle(3600))
-    clock.somebody_waits(3600)
     queue.leave(broken=False)
     error = asked.wait()
     assert isinstance(error, ComputeFailed)
     assert str(error) == "the worker of model 'm' version 1 has ended; the server's log says why"
-    assert idle.get(timeout=10) is None
     with pytest.raises(NotReady, match="its worker has ended"):
         queue.offer(answer().pending)
 

@@ -7,30 +7,24 @@ import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
-from serving.batching.model import Model
 from serving.batching.pending import Pending
-from serving.batching.policy import BatchPolicy
-from serving.batching.queue import Queue
-from serving.clock import Clock
 from serving.errors import ComputeFailed
 from serving.lifecycle import shadow
 from serving.lifecycle.comparison import Comparison, ShadowCounts
-from serving.lifecycle.shadow import Followed, Shadow, Yielding, as_taken_by, fits
+from serving.lifecycle.shadow import Shadow, as_taken_by, fits
 from serving.loading import loader
 from serving.signature.tensors import Tensors, TensorSpec
 from serving.telemetry.timeline import Timeline
 from tests.support import fake_models
 from tests.support.gated import Answer, GatedBackend
 from tests.support.loading import wanted
-from tests.support.threads import HandClock, beside
 
 PLAIN = fake_models.spec()
-PATIENCE_SECONDS = shadow.PATIENCE_NS / 1e9
 
 
 def larger(tensor: TensorSpec) -> TensorSpec:
@@ -75,44 +69,6 @@ def test_who_may_follow_a_model(change: dict[str, Any], why: str) -> None:
     found = fits(dataclasses.replace(PLAIN, **change), PLAIN)
     assert found.startswith(why)
     assert bool(found) == bool(why)
-
-
-class Followee:
-    """As much of a model as a shadow waits for: its queue."""
-
-    def __init__(self, *queued: Answer, clock: Clock) -> None:
-        self.queue = Queue("model 'm' version 1", BatchPolicy(), clock)
-        for answer in queued:
-            self.queue.offer(answer.pending)
-
-
-def yielding(backend: GatedBackend, *models: Followee, clock: Clock) -> Yielding:
-    return Yielding(backend, Followed(*cast(list[Model], models)), clock)
-
-
-@pytest.mark.parametrize("waiting", [0, 1])
-def test_a_shadow_computes_when_nobody_waits(waiting: int) -> None:
-    """However long its patience: it is told when the last who waits is taken."""
-    clock = HandClock()
-    backend, model = GatedBackend(), Followee(*[Answer(1, decoded_ns=0)] * waiting, clock=clock)
-    backend.permits.put(None)
-    computed = beside(lambda: yielding(backend, model, clock=clock).run({"x": np.ones((1, 2))}, ["y"]))
-    if waiting:
-        clock.somebody_waits(PATIENCE_SECONDS)
-        assert backend.begun.empty()
-        model.queue.take()
-    assert computed.get(timeout=10)["y"].tolist() == [[2, 2]]
-
-
-def test_a_shadow_is_not_starved() -> None:
-    """Somebody waits for both of its models all the time: it computes when its patience, which is one, is over."""
-    clock = HandClock()
-    backend, models = GatedBackend(), [Followee(Answer(1, decoded_ns=0), clock=clock) for _ in range(2)]
-    backend.permits.put(None)
-    computed = beside(lambda: yielding(backend, *models, clock=clock).run({"x": np.ones((1, 2))}, ["y"]))
-    clock.somebody_waits(PATIENCE_SECONDS)
-    clock.passes(PATIENCE_SECONDS)
-    assert computed.get(timeout=10)["y"].tolist() == [[2, 2]]
 
 
 @pytest.fixture

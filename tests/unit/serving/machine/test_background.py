@@ -70,6 +70,15 @@ def test_who_had_to_wait_pauses_twice_as_long_as_it_worked(
     assert slept == pauses
 
 
+def test_what_another_thread_has_computed_for_it_counts(clocks: dict[str, float], slept: list[float]) -> None:
+    with background.work():
+        made = background.Pauses()
+        clocks.update(passed=1.0, computed=0.1)
+        background.computed_elsewhere(0.8)
+        made.look()
+    assert not slept
+
+
 def test_nobody_pauses_before_the_server_serves(clocks: dict[str, float], slept: list[float]) -> None:
     made = background.Pauses()
     clocks.update(passed=1.0, computed=0.1)
