@@ -44,7 +44,7 @@ def drawn_policy(draw: random.Random) -> BatchPolicy:
 
 def _drawn_queue(draw: random.Random, keeps_order: bool) -> QueuePolicy:
     return QueuePolicy(
-        max_requests=draw.choice((3, 1000, 1000)),
+        max_requests=draw.choice((1, 3, 1000, 1000)),
         timeout_ns=draw.choice((0, 0, 3, 8)) * MS,
         allows_less=draw.random() < 0.3,
         delays=draw.random() < 0.5 and not keeps_order,
