@@ -56,7 +56,9 @@ class Costs:
         self.fit()
 
     def learn(self, rows: int, steps: int, ns: int) -> None:
-        """A call with so many rows of so many steps has taken so long."""
+        """A call with so many rows of so many steps has taken so long. One without any tells nothing."""
+        if not (rows and steps):
+            return
         place = _place(rows, steps)
         cell = self._cells.get(place)
         if cell is None:

@@ -28,8 +28,8 @@ _rank = attrgetter("rank")
 class Line:
     """The line before the model called `name`; `waiting` and `size`, its bytes, are for others to read.
 
-    `full` and `full_for_all` only look, and the latter from any thread without the lock: what it says may be over by then. By
-    bytes there is always room for one request, however large, so that it can be computed.
+    `full_for_all` is asked from any thread without the lock; what it says may be over by then. By bytes there is always room for
+    one request, however large, so that it can be computed.
     """
 
     def __init__(self, name: str, policy: BatchPolicy, clock: Clock) -> None:
@@ -40,6 +40,9 @@ class Line:
         self._policy = policy
         self._clock = clock
         self._most, self._most_bytes = policy.queue_of(1).max_requests, policy.max_queue_bytes
+        self._fewest = min(
+            policy.queue_of(level).max_requests for level in range(1, policy.levels + 1)
+        )  # to fill a level
         self._by_arrival = policy.arrival_alone
         self._in_level: Counter[int] = Counter()  # where not all is by arrival
         self._gone = False  # whether a client has gone since somebody looked
@@ -54,18 +57,21 @@ class Line:
         """The client of one of those that wait has gone."""
         self._gone = True
 
-    def add(self, pending: Pending) -> None:
-        """At its place behind all of its level."""
-        if not self.waiting:
-            self.pace.came(pending.timeline.decoded)
+    def add(self, pending: Pending, *, anyway: bool = False) -> Overloaded | None:
+        """Takes a request in, behind all others of its level; why not, if there is no room and it is not to come in `anyway`."""
+        crowded = len(self.waiting) >= self._fewest or self.size + pending.size > self._most_bytes
+        if crowded and not anyway and (why := self._full(pending)):
+            return why
         self.size += pending.size
         if pending.cancelled:
             self._gone = True  # before it could tell
         if pending.deadline_ns is not None and pending.deadline_ns < self._next_end_ns:
             self._next_end_ns = pending.deadline_ns
         if self._by_arrival:
+            if pending.rank:  # which it had elsewhere
+                pending.rank, pending.patient_until_ns = 0, None
             self.waiting.append(pending)
-            return
+            return None
         level = self._policy.level_of(pending.turn.priority)
         patience_ns = self._policy.queue_of(level).patience_ns(pending.turn.timeout_ns)
         pending.patient_until_ns = pending.timeline.decoded + patience_ns if patience_ns else None
@@ -73,19 +79,6 @@ class Line:
             self._next_end_ns = pending.patient_until_ns
         self._in_level[level] += 1
         self._place(pending, 2 * level)
-
-    def full(self, pending: Pending) -> Overloaded | None:
-        """Why there is no room for a request; None if there is."""
-        if self._by_arrival:
-            if len(self.waiting) >= self._most:
-                return self._too_many(len(self.waiting), self._most)
-        else:
-            level = self._policy.level_of(pending.turn.priority)
-            most = self._policy.queue_of(level).max_requests
-            if self._in_level[level] >= most:
-                return self._too_many(self._in_level[level], most, level)
-        if self.size + pending.size > self._most_bytes and self.waiting:
-            return self._too_large(pending.size)
         return None
 
     def full_for_all(self, ahead: int, size: int) -> Overloaded | None:
@@ -109,8 +102,7 @@ class Line:
         """Takes some out, of one or more and in the order of the line; what they are not among is not looked at."""
         if not self._by_arrival:
             self._in_level.subtract([pending.rank // 2 for pending in chosen])
-        for pending in chosen:
-            self.size -= pending.size
+        self.size -= sum([pending.size for pending in chosen])
         if self.waiting[len(chosen) - 1] is chosen[-1]:
             del self.waiting[: len(chosen)]
             return
@@ -163,6 +155,19 @@ class Line:
         ]
         self._next_end_ns = min(times, default=END_OF_TIME)
         return ends
+
+    def _full(self, pending: Pending) -> Overloaded | None:
+        if self._by_arrival:
+            if len(self.waiting) >= self._most:
+                return self._too_many(len(self.waiting), self._most)
+        else:
+            level = self._policy.level_of(pending.turn.priority)
+            most = self._policy.queue_of(level).max_requests
+            if self._in_level[level] >= most:
+                return self._too_many(self._in_level[level], most, level)
+        if self.size + pending.size > self._most_bytes and self.waiting:
+            return self._too_large(pending.size)
+        return None
 
     def _put_behind(self, late: Sequence[Pending]) -> None:
         self.remove(late)

@@ -71,13 +71,13 @@ class Queue:
         refused: list[tuple[Pending, ServingError]] = []
         with self._changed:
             for pending in requests:
-                if why := self._refusal(pending, handed_over):
+                why = self._refusal(pending) or self._line.add(pending, anyway=handed_over)
+                if why:
                     refused.append((pending, why))
                     continue
                 pending.holder = self
                 if self._outbox:
                     self._outbox.enter(pending)
-                self._line.add(pending)
             if len(refused) < len(requests):
                 self._notify()  # who takes a batch wakes another worker for what is left
         return refused
@@ -155,6 +155,7 @@ class Queue:
         while True:
             with self._changed:
                 now, waiting = self._clock.now_ns(), self._line.waiting
+                self._line.pace.back(now)
                 ends = self._line.remove_hopeless(now)
                 if not ends:
                     if self._draining and not waiting:
@@ -166,7 +167,7 @@ class Queue:
                     decision = self._decide(waiting, self._policy, END_OF_TIME if self._hurrying else now)
                     if isinstance(decision, Take):
                         self._line.remove([piece.pending for piece in decision.pieces])
-                        self._line.pace.taken(len(decision.pieces), len(waiting), now)
+                        self._line.pace.taken(len(decision.pieces), now)
                         if waiting:
                             self._notify()  # of the others there may be a batch for another worker
                         break
@@ -211,12 +212,12 @@ class Queue:
 
     # Inside.
 
-    def _refusal(self, pending: Pending, handed_over: bool) -> ServingError | None:
+    def _refusal(self, pending: Pending) -> ServingError | None:
         if pending.deadline_ns is not None and pending.timeline.decoded >= pending.deadline_ns:
             return DeadlineExceeded("Deadline Exceeded: the client's deadline had passed when the request was decoded")
         if self._draining:
             return NotReady(f"{self._name} is not at ready state: it is being unloaded, or its worker has ended")
-        return None if handed_over else self._line.full(pending)
+        return None
 
     def _turn_of_what_is_behind(self, now: int) -> bool:
         if not self._behind or self._hurrying:

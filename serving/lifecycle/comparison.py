@@ -38,12 +38,16 @@ class ShadowCounts:
 
 
 class Comparison:
-    """One request and its copy; whichever answer comes second hands both on."""
+    """One request and its copy; whichever answer comes second hands both on.
+
+    `give_up_copy` is called when there will be nothing to compare; harmless where the copy has ended.
+    """
 
     def __init__(self, done: Callable[[Comparison], None], counts: ShadowCounts) -> None:
         self.counts = counts
         self.answer: Tensors = {}
         self.copy: Tensors = {}
+        self.give_up_copy: Callable[[], None] = lambda: None
         self._done = done
         self._missing = 2
         self._lock = threading.Lock()
@@ -62,6 +66,7 @@ class Comparison:
         """One of the two has no answer, so there is nothing to compare."""
         with self._lock:
             self._missing = -1
+        self.give_up_copy()
 
     def _one_less(self) -> None:
         with self._lock:

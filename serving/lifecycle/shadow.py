@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from serving.batching.model import Model
 from serving.batching.pending import Pending
 from serving.clock import SYSTEM, Clock
-from serving.errors import Cancelled, ServingError
+from serving.errors import Cancelled, ServingError, TimedOut
 from serving.lifecycle.comparison import Comparison, ShadowCounts, compare
 from serving.lifecycle.dealer import Dealer
 from serving.signature.spec import ModelSpec
@@ -86,6 +86,7 @@ class Shadow:
         key = self.model.spec.batch_key(taken, pending.key[0])
         copied = Pending(copy, taken, pending.rows, pending.steps, pending.outputs, key, timeline)
         copy.pending = copied
+        copy.comparison.give_up_copy = copied.cancel  # it is not computed for nothing
         self.model.metrics.entered()
         with self._changed:
             self._waiting[copied] = None
@@ -155,7 +156,7 @@ class _Copy:
     def finish(self, error: ServingError) -> None:
         assert self.pending
         self._shadow.ended(self.pending)
-        self._counts.ended("dropped" if isinstance(error, Cancelled) else "failed")
+        self._counts.ended("dropped" if isinstance(error, Cancelled | TimedOut) else "failed")
         self.comparison.give_up()
 
     @staticmethod

@@ -6,9 +6,8 @@ lengths and a fresh state need not be sent: who computes the batch fills them in
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,7 @@ from serving.signature.spec import ModelSpec
 from serving.signature.tensors import BatchKey, Tensors, TensorSpec
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A request that can be computed: the inputs that were sent, `rows` of each; the outputs wanted, in the order wanted.
 
     `steps` is its length along the axis of steps, padding included. `classes` has an entry for each output that is wanted as

@@ -26,7 +26,7 @@ CODE = grpc.StatusCode
 def server(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[LaunchedServer]:
     repository = tmp_path_factory.mktemp("repository")
     fake_models.write(repository)
-    fake_models.write(repository, "slow", delay_seconds=0.2)
+    fake_models.write(repository, "slow", delay_seconds=0.2, config="max_batch_size: 1")
     with LaunchedServer(repository, *FAKE) as running:
         yield running
 
@@ -111,7 +111,7 @@ def test_a_client_that_leaves_takes_its_waiting_requests_along(server: LaunchedS
     with RawClient(server.address) as client:
         stream = open_stream(client, iter(asked.get, None))
         for number in range(1, 4):
-            asked.put(numbered("slow", number))  # each of another shape, so each a batch of its own
+            asked.put(numbered("slow", number))
         until(lambda: metric(server, "requests_in_flight", model="slow") == 3)
         stream.cancel()
         until(lambda: metric(server, "requests_in_flight", model="slow") == 0)

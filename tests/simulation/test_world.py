@@ -7,12 +7,13 @@ python -m pytest tests/simulation --seed 4711          one of them again, with i
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from serving.batching.computation import Outcome, Stateless
 from serving.batching.pending import Piece
+from serving.batching.policy import QueuePolicy
 from tests.simulation.world import World
 
 PARTS = 8  # of the seeds, so that several processes can run them side by side
@@ -83,6 +84,27 @@ def test_a_planted_fault_is_found(fault: type[Stateless], found: str) -> None:
     assert any(found in each for each in said)
 
 
+@pytest.mark.parametrize(
+    ("forgets", "found"),
+    [
+        ({"keeps_order": False}, "have left in the order"),
+        ({"levels": 1, "level_queues": {}}, "it is served as"),
+        ({"queue": QueuePolicy(delays=True), "level_queues": {}}, "though its time is up"),
+        ({"max_queue_bytes": 10**9}, "bytes wait"),
+        ({"queue": QueuePolicy(), "level_queues": {}}, "wait in level"),
+    ],
+    ids=["order", "levels", "timeouts", "bytes", "limits"],
+)
+def test_a_queue_that_forgets_a_promise_is_found(forgets: Mapping[str, object], found: str) -> None:
+    said = []
+    for seed in range(120):
+        try:
+            World(seed, **forgets).run()
+        except AssertionError as error:
+            said.append(str(error))
+    assert any(found in each for each in said)
+
+
 def test_the_seeds_see_everything_that_may_happen() -> None:
     """A simulation in which nothing goes wrong would prove nothing."""
     seen = set[str]()
@@ -96,7 +118,9 @@ def test_the_seeds_see_everything_that_may_happen() -> None:
         "DeadlineExceeded",
         "ComputeFailed",
         "Overloaded",
+        "TimedOut",
         "breaks",
+        "delayed",
         "goes",
         "serves",
     }

@@ -23,7 +23,6 @@ from serving.batching.computation import Stateless
 from serving.batching.guard import Guard
 from serving.batching.model import Instance, Lease, Model
 from serving.batching.pending import EARLY_NS, Pending
-from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.errors import (
     Cancelled,
     ComputeFailed,
@@ -31,6 +30,7 @@ from serving.errors import (
     Overloaded,
     RepositoryError,
     ServingError,
+    TimedOut,
 )
 from serving.lifecycle.failovers import Failovers
 from serving.lifecycle.manager import ModelManager
@@ -41,6 +41,7 @@ from serving.repository.folders import Repository, VersionFolder
 from serving.signature.tensors import Tensors
 from serving.telemetry.counters import ModelMetrics
 from serving.telemetry.timeline import Timeline
+from tests.simulation.queues import Inspected, drawn_policy, drawn_turn, level_of, time_is_up_ns
 from tests.simulation.virtual import VirtualClock
 from tests.support import fake_models
 
@@ -96,7 +97,8 @@ class Request:
             inputs["h0"] = inputs["c0"] = np.zeros((rows, *fake_models.STATE[1:]), np.float32)
         timeline = Timeline(self.at_ns)
         key = world.spec.batch_key(inputs)
-        self.pending = Pending(self, inputs, rows, steps, ["y"], key, timeline, self.deadline_ns)
+        turn, size = drawn_turn(draw), draw.choice((0, 10, 60))
+        self.pending = Pending(self, inputs, rows, steps, ["y"], key, timeline, self.deadline_ns, turn, size)
         self.lease: Lease | None = None
         self.outputs: Tensors | None = None
         self.ended: list[str] = []
@@ -132,6 +134,7 @@ class Request:
         lease.model.metrics.entered()
         held, self.lease = self.lease, lease
         held.release()
+        self.world.moved = True
 
     @staticmethod
     def finish_all(requesters: Sequence[Request]) -> None:
@@ -153,6 +156,12 @@ class Request:
         outcome = "answered" if error is None else type(error).__name__
         self.world.happened(outcome, self.number)
         self.ended.append(outcome)
+        if (
+            self.lease
+            and isinstance(self.lease.model, Inspected)
+            and (error is None or isinstance(error, ComputeFailed))
+        ):
+            self.lease.model.left.append(self.pending)
         try:
             self.check(error)
         except AssertionError as broken:  # raised here, it would look like a fault of whoever has answered
@@ -183,18 +192,29 @@ class Request:
             assert now >= self.deadline_ns - (EARLY_NS if self.pending.cancelled else 0)
         elif isinstance(error, ComputeFailed):
             assert self.poison or self.world.nobody_stands_in, error
+        elif isinstance(error, TimedOut):
+            until_ns = time_is_up_ns(self.pending, self.world.policy)
+            assert until_ns is not None
+            assert now >= until_ns
+            assert not self.pending.timeline.started, "computed, though its time was up"
         else:
             assert isinstance(error, Overloaded), error
+            assert 10 <= error.retry_ms <= 10_000
             assert self.lease
-            assert self.lease.model.depth >= self.world.policy.queue.max_requests
+            policy, queue = self.world.policy, self.lease.model.queue
+            too_many = queue.depth >= policy.queue_of(level_of(self.pending, policy)).max_requests
+            assert too_many or (queue.depth and queue.size + self.pending.size > policy.max_queue_bytes)
 
 
 class World:
     """The model, its clients, and what happened, in order."""
 
-    def __init__(self, seed: int, computation: type[Stateless] = Stateless) -> None:
+    def __init__(self, seed: int, computation: type[Stateless] = Stateless, **forgets: object) -> None:
         self.clock = VirtualClock(seed)
         self._computation = computation
+        self._forgets = forgets  # of what its policy promises, to plant a fault
+        self._models: list[Inspected] = []
+        self.moved = False  # whether a request has gone from one model to another
         draw = self.clock.random
         self.spec = draw.choice(SPECS)
         self.history: list[tuple[int, str, int]] = []
@@ -205,17 +225,12 @@ class World:
         self.nobody_stands_in = draw.random() < 0.3
         self.breaks_at_ns = sorted(int(draw.uniform(0, 40) * MS) for _ in range(draw.choice((0, 0, 1, 1, 2))))
         self.swaps_at_ns = sorted(int(draw.uniform(5, 40) * MS) for _ in range(draw.choice((1, 1, 2))))
-        self.policy = BatchPolicy(
-            max_rows=draw.choice((2, 4, 8)),
-            max_delay_ns=draw.choice((0, 0, 2 * MS)),
-            queue=QueuePolicy(max_requests=draw.choice((3, 1000))),
-            dynamic=draw.random() < 0.8,
-            max_padding_ratio=draw.choice((0.0, 0.3, 1.0)),
-        )
+        self.policy = drawn_policy(draw)
         self.metrics = {candidate: ModelMetrics() for candidate in (FIRST, SECOND)}
         self.manager = ModelManager(clock=self.clock, give_back=lambda: None)
         self.failovers = Failovers(self.manager, reset_seconds=0.02, clock=self.clock, load_in=self.load_in)
         self.requests = [Request(self, number, draw) for number in range(REQUESTS)]
+        self._number_of = {request.pending: request.number for request in self.requests}
 
     def happened(self, what: str, number: int = -1) -> None:
         self.history.append((self.clock.now_ns(), what, number))
@@ -229,7 +244,11 @@ class World:
         self.clock.sleep(self.clock.random.uniform(0.001, 0.01))
         if self.nobody_stands_in and self.history:
             raise RepositoryError("it cannot be loaded")
-        model = Model(
+        model = Inspected(
+            promised=self.policy,
+            moved=lambda: self.moved,
+            broken=self.broken_promises.append,
+            seen=lambda what, pending: self.happened(what, self._number_of[pending]),
             name="m",
             version="1",
             spec=self.spec,
@@ -238,9 +257,10 @@ class World:
             candidate=candidate,
             verified=True,
             metrics=self.metrics[candidate],
-            policy=self.policy,
+            policy=dataclasses.replace(self.policy, **self._forgets),
             clock=self.clock,
         )
+        self._models.append(model)
         model.start([self._instance(model) for _ in range(2)])
         return Loaded(model=model, request=request, order=order)
 
@@ -320,6 +340,8 @@ class World:
     def _check_books(self) -> None:
         """Every backend is closed, and the counts say what the clients have heard."""
         assert all(backend.closed for backend in self.backends), "a backend was left open"
+        for model in self._models:
+            model.check_order()
         answered = sum(one.ended == ["answered"] for one in self.requests)
         assert sum(metrics.requests["success"] for metrics in self.metrics.values()) == answered
         assert [metrics.in_flight for metrics in self.metrics.values()] == [0, 0]

@@ -67,3 +67,9 @@ def test_what_is_kept_is_bounded_and_can_be_gone_on_with() -> None:
     assert len(costs.known()) <= MOST_CELLS
     again = Costs(costs.known())
     assert again.now == pytest.approx(TRUE, rel=0.05)
+
+
+def test_a_call_of_empty_tensors_teaches_nothing() -> None:
+    costs = Costs()
+    costs.learn(2, 0, 1000)
+    assert (costs.known(), costs.now) == ([], BY_RULE)

@@ -9,7 +9,8 @@ import pytest
 from serving.batching.guard import Guard
 from serving.batching.pending import Pending
 from serving.batching.policy import BatchPolicy, QueuePolicy
-from serving.errors import Cancelled, ComputeFailed, Overloaded
+from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, Overloaded
+from serving.telemetry.timeline import now_ns
 from tests.support.gated import Answer, GatedBackend, Line, start
 
 
@@ -75,6 +76,23 @@ def test_a_backend_that_fails_now_and_then_is_asked_again() -> None:
     assert line.drain(10)
     assert elsewhere.asked == 0
     assert elsewhere.came.empty()
+
+
+def test_who_has_gone_while_its_batch_failed_is_not_computed_again() -> None:
+    line, backend, _ = start(BatchPolicy(max_rows=3, max_delay_ns=3_600_000_000_000), guard=Elsewhere().guard())
+    gone, late, patient = Answer(1), Answer(2, deadline_ns=now_ns() + 3_600_000_000_000), Answer(3)
+    for answer in (gone, late, patient):
+        line.submit(answer.pending)
+    assert backend.begun.get(timeout=10)[0] == 3
+    gone.pending.cancel()
+    late.pending.deadline_ns = now_ns()
+    backend.permits.put(BROKEN)
+    assert isinstance(gone.wait(), Cancelled)
+    assert isinstance(late.wait(), DeadlineExceeded)
+    backend.permits.put(None)
+    assert patient.wait() is None
+    assert line.drain(10)
+    assert backend.begun.qsize() == 1
 
 
 def test_a_broken_backend_hands_over_what_it_has_what_waits_and_what_comes() -> None:

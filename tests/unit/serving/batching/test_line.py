@@ -34,7 +34,7 @@ def request(
 
 def in_line(line: Line, *requests: Pending) -> Line:
     for each in requests:
-        line.add(each)
+        assert line.add(each) is None
     return line
 
 
@@ -169,7 +169,7 @@ def test_taking_a_few_from_the_front_looks_at_nobody_behind() -> None:
 )
 def test_when_there_is_no_room(policy: BatchPolicy, there: Sequence[int], comes: int, why: str) -> None:
     line = in_line(made(policy), *[request(priority, size=10) for priority in there])
-    full = line.full(request(comes, size=10))
+    full = line.add(request(comes, size=10))
     if not why:
         assert full is None
         return
@@ -206,9 +206,15 @@ def test_room_comes_back_with_whoever_leaves() -> None:
     line = made(BatchPolicy(levels=2, queue=QueuePolicy(max_requests=1), max_queue_bytes=10))
     first = request(1, size=10)
     line.add(first)
-    assert line.full(request(1, size=0))
+    assert line.add(request(1, size=0))
     line.remove([first])
-    assert line.full(request(1, size=10)) is None
-    line.add(request(1, size=10))
+    assert line.add(request(1, size=10)) is None
     assert len(line.remove_all()) == 1
-    assert (line.size, line.full(request(1, size=10))) == (0, None)
+    assert (line.size, line.add(request(1, size=10))) == (0, None)
+
+
+def test_who_comes_from_a_line_with_levels_has_no_rank_in_one_without() -> None:
+    late = request(2)
+    in_line(made(BatchPolicy(levels=2, queue=REJECT)), late)
+    line = in_line(made(), late)
+    assert (late.rank, line.next_end_ns, line.remove_hopeless(100 * MS)) == (0, END_OF_TIME, [])

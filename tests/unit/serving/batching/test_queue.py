@@ -9,7 +9,7 @@ import pytest
 from serving.batching.pending import Piece
 from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.batching.queue import Queue
-from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError
+from serving.errors import Cancelled, ComputeFailed, DeadlineExceeded, NotReady, Overloaded, ServingError, TimedOut
 from tests.support.gated import Answer, Asking
 from tests.support.threads import HandClock, beside
 
@@ -63,6 +63,42 @@ def test_a_full_queue_refuses_all_but_what_had_its_place_elsewhere() -> None:
     assert queue.depth == 2
 
 
+def test_who_finds_no_room_is_told_how_long_those_that_wait_will_take() -> None:
+    clock = HandClock()
+    queue = made(clock, BatchPolicy(queue=QueuePolicy(max_requests=3), dynamic=False))
+    offer(queue, answer())
+    queue.take()
+    clock.passes(0.2)
+    offer(queue, answer(), answer())
+    queue.take()  # the worker is back after 0.2 s
+    offer(queue, answer(), answer())
+    with pytest.raises(Overloaded, match=r"3 requests wait .*; try again in 600 ms, or raise max_queue_size") as told:
+        queue.offer(answer().pending)
+    assert told.value.retry_ms == 600
+    full = queue.full(0, 10)
+    assert full
+    assert full.retry_ms == 600
+    queue.take()
+    assert queue.full(0, 10) is None
+    assert queue.full(1, 10)
+
+
+def test_bytes_wait_until_they_are_taken() -> None:
+    queue = made(HandClock(), BatchPolicy(max_queue_bytes=100))
+    for size in (60, 40):
+        asked = answer()
+        asked.pending.size = size
+        offer(queue, asked)
+    assert queue.size == 100
+    one_more = answer()
+    one_more.pending.size = 1
+    with pytest.raises(Overloaded, match="100 bytes of requests wait"):
+        offer(queue, one_more)
+    queue.take()
+    assert queue.size == 0
+    offer(queue, one_more)
+
+
 def test_those_that_come_together_wait_in_their_order_and_are_refused_each_for_itself() -> None:
     queue = made(HandClock(), BatchPolicy(queue=QueuePolicy(max_requests=3)))
     offer(queue, answer())
@@ -88,6 +124,19 @@ def test_those_that_come_together_wake_as_many_workers_as_there_are_batches() ->
 def test_time_that_is_up_at_the_door() -> None:
     with pytest.raises(DeadlineExceeded, match="had passed when the request was decoded"):
         made(HandClock()).offer(answer(deadline_ns=0).pending)
+
+
+def test_a_worker_is_woken_when_the_time_of_one_that_waits_for_company_is_up() -> None:
+    clock = HandClock()
+    policy = BatchPolicy(max_delay_ns=HOUR_NS, queue=QueuePolicy(timeout_ns=1_000_000_000))
+    queue, late = made(clock, policy), answer()
+    offer(queue, late)
+    taken = beside(queue.take)
+    clock.somebody_waits(1)
+    clock.passes(1)
+    assert isinstance(late.wait(), TimedOut)
+    queue.drain()
+    assert taken.get(timeout=10) == ()
 
 
 def test_for_whom_nobody_waits_is_not_taken() -> None:

@@ -138,6 +138,21 @@ def test_nothing_is_kept_of_what_a_shadow_has_answered(follower: tuple[Shadow, G
     assert kept() is None
 
 
+def test_a_copy_of_what_nobody_is_answered_is_not_computed(follower: tuple[Shadow, GatedBackend]) -> None:
+    """Its request may have been cancelled, too late, or refused."""
+    made, backend = follower
+    running, cancelled = offer(made), offer(made)
+    assert running
+    assert cancelled
+    backend.begun.get(timeout=10)
+    cancelled.give_up()
+    backend.permits.put(None)
+    made.model.close()
+    assert backend.begun.empty()
+    assert made.counts["1"].requests["dropped"] == 1
+    running.answered({"y": np.full((1, 2), 21, np.float32)})
+
+
 def test_what_still_waits_is_dropped_when_a_shadow_ends(follower: tuple[Shadow, GatedBackend]) -> None:
     made, backend = follower
     for _ in range(10):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from serving.batching.pending import USUAL, Turn
 from serving.errors import InvalidInput, InvalidRequest
 from serving.protocol import checks
 from serving.protocol.checks import Limits
@@ -138,21 +139,24 @@ def test_every_true_step_holds_an_id_of_the_vocabulary(
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter"),
+    ("name", "parameter", "turn"),
     [
-        ("mine", Parameter("double", 0.5)),
-        ("sequence_id", Parameter("int64", 0)),
-        ("sequence_id", Parameter("string", "")),
-        ("sequence_start", Parameter("bool", False)),
-        ("sequence_end", Parameter("bool", False)),
-        ("priority", Parameter("int64", 0)),
-        ("priority", Parameter("uint64", 3)),
-        ("timeout", Parameter("int64", 1000)),
-        ("triton_enable_empty_final_response", Parameter("bool", True)),
+        ("mine", Parameter("double", 0.5), USUAL),
+        ("sequence_id", Parameter("int64", 0), USUAL),
+        ("sequence_id", Parameter("string", ""), USUAL),
+        ("sequence_start", Parameter("bool", False), USUAL),
+        ("sequence_end", Parameter("bool", False), USUAL),
+        ("priority", Parameter("int64", 0), USUAL),
+        ("priority", Parameter("uint64", 3), Turn(priority=3)),
+        ("timeout", Parameter("int64", 1000), Turn(timeout_ns=1_000_000)),
+        ("timeout", Parameter("int64", -1), USUAL),
+        ("triton_enable_empty_final_response", Parameter("bool", True), USUAL),
     ],
 )
-def test_parameters_that_are_let_through(name: str, parameter: Parameter) -> None:
-    checks.parameters({name: parameter}, spec(), "m")
+def test_parameters_that_are_let_through_and_what_they_ask_of_the_queue(
+    name: str, parameter: Parameter, turn: Turn
+) -> None:
+    assert checks.parameters({name: parameter}, spec(), "m") == turn
 
 
 @pytest.mark.parametrize(
