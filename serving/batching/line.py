@@ -198,9 +198,9 @@ class Line:
         )
 
     def _too_large(self, size: int) -> Overloaded:
+        there = self.size + size
         return self._overloaded(
-            f"{self.size} bytes of requests wait for {self._name}, and {size} more would be above the {self._most_bytes} allowed",
-            "max_queue_bytes",
+            f"{there} bytes of requests would wait for {self._name}, which allows {self._most_bytes}", "max_queue_bytes"
         )
 
     def _overloaded(self, why: str, limit: str) -> Overloaded:

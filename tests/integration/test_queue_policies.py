@@ -23,7 +23,7 @@ CONFIGS = {
         priority_levels: 2 default_priority_level: 2
         priority_queue_policy { key: 2 value { max_queue_size: 3 } }
     }""",
-    "reject": "dynamic_batching { default_queue_policy { default_timeout_microseconds: 1000 } }",
+    "reject": "dynamic_batching { default_queue_policy { default_timeout_microseconds: 100000 } }",
     "shorter": """dynamic_batching { default_queue_policy {
         allow_timeout_override: true default_timeout_microseconds: 60000000
     } }""",
@@ -54,6 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[Laun
 @pytest.fixture
 def client(server: LaunchedServer) -> Iterator[RawClient]:
     with RawClient(server.address) as made:
+        made.call("ServerLive")  # while it connects, calls change places
         yield made
 
 
@@ -67,8 +68,7 @@ class Asking:
     def first(self) -> None:
         """A request that is computed when this returns, so that those which follow at once wait."""
         self.next("first")
-        until(lambda: self._count("requests_in_flight") + self._count("requests_total", outcome="success") > 0)
-        until(lambda: self._count("queue_depth") == 0)
+        until(lambda: self._count("requests_in_flight") == 1 and self._count("queue_depth") == 0)
 
     def next(self, name: str, **parameters: int) -> Any:
         """One more request: a future."""
@@ -83,8 +83,8 @@ class Asking:
         """The names of so many requests, or the codes of those that were refused."""
         return [self.answered.get(timeout=60) for _ in range(count)]
 
-    def _count(self, name: str, **labels: str) -> float:
-        return metric(self._server, name, model=self._model, **labels)
+    def _count(self, name: str) -> float:
+        return metric(self._server, name, model=self._model)
 
 
 def test_the_higher_priority_is_served_first(client: RawClient, server: LaunchedServer) -> None:
@@ -101,18 +101,20 @@ def test_the_higher_priority_is_served_first(client: RawClient, server: Launched
 
 def test_who_waits_too_long_is_refused_and_counted(client: RawClient, server: LaunchedServer) -> None:
     asking = Asking(client, server, "reject")
-    asking.first()
-    code, said = refusal(asking.next("late").result)
-    assert (code, said.partition(":")[0]) == (CODE.UNAVAILABLE, "Request timeout expired")
-    assert said.endswith("its queue policy allows 1.0 ms; nothing was computed")
-    assert metric(server, "requests_total", model="reject", outcome="timed_out") == 1
+    _, *others = [asking.next(name) for name in ("first", "second", "third")]
+    assert sorted(asking.in_order(3)) == ["UNAVAILABLE", "UNAVAILABLE", "first"]
+    for late in others:
+        code, said = refusal(late.result)
+        assert (code, said.partition(":")[0]) == (CODE.UNAVAILABLE, "Request timeout expired")
+        assert said.endswith("its queue policy allows 100.0 ms; nothing was computed")
+    assert metric(server, "requests_total", model="reject", outcome="timed_out") == 2
     (told,) = client.call("ModelStatistics", name="reject").model_stats
-    assert (told.inference_stats.fail.count, told.inference_count) == (1, 1)
+    assert (told.inference_stats.fail.count, told.inference_count) == (2, 1)
 
 
 def test_a_request_may_ask_to_wait_less(client: RawClient, server: LaunchedServer) -> None:
     asking = Asking(client, server, "shorter")
-    asking.first()
+    asking.next("first")
     late, patient = asking.next("late", timeout=1000), asking.next("patient")
     assert "its queue policy allows 1.0 ms" in refusal(late.result)[1]
     assert patient.result()
@@ -120,7 +122,7 @@ def test_a_request_may_ask_to_wait_less(client: RawClient, server: LaunchedServe
 
 def test_who_is_delayed_is_answered_behind_the_others(client: RawClient, server: LaunchedServer) -> None:
     asking = Asking(client, server, "delay")
-    asking.first()
+    asking.next("first")
     asking.next("late", timeout=1000)
     asking.next("patient")
     assert asking.in_order(3) == ["first", "patient", "late"]
@@ -149,7 +151,9 @@ def test_a_queue_is_full_by_bytes_too(client: RawClient, server: LaunchedServer)
     told = asking.in_order(1)
     assert (told, metric(server, "queue_bytes", model="little")) == (["UNAVAILABLE"], size)
     (said,) = [each.details() for each in others if each.done()]
-    assert f"{size} bytes of requests wait for model 'little' version 1, and {size} more would be above the 60" in said
+    assert (
+        f"{2 * size} bytes of requests would wait for model 'little' version 1, which allows 60; try again in" in said
+    )
     assert asking.in_order(2)[0] == "first"
     assert metric(server, "queue_bytes", model="little") == 0
     shown = client.call("ModelConfig", name="little").config

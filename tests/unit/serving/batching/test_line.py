@@ -161,10 +161,10 @@ def test_taking_a_few_from_the_front_looks_at_nobody_behind() -> None:
             BatchPolicy(max_queue_bytes=20),
             [0, 0],
             0,
-            "20 bytes.*and 10 more .* above the 20 allowed; .*max_queue_bytes",
+            "30 bytes of requests would wait .*, which allows 20; .*max_queue_bytes",
         ),
         (BatchPolicy(max_queue_bytes=5), [], 0, ""),
-        (BatchPolicy(max_queue_bytes=5), [0], 0, "10 bytes of requests wait for .*above the 5 allowed"),
+        (BatchPolicy(max_queue_bytes=5), [0], 0, "20 bytes of requests would wait for .*allows 5"),
     ],
 )
 def test_when_there_is_no_room(policy: BatchPolicy, there: Sequence[int], comes: int, why: str) -> None:

@@ -92,7 +92,7 @@ def test_bytes_wait_until_they_are_taken() -> None:
     assert queue.size == 100
     one_more = answer()
     one_more.pending.size = 1
-    with pytest.raises(Overloaded, match="100 bytes of requests wait"):
+    with pytest.raises(Overloaded, match="101 bytes of requests would wait"):
         offer(queue, one_more)
     queue.take()
     assert queue.size == 0
