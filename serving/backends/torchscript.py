@@ -1,7 +1,7 @@
 """TorchScript through libtorch: `torch.jit.load`, none of the exporter's code needed.
 
 The TF32 switches belong to the *process*, not to a module: the last model loaded decides for all. The number of threads belongs
-to the thread that computes, and is told before its first call: one that is not told lets oneDNN take all cores, and wait there.
+to the thread that computes, and is told before its first call: one that is not told takes all cores until a large batch.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from serving.batching.policy import QueuePolicy
 from tests.simulation.world import World
 
 PARTS = 8  # of the seeds, so that several processes can run them side by side
+MOST_SEEDS = 2000  # within which a planted fault is found
 
 
 @pytest.fixture(autouse=True)
@@ -71,9 +72,9 @@ class Uncut(Stateless):
         return super().run(pieces)
 
 
-def broken_promises(world: Callable[[int], World]) -> Iterator[str]:
-    """What is found in one seed after the other, until enough were looked at."""
-    for seed in range(400):
+def promises_broken(world: Callable[[int], World]) -> Iterator[str]:
+    """What is found, seed for seed, until somebody has seen enough."""
+    for seed in range(MOST_SEEDS):
         try:
             world(seed).run()
         except AssertionError as error:
@@ -83,7 +84,7 @@ def broken_promises(world: Callable[[int], World]) -> Iterator[str]:
 @pytest.mark.parametrize(("fault", "found"), [(Mixed, "got"), (Forgetful, ""), (Uncut, "")])
 def test_a_planted_fault_is_found(fault: type[Stateless], found: str) -> None:
     """A simulation that finds nothing must be one that could."""
-    assert any(found in said for said in broken_promises(lambda seed: World(seed, fault)))
+    assert any(found in said for said in promises_broken(lambda seed: World(seed, fault)))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_planted_fault_is_found(fault: type[Stateless], found: str) -> None:
     ids=["order", "levels", "timeouts", "bytes", "limits"],
 )
 def test_a_queue_that_forgets_a_promise_is_found(forgets: Mapping[str, object], found: str) -> None:
-    assert any(found in said for said in broken_promises(lambda seed: World(seed, **forgets)))
+    assert any(found in said for said in promises_broken(lambda seed: World(seed, **forgets)))
 
 
 def test_the_seeds_see_everything_that_may_happen() -> None:
