@@ -7,6 +7,7 @@ other whatever its size, so that the error is a share of the time. Until somethi
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -90,6 +91,7 @@ class Costs:
             self.now = _fitted(cells)
 
 
+@functools.lru_cache(4096)
 def _place(rows: float, steps: float) -> tuple[int, int]:
     return round(math.log2(rows)), round(2 * math.log2(steps))
 

@@ -41,12 +41,14 @@ def plan(waiting: Sequence[Pending], policy: BatchPolicy, now: int, cost: Cost =
     """
     if not waiting:
         return Wait(None)
-    if not policy.dynamic:
+    if not policy.dynamic or (len(waiting) == 1 and not policy.max_delay_ns):
         return Take([whole(waiting[0])])
     soonest: int | None = None
     for batch in _batches(waiting, policy, cost):
-        first = batch[0].timeline.decoded
-        decision = _now_or_later(batch, policy, first + policy.max_delay_ns, now)
+        until = 0
+        if policy.max_delay_ns:  # by who has waited longest, which need not be who is served first
+            until = min([pending.timeline.decoded for pending in batch]) + policy.max_delay_ns
+        decision = _now_or_later(batch, policy, until, now)
         if isinstance(decision, Take):
             return decision
         soonest = decision if soonest is None else min(soonest, decision)

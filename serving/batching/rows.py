@@ -66,6 +66,8 @@ def _padded(arrays: Sequence[npt.NDArray[Any]], axis: int, steps: int) -> npt.ND
 
 def padding_ratio(pieces: Sequence[Piece]) -> float:
     """Which share of the steps of a batch is padding that was added to make the pieces of one length."""
+    if len(pieces) == 1:
+        return 0.0
     steps = [piece.steps for piece in pieces]
     longest = max(steps)
     if longest == min(steps):

@@ -140,6 +140,13 @@ def test_who_is_served_later_makes_nobody_wait_longer(
     assert plan(requests, BatchPolicy(), 0, CHEAP_ROWS) == take(requests, expected), why
 
 
+def test_a_batch_waits_no_longer_than_whoever_of_it_has_come_first() -> None:
+    """Who is served first need not have waited longest."""
+    requests = waiting((1, 5, 8), (1, 5, 2))
+    assert plan(requests, BatchPolicy(max_delay_ns=9 * MS), 10 * MS) == Wait(11 * MS)
+    assert plan(requests, BatchPolicy(max_delay_ns=9 * MS), 11 * MS) == take(requests, [0, 1])
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_whatever_waits_the_plan_holds_to_its_limits(seed: int) -> None:
     draw = random.Random(seed)
