@@ -38,6 +38,7 @@ EXCEPTIONS = {
     "serving/edge/grpc_tls.py": "each edge keeps one contract: tests/contract/test_edges_tls.py",
     "serving/errors.py": "a tree of classes; test_codes.py has a code for each",
     "serving/launch.py": "starts a server as a child: tests/integration/test_server_life.py",
+    "serving/protocol/asked.py": "one request of Inference: test_inference.py",
     "serving/server.py": "puts the rooms together: tests/integration/test_server_life.py",
 }
 
