@@ -78,8 +78,8 @@ interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) $(NODE)
 interop-languages: .venv/.done ## with clients in C++, Go and Java, which it compiles; what is missing is skipped and named
 	$(call step,run the tests with compiled clients,$(SIDE_BY_SIDE) -m languages tests/interop $(PYTEST))
 
-test-everything: .venv/.done interop-environments ## the tests of test with the slow ones, interop and wheel-test, side by side
-	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) -m 'not languages and not soak' $(TESTS) tests/interop tests/wheel $(PYTEST))
+test-everything: .venv/.done interop-environments ## the tests of test, interop and wheel-test, side by side
+	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) -m 'not slow and not languages and not soak' $(TESTS) tests/interop tests/wheel $(PYTEST))
 
 wheel-test: .venv/.done ## build a wheel, install and use it in each of python3.11 to 3.13 on PATH (PYTHONS='PATH PATH' for more)
 	$(call step,try the wheel in environments of its own,PYTHONS="$(PYTHONS)" $(BIN)/python -m pytest tests/wheel $(PYTEST))

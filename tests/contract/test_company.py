@@ -48,7 +48,7 @@ def compute(
     computation.close()
 
 
-@pytest.mark.parametrize("sends", ["nothing but x", "lengths", "state", "one of each"])
+@pytest.mark.parametrize("sends", ["nothing but x", "one of each"])
 def test_company_changes_no_answer(
     config: LSTMConfig,
     compute: Callable[[Sequence[Piece]], list[Tensors]],

@@ -88,7 +88,7 @@ def test_what_the_next_row_follows_from_is_learnt(tmp_path: Path) -> None:
     assert scores["test_mean_absolute_error"]["level+1"] < 0.8 * scores["baselines"]["persistence"]["level+1"]
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", ["torch", pytest.param("keras", marks=pytest.mark.slow)])
 def test_a_classifier_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str], framework: str) -> None:
     write_ts(tmp_path)
     command = f"{TS.format(folder=tmp_path)} --bidirectional --epochs 60 --framework {framework} --out {tmp_path}/run"

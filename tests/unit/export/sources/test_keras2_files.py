@@ -59,8 +59,13 @@ def test_a_model_answers_as_in_keras_2(name: str, models: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "told", "inputs"),
     [
-        ("functional.h5", "it has a BatchNormalization beside LSTM and dense layers; rows proved apart", "x FP32"),
-        ("tokens.h5", "rows proved apart", "embedding_input INT32"),
+        pytest.param(
+            "functional.h5",
+            "it has a BatchNormalization beside LSTM and dense layers; rows proved apart",
+            "x FP32",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("tokens.h5", "rows proved apart", "embedding_input INT32", marks=pytest.mark.slow),
         ("with_state.h5", "rows proved apart", "x FP32"),
     ],
 )

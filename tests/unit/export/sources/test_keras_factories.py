@@ -59,7 +59,13 @@ def test_an_input_without_a_name_is_a_plain_stack_too(tmp_path: Path, capsys: py
     )
 
 
-@pytest.mark.parametrize("factory", ["with_a_layer_of_its_own", "with_a_function_of_its_own", "with_inputs"])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        "with_a_layer_of_its_own",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("with_a_function_of_its_own", "with_inputs")),
+    ],
+)
 def test_a_layer_of_its_own_is_run_and_written_by_the_users_code(
     factory: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

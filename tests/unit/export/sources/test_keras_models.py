@@ -83,7 +83,13 @@ def export(model: Any, folder: Path, *flags: str, form: str = "all") -> int:
     )
 
 
-@pytest.mark.parametrize(("build", "told"), [case[1:] for case in PLAIN], ids=[case[0] for case in PLAIN])
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        pytest.param(*case[1:], id=case[0], marks=[pytest.mark.slow] if case[0] in ("classifier", "tagger") else [])
+        for case in PLAIN
+    ],
+)
 def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
     build: Callable[[], Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,8 +163,11 @@ def test_what_stood_for_padding_is_told(tmp_path: Path, capsys: pytest.CaptureFi
         attention,
         lambda: sequential(layers.LSTM(16, activation="relu"), layers.Dense(3)),
         lambda: sequential(layers.GRU(16), layers.Dense(3)),
-        lambda: sequential(layers.LSTM(16, go_backwards=True), layers.Dense(3)),
-        lambda: sequential(layers.Bidirectional(layers.LSTM(16), merge_mode="sum"), layers.Dense(3)),
+        pytest.param(lambda: sequential(layers.LSTM(16, go_backwards=True), layers.Dense(3)), marks=pytest.mark.slow),
+        pytest.param(
+            lambda: sequential(layers.Bidirectional(layers.LSTM(16), merge_mode="sum"), layers.Dense(3)),
+            marks=pytest.mark.slow,
+        ),
         lambda: sequential(layers.LSTM(16), layers.Dense(8), layers.Dense(3)),
     ],
     ids=["attention", "relu", "gru", "backwards", "sum of directions", "two dense layers"],
