@@ -136,6 +136,7 @@ class _Other:
             if work is None:
                 return
             work()
+            work = None  # it holds what was asked and answered
             with self._changed:
                 self._work = None
                 self._changed.notify_all()

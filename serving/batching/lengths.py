@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from serving.batching.costs import Cost
 
 
-def cheapest(rows: Mapping[int, int], cost: Cost) -> list[tuple[int, int]]:
-    """The shortest and longest steps of each batch, shortest first; `rows` says how many there are of each length.
+def cheapest(rows: Mapping[int, int], cost: Cost) -> list[Sequence[int]]:
+    """The lengths of each batch, shortest first; `rows` says how many rows there are of each length.
 
     Called for every batch, so without calls of its own.
     """
@@ -41,14 +41,14 @@ def cheapest(rows: Mapping[int, int], cost: Cost) -> list[tuple[int, int]]:
         counts.append(total)
         times.append(time)
         begins.append(place)
-    return _ranges(lengths, before)
+    return _batches(lengths, before)
 
 
-def _ranges(lengths: Sequence[int], before: Sequence[int]) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
+def _batches(lengths: Sequence[int], before: Sequence[int]) -> list[Sequence[int]]:
+    found: list[Sequence[int]] = []
     end = len(lengths)
     while end:
         begin = before[end]
-        found.append((lengths[begin], lengths[end - 1]))
+        found.append(lengths[begin:end])
         end = begin
     return found[::-1]

@@ -18,6 +18,7 @@ from serving.batching.policy import BatchPolicy
 from serving.clock import Clock
 from serving.errors import Overloaded, ServingError, TimedOut
 
+MOST_SENT_AWAY = 4  # times those that wait, who are told to come one after the other
 END_OF_TIME = 2**63  # later than any instant of the clock
 
 Ends = list[tuple[Pending, ServingError]]
@@ -204,7 +205,9 @@ class Line:
         )
 
     def _overloaded(self, why: str, limit: str) -> Overloaded:
-        retry_ms = self.pace.told_ms(len(self.waiting), self._clock.now_ns())
+        waiting = len(self.waiting)
+        retry_ms = self.pace.told_ms(waiting + self.pace.sent_away, self._clock.now_ns())
+        self.pace.sent_away = min(self.pace.sent_away + 1, MOST_SENT_AWAY * waiting)
         return Overloaded(
             f"Exceeds maximum queue size: {why}; try again in {retry_ms} ms, or raise {limit} in config.pbtxt", retry_ms
         )

@@ -34,6 +34,12 @@ class Outbox:
         with self._lock:
             self._places.append(place)
 
+    def give_up(self, requests: Sequence[Pending]) -> None:
+        """Nobody waits for these any more: they will be answered elsewhere."""
+        for pending in requests:
+            if isinstance(pending.requester, _Place):
+                pending.requester = pending.requester.given_up()
+
     def over(self, places: Sequence[_Place], error: ServingError | None = None) -> None:
         """These have their answers, or the one its error, or need their place no more. Sends whatever can leave now."""
         with self._lock:
@@ -72,7 +78,7 @@ class _Place:
 
     def finish(self, error: ServingError) -> None:
         if isinstance(error, AT_ONCE):
-            self._give_up().finish(error)
+            self.given_up().finish(error)
         else:
             self._pending = None
             self._outbox.over([self], error)
@@ -86,7 +92,7 @@ class _Place:
     def move(self, lease: Any) -> None:
         pending = self._pending
         assert pending
-        pending.requester = requester = self._give_up()
+        pending.requester = requester = self.given_up()
         requester.move(lease)
 
     @property
@@ -94,7 +100,8 @@ class _Place:
         assert self.requester, "it has given its place up"
         return self.requester
 
-    def _give_up(self) -> Requester:
+    def given_up(self) -> Requester:
+        """Who has asked, without the place."""
         requester, self.requester, self._pending = self._asking, None, None
         self._outbox.over([self])
         return requester

@@ -14,10 +14,12 @@ class Pace:
     def __init__(self) -> None:
         self._request_ns = 0.0  # 0 until it is known
         self._begun: dict[int, tuple[int, int]] = {}  # by worker: when it took how many
+        self.sent_away = 0  # who will come again before long, and each a little later than the one before
 
     def taken(self, requests: int, now_ns: int) -> None:
         """This worker begins with so many requests."""
         self._begun[threading.get_ident()] = now_ns, requests
+        self.sent_away = max(0, self.sent_away - requests)
 
     def back(self, now_ns: int) -> None:
         """This worker is through with what it took, if it took anything."""

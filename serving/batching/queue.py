@@ -178,9 +178,15 @@ class Queue:
     def breaks(self) -> int:
         """The backend of a worker is broken; it calls `take_all` with the number returned until another one comes back."""
         with self._changed:
+            self._line.pace.back(self._clock.now_ns())
             self._broken += 1
             self._changed.notify_all()
             return self._mended
+
+    def give_up(self, requests: Sequence[Pending]) -> None:
+        """Somebody else will answer these: nobody's answer waits for theirs."""
+        if self._outbox:
+            self._outbox.give_up(requests)
 
     def take_all(self, mended: int) -> tuple[list[Pending], int] | None:
         """For the worker of a broken backend: everything that waits, once no other worker can compute it.

@@ -161,6 +161,7 @@ class Worker:
     def _hand_over(self, requests: list[Pending]) -> None:
         assert self._broken
         assert self._guard.hand_over
+        self._queue.give_up(requests)
         self._guard.hand_over(requests, *self._broken)
 
     def _attempt(self, pieces: Sequence[Piece]) -> tuple[list[Piece], Exception | None]:

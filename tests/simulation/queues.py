@@ -119,6 +119,10 @@ class Inspected(Model):
                 waits = sum(one == level for one, _ in places)
                 assert waits <= policy.queue_of(level).max_requests, f"{waits} wait in level {level}"
 
+    def hands_over(self, requests: Sequence[Pending]) -> None:
+        """These give their places up; who comes back has a new one."""
+        self.arrived = [pending for pending in self.arrived if pending not in requests]
+
     def check_order(self) -> None:
         """Whether answers have left in the order of arrival, where that is promised."""
         if self._promised.keeps_order:

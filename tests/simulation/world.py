@@ -8,6 +8,7 @@ what loads a model, are handed in.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -271,11 +272,15 @@ class World:
             failures=2,
             healthy=lambda: not backend.broken,
             lost=fake.lost,
-            hand_over=lambda requests, reason, error: self.failovers.on_broken(model, requests, reason, error),
+            hand_over=functools.partial(self._hand_over, model),
             told=False,
         )
         aside = Aside(backend, self.clock, steps=0, always=self.clock.random.random() < 0.3)
         return Instance(self._computation(aside, self.spec, self.clock), lambda: self.clock.sleep(0.001), guard)
+
+    def _hand_over(self, model: Inspected, requests: list[Pending], reason: str, error: Exception) -> None:
+        model.hands_over(requests)
+        self.failovers.on_broken(model, requests, reason, error)
 
     def _main(self) -> None:
         request = LoadRequest(

@@ -27,7 +27,8 @@ CALL, STEPS, PADDING = Cost(1e9, 0, 0, 1), Cost(10, 100, 0, 0), Cost(0, 0, 0, 1)
     ],
 )
 def test_cheapest(why: str, rows: Mapping[int, int], cost: Cost, batches: Sequence[tuple[int, int]]) -> None:
-    assert cheapest(rows, cost) == batches, why
+    assert [(each[0], each[-1]) for each in cheapest(rows, cost)] == batches, why
+    assert sorted(rows) == [steps for each in cheapest(rows, cost) for steps in each]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -37,7 +38,8 @@ def test_no_other_way_is_cheaper(seed: int) -> None:
         rows = {draw.randint(1, draw.choice((6, 60, 600))): draw.randint(1, 9) for _ in range(draw.randint(1, 8))}
         cost = Cost(draw.choice((0, 1, 10, 1000)), draw.choice((0, 1, 10)), draw.choice((0, 1)), draw.choice((0, 1, 3)))
         best = min(time_of(cut, rows, cost) for cut in every_way(sorted(rows)))
-        assert time_of(cheapest(rows, cost), rows, cost) == pytest.approx(best), (rows, cost)
+        found = [(each[0], each[-1]) for each in cheapest(rows, cost)]
+        assert time_of(found, rows, cost) == pytest.approx(best), (rows, cost)
 
 
 def time_of(batches: Sequence[tuple[int, int]], rows: Mapping[int, int], cost: Cost) -> float:

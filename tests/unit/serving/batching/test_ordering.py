@@ -96,6 +96,20 @@ def test_who_is_answered_by_another_model_gives_its_place_up() -> None:
     assert heard[2:] == ["answers 0"]
 
 
+def test_who_is_handed_over_is_not_waited_for_while_another_model_is_loaded() -> None:
+    heard: list[str] = []
+    outbox, (a, b) = Outbox(), (Client(0, heard), Client(1, heard))
+    for each in (a, b):
+        outbox.enter(each.pending)
+    answer(b.pending)
+    outbox.give_up([a.pending])
+    assert heard == ["answers 1"]
+    assert a.pending.requester is a
+    outbox.give_up([a.pending])  # nothing is left to give up
+    answer(a.pending)
+    assert heard == ["answers 1", "answers 0"]
+
+
 def test_who_is_answered_while_another_thread_sends_does_not_overtake_it() -> None:
     heard: list[str] = []
     outbox = Outbox()

@@ -128,7 +128,7 @@ def test_plan_of_unequal_lengths(
     [
         ("what is served later joins", [(2, 20), (2, 18), (4, 19), (4, 18)], [0, 1, 2, 3]),
         ("what is served later makes no batch longer", [(2, 20), (2, 18), (4, 21)], [0, 1]),
-        ("nor where it is all there is beside the first", [(2, 20), (4, 21), (4, 20), (5, 19)], [0, 2]),
+        ("nor where it is all there is beside the first", [(2, 20), (4, 21), (4, 20), (5, 19)], [0, 2, 3]),
     ],
 )
 def test_who_is_served_later_makes_nobody_wait_longer(
@@ -137,7 +137,32 @@ def test_who_is_served_later_makes_nobody_wait_longer(
     requests = [Answer(0, 1, steps, decoded_ns=0, key=ANY_LENGTH).pending for _, steps in ranked]
     for pending, (rank, _) in zip(requests, ranked, strict=True):
         pending.rank = rank
-    assert plan(requests, BatchPolicy(), 0, CHEAP_ROWS) == take(requests, expected), why
+    assert plan(requests, BatchPolicy(), 0, Cost(1000, 0, 0, 1)) == take(requests, expected), why
+
+
+def test_who_is_served_later_makes_nobody_much_slower() -> None:
+    """A row more may cost as much as the first; where it costs a tenth, two may join."""
+    requests = [Answer(0, 1, 20, decoded_ns=0, key=ANY_LENGTH).pending for _ in range(5)]
+    for pending in requests[1:]:
+        pending.rank = 4
+    assert plan(requests, BatchPolicy(), 0, CHEAP_CALLS) == take(requests, [0])
+    assert plan(requests, BatchPolicy(), 0, Cost(180, 0, 0, 1)) == take(requests, [0, 1, 2])
+
+
+def test_who_is_served_later_brings_no_more_padding_than_allowed() -> None:
+    requests = [Answer(0, 1, steps, decoded_ns=0, key=ANY_LENGTH).pending for steps in (1000, 900, *[100] * 62, 800)]
+    for pending in requests[2:]:
+        pending.rank = 4
+    dear_calls = Cost(1e9, 0, 0, 1)
+    assert plan(requests, BatchPolicy(max_padding_ratio=0.5), 0, dear_calls) == take(requests, [0, 1, 64])
+
+
+def test_a_preferred_size_is_not_reached_by_padding() -> None:
+    requests = [Answer(0, 1, steps, decoded_ns=0, key=ANY_LENGTH).pending for steps in (5, 100, 100, 100)]
+    policy = BatchPolicy(max_delay_ns=1, preferred_rows=(2,), max_padding_ratio=0.3)
+    assert plan(requests, policy, 1, Cost(1e9, 0, 0, 1)) == take(requests, [0, 1, 2, 3]), (
+        "24 % of all, 48 % of the first two"
+    )
 
 
 def test_a_batch_waits_no_longer_than_whoever_of_it_has_come_first() -> None:
@@ -191,7 +216,7 @@ def test_only_the_beginning_of_a_long_queue_is_looked_at() -> None:
             assert (place.stop if isinstance(place, slice) else place) <= looked_at(policy)
             return super().__getitem__(place)
 
-    policy = BatchPolicy(max_rows=32, max_delay_ns=1)
+    policy = BatchPolicy(max_rows=32, max_delay_ns=1, max_padding_ratio=0)
     requests = Long(Answer(0, 1, 1 + n % 256, decoded_ns=0, key=ANY_LENGTH).pending for n in range(5000))
     assert isinstance(plan(requests, policy, 0, CHEAP_ROWS), Wait), "every batch that there is was looked at"
     assert looked_at(policy) == 128

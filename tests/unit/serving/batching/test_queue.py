@@ -75,9 +75,8 @@ def test_who_finds_no_room_is_told_how_long_those_that_wait_will_take() -> None:
     with pytest.raises(Overloaded, match=r"3 requests wait .*; try again in 600 ms, or raise max_queue_size") as told:
         queue.offer(answer().pending)
     assert told.value.retry_ms == 600
-    full = queue.full(0, 10)
-    assert full
-    assert full.retry_ms == 600
+    others = [queue.full(0, 10) for _ in range(3)]
+    assert [other.retry_ms for other in others if other] == [800, 1000, 1200], "one after the other, not all at once"
     queue.take()
     assert queue.full(0, 10) is None
     assert queue.full(1, 10)
