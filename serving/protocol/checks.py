@@ -126,7 +126,7 @@ def text(strings: npt.NDArray[Any], tensor: TensorSpec, model: str) -> None:
 def lengths(sent: npt.NDArray[Any], steps: int, name: str, model: str) -> None:
     """Every row has at least one true step, and no more than were sent. Raises `InvalidInput`."""
     if sent.min() < 1 or sent.max() > steps:
-        wrong = [int(length) for length in sent if not 1 <= length <= steps]
+        wrong = [int(length) for length in sent.flat if not 1 <= length <= steps]
         raise InvalidInput(
             f"input '{name}' for model '{model}' holds {wrong[0]}, but every length must be within 1 and the {steps} "
             "steps that were sent"
@@ -149,7 +149,7 @@ def finite(array: npt.NDArray[Any], tensor: TensorSpec, lengths: npt.NDArray[Any
     wrong = ~right
     steps = tensor.steps_axis
     if lengths is not None and steps is not None:
-        true = np.arange(array.shape[steps]) < lengths[:, None]
+        true = np.arange(array.shape[steps]) < lengths.reshape(len(array), 1)
         wrong &= true.reshape([len(array), *(array.shape[a] if a == steps else 1 for a in range(1, array.ndim))])
     if not wrong.any():
         return
@@ -167,8 +167,8 @@ def tokens(inputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, model: str) 
     tensor = spec.advertised_inputs[0]
     ids = inputs[tensor.name]
     outside = ~((ids >= 0) & (ids < spec.vocabulary))  # NaN, where ids come as floats, is none either
-    if spec.lengths and spec.lengths.input in inputs:
-        outside &= np.arange(ids.shape[1]) < inputs[spec.lengths.input][:, None]
+    if spec.told and spec.told.of == tensor.name and spec.told.input in inputs:
+        outside &= np.arange(ids.shape[1]) < inputs[spec.told.input].reshape(len(ids), 1)
     if outside.any():
         raise InvalidInput(
             f"input '{tensor.name}' for model '{model}' holds token {ids[outside][0]:g}, which is outside its "

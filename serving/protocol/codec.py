@@ -71,12 +71,13 @@ def checked(inputs: Tensors, spec: ModelSpec, limits: Limits, model: str) -> tup
 
 def check_values(inputs: Tensors, steps: int, spec: ModelSpec, limits: Limits, model: str) -> None:
     """Looks at the elements of inputs whose names, datatypes and shapes are right. Raises `InvalidInput`."""
-    lengths = inputs.get(spec.lengths.input) if spec.lengths else None
-    if spec.lengths and lengths is not None:
-        checks.lengths(lengths, steps, spec.lengths.input, model)
+    told = spec.told
+    lengths = inputs.get(told.input) if told else None
+    if told and lengths is not None:
+        checks.lengths(lengths, steps, told.input, model)
     if limits.finite_only:
         for name, array in inputs.items():
-            counted = lengths if spec.lengths and name == spec.lengths.of else None
+            counted = lengths if told and name == told.of else None
             checks.finite(array, spec.inputs_by_name[name], counted, model)
     if spec.vocabulary:
         checks.tokens(inputs, spec, model)

@@ -165,8 +165,7 @@ class Template:
         }
         alike = self._decoded
         codec.check_values(arrays, alike.steps, self._spec, self._limits, self._model)
-        key = self._spec.batch_key(arrays) if self._spec.masks else alike.key  # it depends on the elements there
-        return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, key, alike.turn)
+        return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, alike.key, alike.turn)
 
 
 def _made(payload: bytes, head: Head, decoded: Decoded, spec: ModelSpec, limits: Limits) -> Template | None:

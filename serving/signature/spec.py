@@ -47,6 +47,15 @@ class LengthsSpec:
     of: str
 
 
+@dataclasses.dataclass(frozen=True)
+class MaskedBy:
+    """The same of a file of others, in an `input` of any shape with one number a row: proved for `up_to` so many steps."""
+
+    input: str
+    of: str
+    up_to: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """The facts about one version.
@@ -75,7 +84,7 @@ class ModelSpec:
     state_advertised: bool = False
     may_be_empty: bool = False
     nonfinite: str = ""
-    masks: LengthsSpec | None = None
+    masks: MaskedBy | None = None
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -153,6 +162,8 @@ class ModelSpec:
             )
         if self.masks and self.lengths:
             raise RepositoryError("lengths and masks say the same; one of them has to go")
+        if self.masks and self.masks.up_to < 1:
+            raise RepositoryError(f"masks holds up to {self.masks.up_to} steps; it must be at least 1")
 
     def _check_rows(self) -> None:
         with_rows = [tensor.name for tensor in (*self.inputs, *self.outputs) if tensor.rows_axis is not None]
@@ -212,6 +223,11 @@ class ModelSpec:
         tensor = self._steps_input
         return 1 if tensor is None else inputs[tensor.name].shape[tensor.steps_axis or 0]
 
+    @property
+    def told(self) -> LengthsSpec | MaskedBy | None:
+        """Which input says how many steps of which other one are true."""
+        return self.lengths or self.masks
+
     @functools.cached_property
     def joins_lengths(self) -> bool:
         """Whether requests of unequal steps may be computed together: padded, told by lengths, and cut back.
@@ -225,8 +241,7 @@ class ModelSpec:
             for tensor in self.outputs
             for axis, size in enumerate(tensor.shape)
         )
-        told = self.lengths or self.masks
-        return told is not None and timed == [told.of] and cut_back
+        return self.told is not None and timed == [self.told.of] and cut_back
 
     @functools.cached_property
     def _keyed(self) -> Sequence[tuple[str, tuple[int, ...], int | None]]:
@@ -237,16 +252,13 @@ class ModelSpec:
     def batch_key(self, inputs: Tensors, shared: bytes | tuple[int, ...] = b"") -> BatchKey:
         """What requests have in common that may be computed together; `shared` is what all their rows share.
 
-        Nothing was proved of numbers of true steps that no row has: such a request is computed with those of its own steps.
+        Of a file of others nothing was proved beyond some number of steps: such a request is computed with those of its own.
         """
         key: list[bytes | tuple[int, ...]] = [shared]
-        if self.masks and self.masks.input in inputs:
-            told = inputs[self.masks.input]
-            if told.min() < 1 or told.max() > self.steps(inputs):
-                return (shared, *[inputs[t.name].shape[1:] if t.name in inputs else t.shape[1:] for t in self.inputs])
+        proved = self.masks is None or self.steps(inputs) <= self.masks.up_to
         for name, stated, steps in self._keyed:
             shape = inputs[name].shape[1:] if name in inputs else stated
-            key.append(shape if steps is None else (*shape[:steps], -1, *shape[steps + 1 :]))
+            key.append((*shape[:steps], -1, *shape[steps + 1 :]) if steps is not None and proved else shape)
         return tuple(key)
 
     @functools.cached_property
@@ -310,8 +322,8 @@ class ModelSpec:
         ]
         try:
             fields = spec_file.fields_of(text, known, required)
-            for name in ("lengths", "masks"):
-                fields[name] = LengthsSpec(**fields[name]) if fields.get(name) else None
+            fields["lengths"] = LengthsSpec(**fields["lengths"]) if fields["lengths"] else None
+            fields["masks"] = MaskedBy(**fields["masks"]) if fields.get("masks") else None
             fields["state"] = tuple(StatePair(**pair) for pair in fields["state"])
             return cls(**fields)
         except (RepositoryError, ValueError, RecursionError) as error:

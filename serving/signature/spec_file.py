@@ -26,7 +26,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "float": (float, "a number"),
     "Mapping[str, Any]": (dict, "an object"),
 }
-_REFERENCES = {"lengths": ("input", "of"), "masks": ("input", "of"), "state": ("input", "output")}
+_REFERENCES = {"lengths": ("input", "of"), "masks": ("input", "of", "up_to"), "state": ("input", "output")}
 
 
 def text(path: Path) -> str:
@@ -120,10 +120,10 @@ def _checked(value: Any, where: str, annotation: str) -> Any:
     return value
 
 
-def _names(value: Any, where: str, of: str) -> dict[str, str]:
+def _names(value: Any, where: str, of: str) -> dict[str, Any]:
     keys = _REFERENCES[of]
     _keys(_object(value, where), where, keys, keys)
-    return {key: _checked(value[key], f"{where}.{key}", "str") for key in keys}
+    return {key: _checked(value[key], f"{where}.{key}", "int" if key == "up_to" else "str") for key in keys}
 
 
 def _tensor(value: Any, where: str) -> TensorSpec:

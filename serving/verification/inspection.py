@@ -109,7 +109,7 @@ def inspect(stated: ModelSpec, run: Run, hints: Hints, contents: Contents = NOTH
         streamable=bool(state) and steps.streamable(trials, axes, timed, state, specs.timed_outputs()),
         batched=rows is not None,
         vocabulary=trials.ids.get(stated.inputs[0].name, 0),
-        masks=padding.told_by(trials, rows, timed, specs.timed_outputs()) if rows else None,
+        masks=padding.masked_by(trials, rows, timed, specs.timed_outputs()) if rows else None,
     )
     by_name = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
     samples = []

@@ -1,32 +1,40 @@
 """Whether steps behind those that a file is told of change nothing: then requests of unequal length may be computed together.
 
-The file is asked twice, the second time with more steps, zeros, behind those of every row, and with the same number of true
-steps. Rows are apart at every size (`serving.verification.company`), so that what holds for all rows padded alike holds where
-each is padded by as much as its company asks for.
+The file is asked twice, the second time with as many steps again, zeros, behind those of every row, and with the same numbers
+of true steps: from 1 step on, doubled as long as nothing changes. So what a file does only beyond some number of steps is
+found, whatever the number. The rows hold what a mask by values could take for something else: numbers that are all below what
+is put in the place of padding before a maximum is taken, or before a softmax. Rows are apart at every size
+(`serving.verification.company`), so that what holds for all rows padded alike holds where each is padded by as much as its
+company asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from serving.signature.spec import LengthsSpec
+from serving.signature.spec import MaskedBy
 from serving.signature.tensors import Tensors
 from serving.verification import values
 from serving.verification.golden import disagreement
-from serving.verification.trials import ROWS, SIZES, Rows, Trials
+from serving.verification.trials import Rows, Trials
 from serving.verification.values import Kind
 
-PADDED = ((1, 2), (1, SIZES[1]), (SIZES[0], SIZES[0] + 1), (SIZES[0], SIZES[2]), (SIZES[2], 128), (128, 256))
-KINDS = (Kind(), Kind(values.POSITIVE))
-TOLERANCE = 1e-6  # what is promised of answers in company
+LONGEST = 4096  # steps that are tried, as many as a server takes unless told otherwise
+LEAST = 32  # what holds for fewer only is not worth it
+LONG = 128  # above, fewer kinds of rows are tried
+TOLERANCE = 1e-6
+BODIES = (*(Kind(body) for body in values.BODIES), Kind(place=values.TAIL), Kind(place=values.HEAD))
+LEVELS = tuple(Kind(place=values.EVERYWHERE, marker=sign * 1.5 * 10**power) for power in range(10) for sign in (1, -1))
+FEW = (Kind(), Kind(values.POSITIVE), Kind(values.NEGATIVE), LEVELS[5], LEVELS[9])
+SAMPLED = (Kind(values.SAMPLED),) * 3
 
 
-def told_by(
+def masked_by(
     trials: Trials, rows: Rows, timed: Mapping[str, int], outputs: Mapping[str, int | None]
-) -> LengthsSpec | None:
-    """Which input says how many steps of which other one are true; None where that is not so, or not for certain.
+) -> MaskedBy | None:
+    """Which input says how many steps of which other one are true, and up to how many steps; None where that is not certain.
 
     `timed` and `outputs` say where the steps are, in the file's own layout.
     """
@@ -34,15 +42,39 @@ def told_by(
     if len(timed) != 1 or len(counts) != 1:
         return None
     (of, axis), (told,) = next(iter(timed.items())), counts
-    for (steps, longer), kind, full in ((sizes, k, f) for sizes in PADDED for k in KINDS for f in (True, False)):
-        if not trials.affords(longer):
-            continue
-        sent = trials.sent(rows, ROWS[0], steps, kind, full=full)
-        more = [(0, longer - steps if place == axis else 0) for place in range(sent[of].ndim)]
-        answer, padded = trials.attempt(sent), trials.attempt({**sent, of: np.pad(sent[of], more)})
-        if answer is None or padded is None or not _alike(answer, padded, outputs, steps):
-            return None
-    return LengthsSpec(told, of)
+    steps = 1
+    while steps < LONGEST:
+        kinds = [*((*BODIES, *LEVELS) if steps <= LONG else FEW), *(SAMPLED if trials.sampled else ())]
+        if not trials.affords_rows(rows, len(kinds), 2 * steps) or not all(
+            _indifferent(trials, rows, kinds, steps, told, of, axis, outputs, full=full) for full in (True, False)
+        ):
+            break
+        steps *= 2
+    return MaskedBy(told, of, steps) if steps >= LEAST else None
+
+
+def _indifferent(
+    trials: Trials,
+    rows: Rows,
+    kinds: Sequence[Kind],
+    steps: int,
+    told: str,
+    of: str,
+    axis: int,
+    outputs: Mapping[str, int | None],
+    *,
+    full: bool,
+) -> bool:
+    """Whether rows of these kinds are answered alike with as many steps again; all their steps are true, or some."""
+    made = []
+    for number, kind in enumerate(kinds):
+        true = steps if full else 1 + number % steps
+        row = trials.row(rows, steps, kind, true)
+        made.append({**row, told: np.full_like(row[told], true)})
+    sent = trials.together(rows, made, trials.shared(rows, steps))
+    more = [(0, steps if place == axis else 0) for place in range(sent[of].ndim)]
+    answer, padded = trials.attempt(sent), trials.attempt({**sent, of: np.pad(sent[of], more)})
+    return answer is not None and padded is not None and _alike(answer, padded, outputs, steps)
 
 
 def _alike(answer: Tensors, padded: Tensors, outputs: Mapping[str, int | None], steps: int) -> bool:

@@ -312,6 +312,16 @@ class Trials:
         """Whether so many along every free axis are few enough numbers for a moment."""
         return all(math.prod(self._sizes(name, size)) <= MOST_AT_A_GLANCE for name in self._shapes)
 
+    def affords_rows(self, rows: Rows, count: int, size: int) -> bool:
+        """The same of so many rows, with `size` along every other free axis."""
+        for name, axis in rows.items():
+            sizes = self._sizes(name, size)
+            if axis is not None:
+                sizes[axis] = count
+            if math.prod(sizes) > MOST_AT_A_GLANCE:
+                return False
+        return True
+
     def _steps(self, rows: Rows, size: int) -> int:
         """What lengths are drawn up to: the size of free axes, else that of the first axis of a row."""
         if self.free_beside(rows):

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.launch import LaunchedServer
-from serving.signature.spec import LengthsSpec, ModelSpec
+from serving.signature.spec import MaskedBy, ModelSpec
 from tests.support import commands
 from tests.support.arrays import infer
 from tests.support.running import metric
@@ -102,7 +102,7 @@ def test_company_of_any_length_changes_no_answer(kind: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     spec = ModelSpec.read(repository / "m" / "1" / "spec.json")
     count, x = (next(t for t in spec.inputs if len(t.shape) == rank) for rank in (1, 3))
-    assert spec.masks == LengthsSpec(count.name, x.name)
+    assert spec.masks == MaskedBy(count.name, x.name, up_to=4096)
     (repository / "m" / "config.pbtxt").write_text(CONFIG_TEXT)
     with LaunchedServer(repository) as server:
         asked = [_drawn(number, count.dtype) for number in range(CLIENTS)]

@@ -21,7 +21,7 @@ from serving.protocol.codes import REFUSALS
 from serving.protocol.inference import Inference
 from serving.protocol.plans import Plans
 from serving.protocol.templates import LONGEST, SELDOM, TEMPLATE_BYTES, Head, Template, Templates, head_of
-from serving.signature.spec import LengthsSpec
+from serving.signature.spec import MaskedBy
 from serving.telemetry.ended import Recorder
 from tests.support import fake_models
 from tests.support.fake_models import spec
@@ -224,20 +224,15 @@ def found(known: Templates, payload: bytes) -> bool:
     return known.find(payload, head.end) is not None
 
 
-def test_where_what_may_share_a_batch_depends_on_elements_it_is_found_out_every_time() -> None:
-    """A file of others is told its true steps, and of numbers that no row has nothing was proved."""
-    told = dataclasses.replace(spec(), lengths=None, masks=LengthsSpec("lengths", "x"))
-    plans, keys = Plans(told, LIMITS), []
-    for true in (2, 1, 3, 0, 2):
-        payload = sent(names=("x", "lengths")).replace(np.array([2]).tobytes(), np.array([true]).tobytes())
-        head = head_of(payload)
-        assert head
-        template = plans.templates.find(payload, head.end)
-        decoded = template.decode(payload, head.end) if template else plans.decode(request.message(payload), payload)
-        keys.append(decoded.key)
-    assert template, "the usual request is not parsed"
-    assert keys[0] == keys[1] == keys[4]
-    assert keys[2] == keys[3] != keys[0]
+def test_a_file_of_others_that_is_told_its_true_steps_is_told_none_that_are_not_there() -> None:
+    told = Plans(dataclasses.replace(spec(), lengths=None, masks=MaskedBy("lengths", "x", 64)), LIMITS)
+    right = sent(names=("x", "lengths"))
+    assert template_of(right, told)
+    for wrong in (0, 3, -1):
+        with pytest.raises(
+            ServingError, match=rf"'lengths' .* holds {wrong}, but every length must be within 1 and the 2"
+        ):
+            decode(told, right[:-8] + np.array([wrong], np.int64).tobytes())
 
 
 def test_they_are_bounded_and_the_oldest_go_first() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from serving.errors import RepositoryError
-from serving.signature.spec import LengthsSpec, ModelSpec, fill_in
+from serving.signature.spec import LengthsSpec, MaskedBy, ModelSpec, fill_in
 from serving.signature.tensors import TensorSpec
 from tests.support import fake_models
 from tests.support.foreign_specs import ALONE, SHARED
@@ -287,7 +287,7 @@ def test_whether_unequal_lengths_may_share_a_batch(
 
 
 def test_a_file_of_others_that_is_told_its_true_steps(tmp_path: Path) -> None:
-    spec = dataclasses.replace(fake_models.spec(), lengths=None, masks=OF_X)
+    spec = dataclasses.replace(fake_models.spec(), lengths=None, masks=MaskedBy("lengths", "x", 64))
     assert spec.joins_lengths
     assert "lengths" not in spec.filled_in, "a client sends them, as the file asks for them"
     assert not spec.refuses_nonfinite
@@ -295,6 +295,8 @@ def test_a_file_of_others_that_is_told_its_true_steps(tmp_path: Path) -> None:
     assert ModelSpec.read(tmp_path / "spec.json") == spec
     assert "masks" not in json.loads(PLAIN.to_json()), "older servers refuse keys that they do not know"
     with pytest.raises(RepositoryError, match=r"masks names .*nowhere.*its inputs are x, lengths, h0, c0"):
-        dataclasses.replace(spec, masks=LengthsSpec("nowhere", "x"))
+        dataclasses.replace(spec, masks=MaskedBy("nowhere", "x", 64))
     with pytest.raises(RepositoryError, match="lengths and masks say the same"):
         dataclasses.replace(spec, lengths=OF_X)
+    with pytest.raises(RepositoryError, match="masks holds up to 0 steps"):
+        dataclasses.replace(spec, masks=MaskedBy("lengths", "x", 0))
