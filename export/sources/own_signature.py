@@ -166,7 +166,12 @@ def rows_alone(why: str) -> dict[str, str]:
 def told_rows(spec: ModelSpec) -> str:
     """What was found out about its rows, for people: what was seen, not what may be the reason."""
     if spec.batched:
-        return "rows proved apart, with several rows and sizes"
+        told = (
+            f"; {spec.masks.input} proved to say how many steps of {spec.masks.of} are true, up to {spec.masks.up_to}"
+            if spec.masks and spec.joins_lengths
+            else ""
+        )
+        return f"rows proved apart, with several rows and sizes{told}"
     if why := spec.source.get("rows_alone"):
         return f"one row at a time, never batched: {why}"
     free = [f"{t.name} axis {axis}" for t in spec.inputs for axis, size in enumerate(t.file_shape) if size == -1]

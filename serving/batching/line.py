@@ -188,7 +188,7 @@ class Line:
     def _timed_out(self, pending: Pending, until_ns: int, now_ns: int) -> TimedOut:
         came_ns = pending.timeline.decoded
         return TimedOut(
-            f"Request timeout expired: waited {(now_ns - came_ns) / 1e6:.1f} ms for {self._name}, and its queue policy allows "
+            f"Request timeout expired: waited {(now_ns - came_ns) / 1e6:.1f} ms for {self._name}, and was to wait no more than "
             f"{(until_ns - came_ns) / 1e6:.1f} ms; nothing was computed"
         )
 

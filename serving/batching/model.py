@@ -45,7 +45,7 @@ class Watched(NamedTuple):
     share: float
     differs: Differs
     found: str = ""
-    told: Callable[[str], None] = lambda found: None
+    told: Callable[[Model, str], None] = lambda model, found: None
 
 
 class Model:
@@ -107,7 +107,7 @@ class Model:
     def _watch(self, watched: Watched) -> Watch:
         def stop(found: str) -> None:
             self.queue.part()
-            self._clock.start(lambda: watched.told(found), "rows that touch")
+            self._clock.start(lambda: watched.told(self, found), "rows that touch")
             log.error("%s", found, extra={"fields": {"model": self.name, "version": self.version}})
 
         if watched.found:

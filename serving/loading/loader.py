@@ -162,9 +162,13 @@ def _watched(
     if not share and not found:
         return None
     differs = functools.partial(company.answered_otherwise, tolerance=allowed)
-    if known is None:
-        return Watched(share, differs, found)
-    return Watched(share, differs, found, functools.partial(known.keep, request.folder, candidate))
+    return Watched(share, differs, found, functools.partial(_found_touching, request, candidate))
+
+
+def _found_touching(request: LoadRequest, candidate: Candidate, model: Model, found: str) -> None:
+    telling.tell_alone(model)
+    if request.found_touching:
+        request.found_touching.keep(request.folder, candidate, found)
 
 
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:

@@ -19,6 +19,7 @@ from serving.signature.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
+ALONE = "alone"
 NOT_MEASURED, BEING_MEASURED, PUT_OFF = "not measured yet", "being measured", "to be measured when nobody asks"
 CHANGED = "left alone, as its files have changed since"
 
@@ -52,7 +53,7 @@ def tell(
 def how_batched(spec: ModelSpec, policy: BatchPolicy, touching: str = "") -> str:
     """What is computed together, in a word or two."""
     if not policy.dynamic or policy.max_rows < 2 or touching:
-        return "alone"
+        return ALONE
     return "any lengths" if spec.joins_lengths and policy.max_padding_ratio else "equal shapes"
 
 
@@ -75,9 +76,18 @@ def _by_chance(chosen: Order) -> str:
 
 def tell_choice(model: Model, chosen: Order, doing: str = "") -> None:
     """Puts into the configuration in force what is known by now of the choice of a model that serves, and what is being done."""
+    _exchange(model, _choice(model.candidate, chosen, doing))
+
+
+def tell_alone(model: Model) -> None:
+    """Puts into the configuration in force of a model that serves that from now on it computes each request by itself."""
+    _exchange(model, {"batched": ALONE})
+
+
+def _exchange(model: Model, told: Mapping[str, str]) -> None:
     config = pb.ModelConfig()
     config.CopyFrom(model.config)
-    _put(config, _choice(model.candidate, chosen, doing))
+    _put(config, told)
     model.config = config  # exchanged as a whole: others read it meanwhile
 
 

@@ -86,6 +86,7 @@ def test_a_row_that_was_answered_otherwise_in_company_ends_the_company(tmp_path:
         assert "rows of model 'mixes' version 1 touch each other: an answer y was" in entry.reason
         assert "from now on every request is computed alone" in entry.reason
         until(lambda: logged(server, "touch each other") == 1)
+        until(lambda: batched(client) == "alone")
         before = metric(server, "batch_rows_bucket", model="mixes", le="1.0")
         answered = metric(server, "batch_rows_count", model="mixes")
         _together(server, generator)
@@ -126,3 +127,9 @@ def test_the_watch_may_be_switched_off(tmp_path: Path) -> None:
     with LaunchedServer(tmp_path, "--row-watch", "0") as server, RawClient(server.address) as client:
         infer(client, "mixes", {"x": np.zeros((2, 5, 4), np.float32)})
         assert metric(server, "rows_watched_total", model="mixes", outcome="same") == 0
+
+
+def batched(client: RawClient) -> str:
+    """What is computed together, as the server tells it."""
+    told: str = client.call("ModelConfig", name="mixes").config.parameters["lstm_serving.batched"].string_value
+    return told

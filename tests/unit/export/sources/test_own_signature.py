@@ -88,6 +88,11 @@ def found(run: Any, hints: Hints | None = None) -> inspection.Findings:
     return find(stated, run, hints or Hints())
 
 
+def _last_true(sent: Tensors, _: object) -> Tensors:
+    x, n = sent["x"], sent["n"][:, None]
+    return {"y": np.tanh(np.take_along_axis(x, n - 1, 1)) + np.tanh(x[:, :1])}
+
+
 def test_rows_that_do_not_touch_each_other_are_found() -> None:
     def run(sent: Tensors, _: object) -> Tensors:
         return {"y": sent["x"][:, -1]}
@@ -95,6 +100,11 @@ def test_rows_that_do_not_touch_each_other_are_found() -> None:
     spec = found(run).spec
     assert spec.batched
     assert told_rows(spec) == "rows proved apart, with several rows and sizes"
+    counted = inspection.unproved({"x": ("FP32", (-1, -1)), "n": ("INT64", (-1,))}, {"y": ("FP32", (-1, -1))})
+    told = find(counted, _last_true, Hints()).spec
+    assert told_rows(told) == (
+        "rows proved apart, with several rows and sizes; n proved to say how many steps of x are true, up to 4096"
+    )
 
 
 def test_rows_that_touch_each_other_are_taken_one_at_a_time() -> None:

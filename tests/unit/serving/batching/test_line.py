@@ -80,7 +80,7 @@ def test_who_has_waited_too_long_is_refused_under_reject() -> None:
     assert (ended, line.waiting, line.size, line.next_end_ns) == (late, [waits], 4, 6 * MS)
     assert isinstance(why, TimedOut)
     assert str(why) == (
-        "Request timeout expired: waited 5.0 ms for model 'm' version 1, and its queue policy allows 5.0 ms; nothing was "
+        "Request timeout expired: waited 5.0 ms for model 'm' version 1, and was to wait no more than 5.0 ms; nothing was "
         "computed"
     )
 

@@ -168,7 +168,9 @@ def test_what_was_found_before_holds_from_the_start() -> None:
 def test_what_is_found_is_told() -> None:
     told: queue.SimpleQueue[str] = queue.SimpleQueue()
     backend = GatedBackend()
-    model = started(backend, watched=Asked(1.0, lambda run, row, answered: "apart", told=told.put))
+    model = started(
+        backend, watched=Asked(1.0, lambda run, row, answered: "apart", told=lambda model, found: told.put(found))
+    )
     first = Answer(1, rows=2)
     model.submit(first.pending)
     backend.permits.put(None)
