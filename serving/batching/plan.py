@@ -49,8 +49,9 @@ def plan(waiting: Sequence[Pending], policy: BatchPolicy, now: int, cost: Cost =
         return Take([whole(waiting[0])])
     line = waiting[: looked_at(policy)]
     first = _with_the_first(line, policy, cost)
-    if len(first) == len(line) < min(policy.max_rows, len(waiting)):
-        first = list(itertools.takewhile(_like(line[0]), waiting[: policy.max_rows]))
+    if len(first) == len(line) < min(policy.max_rows, len(waiting)):  # there may be more
+        alike = list(itertools.takewhile(_like(line[0]), waiting[: policy.max_rows]))
+        first = max(first, alike, key=len)
     decision = _now_or_later(first, policy, now)
     if isinstance(decision, Take):
         return decision

@@ -10,7 +10,7 @@ import pytest
 
 from serving.batching.costs import Cost
 from serving.batching.pending import Pending, whole
-from serving.batching.plan import Take, Wait, looked_at, plan
+from serving.batching.plan import MOST_LOOKED_AT, Take, Wait, looked_at, plan
 from serving.batching.policy import BatchPolicy
 from serving.batching.rows import padding_ratio
 from tests.support.gated import Answer
@@ -163,6 +163,19 @@ def test_a_preferred_size_is_not_reached_by_padding() -> None:
     assert plan(requests, policy, 1, Cost(1e9, 0, 0, 1)) == take(requests, [0, 1, 2, 3]), (
         "24 % of all, 48 % of the first two"
     )
+
+
+@pytest.mark.parametrize(
+    ("why", "lengths", "taken"),
+    [
+        ("a full batch of one length, beyond what is looked at", [7] * 2000, 1000),
+        ("of unequal lengths no more than is looked at", [7, 8] * 1000, MOST_LOOKED_AT),
+        ("another length ends what goes beyond", [*[7] * 600, *[8] * 1400], 600),
+    ],
+)
+def test_large_batches(why: str, lengths: list[int], taken: int) -> None:
+    requests = [Answer(0, 1, steps, decoded_ns=0, key=ANY_LENGTH).pending for steps in lengths]
+    assert plan(requests, BatchPolicy(max_rows=1000), 0, Cost(1e9, 0, 0, 1)) == take(requests, list(range(taken))), why
 
 
 def test_a_batch_waits_no_longer_than_whoever_of_it_has_come_first() -> None:
