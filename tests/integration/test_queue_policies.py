@@ -106,7 +106,7 @@ def test_who_waits_too_long_is_refused_and_counted(client: RawClient, server: La
     for late in others:
         code, said = refusal(late.result)
         assert (code, said.partition(":")[0]) == (CODE.UNAVAILABLE, "Request timeout expired")
-        assert said.endswith("its queue policy allows 100.0 ms; nothing was computed")
+        assert said.endswith("was to wait no more than 100.0 ms; nothing was computed")
     assert metric(server, "requests_total", model="reject", outcome="timed_out") == 2
     (told,) = client.call("ModelStatistics", name="reject").model_stats
     assert (told.inference_stats.fail.count, told.inference_count) == (2, 1)
@@ -116,7 +116,7 @@ def test_a_request_may_ask_to_wait_less(client: RawClient, server: LaunchedServe
     asking = Asking(client, server, "shorter")
     asking.next("first")
     late, patient = asking.next("late", timeout=1000), asking.next("patient")
-    assert "its queue policy allows 1.0 ms" in refusal(late.result)[1]
+    assert "was to wait no more than 1.0 ms" in refusal(late.result)[1]
     assert patient.result()
 
 
