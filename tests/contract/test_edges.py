@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -172,20 +173,26 @@ def test_a_message_that_is_too_large_is_refused_before_anybody_sees_it(edge: str
         assert held.empty
 
 
-def test_loads_that_take_long_hold_up_neither_looks_nor_inferences(edge: str) -> None:
-    begun, go = queue.SimpleQueue[str](), threading.Event()
+def held_up(begun: queue.SimpleQueue[str], go: threading.Event) -> Callable[[pb.RepositoryModelLoadRequest], Message]:
+    """Loads that tell when they have begun, and wait to go on."""
 
     def load(request: pb.RepositoryModelLoadRequest) -> Message:
         begun.put(request.model_name)
         assert go.wait(WAIT_SECONDS)
         return pb.RepositoryModelLoadResponse()
 
+    return load
+
+
+def test_loads_that_take_long_hold_up_neither_looks_nor_inferences(edge: str) -> None:
+    begun, go = queue.SimpleQueue[str](), threading.Event()
+
     def fail(_request: pb.RepositoryModelUnloadRequest) -> Message:
         raise LoadFailed("there is nothing to unload")
 
     methods = (
         Method("ServerLive", pb.ServerLiveRequest, live),
-        Method("RepositoryModelLoad", pb.RepositoryModelLoadRequest, load, Kind.LOAD),
+        Method("RepositoryModelLoad", pb.RepositoryModelLoadRequest, held_up(begun, go), Kind.LOAD),
         Method("RepositoryModelUnload", pb.RepositoryModelUnloadRequest, fail, Kind.LOAD),
     )
     with port(edge, methods=methods) as server, channel(server) as client:
@@ -249,12 +256,7 @@ def test_a_taken_port_is_an_error_at_start(edge: str) -> None:
 def test_no_more_are_loaded_at_the_same_time_than_there_are_loaders(edge: str) -> None:
     begun, go = queue.SimpleQueue[str](), threading.Event()
 
-    def load(request: pb.RepositoryModelLoadRequest) -> Message:
-        begun.put(request.model_name)
-        assert go.wait(WAIT_SECONDS)
-        return pb.RepositoryModelLoadResponse()
-
-    methods = (Method("RepositoryModelLoad", pb.RepositoryModelLoadRequest, load, Kind.LOAD),)
+    methods = (Method("RepositoryModelLoad", pb.RepositoryModelLoadRequest, held_up(begun, go), Kind.LOAD),)
     with port(edge, methods=methods) as server, channel(server) as client:
         names = [str(number) for number in range(3 * LOADERS)]
         asked = [pb.RepositoryModelLoadRequest(model_name=name).SerializeToString() for name in names]
