@@ -1,0 +1,1 @@
+"""State kept between requests: of each sequence, by its key, never by its place."""
