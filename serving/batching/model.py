@@ -23,6 +23,7 @@ from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
 from serving.errors import Overloaded, ServingError
 from serving.sequences.live import Sequences
+from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.signature.spec import ModelSpec
 from serving.telemetry.counters import ModelMetrics
 
@@ -55,8 +56,9 @@ class Model:
     `config` is the configuration in force; `candidate` says what computes; `verified` whether its golden samples were
     replayed; `labels` names the classes of outputs; `max_rows` is the most that a request may hold; `text_only` whether
     strings must be UTF-8; `finite_only` whether numbers of true steps must be finite; `watched` is of a version whose rows were
-    found apart by trying; `costs` is what its batches are known to take; `on_closed` is called at the end. A leased model is
-    never closed: `close` waits for the last lease to be released.
+    found apart by trying; `costs` is what its batches are known to take; `on_closed` is called at the end. A stateful one has
+    the `sequence_policy` and the `state_layout` of its sequences. A leased model is never closed: `close` waits for the last
+    lease to be released.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Model:
         costs: Costs | None = None,
         on_closed: Callable[[Model], None] = lambda model: None,
         clock: Clock = SYSTEM,
+        sequence_policy: SequencePolicy | None = None,
+        state_layout: StateLayout | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -92,6 +96,8 @@ class Model:
         self.metrics = metrics
         self.costs = costs or Costs()
         self.sequences: Sequences | None = None  # those of its version, where it keeps any; given when it is installed
+        self.sequence_policy = sequence_policy
+        self.state_layout = state_layout
         self._on_closed = on_closed
         self.queue = Queue(self.title, policy, clock, self._plan)
         self.watch = self._watch(watched) if watched else None

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.backends.base import Backend, Candidate
+from serving.backends.base import Backend, Candidate, artifact_files
 from serving.batching.computation import Stateless
 from serving.batching.costs import Costs
 from serving.batching.guard import Guard
@@ -24,10 +24,11 @@ from serving.batching.policy import BatchPolicy
 from serving.clock import Clock
 from serving.errors import RepositoryError, StartupError, VerificationFailed
 from serving.loading import proof, telling, warmup
+from serving.loading.digests import known_digest
 from serving.loading.order import Order, order
 from serving.loading.proof import Facts, Proved
 from serving.loading.request import Loaded, LoadRequest, Tried
-from serving.repository import labels, reshapes
+from serving.repository import labels, model_config, reshapes, state_layouts
 from serving.repository.config_in_force import config_in_force, policy_for
 from serving.signature.spec import REFUSE, ModelSpec
 from serving.signature.tensors import Tensors
@@ -44,6 +45,7 @@ def load(request: LoadRequest) -> Loaded:
             "with lstm-export import"
         )
     began = request.clock.now_ns()
+    request = _as_asked(request)
     chosen = order(request.config, request.defaults, request.folder, request.known)
     if chosen.missing:
         log.warning("falling back at load: %s", chosen.missing, extra={"fields": request.fields()})
@@ -71,14 +73,15 @@ def load(request: LoadRequest) -> Loaded:
 def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns: int | None = None) -> Loaded:
     """Makes a version live in one backend, on one device for each instance. Raises a `StartupError` of the fitting kind."""
     began_ns = request.clock.now_ns() if began_ns is None else began_ns
+    request = _as_asked(request)
     tried = request.trial(request, candidate) if request.trial else Tried()
     facts, config = proof.read(request, candidate), None
     if facts.described:  # what contradicts the operator's configuration need not be loaded
-        facts = _shown(request, facts)
+        facts = _shown(request, candidate, facts)
         config = _configured(request, candidate, facts.spec)
     with _turn(candidate.backend):
         with proof.opened(request, candidate, facts, tried.level) as (found, proved):
-            facts = _shown(request, found)
+            facts = _shown(request, candidate, found)
             config = config or _configured(request, candidate, facts.spec)
             policy = policy_for(request.config, facts.spec, alone=request.wrap is not None)
             model = _assembled(request, candidate, facts, config, policy, max(one.allowed for one in proved))
@@ -102,6 +105,12 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
     model.metrics.load_seconds = (request.clock.now_ns() - began_ns) / 1e9
     telling.log_loaded(request, candidate, model, max(one.difference for one in proved))
     return Loaded(model=model, request=request, order=chosen, tried=tried.remark)
+
+
+def _as_asked(request: LoadRequest) -> LoadRequest:
+    """The same as the flags of the server have it. Raises `ModelConfigError`."""
+    config = model_config.as_stateful(request.config, request.defaults.stateful)
+    return request if config is request.config else dataclasses.replace(request, config=config)
 
 
 @functools.cache
@@ -133,6 +142,8 @@ def _assembled(
         costs=Costs(request.learnt.find(request.folder, candidate) if request.learnt else ()),
         on_closed=functools.partial(_keep_costs, request, candidate),
         clock=request.clock,
+        sequence_policy=request.config.sequences,
+        state_layout=facts.layout,
     )
 
 
@@ -146,9 +157,22 @@ def _finite_only(chosen: str, spec: ModelSpec) -> bool:
     return chosen == REFUSE if chosen else spec.refuses_nonfinite
 
 
-def _shown(request: LoadRequest, facts: Facts) -> Facts:
-    """The facts with the shapes that the operator shows clients. Raises `ModelConfigError`."""
-    return dataclasses.replace(facts, spec=reshapes.shown(facts.spec, request.config.written))
+def _shown(request: LoadRequest, candidate: Candidate, facts: Facts) -> Facts:
+    """The facts with the shapes that the operator shows clients, and as those of a stateful model. Raises `ModelConfigError`."""
+    spec, layout = reshapes.shown(facts.spec, request.config.written), None
+    if request.config.sequences:
+        spec, layout = state_layouts.made_stateful(
+            spec, request.config, request.folder.path.parent, _digest(request, candidate)
+        )
+    return dataclasses.replace(facts, spec=spec, layout=layout)
+
+
+def _digest(request: LoadRequest, candidate: Candidate) -> str:
+    """What tells a bare file from others; empty where a specification does, or nobody can read it."""
+    with contextlib.suppress(OSError):
+        if not request.folder.described:
+            return known_digest(artifact_files(request.folder.artifact(candidate.backend)))
+    return ""
 
 
 def _watched(

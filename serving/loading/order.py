@@ -37,7 +37,7 @@ class ServerDefaults:
     What a model's `config.pbtxt` says goes before these. With `require_verified` nothing is served without golden samples.
     `row_watch` is the share of the batches of files of others of which a row is computed again alone. `fallback` says when
     another backend may take over: never, at run time, or at load too. `trial` is one of `TRIALS`: which versions are
-    loaded in a child process first.
+    loaded in a child process first. `stateful` names models that keep state whatever their configuration says.
     """
 
     backend: str = AUTO
@@ -49,6 +49,7 @@ class ServerDefaults:
     fallback: str = "runtime"
     trial: str = AUTO
     row_watch: float = 0.01
+    stateful: Sequence[str] = ()
 
     def options(self, threads: int, level: str = "") -> Options:
         """What a backend is loaded with."""

@@ -14,7 +14,9 @@ from serving.batching.aside import Aside
 from serving.errors import RepositoryError, ServingError
 from serving.loading.request import LoadRequest
 from serving.machine.devices import CPU
-from serving.repository import model_config
+from serving.repository import model_config, state_layouts
+from serving.repository.operator_config import OperatorConfig
+from serving.sequences.policy import StateLayout
 from serving.signature.spec import MAX_BATCH_SIZE, WRITTEN_IN, ModelSpec
 from serving.signature.stated import Stated
 from serving.verification import golden, inspection
@@ -25,11 +27,15 @@ Side = Mapping[str, Stated]  # what is said of the inputs, or of the outputs
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the version says of itself: its signature, and samples with the trained model's own answers, if it has any."""
+    """What the version says of itself: its signature, and samples with the trained model's own answers, if it has any.
+
+    `layout` is the state of each sequence of a stateful model.
+    """
 
     spec: ModelSpec
     samples: Sequence[golden.Sample]
     described: bool
+    layout: StateLayout | None = None
 
     def probe(self) -> golden.Sample | None:
         """The sample that is answered soonest."""
@@ -64,17 +70,22 @@ def read(request: LoadRequest, candidate: Candidate) -> Facts:
 def _stated(
     request: LoadRequest, candidate: Candidate, artifact: Path, said: tuple[Side, Side] | None
 ) -> tuple[Side, Side]:
-    """What the operator says of the tensors, else what the file does, which is asked, too, where one element may be a scalar."""
+    """What the operator says of the tensors, else what the file does.
+
+    The file is asked, too, where one element may be a scalar, and of the tensors that clients of a stateful model do not see.
+    """
     module = backends.module(candidate.backend)
     if said is None:
         return module.stated(artifact)
     names = model_config.may_be_scalars(request.config)
-    if not names:
+    if not names and not request.config.sequences:
         return said
-    try:
-        own = {**(sides := module.stated(artifact))[0], **sides[1]}
-    except RepositoryError:  # it states nothing, or cannot be read, which is told when it is loaded
-        return said
+    sides: tuple[Side, Side] = ({}, {})
+    with contextlib.suppress(RepositoryError):  # it states nothing, or cannot be read, which is told when it is loaded
+        sides = module.stated(artifact)
+    if request.config.sequences:
+        said = state_layouts.with_hidden(said, sides, request.config)
+    own = {**sides[0], **sides[1]}
     rows = 1 if request.config.written.max_batch_size else 0
 
     def with_scalars(side: Side) -> Side:
@@ -129,11 +140,10 @@ def _open(
     backend = module.load(artifact, facts.spec, device, request.defaults.options(candidate.threads, level))
     try:
         if first and not facts.described:
-            named = model_config.stated(request.config) is not None
             with module.careful():
-                rows = model_config.rows(request.config) if named else {}
+                hints = _hints(facts.spec, request.config)
                 facts = dataclasses.replace(
-                    facts, spec=_found(artifact, facts.spec, backend, rows, module.contents(artifact))
+                    facts, spec=_found(artifact, facts.spec, backend, hints, module.contents(artifact))
                 )
         backend = laid_out(backend, facts.spec)
         if request.wrap:
@@ -153,12 +163,19 @@ def allowed_on(device: str, spec: ModelSpec, *, allow_tf32: bool) -> float:
     return golden.tolerance(spec, tf32=allow_tf32 and device != CPU)
 
 
-def _found(
-    artifact: Path, stated: ModelSpec, backend: Backend, rows: Mapping[str, int | None], contents: Contents
-) -> ModelSpec:
+def _hints(stated: ModelSpec, config: OperatorConfig) -> Hints:
+    """What the operator says of a bare file. Raises `ModelConfigError` where that names what it does not have."""
+    rows = model_config.rows(config) if model_config.stated(config) is not None else {}
+    values, state = _any_value(stated, rows), None
+    if config.sequences:
+        lie, hold, state = state_layouts.trial_hints(stated, config)
+        rows, values = {**lie, **rows}, {**values, **hold}
+    return Hints(rows=rows, values=values, state=state)
+
+
+def _found(artifact: Path, stated: ModelSpec, backend: Backend, hints: Hints, contents: Contents) -> ModelSpec:
     """What holds of a bare file. Raises `RepositoryError` where a person has to decide."""
     try:
-        hints = Hints(rows=rows, values=_any_value(stated, rows))
         found = inspection.inspect(stated, backend.run, hints, contents).spec
         return dataclasses.replace(found, may_be_empty=contents.may_be_empty)
     except NaNAlone as error:
@@ -175,7 +192,7 @@ def _found(
         ) from error
 
 
-def _any_value(stated: ModelSpec, rows: Mapping[str, int | None]) -> Mapping[str, float]:
+def _any_value(stated: ModelSpec, rows: Mapping[str, int | None]) -> Mapping[str, float | str]:
     """What lone values hold in a trial of a file that the operator says has no rows: nothing is proved by them then."""
     if not rows or any(axis is not None for axis in rows.values()):
         return {}

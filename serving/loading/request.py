@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from serving.backends.base import Backend, Candidate
@@ -13,6 +14,7 @@ from serving.clock import SYSTEM, Clock
 from serving.loading.learnt import Learnt
 from serving.loading.measurements import Known
 from serving.loading.order import Order, ServerDefaults
+from serving.repository import state_layouts
 from serving.repository.folders import Repository, VersionFolder
 from serving.repository.labels import Labels
 from serving.repository.operator_config import OperatorConfig
@@ -71,11 +73,23 @@ class LoadRequest:
     def identity(self) -> object:
         """What it is made from: loading something of the same identity changes nothing. Raises `OSError`."""
         written = self.config.written.SerializeToString(deterministic=True)
-        return self.repository.path, self.folder.fingerprint(), written, tuple(self.labels.items())
+        initial = tuple(
+            (path.name, *_state_of(path)) for path in state_layouts.files(self.config, self.folder.path.parent)
+        )
+        return self.repository.path, self.folder.fingerprint(), written, tuple(self.labels.items()), initial
 
     def fields(self) -> dict[str, object]:
         """How the log names it."""
         return {"model": self.name, "version": str(self.folder.number)}
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    """Bytes of a file and when it was changed; zeros where there is none, which its load tells."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from serving import backends
 from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.machine.devices import CPU, cuda_index
-from serving.repository import queue_policies
+from serving.repository import queue_policies, state_layouts, stateful
 from serving.repository.datatypes import to_schema
 from serving.repository.operator_config import OperatorConfig
 from serving.signature.spec import LABELS_FILE, ModelSpec
@@ -61,8 +61,11 @@ def config_in_force(
     config.version_policy.CopyFrom(written.version_policy)
     if not config.version_policy.WhichOneof("policy_choice"):
         config.version_policy.latest.num_versions = 1
-    if policy.dynamic:
-        config.dynamic_batching.CopyFrom(queue_policies.in_force(policy))
+    batching = queue_policies.in_force(policy)
+    if chosen.sequences:
+        config.sequence_batching.CopyFrom(state_layouts.in_force(spec, chosen, batching))
+    elif policy.dynamic:
+        config.dynamic_batching.CopyFrom(batching)
     name = written.instance_group[0].name if written.instance_group else ""
     group = config.instance_group.add(
         name=name or f"{written.name}_0", count=chosen.count, kind=pb.ModelInstanceGroup.KIND_CPU
@@ -75,6 +78,9 @@ def config_in_force(
         config.parameters[key].CopyFrom(parameter)
     config.parameters[queue_policies.MAX_QUEUE_BYTES].string_value = str(policy.max_queue_bytes)
     config.parameters[queue_policies.MAX_PADDING_RATIO].string_value = f"{policy.max_padding_ratio:g}"
+    if chosen.sequences:
+        for key, value in stateful.parameters(chosen.sequences, policy.queue.max_requests).items():
+            config.parameters[key].string_value = value
     return config
 
 
@@ -124,9 +130,12 @@ def _reshape(tensor: TensorSpec, spec: ModelSpec) -> pb.ModelTensorReshape | Non
 def _agree(written: pb.ModelConfig, spec: ModelSpec) -> None:
     """Tensors that the file names must be the artefact's own, all of them, with the same type and dims."""
     sides = (("input", written.input, spec.advertised_inputs), ("output", written.output, spec.advertised_outputs))
+    hidden = spec.inputs_by_name if written.HasField("sequence_batching") else {}
     for side, listed, facts in sides:
         where = f"config.pbtxt of model '{written.name}': {side}"
         known = {tensor.name: tensor for tensor in facts}
+        if side == "input":  # of a stateful model the file may still name what clients do not see any more
+            known |= {t.name: hidden[t.name] for t in listed if t.name in hidden and t.name in spec.filled_in}
         names = [tensor.name for tensor in listed]
         if listed and sorted(names) != sorted(known):
             raise ModelConfigError(f"{where}s are {names}; the model's are {sorted(known)}: list all of them or none")

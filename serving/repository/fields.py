@@ -45,6 +45,28 @@ SERVED: Mapping[str, str] = {
     "dynamic_batching.default_queue_policy.max_queue_size": "the most requests that wait; 1024 where it is left out",
     "dynamic_batching.priority_queue_policy": "such a policy for a level of its own, by the level's number; without one it has "
     "the default_queue_policy",
+    "sequence_batching.max_sequence_idle_microseconds": "makes the model stateful, as `sequence_batching {}` does; how long a "
+    "sequence may have no step before it ends: ten minutes where it is left out",
+    "sequence_batching.state.input_name": "a state's input; left out, the pairs are the version's own",
+    "sequence_batching.state.output_name": "the output that is its next value; paired by name, never by order",
+    "sequence_batching.state.data_type": "its datatype; it must be the file's",
+    "sequence_batching.state.dims": "its sizes without the rows; they must be the file's",
+    "sequence_batching.state.initial_state.name": "taken, and no more than a word",
+    "sequence_batching.state.initial_state.data_type": "the state's",
+    "sequence_batching.state.initial_state.dims": "the state's",
+    "sequence_batching.state.initial_state.zero_data": "a new sequence begins with zeros, as it does without initial_state",
+    "sequence_batching.state.initial_state.data_file": "it begins with what that file in `initial_state` beside the versions "
+    "holds: one row, raw little-endian",
+    "sequence_batching.control_input.name": "an input by which the file is told about sequences; clients do not see it",
+    "sequence_batching.control_input.control.kind": "of what it is told: CONTROL_SEQUENCE_START, _END, _READY or _CORRID",
+    "sequence_batching.control_input.control.int32_false_true": "what the input holds where that is not so, and where it is",
+    "sequence_batching.control_input.control.fp32_false_true": "the same for FP32",
+    "sequence_batching.control_input.control.bool_false_true": "the same for BOOL",
+    "sequence_batching.control_input.control.data_type": "the datatype of an id, for _CORRID",
+    "sequence_batching.direct.max_queue_delay_microseconds": "as in dynamic_batching",
+    "sequence_batching.oldest.preferred_batch_size": "as in dynamic_batching",
+    "sequence_batching.oldest.max_queue_delay_microseconds": "as in dynamic_batching",
+    "sequence_batching.oldest.preserve_ordering": "as in dynamic_batching",
     "instance_group.name": "taken, and no more than a word",
     "instance_group.kind": "KIND_CPU, KIND_GPU, or KIND_AUTO for what --device says",
     "instance_group.count": "how many instances compute side by side",
@@ -64,6 +86,9 @@ IDLE = (
     "instance_group.rate_limiter",
     "instance_group.host_policy",
     "instance_group.profile",
+    "sequence_batching.direct.minimum_slot_utilization",
+    "sequence_batching.oldest.max_candidate_sequences",
+    "sequence_batching.state.use_same_buffer_for_input_output",
 )
 # Keys of `parameters` by which Triton's backends for these formats are made faster; Triton's documentation of each backend.
 IDLE_PARAMETERS = frozenset(
@@ -95,7 +120,8 @@ IDLE_PARAMETERS = frozenset(
 )
 # What a refused field would need, for those that are met most.
 _WHY = {
-    "sequence_batching": "state is not kept by this server yet: a client sends it as inputs and gets it as outputs",
+    "sequence_batching.iterative_sequence": "a request is computed once, and its answer sent",
+    "sequence_batching.state.use_growable_memory": "a state has one size",
     "ensemble_scheduling": "ensembles are not served: ask the models one after the other",
     "model_transaction_policy.decoupled": "a request has one answer here",
     "input.optional": "all inputs of a file have to be sent",

@@ -7,9 +7,10 @@ is taken and told (`serving.repository.fields`). What the file leaves out is com
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from google.protobuf import json_format, text_format
@@ -18,7 +19,7 @@ from protos import model_config_pb2 as pb
 from serving import backends
 from serving.errors import BackendUnavailable, ModelConfigError
 from serving.machine.devices import CPU, cuda, cuda_index
-from serving.repository import fields, queue_policies, reshapes, routes
+from serving.repository import fields, queue_policies, reshapes, routes, stateful
 from serving.repository.datatypes import from_schema
 from serving.repository.operator_config import OperatorConfig
 from serving.signature.spec import PASS, REFUSE
@@ -34,6 +35,7 @@ PARAMETERS = (
     NONFINITE,
     queue_policies.MAX_QUEUE_BYTES,
     queue_policies.MAX_PADDING_RATIO,
+    *stateful.KEYS,
     *routes.KEYS,
 )  # the keys of `parameters` that mean something here
 TOLD = "lstm_serving."  # how the parameters begin by which the server tells of a model
@@ -87,6 +89,34 @@ def check(written: pb.ModelConfig, name: str, where: str = "") -> OperatorConfig
         **_placed(written, where),
         **_parameters(written, where),
         idle=idle,
+        sequences=stateful.policy(written, where),
+        controls=stateful.controls(written, where),
+    )
+
+
+def as_stateful(config: OperatorConfig, names: Collection[str]) -> OperatorConfig:
+    """The same with `sequence_batching {}` where the model is among `names`, those of --stateful, and has none.
+
+    Raises `ModelConfigError` where `dynamic_batching` says something that would have no place then.
+    """
+    name = config.written.name
+    if config.sequences or name not in names:
+        return config
+    if config.written.dynamic_batching.ListFields():
+        raise ModelConfigError(
+            f"config.pbtxt of model '{name}': --stateful {name} makes it stateful, but it has dynamic_batching, which cannot "
+            "stand beside sequence_batching: write sequence_batching { oldest { ... } } in its place, with what it says of "
+            "max_queue_delay_microseconds, preferred_batch_size and preserve_ordering, and max_queue_size as a key of parameters"
+        )
+    written = pb.ModelConfig()
+    written.CopyFrom(config.written)
+    written.sequence_batching.SetInParent()
+    where = f"config.pbtxt of model '{name}'"
+    return dataclasses.replace(
+        config,
+        written=written,
+        policy=queue_policies.batch_policy(written, where),
+        sequences=stateful.policy(written, where),
     )
 
 
@@ -94,6 +124,11 @@ def _check_datatypes(written: pb.ModelConfig, where: str) -> None:
     """Raises `ModelConfigError` for a number that is no datatype; as proto3 has open enums, the schema takes any."""
     named = [(f"input '{tensor.name}'", tensor.data_type) for tensor in written.input]
     named += [(f"output '{tensor.name}'", tensor.data_type) for tensor in written.output]
+    for state in written.sequence_batching.state:
+        named.append((f"sequence_batching: state '{state.input_name}'", state.data_type))
+        named += [(f"initial_state of state '{state.input_name}'", each.data_type) for each in state.initial_state]
+    for control in written.sequence_batching.control_input:
+        named += [(f"control_input '{control.name}'", each.data_type) for each in control.control]
     for entry in written.model_warmup:
         named += [(f"model_warmup '{entry.name}': input '{key}'", each.data_type) for key, each in entry.inputs.items()]
     for what, value in named:

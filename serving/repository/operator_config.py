@@ -10,6 +10,8 @@ from serving.batching.policy import BatchPolicy
 from serving.errors import ModelConfigError
 from serving.machine.devices import CPU, cuda
 from serving.repository.routes import Routes
+from serving.sequences.policy import SequencePolicy
+from serving.signature.controls import ControlInput
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,8 @@ class OperatorConfig:
 
     `count` instances run on each of `gpus`, or on the one device. `fallback` names backends, with a device or None, in
     the order in which they take over; None where the file does not say. `nonfinite` is "refuse" or "pass", or empty where
-    that is left to the specification. `idle` names what is in the file and changes nothing here.
+    that is left to the specification. `idle` names what is in the file and changes nothing here. `sequences` is how those of a
+    stateful model live, None for a stateless one, and `controls` are the inputs that its file is told about them by.
     """
 
     written: pb.ModelConfig
@@ -32,6 +35,8 @@ class OperatorConfig:
     routes: Routes = dataclasses.field(default_factory=Routes)
     nonfinite: str = ""
     idle: tuple[str, ...] = ()
+    sequences: SequencePolicy | None = None
+    controls: tuple[ControlInput, ...] = ()
 
     def devices(self, device: str) -> list[str]:
         """The device of each instance, when `device` was chosen for the model."""

@@ -1,5 +1,5 @@
-"""Who waits for a model, how long, and in which order: what `dynamic_batching` of `config.pbtxt` decides,
-and `max_queue_bytes` and `max_padding_ratio` of its `parameters`.
+"""Who waits for a model, how long, and in which order: what `dynamic_batching` of `config.pbtxt` decides, or the strategy of
+`sequence_batching` in its place, and `max_queue_bytes` and `max_padding_ratio` of its `parameters`.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from protos import model_config_pb2 as pb
 from serving.batching.policy import BatchPolicy, QueuePolicy
 from serving.errors import ModelConfigError
+from serving.repository import stateful
 
 DEFAULTS = BatchPolicy()
 MAX_DELAY_MICROSECONDS = 60_000_000
@@ -22,7 +23,7 @@ def batch_policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
             f"{where}: max_batch_size is {written.max_batch_size}; it must be at least 1, or 0 for {DEFAULTS.max_rows}"
         )
     max_rows = written.max_batch_size or DEFAULTS.max_rows
-    batching = written.dynamic_batching
+    batching = stateful.batching(written, where)
     if batching.max_queue_delay_microseconds > MAX_DELAY_MICROSECONDS:
         raise ModelConfigError(
             f"{where}: max_queue_delay_microseconds is {batching.max_queue_delay_microseconds}; "
@@ -38,7 +39,7 @@ def batch_policy(written: pb.ModelConfig, where: str) -> BatchPolicy:
         max_rows=max_rows,
         max_delay_ns=batching.max_queue_delay_microseconds * 1000,
         preferred_rows=tuple(sorted(batching.preferred_batch_size)),
-        dynamic=written.HasField("dynamic_batching") or written.max_batch_size == 0,
+        dynamic=written.WhichOneof("scheduling_choice") is not None or written.max_batch_size == 0,
         queue=_queue(batching.default_queue_policy, f"{where}: default_queue_policy"),
         levels=batching.priority_levels or 1,
         default_level=batching.default_priority_level or 1,

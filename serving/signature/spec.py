@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from serving.errors import RepositoryError
 from serving.signature import spec_file
+from serving.signature.controls import ControlInput
 from serving.signature.spec_file import FORMAT_VERSION
 from serving.signature.tensors import DTYPES, BatchKey, Tensors, TensorSpec
 
@@ -29,6 +30,8 @@ LABELS_FILE = "labels.txt"  # of the model, beside its versions
 LARGEST_TOLERANCE = 0.1
 LARGEST_VOCABULARY = 2**31
 REFUSE, PASS = "refuse", "pass"  # what is done with NaN and Inf in true steps
+# Fields of a specification that the operator decides, so that no spec.json holds them.
+OPERATORS = ("controls", "state_shown")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,9 @@ class ModelSpec:
     lies behind the true steps changes nothing. With `may_be_empty` free axes behind the rows may have size 0, which ends the
     process in some kernels. With `state_advertised` the state is made of ordinary inputs and outputs, which a client must send
     and always gets.
+
+    The operator's, and in no file of ours: `controls` are inputs that the server fills in for a model with sequences, and
+    `state_shown` names outputs of the state that a client gets without asking for them.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -85,6 +91,8 @@ class ModelSpec:
     may_be_empty: bool = False
     nonfinite: str = ""
     masks: MaskedBy | None = None
+    controls: tuple[ControlInput, ...] = ()
+    state_shown: tuple[str, ...] = ()
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -277,8 +285,14 @@ class ModelSpec:
         """Inputs that a client may leave out: the server knows what to put there (true lengths, a fresh state)."""
         state = set() if self.state_advertised else {pair.input for pair in self.state}
         # A fresh state is zeros of a size that is known.
-        names = {name for name in state if -1 not in self.inputs_by_name[name].shape[1:]}
+        names = {name for name in state if -1 not in self.inputs_by_name[name].shape[1:]} | self.resting.keys()
         return frozenset(names | {self.lengths.input} if self.lengths else names)
+
+    @functools.cached_property
+    def resting(self) -> Mapping[str, Any]:
+        """By input that is a control what it holds in a row that is a step in no particular place of a sequence."""
+        dtypes = {name: tensor.dtype for name, tensor in self.inputs_by_name.items()}
+        return {one.input: one.value(one.resting, dtypes[one.input]) for one in self.controls}
 
     @functools.cached_property
     def advertised_inputs(self) -> tuple[TensorSpec, ...]:
@@ -288,7 +302,7 @@ class ModelSpec:
     @functools.cached_property
     def advertised_outputs(self) -> tuple[TensorSpec, ...]:
         """What metadata shows and a client gets when it names no outputs; new state only by name."""
-        hidden = set() if self.state_advertised else {pair.output for pair in self.state}
+        hidden = set() if self.state_advertised else {pair.output for pair in self.state} - set(self.state_shown)
         return tuple(tensor for tensor in self.outputs if tensor.name not in hidden)
 
     def to_json(self) -> str:
@@ -296,6 +310,8 @@ class ModelSpec:
         fields = dataclasses.asdict(self)
         for tensor in (*fields["inputs"], *fields["outputs"]):
             del tensor["shown"]  # the operator's, not the file's
+        for name in OPERATORS:
+            del fields[name]
         if self.masks is None:
             del fields["masks"]  # which older servers do not know
         return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2) + "\n"
@@ -314,7 +330,7 @@ class ModelSpec:
     @classmethod
     def from_json(cls, text: str, where: str) -> ModelSpec:
         """What `to_json` has made. Raises `RepositoryError` naming `where` it stands and what is wrong with it."""
-        known = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+        known = {field.name: str(field.type) for field in dataclasses.fields(cls) if field.name not in OPERATORS}
         required = [
             field.name
             for field in dataclasses.fields(cls)
@@ -340,8 +356,10 @@ def fill_in(inputs: dict[str, npt.NDArray[Any]], spec: ModelSpec, rows: int) -> 
 def fresh(tensor: TensorSpec, spec: ModelSpec, rows: Sequence[int], steps: Sequence[int]) -> npt.NDArray[Any]:
     """What stands for an input that clients have left out, of several requests one after the other.
 
-    Every step is a true one, and the state is a new one: zeros.
+    Every step is a true one, the state is a new one, zeros, and a control says nothing in particular.
     """
+    if (at_rest := spec.resting.get(tensor.name)) is not None:
+        return np.full((sum(rows), *tensor.shape[1:]), at_rest, tensor.dtype)
     if spec.lengths and tensor.name == spec.lengths.input:
         if len(rows) == 1:
             return np.full(rows[0], steps[0], tensor.dtype)

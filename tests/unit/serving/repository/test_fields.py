@@ -23,6 +23,9 @@ def idle(text: str) -> tuple[str, ...]:
         "output { dims: [1] reshape {} }",
         "version_policy { all {} } dynamic_batching {}",
         "response_cache { enable: false }",
+        "sequence_batching {}",
+        "sequence_batching { direct {} iterative_sequence: false }",
+        "sequence_batching { state { initial_state { zero_data: true } } control_input { control { kind: CONTROL_SEQUENCE_END } } }",
     ],
 )
 def test_fields_that_are_served_or_say_nothing(text: str) -> None:
@@ -37,6 +40,17 @@ def test_fields_that_are_served_or_say_nothing(text: str) -> None:
         ("response_cache { enable: true }", ("response_cache.enable",)),
         ('metric_tags { key: "a" value: "b" }', ("metric_tags",)),
         ("instance_group { count: 1 rate_limiter { priority: 2 } }", ("instance_group.rate_limiter.priority",)),
+        (
+            "sequence_batching { direct { minimum_slot_utilization: 0.5 } state { use_same_buffer_for_input_output: true } }",
+            (
+                "sequence_batching.direct.minimum_slot_utilization",
+                "sequence_batching.state.use_same_buffer_for_input_output",
+            ),
+        ),
+        (
+            "sequence_batching { oldest { max_candidate_sequences: 4 } }",
+            ("sequence_batching.oldest.max_candidate_sequences",),
+        ),
         ("instance_group [ { profile: 'a' }, { profile: 'b' } ]", ("instance_group.profile",)),
         ('parameters { key: "execution_mode" value { string_value: "1" } }', ("parameters.execution_mode",)),
     ],
@@ -49,8 +63,12 @@ def test_fields_that_change_no_answer(text: str, named: tuple[str, ...]) -> None
     ("text", "said"),
     [
         (
-            "sequence_batching { oldest {} }",
-            r"'sequence_batching.oldest' is not served by this server \(state is not kept",
+            "sequence_batching { iterative_sequence: true }",
+            r"'sequence_batching.iterative_sequence' is not served by this server \(a request is computed once",
+        ),
+        (
+            "sequence_batching { state { use_growable_memory: true } }",
+            r"'sequence_batching.state.use_growable_memory' is not served by this server \(a state has one size",
         ),
         ("ensemble_scheduling {}", r"'ensemble_scheduling' is not served by this server \(ensembles are not"),
         (
