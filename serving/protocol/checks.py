@@ -25,6 +25,20 @@ _SEQUENCE_PARAMETERS = {
     "sequence_start": (("bool",), "bool_param"),
     "sequence_end": (("bool",), "bool_param"),
 }
+# Parameters that mean something here, by how they are written without capitals, underscores and hyphens.
+_MEANT = {
+    name.replace("_", ""): name
+    for name in (
+        "priority",
+        "timeout",
+        "sequence_id",
+        "sequence_start",
+        "sequence_end",
+        "sequence_step",
+        "sequence_nonce",
+        "sequence_epoch",
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,7 +200,12 @@ def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> Tu
             raise InvalidRequest(
                 f"invalid value type for '{name}' parameter, expected {_SEQUENCE_PARAMETERS[name][1]}."
             )
-        if name == "priority" and (kind not in ("int64", "uint64") or parameter.value < 0):
+        _not_misspelt(name)
+        if name == "priority" and kind not in ("int64", "uint64"):
+            raise InvalidRequest(
+                "invalid value type for 'priority' parameter, expected int64_param or uint64_param (1 is served first)."
+            )
+        if name == "priority" and parameter.value < 0:
             raise InvalidRequest("invalid value for 'priority', expected value >= 0.")
         if name == "timeout" and kind != "int64":
             raise InvalidRequest("invalid value type for 'timeout' parameter, expected int64_param (microseconds).")
@@ -205,6 +224,16 @@ def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> Tu
         )
     priority, timeout_us = (sent[name].value if name in sent else 0 for name in ("priority", "timeout"))
     return Turn(priority, max(timeout_us, 0) * 1000)
+
+
+def _not_misspelt(name: str) -> None:
+    """Refuses what is meant for a parameter of ours and written otherwise, as `Priority` or `time_out`.
+
+    Any other name may be a client's own, however near it comes to one of ours.
+    """
+    meant = _MEANT.get(name.lower().replace("_", "").replace("-", ""), name)
+    if name != meant:
+        raise InvalidRequest(f"parameter '{name}' means nothing; write it '{meant}'")
 
 
 def _instead_of_keeping(spec: ModelSpec) -> str:
