@@ -86,7 +86,7 @@ def check(written: pb.ModelConfig, name: str, where: str = "") -> OperatorConfig
         backend=_backend(written, where),
         **_placed(written, where),
         **_parameters(written, where),
-        idle=idle,
+        idle=(*idle, *queue_policies.idle(written)),
     )
 
 
