@@ -20,6 +20,21 @@ from serving.protocol.request import Parameter
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import BF16, TensorSpec
 
+# Parameters that mean something here, by how they are written without capitals, underscores and hyphens.
+_MEANT = {
+    name.replace("_", ""): name
+    for name in (
+        "priority",
+        "timeout",
+        "sequence_id",
+        "sequence_start",
+        "sequence_end",
+        "sequence_step",
+        "sequence_nonce",
+        "sequence_epoch",
+    )
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -181,7 +196,12 @@ def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str, *, st
         kind = parameter.kind
         if not kind:
             raise InvalidRequest(f"parameter '{name}' has no value; set one of its typed fields")
-        if name == "priority" and (kind not in ("int64", "uint64") or parameter.value < 0):
+        _not_misspelt(name)
+        if name == "priority" and kind not in ("int64", "uint64"):
+            raise InvalidRequest(
+                "invalid value type for 'priority' parameter, expected int64_param or uint64_param (1 is served first)."
+            )
+        if name == "priority" and parameter.value < 0:
             raise InvalidRequest("invalid value for 'priority', expected value >= 0.")
         if name == "timeout" and kind != "int64":
             raise InvalidRequest("invalid value type for 'timeout' parameter, expected int64_param (microseconds).")
@@ -196,3 +216,13 @@ def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str, *, st
         sequence_parameters.refuse_of_stateless(sent, spec, model)
     priority, timeout_us = (sent[name].value if name in sent else 0 for name in ("priority", "timeout"))
     return Turn(priority, max(timeout_us, 0) * 1000)
+
+
+def _not_misspelt(name: str) -> None:
+    """Refuses what is meant for a parameter of ours and written otherwise, as `Priority` or `time_out`.
+
+    Any other name may be a client's own, however near it comes to one of ours.
+    """
+    meant = _MEANT.get(name.lower().replace("_", "").replace("-", ""), name)
+    if name != meant:
+        raise InvalidRequest(f"parameter '{name}' means nothing; write it '{meant}'")
