@@ -306,7 +306,7 @@ class Sequences:
             its[there] = mine[slot]
         for kept, its_kept in ((self._nonces, to._nonces), (self._answers, to._answers)):
             if slot in kept:
-                its_kept[there] = kept.pop(slot)  # type: ignore[index, assignment]
+                its_kept[there] = kept.pop(slot)  # type: ignore[assignment]
         self._end(slot, why.CARRIED, now_ns)
         self._gone.pop(key, None)
         return True
