@@ -188,7 +188,7 @@ def _known(name: str, tensors: Mapping[str, TensorSpec], where: str, side: str) 
 
 def _what_to_do(spec: ModelSpec) -> str:
     if spec.state or "network" in spec.source:
-        return "serve a network that can be fed in pieces, as one of a single direction"
+        return "serve a network that can be fed in pieces: of one direction, without anything taken over all steps"
     return (
         "say which output is the next value of which input: with lstm-export import FILE --state INPUT=OUTPUT, or of a bare file "
         "in sequence_batching by state { input_name: 'INPUT' output_name: 'OUTPUT' }"

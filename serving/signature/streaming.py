@@ -21,7 +21,7 @@ def why_not(spec: ModelSpec) -> str:
         return "its inputs have free sizes of which nobody knows which are steps, so that nothing could be proved of pieces"
     return (
         "fed in pieces, each from the state that the one before has left, it answers otherwise than to the whole, as trying has "
-        "shown: it may read backwards too, or take something over all steps, as a mean"
+        "shown: it may read backwards too, take something over all steps, as a mean, or have its state paired otherwise"
     )
 
 
