@@ -15,6 +15,8 @@
     ├── TimedOut              it has waited longer than its queue policy allows
     ├── DeadlineExceeded      the client's deadline passed before its turn came
     ├── Cancelled             the client has gone
+    ├── OutOfStep             a step of a sequence is not the one that comes next
+    ├── BrokenOff             a step before it in its sequence was not taken
     ├── ComputeFailed         the backend failed on a request that looked right
     └── StartupError          the server or a model cannot start; never an answer to a request
         ├── RepositoryError   what is on disk is missing, incomplete or contradicts itself
@@ -105,6 +107,14 @@ class DeadlineExceeded(ServingError):
 
 class Cancelled(ServingError):
     """The client has gone; nothing was computed."""
+
+
+class OutOfStep(ServingError):
+    """A step of a sequence is not the one that comes next, or not of the sequence that lives now; the state is as it was."""
+
+
+class BrokenOff(ServingError):
+    """A step before it in its sequence was not taken; neither was this one, and the state is as it was."""
 
 
 class ComputeFailed(ServingError):

@@ -46,6 +46,9 @@ from serving.telemetry.ended import Recorder
 
 log = logging.getLogger(__name__)
 
+ACTIVE_SECONDS = 2.0  # since its last step, for which a sequence is waited for when the server leaves
+LAST_SECONDS = 5.0  # of the exit timeout, or a quarter, which are left for what is in flight then
+LOOK_SECONDS = 0.05
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -108,8 +111,9 @@ class Server:
         self._health.leave()
         log.info("leaving", extra={"fields": {"exit_timeout_seconds": self._settings.exit_timeout_seconds}})
         until = time.monotonic() + self._settings.exit_timeout_seconds
+        self._let_sequences_finish(until - min(LAST_SECONDS, self._settings.exit_timeout_seconds / 4))
         self._manager.hurry()
-        in_time = self._edge.stop(self._settings.exit_timeout_seconds, self._manager.busy, self._inference.refuse)
+        in_time = self._edge.stop(max(0.1, until - time.monotonic()), self._manager.busy, self._inference.refuse)
         self._control.close()
         if in_time and not self.loading:
             in_time = self._manager.close(max(0.1, until - time.monotonic()))
@@ -117,6 +121,16 @@ class Server:
         self._manager.discard_files()
         log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
         return in_time
+
+    def _let_sequences_finish(self, until: float) -> None:
+        """No sequence begins any more; those that have steps go on, as long as they come."""
+        self._manager.refuse_starts()
+        told = False
+        while self._manager.sequences_active(ACTIVE_SECONDS) and time.monotonic() < until:
+            if not told:
+                log.info("sequences that are active go on until they end, or the exit timeout is near")
+                told = True
+            time.sleep(LOOK_SECONDS)
 
     @property
     def loading(self) -> bool:

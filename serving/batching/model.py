@@ -22,6 +22,7 @@ from serving.batching.watch import Differs, Watch
 from serving.batching.worker import Worker
 from serving.clock import SYSTEM, Clock
 from serving.errors import Overloaded, ServingError
+from serving.sequences.live import Sequences
 from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.signature.spec import ModelSpec
 from serving.telemetry.counters import ModelMetrics
@@ -94,6 +95,7 @@ class Model:
         self.verified = verified
         self.metrics = metrics
         self.costs = costs or Costs()
+        self.sequences: Sequences | None = None  # those of its version, where it keeps any; given when it is installed
         self.sequence_policy = sequence_policy
         self.state_layout = state_layout
         self._on_closed = on_closed

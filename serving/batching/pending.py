@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from serving.errors import Cancelled, DeadlineExceeded, ServingError
+from serving.sequences.step import Step
 from serving.signature.tensors import BatchKey, Tensors
 from serving.telemetry.timeline import Timeline
 
@@ -51,13 +52,14 @@ class Pending:
 
     `inputs` holds the inputs of the signature that were sent, axis 0 being `rows` in each and `steps` the length along its axis
     of steps (1 where the model has none); `outputs` names what is wanted, in the order wanted; only requests of one `key`
-    share a batch; `deadline_ns` is on the clock of `timeline.now_ns`. `size` is how many bytes it was sent in. `rank` and
+    share a batch; `deadline_ns` is on the clock of `timeline.now_ns`. `size` is how many bytes it was sent in. `step` is what it
+    says of its sequence, None where no state is kept for it. `rank` and
     `patient_until_ns` belong to the line that it waits in.
     """
 
     __slots__ = (
         "cancelled", "deadline_ns", "holder", "inputs", "key", "outputs", "patient_until_ns", "rank", "requester", "rows",
-        "size", "steps", "timeline", "turn",
+        "size", "step", "steps", "timeline", "turn",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +85,7 @@ class Pending:
         self.deadline_ns = deadline_ns
         self.turn = turn
         self.size = size
+        self.step: Step | None = None
         self.rank = 0
         self.patient_until_ns: int | None = None
         self.cancelled = False

@@ -118,14 +118,14 @@ def _joining(
     """Who is served later, by level or by delay, and joins a batch: it makes that no longer, and not much slower."""
     rows = sum([pending.rows for pending in batch])
     most_ns = (1 + SLOWER) * cost.of(rows, longest)
+    shortest = (1 - policy.max_padding_ratio) * longest
     for pending in later:
+        if not shortest <= pending.steps <= longest:
+            continue
         rows += pending.rows
         if rows > policy.max_rows or cost.of(rows, longest) > most_ns:
             return
-        if (1 - policy.max_padding_ratio) * longest <= pending.steps <= longest:
-            yield pending
-        else:
-            rows -= pending.rows
+        yield pending
 
 
 def _others(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,10 @@ def wanted(pieces: Sequence[Piece]) -> Sequence[str]:
     return tuple({name: 0 for piece in pieces for name in piece.pending.outputs})
 
 
-def gather(pieces: Sequence[Piece], spec: ModelSpec) -> Tensors:
-    """Every input of `spec`: the rows of all pieces, one after the other, and what clients have left out filled in.
+def gather(pieces: Sequence[Piece], spec: ModelSpec, but: Collection[str] = ()) -> dict[str, npt.NDArray[Any]]:
+    """Every input of `spec`, `but` for those that somebody else fills in: the rows of all pieces, one after the other.
+
+    What clients have left out is filled in.
 
     Pieces are padded to the steps of the longest; that there are lengths to tell which steps are true is the key's business.
     What a request alone has sent is passed on without a copy.
@@ -31,6 +33,8 @@ def gather(pieces: Sequence[Piece], spec: ModelSpec) -> Tensors:
     steps = [piece.steps for piece in pieces]
     unequal = len(set(steps)) > 1
     for tensor in spec.inputs:
+        if tensor.name in but:
+            continue
         sent = [piece.pending.inputs.get(tensor.name) for piece in pieces]
         there = [array for array in sent if array is not None]
         if not there:

@@ -57,6 +57,7 @@ class Worker:
         self._clock = clock
         # The thread's own, from here on.
         self._failures = 0  # runs in a row that have failed
+        self._told = False  # whether the log holds where the batch that is being computed has failed
         self._broken: tuple[str, Exception] | None = None
         self._mended = 0  # how often the queue had been mended when it broke
         self.computing = 0  # requests in the batch that is being computed; others read it
@@ -121,6 +122,7 @@ class Worker:
 
     def _compute(self, pieces: Sequence[Piece]) -> None:
         """Answers a batch, whatever the backend does: one request may be to blame, and then the others are answered."""
+        self._told = False
         left, error = self._attempt(pieces)
         if error is None or self._lost(left, error):
             return
@@ -181,12 +183,20 @@ class Worker:
         else:
             self._failures += 1
             if self._guard.told:
-                log.error("%s failed on a batch of %d rows", self._name, rows, exc_info=error)
+                self._tell(rows, error)
         if ready:
             self._answer(ready, rows, padding_ratio(pieces))
         if error is None:
             self._costs.learn(rows, max(piece.steps for piece in pieces), self._clock.now_ns() - began_ns)
         return left, error
+
+    def _tell(self, rows: int, error: Exception) -> None:
+        """Logs where a batch has failed, once: what its requests are then tried again for is a line for each try."""
+        if self._told:
+            log.error("%s failed again, on %d of these rows: %s: %s", self._name, rows, type(error).__name__, error)
+        else:
+            log.error("%s failed on a batch of %d rows", self._name, rows, exc_info=error)
+        self._told = True
 
     def _answer(self, ready: Sequence[tuple[Pending, Tensors]], rows: int, padding: float) -> None:
         """Encodes, counts once for the batch, and only then sends."""

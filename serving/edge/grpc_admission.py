@@ -24,10 +24,11 @@ class Refused(Exception):
 
 def admitted(
     fields: Mapping[bytes, bytes], headers: Headers, traffic: Traffic, calls: int, unsent: int, now: int
-) -> tuple[Route, int | None, bytes]:
+) -> tuple[Route, int | None, bytes, str]:
     """The method of a call, its deadline in nanoseconds of `now` (None where there is none), and the encoding of its messages.
 
-    `fields` are the `headers` by name. Its connection has so many open `calls`, and so many bytes of answers `unsent`. Raises
+    And who calls, by the token that it carries, empty where none is asked for. `fields` are the `headers` by name. Its connection
+    has so many open `calls`, and so many bytes of answers `unsent`. Raises
     `Refused`.
     """
     if fields.get(b"content-type") != _CONTENT_TYPE or fields.get(b":method") != b"POST":
@@ -38,11 +39,13 @@ def admitted(
     except wire.Malformed as error:
         raise _refused(Code.INVALID_ARGUMENT, str(error)) from None
     _check_size(fields, headers, traffic.limits.metadata_bytes)
+    caller = ""
     if traffic.tokens:
         sent = [("authorization", value) for name, value in headers if name == b"authorization"]
         stranger = traffic.tokens.refusal(fields[b":path"].decode(errors="replace"), sent)
         if stranger:
             raise _refused(*answer_for(stranger))
+        caller = traffic.tokens.caller(sent)
     route = traffic.routes.get(fields[b":path"])
     if route is None:
         method = fields[b":path"][:200].decode(errors="replace")
@@ -55,7 +58,7 @@ def admitted(
         raise _refused(Code.UNIMPLEMENTED, told, ((b"grpc-accept-encoding", wire.ACCEPTED),))
     if not route.always:
         _check_room(traffic, calls, unsent)
-    return route, deadline_ns, encoding
+    return route, deadline_ns, encoding, caller
 
 
 def _refused(code: Code, message: str, more: Headers = ()) -> Refused:

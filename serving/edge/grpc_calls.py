@@ -64,8 +64,8 @@ class OpenCall:
     """What unary calls and streams have in common."""
 
     __slots__ = (
-        "accepts", "begun", "connection", "deadline_ns", "done", "encoding", "ended", "gone", "handed", "inbox", "moved_ns",
-        "received_ns", "route", "stream", "turn", "window",
+        "accepts", "begun", "caller", "connection", "deadline_ns", "done", "encoding", "ended", "gone", "handed", "inbox",
+        "moved_ns", "received_ns", "route", "stream", "turn", "window",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class OpenCall:
         self.received_ns = self.moved_ns = received_ns
         self.deadline_ns = deadline_ns
         self.encoding = encoding  # of the messages that say that they are compressed
+        self.caller = ""  # where callers are told apart
         self.accepts = b""  # the encoding of the answers
         self.inbox: Inbox | None = None
         self.window = WINDOW  # bytes that the client may send before any are used

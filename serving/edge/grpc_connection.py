@@ -171,7 +171,9 @@ class GrpcConnection:
         self._moved = True
         traffic, now = self.traffic, now_ns()
         try:
-            route, deadline_ns, encoding = admitted(fields, headers, traffic, len(self._calls), self.unsent, now)
+            route, deadline_ns, encoding, caller = admitted(
+                fields, headers, traffic, len(self._calls), self.unsent, now
+            )
         except Refused as refused:
             if refused.code:
                 traffic.refused(refused.code.name)
@@ -179,6 +181,7 @@ class GrpcConnection:
             self._early_end(stream, end)
             return
         call = route.open(self, stream, route, now, deadline_ns, encoding)
+        call.caller = caller or self._link.caller
         if encoding in wire.WINDOW_BITS and encoding in fields.get(b"grpc-accept-encoding", b""):
             call.accepts = encoding
         call.metadata(fields)

@@ -31,6 +31,10 @@ class Asked:
         self._payload = payload
         self._action: Callable[[], None] | None = None
 
+    @property
+    def caller(self) -> str:
+        return self.stream.caller
+
     def reply(self, payload: bytes) -> None:
         self.stream.pack(self._answered, payload)
 

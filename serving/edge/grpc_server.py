@@ -103,6 +103,7 @@ class GrpcServer:
         def infer(payload: bytes, call: Call) -> None:
             infer_all([(payload, call)])
 
+        self._tokens = tokens
         self._add_methods(infer, methods)
         self._add_health(HealthService(health))
         self.port: int = self._bind(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", certificates)
@@ -110,15 +111,22 @@ class GrpcServer:
 
     def _add_methods(self, infer: Infer, methods: Sequence[Method]) -> None:
         pools = {Kind.LOOK: self._pools["control"], Kind.LOAD: self._pools["loader"]}
-        streaming = StreamHandler(infer, self._streams)
+        streaming = StreamHandler(infer, self._streams, self._caller_of)
         handlers = {
-            INFER: grpc.unary_unary_rpc_method_handler(_on(self._pools["infer"], _waiting(infer))),
+            INFER: grpc.unary_unary_rpc_method_handler(_on(self._pools["infer"], _waiting(infer, self._caller_of))),
             STREAM_INFER: grpc.stream_stream_rpc_method_handler(_on(self._pools["stream"], streaming)),
         }
         for method in methods:
             handlers[method.name] = grpc.unary_unary_rpc_method_handler(_on(pools[method.kind], _answering(method)))
         self._server.add_registered_method_handlers(SERVICE, handlers)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    def _caller_of(self, context: grpc.ServicerContext) -> str:
+        """Who calls, by the token that the call carries, else by the subject of its certificate; empty where it has neither."""
+        if self._tokens and (caller := self._tokens.caller(context.invocation_metadata())):
+            return caller
+        subject = b",".join(context.auth_context().get("x509_subject", ()))
+        return f"certificate:{subject.decode(errors='replace')}" if subject else ""
 
     def _add_health(self, health: HealthService) -> None:
         name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -196,7 +204,8 @@ def _milliseconds(seconds: float) -> int:
 class _BlockingCall:
     """A call whose handler thread waits for the answer."""
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
+    def __init__(self, context: grpc.ServicerContext, caller: str) -> None:
+        self.caller = caller
         self.received_ns = now_ns()
         self.deadline_ns = deadline_ns(context, self.received_ns)
         self._context = context
@@ -237,9 +246,9 @@ def _on(pool: ThreadPoolExecutor, handler: Handler) -> Handler:
     return handle
 
 
-def _waiting(infer: Infer) -> Handler:
+def _waiting(infer: Infer, caller_of: Callable[[grpc.ServicerContext], str]) -> Handler:
     def handle(payload: bytes, context: grpc.ServicerContext) -> bytes:
-        call = _BlockingCall(context)
+        call = _BlockingCall(context, caller_of(context))
         infer(payload, call)
         return call.wait()
 

@@ -19,14 +19,16 @@ Infer = Callable[[bytes, Call], None]
 class StreamHandler:
     """The behaviour of the bidirectional method. `infer` is called for each request, in the order of its stream."""
 
-    def __init__(self, infer: Infer, streams: OpenStreams) -> None:
+    def __init__(self, infer: Infer, streams: OpenStreams, caller_of: Callable[[grpc.ServicerContext], str]) -> None:
         self._infer = infer
+        self._caller_of = caller_of
         self._streams = streams
 
     def __call__(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """A reader thread takes requests in; this thread sends the answers, which blocks while the client does not read."""
         metadata = [tuple(pair) for pair in context.invocation_metadata()]
-        stream = Stream(deadline_ns(context, now_ns()), ends_on_error=("triton_grpc_error", "true") in metadata)
+        ends_on_error = ("triton_grpc_error", "true") in metadata
+        stream = Stream(deadline_ns(context, now_ns()), ends_on_error=ends_on_error, caller=self._caller_of(context))
         if not context.add_callback(stream.client_left):
             stream.client_left()
         self._streams.add(stream)

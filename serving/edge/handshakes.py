@@ -5,8 +5,9 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from serving.edge.links import Encryption, Link
 
@@ -46,6 +47,7 @@ class Handshakes:
                 context = self._encryption.context()
                 link.sock = context.wrap_socket(link.sock, server_side=True, do_handshake_on_connect=False)
             link.sock.do_handshake()
+            link.caller = subject_of(link.sock.getpeercert())
             awaited = DONE
         except ssl.SSLWantReadError:
             awaited = select.EPOLLIN
@@ -55,6 +57,13 @@ class Handshakes:
             link.trouble = getattr(error, "reason", None) or str(error)
             awaited = FAILED
         self._post(self._stepped, (link, awaited))
+
+
+def subject_of(certificate: Mapping[str, Any] | None) -> str:
+    """Who a client is by its certificate, as `ssl.SSLSocket.getpeercert` has it; empty where it has shown none."""
+    names = (certificate or {}).get("subject", ())
+    told = ",".join(f"{kind}={value!r}" for parts in names for kind, value in parts)
+    return f"certificate:{told}" if told else ""
 
 
 def begins(link: Link) -> bool | None:

@@ -113,14 +113,15 @@ class Link:
     """One connection, as the loop sees it."""
 
     __slots__ = (
-        "_owner", "closing_ns", "events", "fd", "first", "handshaking", "moved_ns", "opened_ns", "peer", "plain", "sock",
-        "speaker", "trouble", "unread", "unsent",
+        "_owner", "caller", "closing_ns", "events", "fd", "first", "handshaking", "moved_ns", "opened_ns", "peer", "plain",
+        "sock", "speaker", "trouble", "unread", "unsent",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, sock: socket.socket, peer: str) -> None:
         self._owner = owner
         self.sock = sock
         self.peer = peer
+        self.caller = ""  # the subject of its certificate, where it has shown one
         self.trouble = ""  # what was found of it, if it is to be closed
         self.fd = sock.fileno()
         self.speaker: Speaker | None = None

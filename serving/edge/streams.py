@@ -36,6 +36,7 @@ class _StreamedCall:
     def __init__(self, payload: bytes, stream: Stream) -> None:
         self.received_ns = now_ns()
         self.deadline_ns = stream.deadline_ns
+        self.caller = stream.caller
         self.answer: Future[bytes] = Future()
         self._payload = payload
         self._stream = stream
@@ -72,8 +73,9 @@ class Stream:
     One thread reads requests (`take`, `no_more`), another one sends (`answers`); `leave` and `client_left` come from any.
     """
 
-    def __init__(self, deadline_ns: int | None = None, *, ends_on_error: bool = False) -> None:
+    def __init__(self, deadline_ns: int | None = None, *, ends_on_error: bool = False, caller: str = "") -> None:
         self.deadline_ns = deadline_ns
+        self.caller = caller
         self.ends_on_error = ends_on_error
         self._calls: queue.SimpleQueue[_StreamedCall | Aborted | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(WINDOW)

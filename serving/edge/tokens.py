@@ -53,15 +53,20 @@ class Tokens:
 
     def known(self, metadata: Metadata) -> bool:
         """Whether the metadata carry one of the tokens; takes the same time for every wrong one."""
-        known = False
+        return bool(self.caller(metadata))
+
+    def caller(self, metadata: Metadata) -> str:
+        """A name for whoever has the token that the metadata carry, which tells nothing of it; empty where they carry none."""
+        caller = ""
         for key, value in metadata or ():
             if key == "authorization":
                 text = value.encode() if isinstance(value, str) else value
                 scheme, _, token = text.partition(b" ")
                 digest = _digest(token.strip())
                 for expected in self._digests:
-                    known |= hmac.compare_digest(digest, expected) and scheme.lower() == b"bearer"
-        return known
+                    if hmac.compare_digest(digest, expected) and scheme.lower() == b"bearer":
+                        caller = f"token:{_digest(expected).hex()[:16]}"
+        return caller
 
 
 def _digest(token: bytes) -> bytes:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from serving.batching.lanes import Lanes
 from serving.batching.model import Lease, Model
 from serving.clock import SYSTEM, Clock
-from serving.errors import NotReady, UnknownModel, UnknownVersion
+from serving.errors import InvalidRequest, NotReady, UnknownModel, UnknownVersion
 from serving.lifecycle.failover import Failover
 from serving.lifecycle.shadow import Shadow
 from serving.lifecycle.statuses import VersionStatus, can_answer, in_order
 from serving.lifecycle.versions import ModelEntry, VersionEntry, because, parse_version
 from serving.loading.request import Loaded
+from serving.sequences.step import Step
 
 
 class Catalogue:
@@ -48,6 +50,46 @@ class Catalogue:
             if self._started:
                 raise
             raise NotReady(f"Server not ready: models are being loaded. {error}") from error
+
+    def lanes(self, name: str) -> Lanes | None:
+        """The lanes of a model of which some version keeps state, or kept some; None of any other."""
+        model = self._models.get(name)
+        return model.lanes if model else None
+
+    def refuse_starts(self) -> None:
+        """The server leaves: no sequence begins any more."""
+        for lanes in self._all_lanes():
+            lanes.refuse_starts()
+
+    def sequences_active(self, seconds: float) -> bool:
+        """Whether any sequence has steps on their way, or has had one within so many seconds."""
+        since_ns = self._clock.now_ns() - int(seconds * 1e9)
+        return any(lanes.active(since_ns) for lanes in self._all_lanes())
+
+    def _all_lanes(self) -> list[Lanes]:
+        with self._lock:
+            return [model.lanes for model in self._models.values() if model.lanes]
+
+    def acquire_step(self, name: str, version: str, step: Step | None) -> Lease:
+        """A lease for a step: on the version that its sequence is pinned to, and for a START where the routes lead.
+
+        Raises what `acquire` raises, and `InvalidRequest` for a step that names another version than its sequence has.
+        """
+        lanes = self.lanes(name)
+        home = lanes.home_of(step.key) if lanes and step and not step.start else None
+        with self._lock:
+            model = self._models.get(name)
+            pinned = model.leases_of(home) if model and home else None
+            if pinned is None or model is None or home is None or step is None:
+                return self._leases(name, version, 1, dealt=step is None or step.start)[0]
+            if version and parse_version(model.routes.version(version)) != home.version:
+                pinned.release()
+                raise InvalidRequest(
+                    f"sequence {step.key[1]!r} of model '{name}' goes on in version {home.version}, where it has begun, "
+                    "but the request "
+                    f"names version {version}: leave the version out, or start a new sequence"
+                )
+            return pinned
 
     def version_of(self, name: str, version: str) -> str:
         """The version that a client means, as versions are named here: the one behind a label, else the number that it has said.
@@ -107,12 +149,12 @@ class Catalogue:
 
     # Inside; the lock is held.
 
-    def _leases(self, name: str, version: str, count: int) -> list[Lease]:
+    def _leases(self, name: str, version: str, count: int, *, dealt: bool = True) -> list[Lease]:
         model = self._models.get(name)
         number = parse_version(model.routes.version(version) if model and version else version)
         if model is None:
             raise UnknownModel(f"Request for unknown model: '{name}' is not found")
-        entry = model.entries.get(number) if number else model.default()
+        entry = model.entries.get(number) if number else model.default(dealt=dealt)
         if entry and (leases := entry.leases(count)):
             return leases
         if not number:

@@ -301,7 +301,7 @@ class RepositoryControl:
             if config.idle and not told:
                 told = True
                 fields = {"model": model.name, "fields": config.idle}
-                log.warning("accepted, and changes nothing here", extra={"fields": fields})
+                log.warning("accepted, and changes no answer here", extra={"fields": fields})
             try:
                 folder.check()
                 loaded.append((self._loader(request), identity))

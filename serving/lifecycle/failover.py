@@ -240,7 +240,12 @@ def forward(requests: Sequence[Pending], lease: Callable[[], Lease]) -> None:
         except ServingError as error:
             pending.requester.finish(NotReady(f"its backend has failed, and {error}"))
             continue
-        pending.requester.move(held)
+        try:
+            pending.requester.move(held)
+        except ServingError as error:
+            held.release()
+            pending.requester.finish(error)
+            continue
         try:
             held.model.submit(pending, handed_over=True)
         except ServingError as error:

@@ -23,6 +23,7 @@ from serving.errors import (
 )
 from serving.lifecycle import load_failures
 from serving.lifecycle.catalogue import Catalogue
+from serving.lifecycle.keeping import Keeping
 from serving.lifecycle.load_failures import LoadFailures
 from serving.lifecycle.retirement import Retirement
 from serving.lifecycle.shadow import Shadow
@@ -31,6 +32,7 @@ from serving.lifecycle.swaps import Swaps
 from serving.lifecycle.versions import ModelEntry, VersionEntry
 from serving.loading.request import Loaded
 from serving.machine import memory
+from serving.sequences.live import Sequences
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class ModelManager(Catalogue):
         self.failures = LoadFailures(clock)
         self.swaps = Swaps(clock)
         self.silence = Silence(clock)
+        self._keeping = Keeping(clock)
         self.closing = clock.event()
         self.left_computing = False  # whether a shadow was still busy when everything was closed
 
@@ -108,13 +111,14 @@ class ModelManager(Catalogue):
         `why` is the reason of the swap for the metric. Raises `NotReady`, the model closed, if the server leaves; what
         `stands_in` for a broken backend is still let in then, since requests wait for it that were taken before.
         """
-        version, ended = loaded.model.version, None
+        version, ended, home = loaded.model.version, None, None
         with self._lock:
             leaving = self._closed if stands_in else self.closing.is_set()
             if not leaving:
                 entry = model.entry(version)
                 old, entry.loaded, entry.state, entry.identity = entry.loaded, loaded, "READY", identity
                 entry.reason = loaded.remark
+                home = self._keeping.adopt(model, entry, loaded.model)
                 if entry.failover and not stands_in:
                     ended, entry.failover = entry.failover, None
                     ended.stop()
@@ -129,7 +133,7 @@ class ModelManager(Catalogue):
             ended.leave()
         if old:
             self.swaps.happened(old.model, loaded.model, why)
-            self._retirement.retire(old.model)
+            self._retire(model, old.model, home, loaded.model.sequences)
         self._on_change()
 
     def exchange(self, old: Model, new: Loaded, why: str, *, stands_in: bool = False) -> bool:
@@ -198,9 +202,12 @@ class ModelManager(Catalogue):
             entry = model.entries.get(version)
             if entry is None or (entry.state == "UNLOADING" and entry.loaded is None):
                 return  # it is leaving already, or has just left
-            old, failover = entry.model, entry.failover
+            old, failover, home = entry.model, entry.failover, entry.sequences
             entry.state, entry.reason, entry.required = "UNLOADING", "", False
-            entry.loaded = entry.identity = entry.failover = entry.shadow = None
+            entry.loaded = entry.identity = entry.failover = entry.shadow = entry.sequences = None
+            if home and old:
+                model.leaving[home] = old
+            successor = model.default(dealt=False)
 
         def done() -> None:
             with self._lock:
@@ -215,10 +222,24 @@ class ModelManager(Catalogue):
             failover.stop()
             failover.leave()
         if old:
-            self._retirement.retire(old, done)
+            self._retire(model, old, home, successor.sequences if successor else None, done)
         else:
             done()
         self._on_change()
+
+    def _retire(
+        self,
+        model: ModelEntry,
+        old: Model,
+        home: Sequences | None,
+        to: Sequences | None,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """What answers no longer drains, as soon as its sequences have been seen out, if it leaves any."""
+        if home is None:
+            self._retirement.retire(old, done)
+        else:
+            self._keeping.see_out(model, home, old, to, lambda: self._retirement.retire(old, done))
 
     def follow(self, model: ModelEntry, shadow: Shadow | None, reason: str = "") -> None:
         """The shadow that gets copies of what its models are asked, instead of the one before, which ends.

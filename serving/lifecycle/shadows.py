@@ -57,6 +57,11 @@ class Shadows:
             return
         number = target.version or int(followed[0].version)
         try:
+            if any(each.state_layout for each in followed):
+                raise RepositoryError(
+                    "it would have to keep a state of its own for each sequence of a stateful model, which shadows do not; "
+                    "compare versions by a canary, which gets whole sequences"
+                )
             loaded = loader.load(self._request(model, repository, folders[number], config, target))
             if misfit := next((why for each in followed if (why := fits(loaded.model.spec, each.spec))), ""):
                 loaded.model.close()

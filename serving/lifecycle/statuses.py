@@ -7,9 +7,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from serving.backends.base import Measured
+from serving.sequences.counts import SequenceCounts
+from serving.sequences.live import Sequences
 from serving.telemetry.counters import ModelMetrics
 
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE", ""]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SequenceStatus:
+    """The sequences of a version: how many live, the bytes of their states, steps that wait, and the counts, which go on."""
+
+    live: int
+    state_bytes: int
+    held: int
+    counts: SequenceCounts
+
+    @classmethod
+    def of(cls, home: Sequences, counts: SequenceCounts) -> SequenceStatus:
+        """What they are now."""
+        return cls(live=home.live, state_bytes=home.state_bytes, held=home.held, counts=counts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +51,7 @@ class VersionStatus:
     touching: str = ""
     broken: tuple[str, ...] = ()
     counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)
+    sequences: SequenceStatus | None = None
     measured: Sequence[Measured] = ()
 
 

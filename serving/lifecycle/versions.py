@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from serving.batching.lanes import Lanes
 from serving.batching.model import Lease, Model
 from serving.clock import SYSTEM, Clock
 from serving.errors import InvalidRequest
@@ -19,10 +20,12 @@ from serving.lifecycle.comparison import ShadowCounts
 from serving.lifecycle.dealer import Dealer
 from serving.lifecycle.failover import Failover
 from serving.lifecycle.shadow import Shadow
-from serving.lifecycle.statuses import State, VersionStatus
+from serving.lifecycle.statuses import SequenceStatus, State, VersionStatus
 from serving.loading.request import Loaded
 from serving.repository.routes import CANARY, STABLE, Routes
 from serving.repository.sent_files import Override
+from serving.sequences.counts import SequenceCounts
+from serving.sequences.live import Sequences
 from serving.telemetry.counters import ModelMetrics
 
 
@@ -43,6 +46,8 @@ class VersionEntry:
     required: bool = False
     failover: Failover | None = None
     shadow: Shadow | None = None
+    sequences: Sequences | None = None
+    sequence_counts: SequenceCounts = dataclasses.field(default_factory=SequenceCounts)
     counts: Mapping[str, ModelMetrics] = dataclasses.field(default_factory=dict)
 
     @property
@@ -73,6 +78,7 @@ class VersionEntry:
             touching=model.touching if model else "",
             broken=self.failover.broken_backends() if self.failover else (),
             counts=self.counts,
+            sequences=SequenceStatus.of(self.sequences, self.sequence_counts) if self.sequences else None,
             measured=self.loaded.order.measured if self.loaded else (),
         )
 
@@ -87,6 +93,8 @@ class ModelEntry:
         self.holders = 0  # threads that hold it or wait for it
         self.entries: dict[str, VersionEntry] = {}
         self.shadow: Shadow | None = None
+        self.lanes: Lanes | None = None  # since it has had a stateful version
+        self.leaving: dict[Sequences, Model] = {}  # what still answers for sequences of versions that go
         self._routes = Routes()
         self._canary = Dealer(0)
         self._overrides: list[Override] = []  # files that were sent, and that something here was loaded from
@@ -139,12 +147,23 @@ class ModelEntry:
         with self.lock:
             self._routes, self._canary = routes, Dealer(routes.canary_share)
 
-    def default(self) -> VersionEntry | None:
-        """Who answers a request that names no version: what is labelled stable, but for a canary's share; else the highest."""
+    def leases_of(self, home: Sequences) -> Lease | None:
+        """A lease on what answers for the sequences of a version; None while nothing does."""
+        with self.lock:
+            leaving = self.leaving.get(home)
+            serving = next((e.model for e in self.entries.values() if e.sequences is home and e.state == "READY"), None)
+            model = leaving or serving
+            return model.lease() if model else None
+
+    def default(self, *, dealt: bool = True) -> VersionEntry | None:
+        """Who answers a request that names no version: what is labelled stable, but for a canary's share; else the highest.
+
+        One that is not `dealt` is none of those that the canary has a share of.
+        """
         with self.lock:
             labels = self._routes.labels
             if STABLE in labels:
-                label = CANARY if self._canary() else STABLE
+                label = CANARY if dealt and self._canary() else STABLE
                 if entry := self._ready(str(labels[label])) or self._ready(str(labels[STABLE])):
                     return entry
             ready = self._all_ready()

@@ -16,11 +16,12 @@ from contextlib import AbstractContextManager
 from protos import model_config_pb2 as pb
 from serving import backends
 from serving.backends.base import Backend, Candidate, artifact_files
-from serving.batching.computation import Stateless
+from serving.batching.computation import Computation, Stateless
 from serving.batching.costs import Costs
 from serving.batching.guard import Guard
 from serving.batching.model import Instance, Model, Watched
 from serving.batching.policy import BatchPolicy
+from serving.batching.stateful import Stateful
 from serving.clock import Clock
 from serving.errors import RepositoryError, StartupError, VerificationFailed
 from serving.loading import proof, telling, warmup
@@ -90,7 +91,7 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
             extra = warmup.configured(written, facts.spec, policy.max_rows, request.folder.path.parent)
             instances = [
                 Instance(
-                    Stateless(one.backend, facts.spec, request.clock),
+                    _computation(one.backend, facts, model, request.clock),
                     functools.partial(
                         _warm_up, candidate, one.backend, facts, policy.max_rows, extra, model.costs, request.clock
                     ),
@@ -198,6 +199,13 @@ def _found_touching(request: LoadRequest, candidate: Candidate, model: Model, fo
 def _configured(request: LoadRequest, candidate: Candidate, spec: ModelSpec) -> pb.ModelConfig:
     labelled = labels.of_outputs(request.labels, spec)
     return config_in_force(request.config, spec, candidate.backend, candidate.device, labelled=labelled)
+
+
+def _computation(backend: Backend, facts: Facts, model: Model, clock: Clock) -> Computation:
+    """What stands between worker and backend."""
+    if facts.layout is None:
+        return Stateless(backend, facts.spec, clock)
+    return Stateful(backend, facts.spec, facts.layout, clock, shown=model.watch is not None)
 
 
 def _warm_up(

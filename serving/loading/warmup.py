@@ -32,6 +32,7 @@ from serving.verification import golden
 RUNS = 2
 REPEATED = (4, 16)  # times the steps of the longest sample, to see what steps cost
 LONGEST = 512  # steps of it then
+MIXED = 8  # rows of as many lengths, beside one and the most
 DEAR_NS = 20_000_000  # calls that will take longer are not made for that
 FOLDER = "warmup"  # beside the versions, as Triton has it
 MOST_RUNS = 1000
@@ -68,20 +69,22 @@ def of_samples(samples: Sequence[golden.Sample], max_rows: int) -> Iterator[Tens
 
 
 def of_unequal_lengths(samples: Sequence[golden.Sample], spec: ModelSpec, max_rows: int) -> Iterator[Tensors]:
-    """Longer inputs made of the longest sample, their rows of many lengths; nothing where such are not computed together."""
-    if not (samples and spec.lengths and spec.joins_lengths):
+    """Inputs made of the longest sample, mostly longer, their rows of many lengths; nothing where such are not computed together.
+
+    Of a file of others no more steps than are proved for it.
+    """
+    told = spec.told
+    if not (samples and told and spec.joins_lengths):
         return
     longest = golden.longest(samples).inputs
-    axis = spec.inputs_by_name[spec.lengths.of].steps_axis or 1
-    for times in REPEATED:
-        repeated = np.concatenate([longest[spec.lengths.of]] * times, axis)
-        steps = repeated.shape[axis]
-        if steps > LONGEST:
-            return
-        for rows in (1, min(8, max_rows), max_rows):
-            inputs = dict(golden.with_rows({**longest, spec.lengths.of: repeated}, rows))
+    axis = spec.inputs_by_name[told.of].steps_axis or 1
+    most = min(LONGEST, spec.masks.up_to) if spec.masks else LONGEST
+    for steps in sorted({min(times * longest[told.of].shape[axis], most) for times in REPEATED}):
+        repeated = np.take(longest[told.of], range(steps), axis, mode="wrap")
+        for rows in sorted({1, min(MIXED, max_rows), max_rows}):
+            inputs = dict(golden.with_rows({**longest, told.of: repeated}, rows))
             lengths = steps - np.arange(rows) * (steps - 1) // rows
-            yield {**inputs, spec.lengths.input: lengths.astype(inputs[spec.lengths.input].dtype)}
+            yield {**inputs, told.input: lengths.astype(inputs[told.input].dtype).reshape(inputs[told.input].shape)}
 
 
 def configured(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from protos import grpc_service_pb2 as pb
 from serving.protocol import codec
 from serving.protocol.elements import bytes_of
+from serving.protocol.sequence_parameters import EPOCH
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import Tensors
 
@@ -36,14 +37,16 @@ class Answers:
             tensor.shown is None and tensor.datatype != "BYTES" for tensor in spec.outputs
         )
 
-    def encode(self, id: str, outputs: Tensors, classes: Mapping[str, int]) -> bytes:
+    def encode(self, id: str, outputs: Tensors, classes: Mapping[str, int], epoch: int = 0) -> bytes:
         """The same bytes as those of `codec.encode`, which raises what this raises."""
         if classes or not self._plain:
-            return codec.encode(id, self._model, self._version, self._spec, outputs, classes, self._labels)
+            return codec.encode(id, self._model, self._version, self._spec, outputs, classes, self._labels, epoch)
         parts = [self._head]
         if id:
             encoded = id.encode()
             parts += (_ID, varint(len(encoded)), encoded)
+        if epoch:
+            parts.append(_in_epoch(epoch))
         parts.append(self._described(outputs))
         for name, array in outputs.items():
             content = bytes_of(array.astype(self._spec.outputs_by_name[name].dtype, copy=False))
@@ -61,6 +64,13 @@ class Answers:
             if len(self._outputs) < MOST_KINDS:
                 self._outputs[kind] = described
         return described
+
+
+def _in_epoch(epoch: int) -> bytes:
+    """The parameter by which the epoch of a sequence is told."""
+    message = pb.ModelInferResponse()
+    message.parameters[EPOCH].int64_param = epoch
+    return message.SerializeToString()
 
 
 def varint(number: int) -> bytes:

@@ -21,7 +21,18 @@ from serving.telemetry.timeline import Timeline, now_ns
 class Asked:
     """See the module; a `batching.pending.Requester`."""
 
-    __slots__ = ("_call", "_classes", "_copy", "_empty", "_id", "_lease", "_payload", "_recorder", "_timeline")
+    __slots__ = (
+        "_call",
+        "_classes",
+        "_copy",
+        "_empty",
+        "_epoch",
+        "_id",
+        "_lease",
+        "_payload",
+        "_recorder",
+        "_timeline",
+    )
 
     def __init__(self, id: str, lease: Lease, call: Call, recorder: Recorder) -> None:
         self._id = id
@@ -33,6 +44,7 @@ class Asked:
         self._classes: Mapping[str, int] = {}
         self._copy: Copy | None = None
         self._empty = False
+        self._epoch = 0
         lease.model.metrics.entered()
 
     def pending(self, decoded: codec.Decoded, size: int) -> Pending:
@@ -66,12 +78,16 @@ class Asked:
         held, self._lease = self._lease, lease
         held.release()
 
+    def in_epoch(self, epoch: int) -> None:
+        """It is a step of a sequence, whose epoch the answer tells."""
+        self._epoch = epoch
+
     def encode(self, outputs: Tensors) -> None:
         """Makes the answer's bytes ready."""
         model = self._lease.model
         if self._copy:
             self._copy.answered(outputs)
-        self._payload = _answers(model).encode(self._id, outputs, self._classes)
+        self._payload = _answers(model).encode(self._id, outputs, self._classes, self._epoch)
         self._timeline.encoded = now_ns()
 
     def finish(self, error: ServingError) -> None:

@@ -14,16 +14,25 @@ import numpy.typing as npt
 
 from serving.batching.pending import Turn
 from serving.errors import InvalidInput, InvalidRequest
+from serving.protocol import sequence_parameters
 from serving.protocol.elements import bytes_of
 from serving.protocol.request import Parameter
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import BF16, TensorSpec
 
-# What each may be, and how that is told; 0, "" and false ask for nothing.
-_SEQUENCE_PARAMETERS = {
-    "sequence_id": (("int64", "uint64", "string"), "int64_param or string_param"),
-    "sequence_start": (("bool",), "bool_param"),
-    "sequence_end": (("bool",), "bool_param"),
+# Parameters that mean something here, by how they are written without capitals, underscores and hyphens.
+_MEANT = {
+    name.replace("_", ""): name
+    for name in (
+        "priority",
+        "timeout",
+        "sequence_id",
+        "sequence_start",
+        "sequence_end",
+        "sequence_step",
+        "sequence_nonce",
+        "sequence_epoch",
+    )
 }
 
 
@@ -32,12 +41,14 @@ class Limits:
     """What a request may ask for: `max_rows` rows, and `max_steps` along the axis of steps.
 
     With `text_only` every element of a BYTES tensor must be UTF-8, with `finite_only` every number of a true step finite.
+    A `stateful` version keeps state between requests.
     """
 
     max_rows: int
     max_steps: int
     text_only: bool = False
     finite_only: bool = False
+    stateful: bool = False
 
 
 def shape(sent: tuple[int, ...], tensor: TensorSpec, spec: ModelSpec, limits: Limits, model: str) -> tuple[int, ...]:
@@ -176,17 +187,21 @@ def tokens(inputs: Mapping[str, npt.NDArray[Any]], spec: ModelSpec, model: str) 
         )
 
 
-def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> Turn:
-    """What they ask of the queue. Refuses what would be misunderstood; those of the client's own mean nothing here."""
+def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str, *, stateful: bool = False) -> Turn:
+    """What they ask of the queue. Refuses what would be misunderstood; those of the client's own mean nothing here.
+
+    What they say of a sequence is refused unless the model is `stateful`, and then read elsewhere.
+    """
     for name, parameter in sent.items():
         kind = parameter.kind
         if not kind:
             raise InvalidRequest(f"parameter '{name}' has no value; set one of its typed fields")
-        if name in _SEQUENCE_PARAMETERS and kind not in _SEQUENCE_PARAMETERS[name][0]:
+        _not_misspelt(name)
+        if name == "priority" and kind not in ("int64", "uint64"):
             raise InvalidRequest(
-                f"invalid value type for '{name}' parameter, expected {_SEQUENCE_PARAMETERS[name][1]}."
+                "invalid value type for 'priority' parameter, expected int64_param or uint64_param (1 is served first)."
             )
-        if name == "priority" and (kind not in ("int64", "uint64") or parameter.value < 0):
+        if name == "priority" and parameter.value < 0:
             raise InvalidRequest("invalid value for 'priority', expected value >= 0.")
         if name == "timeout" and kind != "int64":
             raise InvalidRequest("invalid value type for 'timeout' parameter, expected int64_param (microseconds).")
@@ -197,20 +212,17 @@ def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> Tu
                 )
             if kind != "bool":
                 raise InvalidRequest(f"invalid value type for '{name}' parameter, expected bool_param.")
-    if asking := [name for name in _SEQUENCE_PARAMETERS if name in sent and sent[name].value]:
-        several, verb = ("s", "ask") if len(asking) > 1 else ("", "asks")
-        raise InvalidRequest(
-            f"parameter{several} {', '.join(map(repr, asking))} {verb} model '{model}' to keep state between requests, which "
-            f"is not served yet{_instead_of_keeping(spec)} leave {'them' if several else 'it'} out"
-        )
+    if not stateful:
+        sequence_parameters.refuse_of_stateless(sent, spec, model)
     priority, timeout_us = (sent[name].value if name in sent else 0 for name in ("priority", "timeout"))
     return Turn(priority, max(timeout_us, 0) * 1000)
 
 
-def _instead_of_keeping(spec: ModelSpec) -> str:
-    """What a client does itself, where the model lets it carry the state from one request to the next."""
-    if not spec.state:
-        return ", and this model gives none to carry along: send each sequence whole, and"
-    inputs, outputs = (" and ".join(getattr(pair, side) for pair in spec.state) for side in ("input", "output"))
-    several = "s" if len(spec.state) > 1 else ""
-    return f": send the state yourself (input{several} {inputs}, output{several} {outputs}), or"
+def _not_misspelt(name: str) -> None:
+    """Refuses what is meant for a parameter of ours and written otherwise, as `Priority` or `time_out`.
+
+    Any other name may be a client's own, however near it comes to one of ours.
+    """
+    meant = _MEANT.get(name.lower().replace("_", "").replace("-", ""), name)
+    if name != meant:
+        raise InvalidRequest(f"parameter '{name}' means nothing; write it '{meant}'")

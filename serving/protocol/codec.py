@@ -20,6 +20,7 @@ from serving.protocol.checks import Limits
 from serving.protocol.classification import classify
 from serving.protocol.elements import bytes_of, elements
 from serving.protocol.request import InferRequest
+from serving.protocol.sequence_parameters import EPOCH
 from serving.signature.spec import ModelSpec
 from serving.signature.tensors import BatchKey, Tensors, TensorSpec
 
@@ -47,7 +48,9 @@ def decode(request: InferRequest, spec: ModelSpec, limits: Limits) -> Decoded:
     Raises `InvalidInput` (a tensor does not fit), `InvalidRequest` (anything else about it), or `NotImplementedHere`.
     """
     model = request.model_name
-    turn = checks.parameters(request.parameters, spec, model) if request.parameters else USUAL
+    turn = USUAL
+    if request.parameters:
+        turn = checks.parameters(request.parameters, spec, model, stateful=limits.stateful)
     inputs = _read_inputs(request, spec, limits)
     rows = _same_rows(inputs, spec, model)
     if any(name in inputs for name in spec.state_inputs) and (
@@ -91,13 +94,18 @@ def encode(
     outputs: Tensors,
     classes: Mapping[str, int],
     labels: Mapping[str, Sequence[str]],
+    epoch: int = 0,
 ) -> bytes:
     """The bytes of the answer: raw contents, in the order of `outputs`; `labels` name the classes of outputs.
+
+    A step of a sequence is told its `epoch`, which is not 0.
 
     Raises `InvalidInput` when an output cannot be given as classes, `ComputeFailed` when one is not of the shape that the
     operator has reshaped.
     """
     response = pb.ModelInferResponse(model_name=model, model_version=version, id=id)
+    if epoch:
+        response.parameters[EPOCH].int64_param = epoch
     for name, array in outputs.items():
         tensor = spec.outputs_by_name[name]
         datatype, answer = tensor.datatype, array.astype(tensor.dtype, copy=False)

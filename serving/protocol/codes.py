@@ -25,6 +25,8 @@ class Code(enum.Enum):
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
@@ -47,6 +49,8 @@ CODES: Mapping[type[ServingError], Code] = {
     errors.TimedOut: Code.UNAVAILABLE,
     errors.DeadlineExceeded: Code.DEADLINE_EXCEEDED,
     errors.Cancelled: Code.CANCELLED,
+    errors.OutOfStep: Code.FAILED_PRECONDITION,
+    errors.BrokenOff: Code.ABORTED,
     errors.ComputeFailed: Code.INTERNAL,
     errors.StartupError: Code.INTERNAL,
     errors.RepositoryError: Code.INTERNAL,
@@ -68,6 +72,8 @@ OUTCOMES: Mapping[type[ServingError], str] = {
     errors.NotImplementedHere: "invalid",
     errors.Overloaded: "rejected",
     errors.NotReady: "rejected",
+    errors.OutOfStep: "invalid",
+    errors.BrokenOff: "rejected",
     errors.TimedOut: "timed_out",
     errors.DeadlineExceeded: "expired",
     errors.Cancelled: "cancelled",

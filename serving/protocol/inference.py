@@ -6,17 +6,19 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from protos import grpc_service_pb2 as pb
+from serving.batching.lanes import Lanes
 from serving.batching.model import Lease, Model
 from serving.batching.pending import Pending
 from serving.errors import NotReady
 from serving.lifecycle.manager import ModelManager
-from serving.protocol import request
+from serving.protocol import request, sequence_parameters, steps
 from serving.protocol.asked import Asked
 from serving.protocol.call import Call
 from serving.protocol.checks import Limits
 from serving.protocol.codes import answer_for, as_ours
 from serving.protocol.plans import Plans
 from serving.protocol.templates import Head, head_of
+from serving.sequences.step import Step
 from serving.telemetry.ended import Recorder
 
 
@@ -46,6 +48,9 @@ class Inference:
         misread: list[_Sent] = []
         for (name, version), same in itertools.groupby(burst, _model_of):
             alike = list(same)
+            if lanes := self._manager.lanes(name):
+                self._step_all(lanes, name, version, alike, queued, misread)
+                continue
             try:
                 leases = self._manager.acquire_all(name, version, len(alike))
             except Exception as error:  # noqa: BLE001 - border: every call is answered
@@ -64,6 +69,59 @@ class Inference:
                 pending.requester.finish(why)
         if misread:
             self._infer_all(misread)
+
+    def _step_all(
+        self,
+        lanes: Lanes,
+        name: str,
+        version: str,
+        alike: Sequence[_Sent],
+        queued: dict[Model, list[Pending]],
+        misread: list[_Sent],
+    ) -> None:
+        """Of a model with a stateful version: each step goes into the lane of its sequence, in the order of arrival."""
+        for sent in alike:
+            message = sent[2] or self._message(sent, misread)
+            if message is None:
+                continue
+            try:
+                said = sequence_parameters.said(request.parameters_of(message), name)
+                step = said.step(sent[4].caller) if said.id else None
+                lease = self._manager.acquire_step(name, version, step)
+            except Exception as error:  # noqa: BLE001 - border: every call is answered
+                self._turn_away(sent[4], error)
+                continue
+            pending = self._step(lease, message, step, sent[3], sent[4], lanes)
+            if pending:
+                queued.setdefault(lease.model, []).append(pending)
+
+    def _step(
+        self, lease: Lease, message: pb.ModelInferRequest, step: Step | None, payload: bytes, call: Call, lanes: Lanes
+    ) -> Pending | None:
+        """Lets a step into its lane; what is no step of a sequence is to be queued."""
+        model, name = lease.model, message.model_name
+        asked = Asked(message.id, lease, call, self._recorder)
+        try:
+            decoded = self._plans(model).decode(message, payload)
+            home = model.sequences
+            if home is None:
+                return asked.pending(decoded, len(payload))
+            if step is None:
+                steps.check_alone(model.spec, decoded, name)
+                return asked.pending(decoded, len(payload))
+            steps.check_step(step, model.spec, decoded, name)
+            if step.start and not lanes.takes_starts:
+                raise NotReady("Server exiting: no new sequence begins")
+            if step.number is not None:
+                step.digest = steps.digest_of(decoded, step)
+            pending = asked.pending(decoded, len(payload))
+        except Exception as error:  # noqa: BLE001 - border: every call is answered
+            if step:
+                lanes.broken_off(step)
+            asked.finish(as_ours(error))
+            return None
+        lanes.enter(pending, step, home, model)
+        return None
 
     def _tight(
         self, models: Iterable[Model], alike: Sequence[_Sent], queued: Mapping[Model, Sequence[Pending]]
@@ -150,6 +208,7 @@ class Inference:
                 max_steps=self._max_steps,
                 text_only=model.text_only,
                 finite_only=model.finite_only,
+                stateful=model.sequences is not None,
             )
             plans = model.plans = Plans(model.spec, limits)
         return plans

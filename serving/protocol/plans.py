@@ -52,7 +52,7 @@ class Plans:
             return self._whole(payload)[1]
         turn = USUAL
         if len(sent.parameters):
-            turn = checks.parameters(parameters_of(sent), self._spec, sent.model_name)
+            turn = checks.parameters(parameters_of(sent), self._spec, sent.model_name, stateful=self._limits.stateful)
             sent.ClearField("parameters")
         contents = list(sent.raw_input_contents)
         if len(payload) - sum(map(len, contents)) > LONGEST:  # a description that would not be kept is not worked out

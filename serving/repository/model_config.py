@@ -88,7 +88,7 @@ def check(written: pb.ModelConfig, name: str, where: str = "") -> OperatorConfig
         backend=_backend(written, where),
         **_placed(written, where),
         **_parameters(written, where),
-        idle=idle,
+        idle=(*idle, *queue_policies.idle(written)),
         sequences=stateful.policy(written, where),
         controls=stateful.controls(written, where),
     )

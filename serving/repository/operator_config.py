@@ -20,7 +20,7 @@ class OperatorConfig:
 
     `count` instances run on each of `gpus`, or on the one device. `fallback` names backends, with a device or None, in
     the order in which they take over; None where the file does not say. `nonfinite` is "refuse" or "pass", or empty where
-    that is left to the specification. `idle` names what is in the file and changes nothing here. `sequences` is how those of a
+    that is left to the specification. `idle` names what is in the file and changes no answer. `sequences` is how those of a
     stateful model live, None for a stateless one, and `controls` are the inputs that its file is told about them by.
     """
 

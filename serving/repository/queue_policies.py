@@ -70,6 +70,34 @@ def in_force(policy: BatchPolicy) -> pb.ModelDynamicBatching:
     return batching
 
 
+def idle(written: pb.ModelConfig) -> tuple[str, ...]:
+    """What is set and changes no answer, as something else is not set; each with what that is."""
+    batching = written.dynamic_batching
+    found = []
+    if batching.preferred_batch_size and not batching.max_queue_delay_microseconds:
+        found.append(
+            "dynamic_batching.preferred_batch_size (larger batches are cut to it, but without max_queue_delay_microseconds none "
+            "waits for it)"
+        )
+    queues = [("default_queue_policy", batching.default_queue_policy)]
+    queues += [
+        (f"priority_queue_policy {level}", queue) for level, queue in sorted(batching.priority_queue_policy.items())
+    ]
+    found += [
+        f"dynamic_batching.{name}.timeout_action (no request has a time-out: set default_timeout_microseconds or "
+        "allow_timeout_override)"
+        for name, queue in queues
+        if queue.timeout_action == pb.ModelQueuePolicy.DELAY
+        and not (queue.default_timeout_microseconds or queue.allow_timeout_override)
+    ]
+    alone = written.max_batch_size and not (
+        written.HasField("dynamic_batching") or written.HasField("sequence_batching")
+    )
+    if MAX_PADDING_RATIO in written.parameters and alone:
+        found.append(f"parameters.{MAX_PADDING_RATIO} (without dynamic_batching every request is computed alone)")
+    return tuple(found)
+
+
 def _check_levels(batching: pb.ModelDynamicBatching, where: str) -> None:
     levels, default = batching.priority_levels, batching.default_priority_level
     if levels > MAX_LEVELS:

@@ -107,6 +107,13 @@ class ModelMetrics:
             self.requests[outcome] += 1
             self.failed_ns += duration_ns
 
+    def repeated(self, timeline: Timeline) -> None:
+        """A request was answered as it had been answered before; nothing was computed."""
+        with self.lock:
+            self.in_flight -= 1
+            self.requests[SUCCESS] += 1
+            self.duration.observe(timeline.encoded - timeline.received)
+
     def watched(self, outcome: str) -> None:
         """A row of a batch was to be computed again, alone; `outcome` is one of `WATCHED`."""
         with self.lock:

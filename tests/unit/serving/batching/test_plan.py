@@ -149,6 +149,25 @@ def test_who_is_served_later_makes_nobody_much_slower() -> None:
     assert plan(requests, BatchPolicy(), 0, Cost(180, 0, 0, 1)) == take(requests, [0, 1, 2])
 
 
+@pytest.mark.parametrize(
+    ("why", "later", "expected"),
+    [
+        ("rows that would make it too slow end it", [(3, 20), (1, 20)], [0]),
+        ("but not those of a request that is too long to join", [(3, 21), (1, 20)], [0, 2]),
+        ("nor of one that would bring too much padding", [(3, 9), (1, 20), (1, 20), (1, 20)], [0, 2, 3]),
+        ("nor of one that has no room among the rows", [(9, 21), (2, 20)], [0, 2]),
+    ],
+)
+def test_only_who_can_join_counts_for_how_slow_a_batch_becomes(
+    why: str, later: list[tuple[int, int]], expected: list[int]
+) -> None:
+    requests = [Answer(0, rows, steps, decoded_ns=0, key=ANY_LENGTH).pending for rows, steps in [(1, 20), *later]]
+    for pending in requests[1:]:
+        pending.rank = 4
+    policy = BatchPolicy(max_rows=9, max_padding_ratio=0.5)
+    assert plan(requests, policy, 0, Cost(180, 0, 0, 1)) == take(requests, expected), why  # 25 % more is two rows
+
+
 def test_who_is_served_later_brings_no_more_padding_than_allowed() -> None:
     requests = [Answer(0, 1, steps, decoded_ns=0, key=ANY_LENGTH).pending for steps in (1000, 900, *[100] * 62, 800)]
     for pending in requests[2:]:

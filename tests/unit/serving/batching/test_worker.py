@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from serving.batching.guard import Guard
 from serving.batching.pending import Pending
 from serving.batching.plan import Take, Wait
 from serving.batching.policy import BatchPolicy, QueuePolicy
@@ -245,6 +246,31 @@ def test_draining_gives_up_when_its_time_is_over() -> None:
     backend.permits.put(None)
     assert answer.wait() is None
     assert line.drain(10)
+
+
+def test_the_log_holds_once_where_a_batch_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    line, backend, _ = start(guard=Guard(failures=2))
+    first = Answer(1)
+    line.submit(first.pending)
+    backend.begun.get(timeout=10)
+    bad, good = Answer(2), Answer(3)
+    line.submit(bad.pending)
+    line.submit(good.pending)
+    for permit in (None, ValueError("token 99"), ValueError("token 99 again"), None):  # both together, each alone
+        backend.permits.put(permit)
+    assert [answer.wait() is None for answer in (first, bad, good)] == [True, False, True]
+    other = Answer(4)
+    line.submit(other.pending)
+    for _ in range(2):
+        backend.permits.put(ValueError("token 98"))
+    assert other.wait()
+    line.drain()
+    assert [(record.getMessage(), record.exc_info is not None) for record in caplog.records] == [
+        ("model 'm' version 1 failed on a batch of 2 rows", True),
+        ("model 'm' version 1 failed again, on 1 of these rows: ValueError: token 99 again", False),
+        ("model 'm' version 1 failed on a batch of 1 rows", True),
+        ("model 'm' version 1 failed again, on 1 of these rows: ValueError: token 98", False),
+    ]
 
 
 def test_a_worker_that_ends_leaves_nobody_waiting() -> None:

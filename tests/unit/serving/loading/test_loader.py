@@ -135,7 +135,7 @@ def test_no_size_is_new_to_the_backend_when_the_model_is_ready(tmp_path: Path, m
     """
     loader.load(wanted(tmp_path, text)).model.close()
     # The golden sample; each size twice; longer ones; what was configured.
-    assert seen == [2, 1, 1, 2, 2, 4, 4, 6, 6, *[1, 1, 6, 6, 6, 6] * 2, 3, 3]
+    assert seen == [2, 1, 1, 2, 2, 4, 4, 6, 6, *[1, 1, 6, 6] * 2, 3, 3]
 
 
 def test_what_cannot_be_warmed_up_is_not_served(tmp_path: Path, closed: list[FakeBackend]) -> None:

@@ -17,7 +17,7 @@ from serving.batching.costs import Costs
 from serving.clock import Clock
 from serving.errors import ModelConfigError
 from serving.loading import warmup
-from serving.signature.spec import ModelSpec
+from serving.signature.spec import MaskedBy, ModelSpec
 from serving.signature.tensors import Tensors, TensorSpec
 from serving.verification import golden
 from tests.support import fake_models
@@ -229,6 +229,36 @@ def test_where_lengths_may_be_unequal_longer_batches_of_many_lengths_run_too() -
         [20, 18, 16, 13, 11, 9, 6, 4]
     ] * 2
     assert all(1 <= length <= inputs["x"].shape[1] for inputs in backend.inputs for length in inputs["lengths"])
+
+
+@pytest.mark.parametrize(("most", "sizes"), [(1, [1]), (2, [1, 2]), (8, [1, 8]), (9, [1, 8, 9])])
+def test_rows_of_many_lengths_run_once_at_each_size(most: int, sizes: Sequence[int]) -> None:
+    made = list(warmup.of_unequal_lengths([whole_sample(1, 5)], SPEC, most))
+    assert [inputs["x"].shape[:2] for inputs in made] == [(rows, steps) for steps in (20, 80) for rows in sizes]
+
+
+@pytest.mark.parametrize(
+    ("up_to", "own", "steps"),
+    [(4096, 5, [20, 80]), (64, 5, [20, 64]), (32, 9, [32]), (32, 40, [32]), (4096, 200, [512])],
+)
+def test_a_file_of_others_that_is_told_its_lengths_runs_up_to_what_is_proved(
+    up_to: int, own: int, steps: Sequence[int]
+) -> None:
+    told = TensorSpec("lengths", "INT64", (-1, 1))
+    others = dataclasses.replace(
+        SPEC, inputs=(SPEC.inputs[0], told), state=(), lengths=None, masks=MaskedBy("lengths", "x", up_to)
+    )
+    sample = whole_sample(1, own).inputs
+    sent = golden.Sample({"x": sample["x"], "lengths": sample["lengths"].reshape(1, 1)}, {})
+    made = list(warmup.of_unequal_lengths([sent], others, 4))
+    assert [inputs["x"].shape[:2] for inputs in made] == [(rows, each) for each in steps for rows in (1, 4)]
+    for inputs in made:
+        rows, longest = inputs["x"].shape[:2]
+        assert inputs["lengths"].shape == (rows, 1)
+        assert inputs["lengths"].max() == longest
+        assert inputs["lengths"].min() >= 1
+        assert len({*inputs["lengths"].flat}) == rows
+        np.testing.assert_array_equal(inputs["x"][:, own:], inputs["x"][:, : max(0, longest - own)])
 
 
 def test_calls_that_would_take_long_are_left_out() -> None:

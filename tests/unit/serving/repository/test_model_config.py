@@ -166,7 +166,7 @@ def test_what_is_refused(text: str, message: str) -> None:
 def test_what_changes_no_answer_is_taken_and_named() -> None:
     text = """
         optimization { graph { level: 1 } execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } }
-        dynamic_batching { max_queue_delay_microseconds: 5 }
+        dynamic_batching { max_queue_delay_microseconds: 5 default_queue_policy { timeout_action: DELAY } }
         parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
     """
     config = model_config.parse(text, "m")
@@ -174,6 +174,8 @@ def test_what_changes_no_answer_is_taken_and_named() -> None:
         "optimization.execution_accelerators.gpu_execution_accelerator.name",
         "optimization.graph.level",
         "parameters.INFERENCE_MODE",
+        "dynamic_batching.default_queue_policy.timeout_action (no request has a time-out: set default_timeout_microseconds or "
+        "allow_timeout_override)",
     )
     assert config.policy.max_delay_ns == 5000
     assert model_config.parse("max_batch_size: 8", "m").idle == ()

@@ -48,6 +48,44 @@ def test_a_level_without_a_policy_has_the_default_one() -> None:
     assert [READ.level_of(priority) for priority in (0, 1, 2, 3, 4)] == [2, 1, 2, 3, 2]
 
 
+DELAYS = "timeout_action: DELAY"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("dynamic_batching { preferred_batch_size: 4 }", ["dynamic_batching.preferred_batch_size (larger"]),
+        ("dynamic_batching { preferred_batch_size: 4 max_queue_delay_microseconds: 1 }", []),
+        (
+            f"dynamic_batching {{ default_queue_policy {{ {DELAYS} }} }}",
+            ["dynamic_batching.default_queue_policy.timeout_action (no request has a time-out"],
+        ),
+        (f"dynamic_batching {{ default_queue_policy {{ {DELAYS} default_timeout_microseconds: 1 }} }}", []),
+        (f"dynamic_batching {{ default_queue_policy {{ {DELAYS} allow_timeout_override: true }} }}", []),
+        (
+            "dynamic_batching { priority_levels: 2 default_priority_level: 1 "
+            f"priority_queue_policy {{ key: 2 value {{ {DELAYS} }} }} "
+            f"priority_queue_policy {{ key: 1 value {{ {DELAYS} default_timeout_microseconds: 1 }} }} }}",
+            ["dynamic_batching.priority_queue_policy 2.timeout_action (no request has a time-out"],
+        ),
+        (
+            'max_batch_size: 8 parameters { key: "max_padding_ratio" value { string_value: "0.25" } }',
+            ["parameters.max_padding_ratio (without dynamic_batching every request is computed alone)"],
+        ),
+        (
+            'max_batch_size: 8 dynamic_batching {} parameters { key: "max_padding_ratio" value { string_value: "0" } }',
+            [],
+        ),
+        ('parameters { key: "max_padding_ratio" value { string_value: "0.25" } }', []),
+        (ALL, []),
+        ("", []),
+    ],
+)
+def test_what_changes_nothing_for_want_of_something_else_is_named(text: str, told: list[str]) -> None:
+    found = queue_policies.idle(text_format.Parse(text, pb.ModelConfig()))
+    assert [said[: len(begin)] for said, begin in zip(found, told, strict=True)] == told
+
+
 @pytest.mark.parametrize(
     "text", [ALL, "", "dynamic_batching { preserve_ordering: true priority_levels: 1 default_priority_level: 1 }"]
 )

@@ -1,0 +1,539 @@
+"""The steps of each sequence of a model, one behind the other: only the first of a sequence is in a queue or computed.
+
+There is one lane for each sequence that has steps on their way, whichever version and backend they go to, so a swap in the middle
+changes nothing: the next step is decided upon when the one before it has ended, against what has been taken by then
+(`serving.sequences.live`). What stands between queue and requester is a requester itself, so neither the queue nor the worker
+knows of lanes. Nobody's request is completed, and nothing is queued, while the lock is held.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
+
+from serving.batching.pending import Pending, Requester, finish_all
+from serving.clock import SYSTEM, Clock, Thread
+from serving.errors import BrokenOff, NotReady, Overloaded, ServingError, TimedOut
+from serving.sequences import counts as why
+from serving.sequences.live import Begun, Ended, Repeat, Sequences
+from serving.sequences.policy import SequencePolicy, StateLayout
+from serving.sequences.step import Key, Step
+from serving.signature.tensors import Tensors
+from serving.telemetry.counters import ModelMetrics
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 256  # sequences that end in one go, while others wait for the lock
+MOST_OFTEN_NS = 1_000_000_000  # between two looks for idle ones, and a tenth of what they may be idle for
+TOLD_ALONE = 8  # of those that end together
+
+
+class StepQueue(Protocol):
+    """The model that a step is to be computed by, as lanes see it."""
+
+    metrics: ModelMetrics
+
+    def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]: ...
+
+    def full(self, ahead: int, size: int) -> Overloaded | None: ...
+
+
+class Asking(Requester, Protocol):
+    """Who asks for a step: it is told the epoch of the sequence before its answer is made ready."""
+
+    def in_epoch(self, epoch: int) -> None: ...
+
+
+class InLane:
+    """A step on its way, between whoever computes and whoever asks; see `batching.pending.Requester`."""
+
+    __slots__ = ("_lanes", "home", "model", "pending", "requester", "step", "until_ns")
+
+    def __init__(self, lanes: Lanes, pending: Pending, step: Step, home: Sequences, model: StepQueue) -> None:
+        self._lanes = lanes
+        self.pending = pending
+        self.requester = cast(Asking, pending.requester)
+        self.step = step
+        self.home = home
+        self.model = model
+        self.until_ns: int | None = None  # how long it waits in a full house
+
+    def encode(self, outputs: Tensors) -> None:
+        self.requester.in_epoch(self.step.epoch)
+        self.requester.encode(outputs)
+        self.step.outputs = outputs
+
+    def finish(self, error: ServingError) -> None:
+        self._lanes.failed(self, error)
+
+    @staticmethod
+    def finish_all(requesters: Sequence[InLane]) -> None:
+        requesters[0]._lanes.computed(requesters)
+
+    def move(self, lease: Any) -> None:
+        if lease.model.sequences is not self.home:
+            raise NotReady(f"{self.home.title} was loaded anew, and the state of the sequence was not carried over")
+        self.requester.move(lease)
+        self.model = lease.model
+
+
+class _Hole:
+    """In the place of a step that was refused before it came here."""
+
+
+class _Work:
+    """What is to be done when the lock is free."""
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[InLane, ServingError]] = []
+        self.repeated: list[tuple[InLane, Repeat]] = []
+        self.going: list[InLane] = []
+        self.told: list[Ended] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.refused or self.repeated or self.going or self.told)
+
+
+class Epochs:
+    """The one counter of a server's epochs, which never falls: it begins where the wall clock is, in microseconds."""
+
+    def __init__(self, begin: int | None = None) -> None:
+        self._counter = itertools.count(time.time_ns() // 1000 if begin is None else begin)
+
+    def __call__(self) -> int:
+        return next(self._counter)
+
+
+class Lanes:
+    """The lanes of one model. Called from any thread."""
+
+    def __init__(self, name: str, epochs: Callable[[], int], clock: Clock = SYSTEM) -> None:
+        self._name = name
+        self._epochs = epochs
+        self._clock = clock
+        self._changed = clock.condition()  # guards what follows, all `Sequences` included
+        self._lanes: dict[Key, deque[InLane | _Hole]] = {}
+        self._homes: list[Sequences] = []
+        self._waiting: dict[Sequences, deque[InLane]] = {}  # STARTs in a full house
+        self._held_bytes = 0  # of steps that are in no queue
+        self._draining = 0  # threads that wait for the end of the sequences of a version
+        self._starting = True  # whether new sequences are taken
+        self._reaper: Thread | None = None
+
+    # The versions.
+
+    def open(
+        self,
+        version: str,
+        title: str,
+        layout: StateLayout,
+        policy: SequencePolicy,
+        counts: why.SequenceCounts | None = None,
+    ) -> Sequences:
+        """The sequences of another version, none yet."""
+        busy = self._lanes.__contains__
+        home = Sequences(version, title, layout, policy, epochs=self._epochs, busy=busy, counts=counts)
+        with self._changed:
+            self._homes.append(home)
+            self._waiting[home] = deque()
+        return home
+
+    def drain(self, home: Sequences, seconds: float) -> None:
+        """Waits for the end of all sequences of a version, and after so many seconds ends those that are left."""
+        until_ns = self._clock.now_ns() + int(seconds * 1e9)
+        while True:
+            work = _Work()
+            with self._changed:
+                now = self._clock.now_ns()
+                home.closed = now >= until_ns
+                left = home.live or any(self._steps_of(home))
+                if not left:
+                    self._homes.remove(home)
+                    del self._waiting[home]
+                    return
+                if home.closed:
+                    self._end_idle(home, why.REMOVED, now, work)
+                    waiting, self._waiting[home] = self._waiting[home], deque()
+                    for entry in waiting:
+                        self._advance(entry.step.key, work)
+                if not work:
+                    self._draining += 1
+                    self._changed.wait(None if home.closed else self._clock.seconds_until(until_ns))
+                    self._draining -= 1
+            self._do(work)
+
+    def carry(self, home: Sequences, to: Sequences) -> None:
+        """Hands the sequences of a version over to another; those with steps on their way as soon as these have ended."""
+        with self._changed:
+            home.successor = to
+        while True:
+            work = _Work()
+            with self._changed:
+                keys = [key for key in itertools.islice(home.keys(), 4 * AT_ONCE) if key not in self._lanes][:AT_ONCE]
+                for key in keys:
+                    self._carry(home, key, work)
+            self._do(work)
+            if not keys:
+                return
+
+    def home_of(self, key: Key) -> Sequences | None:
+        """The version that a sequence is pinned to, or was to the end; None of one that nobody knows."""
+        with self._changed:
+            for entry in reversed(self._lanes.get(key, ())):
+                if isinstance(entry, InLane):
+                    return entry.home
+            for home in self._homes:
+                if home.knows(key):
+                    return home
+            return next((home for home in self._homes if home.remembers(key)), None)
+
+    def refuse_starts(self) -> None:
+        """The server leaves: no sequence begins any more."""
+        self._starting = False
+
+    @property
+    def takes_starts(self) -> bool:
+        """Whether sequences may begin."""
+        return self._starting
+
+    def active(self, since_ns: int) -> bool:
+        """Whether any sequence has steps on their way, or has had one since then."""
+        with self._changed:
+            return bool(self._lanes) or any(home.active(since_ns) for home in self._homes)
+
+    # The steps.
+
+    def enter(self, pending: Pending, step: Step, home: Sequences, model: StepQueue) -> None:
+        """A step has come, and is right as a request. From here on its end is told through its requester."""
+        entry = InLane(self, pending, step, home, model)
+        pending.requester, pending.holder, pending.step = entry, self, step
+        work = _Work()
+        with self._changed:
+            lane = self._lanes.get(step.key)
+            if lane is None:
+                self._lanes[step.key] = deque([entry])
+                self._hold(entry)
+                self._advance(step.key, work)
+            elif error := self._no_room(lane, entry):
+                home.give_up(why.TOO_MANY)
+                work.refused.append((entry, error))
+                if step.number is None:
+                    lane.append(_Hole())
+            else:
+                lane.append(entry)
+                self._hold(entry)
+        self._do(work)
+
+    def broken_off(self, step: Step) -> None:
+        """A step was refused as a request, before it came here: its sequence does not go on over the hole."""
+        if step.number is not None:
+            return  # the next one shows it
+        with self._changed:
+            lane = self._lanes.get(step.key)
+            if lane is not None:
+                lane.append(_Hole())
+            else:
+                for home in self._homes:
+                    home.break_off(step.key)
+
+    def failed(self, entry: InLane, error: ServingError) -> None:
+        """A step was not computed, or nobody can have its answer."""
+        work = _Work()
+        self._failed(entry, error, work)
+        self._do(work)
+
+    def _failed(self, entry: InLane, error: ServingError, work: _Work) -> None:
+        with self._changed:
+            entry.home.undo(entry.step)
+            lane = self._lanes[entry.step.key]
+            lane.popleft()
+            work.refused.append((entry, error))
+            self._break_off(entry, lane, work)
+            self._advance(entry.step.key, work)
+            self._let_in(entry.home, work)
+            self._take_told(entry.home, work)
+
+    def computed(self, entries: Sequence[InLane]) -> None:
+        """Steps of one batch have their answers, which are about to leave."""
+        work, home = _Work(), entries[0].home
+        with self._changed:
+            now = self._clock.now_ns()
+            home.commit([entry.step for entry in entries], now)
+            for entry in entries:
+                key = entry.step.key
+                if entry.step.start:
+                    for other in self._homes:
+                        if other is not home:
+                            other.end(key, why.RESTARTED, now)
+                self._lanes[key].popleft()
+                self._advance(key, work)
+            self._let_in(home, work)
+            self._take_told(home, work)
+            self._watch_over()
+        finish_all([entry.requester for entry in entries])
+        self._do(work)
+
+    def look_again(self) -> None:
+        """The client of a step that waits has gone; it is looked at where it would be in nobody's way for long."""
+        work = _Work()
+        with self._changed:
+            now = self._clock.now_ns()
+            for home in self._homes:
+                self._patience(home, now, work)
+        self._do(work)
+
+    # Inside; the lock is held.
+
+    def _hold(self, entry: InLane) -> None:
+        entry.home.held += 1
+        self._held_bytes += entry.pending.size
+
+    def _let_go(self, entry: InLane) -> None:
+        entry.home.held -= 1
+        self._held_bytes -= entry.pending.size
+
+    def _steps_of(self, home: Sequences) -> Iterable[InLane]:
+        return (
+            each for lane in self._lanes.values() for each in lane if isinstance(each, InLane) and each.home is home
+        )
+
+    def _no_room(self, lane: deque[InLane | _Hole], entry: InLane) -> ServingError | None:
+        window = entry.home.policy.window
+        if entry.step.number is not None and window and len(lane) >= window:
+            return Overloaded(
+                f"{len(lane)} steps of sequence {entry.step.key[1]!r} wait for their answers, and sequence_window is "
+                f"{window}: wait for "
+                "answers before sending more"
+            )
+        return entry.model.full(entry.home.held, self._held_bytes + entry.pending.size)
+
+    def _advance(self, key: Key, work: _Work) -> None:
+        """Decides about the first in a lane, until one is on its way or the lane is empty."""
+        lane = self._lanes[key]
+        while lane:
+            first = lane[0]
+            if isinstance(first, _Hole):
+                lane.popleft()
+                for each in self._homes:
+                    each.break_off(key)
+                self._abort(lane, None, work)
+                continue
+            home = first.home
+            now = self._clock.now_ns()
+            if error := first.pending.hopeless(now):
+                self._out(first, lane, work, error)
+                self._break_off(first, lane, work)
+                continue
+            try:
+                begun = home.begin(first.step, now)
+            except ServingError as error:
+                self._out(first, lane, work, error)
+                continue
+            if begun is Begun.FULL:
+                if not self._wait_for_room(first, now):
+                    self._out(first, lane, work, self._no_house(first))
+                    self._break_off(first, lane, work)
+                    continue
+                return
+            if isinstance(begun, Repeat):
+                self._let_go(first)
+                lane.popleft()
+                work.repeated.append((first, begun))
+                continue
+            self._let_go(first)
+            work.going.append(first)
+            return
+        del self._lanes[key]
+        for each in self._homes:
+            if each.successor is not None and each.knows(key):
+                self._carry(each, key, work)
+        if self._draining:
+            self._changed.notify_all()
+
+    def _out(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work, error: ServingError | None = None) -> None:
+        """Takes the first of a lane out of it, refused."""
+        if entry in self._waiting[entry.home]:
+            self._waiting[entry.home].remove(entry)
+        lane.popleft()
+        self._let_go(entry)
+        work.refused.append((entry, error or self._no_house(entry)))
+
+    def _break_off(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work) -> None:
+        """A step was not taken: neither are those behind it, and without numbers the next one is refused."""
+        if entry.step.number is None:
+            entry.home.break_off(entry.step.key)
+        self._abort(lane, entry.step, work)
+
+    def _abort(self, lane: deque[InLane | _Hole], step: Step | None, work: _Work) -> None:
+        """Refuses the steps of a lane that would go on over a `step` that was not taken, up to a START or its repetition."""
+        left: list[InLane | _Hole] = []
+        number = step.number if step else None
+        entries = list(lane)
+        for place, entry in enumerate(entries):
+            if isinstance(entry, _Hole):
+                left.append(entry)
+                continue
+            its = entry.step.number
+            if entry.step.start or (number is not None and its == number):
+                left += entries[place:]
+                break
+            if number is not None and its is not None and its < number:
+                left.append(entry)  # the repetition of what was taken
+                continue
+            entry.home.give_up(why.EARLIER_FAILED)
+            self._let_go(entry)
+            work.refused.append(
+                (
+                    entry,
+                    BrokenOff(
+                        f"{step or 'a step'} of sequence {entry.step.key[1]!r} before this one was not taken, so neither is "
+                        f"{entry.step}: send both again, in order"
+                    ),
+                )
+            )
+        lane.clear()
+        lane.extend(left)
+
+    def _wait_for_room(self, entry: InLane, now: int) -> bool:
+        """Lets a START wait in a full house; False if it may not."""
+        waiting = self._waiting[entry.home]
+        if entry in waiting:
+            return True
+        asked_ns, most_ns = entry.pending.turn.timeout_ns, entry.home.policy.start_timeout_ns
+        patience = min(asked_ns, most_ns) if asked_ns and most_ns else asked_ns or most_ns
+        entry.until_ns = entry.pending.timeline.decoded + patience if patience else None
+        if entry.model.full(len(waiting), 0) or (entry.until_ns is not None and now >= entry.until_ns):
+            return False
+        waiting.append(entry)
+        self._watch_over()
+        self._changed.notify_all()
+        return True
+
+    def _no_house(self, entry: InLane) -> ServingError:
+        entry.home.give_up(why.HOUSE_FULL)
+        home = entry.home
+        return Overloaded(
+            f"no new sequence of {home.title} can begin: {home.live} live, which are all that max_sequences "
+            f"({home.policy.max_sequences}) and max_sequence_state_bytes ({home.policy.max_state_bytes}) allow; end "
+            "some, try again "
+            "later, or raise them in config.pbtxt"
+        )
+
+    def _let_in(self, home: Sequences, work: _Work) -> None:
+        """Those that wait for room, as far as there is some."""
+        waiting = self._waiting.get(home)
+        while waiting and not home.full:
+            entry = waiting.popleft()
+            self._advance(entry.step.key, work)
+
+    def _patience(self, home: Sequences, now: int, work: _Work) -> None:
+        """Those that have waited for room for too long."""
+        for entry in list(self._waiting[home]):
+            error = entry.pending.hopeless(now)
+            if error is None and entry.until_ns is not None and now >= entry.until_ns:
+                waited_ms = (now - entry.pending.timeline.decoded) / 1e6
+                error = TimedOut(
+                    f"Request timeout expired: waited {waited_ms:.1f} ms for room; {self._no_house(entry)}"
+                )
+            if error:
+                lane = self._lanes[entry.step.key]
+                self._out(entry, lane, work, error)
+                self._break_off(entry, lane, work)
+                self._advance(entry.step.key, work)
+
+    def _end_idle(self, home: Sequences, reason: str, now: int, work: _Work) -> None:
+        """Ends some that have no step on its way."""
+        keys = [key for key in itertools.islice(home.keys(), 4 * AT_ONCE) if key not in self._lanes][:AT_ONCE]
+        for key in keys:
+            home.end(key, reason, now)
+        self._take_told(home, work)
+
+    def _carry(self, home: Sequences, key: Key, work: _Work) -> None:
+        now = self._clock.now_ns()
+        assert home.successor
+        if not home.carry(key, home.successor, now):
+            home.end(key, why.REMOVED, now)
+        self._watch_over()
+        self._take_told(home, work)
+
+    def _take_told(self, home: Sequences, work: _Work) -> None:
+        work.told += home.told
+        home.told.clear()
+
+    # The reaper: ends what is idle, and what has waited too long for room.
+
+    def _watch_over(self) -> None:
+        if self._reaper is None:
+            self._reaper = self._clock.start(self._reap, f"idle sequences of {self._name}")
+
+    def _reap(self) -> None:
+        while True:
+            work = _Work()
+            with self._changed:
+                next_ns, more = self._sweep(self._clock.now_ns(), work)
+                if next_ns is None and not more and not work:
+                    self._reaper = None
+                    return
+                if not more and not work:
+                    self._changed.wait(self._clock.seconds_until(next_ns or 0))
+            self._do(work)
+
+    def _sweep(self, now: int, work: _Work) -> tuple[int | None, bool]:
+        """When to look again, None if there is nothing to look for; and whether there is more to be done at once."""
+        times: list[int] = []
+        more = False
+        for home in self._homes:
+            more |= home.expire(now, AT_ONCE) == AT_ONCE
+            self._let_in(home, work)
+            self._patience(home, now, work)
+            self._take_told(home, work)
+            if (next_ns := home.next_expiry_ns()) is not None:
+                least = min(MOST_OFTEN_NS, max(home.policy.idle_ns // 10, 1_000_000))
+                times.append(max(next_ns, now + least))
+            times += [
+                min(each for each in (entry.until_ns, entry.pending.deadline_ns) if each is not None)
+                for entry in self._waiting[home]
+                if entry.until_ns is not None or entry.pending.deadline_ns is not None
+            ]
+        return min(times, default=None), more
+
+    # Without the lock.
+
+    def _do(self, work: _Work) -> None:
+        while work:
+            for entry, error in work.refused:
+                entry.requester.finish(error)
+            for entry, repeat in work.repeated:
+                self._repeat(entry, repeat)
+            _tell(work.told)
+            going, work = work.going, _Work()
+            for model, entries in itertools.groupby(going, lambda entry: entry.model):
+                for pending, error in model.submit_all([entry.pending for entry in entries]):
+                    assert isinstance(pending.requester, InLane)
+                    self._failed(pending.requester, error, work)
+
+    def _repeat(self, entry: InLane, repeat: Repeat) -> None:
+        """Answers a step as it was answered before."""
+        requester, timeline = entry.requester, entry.pending.timeline
+        timeline.started = timeline.computed = timeline.encoded = self._clock.now_ns()
+        requester.in_epoch(repeat.epoch)
+        try:
+            requester.encode(repeat.outputs)
+        except ServingError as error:
+            requester.finish(error)
+            return
+        entry.model.metrics.repeated(timeline)
+        finish_all([requester])
+
+
+def _tell(ended: Sequence[Ended]) -> None:
+    """A line for each that has ended otherwise than by its client's END, or one for many."""
+    for (caller, id), gone in ended[:TOLD_ALONE]:
+        fields = {"sequence": id, "reason": gone.reason, "epoch": gone.epoch, "steps": gone.taken}
+        log.info("a sequence has ended", extra={"fields": fields | ({"caller": caller} if caller else {})})
+    if more := ended[TOLD_ALONE:]:
+        log.info("%d more sequences have ended", len(more), extra={"fields": {"reason": more[0].gone.reason}})

@@ -1,0 +1,102 @@
+"""The sequences of versions that come and go: who goes on with them, and who waits for their end.
+
+State belongs to the entry of a version, not to what computes it: a swap, a failover or a reload of the same weights finds
+it there. When a version goes, its sequences do what the operator has said (`sequence_on_removal`), and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from serving.batching.lanes import Epochs, Lanes
+from serving.batching.model import Model
+from serving.clock import SYSTEM, Clock
+from serving.lifecycle.versions import ModelEntry, VersionEntry
+from serving.sequences.live import Sequences
+from serving.sequences.policy import CARRY_SAME_SHAPES, CARRY_SAME_WEIGHTS, DRAIN, StateLayout
+
+log = logging.getLogger(__name__)
+
+
+class Keeping:
+    """Gives versions their sequences, and sees the sequences of versions out. Epochs are the server's."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._epochs = Epochs()
+
+    def adopt(self, model: ModelEntry, entry: VersionEntry, live: Model) -> Sequences | None:
+        """What is installed goes on with the sequences of its version, if its state is the same; under the manager's lock.
+
+        Returns those that it does not go on with, which are to be seen out.
+        """
+        layout, policy, before = live.state_layout, live.sequence_policy, entry.sequences
+        if layout is None or policy is None:
+            entry.sequences = None
+            return before
+        if (
+            before is not None
+            and _alike(before.layout, layout)
+            and _room(before)
+            == (
+                policy.max_sequences,
+                policy.max_state_bytes,
+            )
+        ):
+            before.policy = policy
+        else:
+            model.lanes = model.lanes or Lanes(model.name, self._epochs, self._clock)
+            entry.sequences = model.lanes.open(live.version, live.title, layout, policy, entry.sequence_counts)
+        live.sequences = entry.sequences
+        return before if before is not entry.sequences else None
+
+    def see_out(
+        self, model: ModelEntry, home: Sequences, old: Model, to: Sequences | None, then: Callable[[], None]
+    ) -> None:
+        """Sequences of a version that goes drain, end, or are carried over `to` another one; then its model does what is left.
+
+        Until then `old` answers for them. Called without any lock.
+        """
+        lanes = model.lanes
+        assert lanes is not None
+        rule = home.policy.on_removal
+        carried = to is not None and may_carry(home, to, rule)
+        told = {"model": model.name, "version": home.version, "sequences": home.live, "rule": rule}
+        if home.live:
+            log.info(
+                "its sequences are carried over" if carried else "its sequences are seen out", extra={"fields": told}
+            )
+
+        def see() -> None:
+            try:
+                if carried and to is not None:
+                    lanes.carry(home, to)
+                lanes.drain(home, home.policy.drain_ns / 1e9 if carried or rule == DRAIN else 0)
+            finally:
+                with model.lock:
+                    model.leaving.pop(home, None)
+                then()
+
+        with model.lock:
+            model.leaving[home] = old
+        self._clock.start(see, f"sequences of {model.name}")
+
+
+def may_carry(home: Sequences, to: Sequences, rule: str) -> bool:
+    """Whether sequences may go on in another version: with the same weights of the same number, else as the operator has said."""
+    if home.layout.shapes != to.layout.shapes:
+        return False
+    same_weights = bool(home.layout.weights_sha256) and home.layout.weights_sha256 == to.layout.weights_sha256
+    if home.version == to.version and same_weights:
+        return True
+    return rule == CARRY_SAME_SHAPES or (rule == CARRY_SAME_WEIGHTS and same_weights)
+
+
+def _alike(one: StateLayout, other: StateLayout) -> bool:
+    """Whether a state of the one means the same to the other."""
+    return one.shapes == other.shapes and bool(one.weights_sha256) and one.weights_sha256 == other.weights_sha256
+
+
+def _room(home: Sequences) -> tuple[int, int]:
+    return home.policy.max_sequences, home.policy.max_state_bytes

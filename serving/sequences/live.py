@@ -1,0 +1,513 @@
+"""The sequences of one version: which live, where their states lie, what was answered last, and which step comes next.
+
+A step is looked at when its turn has come, that is when no other step of its sequence is on its way; so there is one writer
+for each sequence, and everything here is a comparison with what has been taken. `begin` decides, then `commit` moves the state,
+or `undo` leaves it as it was. An idle sequence has a row in arrays and one key in an index, and no other object.
+
+The contract of numbers, repeats and epochs is that of Kafka's idempotent producer (KIP-98), where a producer's epoch fences an
+older one and a batch that comes twice is answered twice and written once.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.errors import BrokenOff, InvalidRequest, NotReady, OutOfStep, ServingError
+from serving.sequences import counts as why
+from serving.sequences.counts import SequenceCounts
+from serving.sequences.policy import SequencePolicy, StateLayout
+from serving.sequences.pool import Pool
+from serving.sequences.step import Key, Step
+
+MOST_REMEMBERED = 65_536  # sequences that have ended, of which it is still known why
+REMEMBERED_NS = 600 * 1_000_000_000  # for how long
+NUMBERED, HOLE = 1, 2  # flags of a sequence
+
+Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
+
+ENDED = {
+    why.END: "it has ended",
+    why.IDLE: "it was idle for longer than max_sequence_idle_microseconds allows",
+    why.RESTARTED: "it was started anew elsewhere",
+    why.EVICTED: "it was evicted, idle as it was, to make room for another one",
+    why.REMOVED: "its version of the model has gone",
+    why.CARRIED: "it was carried over to another version",
+}
+
+
+class Begun(enum.Enum):
+    """What `Sequences.begin` says where it does not answer."""
+
+    GOES = 1  # the step is to be computed
+    FULL = 2  # there is no room for another sequence
+
+
+class Kept(NamedTuple):
+    """What was answered to a numbered step."""
+
+    number: int
+    digest: bytes
+    outputs: Outputs
+
+
+class Repeat(NamedTuple):
+    """The step was taken before; this was answered then."""
+
+    epoch: int
+    outputs: Outputs
+
+
+class Gone(NamedTuple):
+    """A sequence that has ended: why, when, its epoch, and how many steps it had taken."""
+
+    reason: str
+    at_ns: int
+    epoch: int
+    taken: int
+
+
+class Tomb(NamedTuple):
+    """What is kept of a numbered sequence for a while after its end, so that what is sent again is answered."""
+
+    gone: Gone
+    nonce: bytes
+    answers: Sequence[Kept]
+
+
+class Ended(NamedTuple):
+    """A sequence that has ended, for the log."""
+
+    key: Key
+    gone: Gone
+
+
+class Sequences:
+    """Called under one lock, that of `serving.batching.lanes`, but for `states`.
+
+    `epochs` gives the next epoch of the server; `busy` says whether steps of a sequence are on their way.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        title: str,
+        layout: StateLayout,
+        policy: SequencePolicy,
+        *,
+        epochs: Callable[[], int],
+        busy: Callable[[Key], bool],
+        counts: SequenceCounts | None = None,
+    ) -> None:
+        self.version = version
+        self.title = title
+        self.layout = layout
+        self.policy = policy
+        self.counts = counts or SequenceCounts()
+        self.told: list[Ended] = []  # what is to be logged, taken by whoever holds the lock
+        self.held = 0  # its steps that wait for others of their sequence, or for room; counted by the lanes
+        self.closed = False  # its version goes, and no step begins any more
+        self.successor: Sequences | None = None  # to which its sequences are carried over
+        self._epochs = epochs
+        self._busy = busy
+        capacity = min(policy.max_sequences, policy.max_state_bytes // max(1, layout.bytes_each))
+        self._pool = Pool(layout.tensors, max(1, capacity))
+        self._slots: dict[str, dict[int | str, int]] = {}  # by caller and id
+        # By slot. Memory comes as slots are first used.
+        self._epoch = np.zeros(self._pool.capacity, np.int64)  # 0 of a slot without a sequence
+        self._taken = np.zeros(self._pool.capacity, np.int64)
+        self._last_ns = np.zeros(self._pool.capacity, np.int64)
+        self._flags = np.zeros(self._pool.capacity, np.uint8)
+        self._caller = np.zeros(self._pool.capacity, np.uint32)
+        self._id = np.zeros(self._pool.capacity, np.uint64)
+        self._names: dict[int, str] = {}  # of those whose id is a text
+        self._nonces: dict[int, bytes] = {}
+        self._answers: dict[int, list[Kept]] = {}
+        self._callers: list[str] = []
+        self._caller_numbers: dict[str, int] = {}
+        self._gone: dict[Key, Gone] = {}  # the oldest first
+        self._tombs: dict[Key, Tomb] = {}
+        self._live = 0
+
+    # What is there.
+
+    @property
+    def live(self) -> int:
+        """Sequences that have begun and not ended."""
+        return self._live
+
+    @property
+    def state_bytes(self) -> int:
+        """The memory of their states."""
+        return self._live * self.layout.bytes_each
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another one."""
+        return self._pool.used >= self._pool.capacity
+
+    def knows(self, key: Key) -> bool:
+        """Whether it lives."""
+        return self._find(key) >= 0
+
+    def remembers(self, key: Key) -> bool:
+        """Whether it has ended, and it is still known why."""
+        return key in self._gone or key in self._tombs
+
+    def active(self, since_ns: int) -> bool:
+        """Whether any sequence has had a step since then."""
+        return bool(self._live) and bool((self._last_ns[: self._pool.lent] >= since_ns).any())
+
+    def keys(self) -> Iterator[Key]:
+        """Those that live."""
+        for caller, slots in self._slots.items():
+            for id in slots:
+                yield caller, id
+
+    # One step.
+
+    def begin(self, step: Step, now_ns: int) -> Begun | Repeat:
+        """Whether this step is to be computed now, or has been, or waits for room. Raises what it is refused with."""
+        if self.closed:
+            raise NotReady(f"{self.title} is being unloaded, and its sequences end with it")
+        slot = self._find(step.key)
+        if slot >= 0 and self._is_idle(slot, now_ns):
+            self._end(slot, why.IDLE, now_ns)
+            slot = -1
+        if step.start:
+            return self._begin_start(step, slot, now_ns)
+        if slot < 0:
+            return self._begin_without_one(step, now_ns)
+        epoch, flags = int(self._epoch[slot]), int(self._flags[slot])
+        if step.epoch_said and step.epoch_said != epoch:
+            raise self._old_epoch(step, epoch)
+        if (step.number is not None) != bool(flags & NUMBERED):
+            raise self._otherwise_numbered(step, slot)
+        if step.number is not None:
+            taken = int(self._taken[slot])
+            if step.number < taken:
+                return self._repeated(step, epoch, taken, self._answers.get(slot, ()))
+            if step.number > taken:
+                raise self._refused(
+                    why.GAP,
+                    OutOfStep(
+                        f"step {step.number} of {self._called(step.key)} leaves a gap: it expects step {taken}; send that first"
+                    ),
+                )
+        elif flags & HOLE:
+            self._flags[slot] &= ~np.uint8(HOLE)
+            raise self._refused(
+                why.HOLE,
+                BrokenOff(
+                    f"a step before this one of {self._called(step.key)} was not taken, and steps without sequence_step "
+                    "cannot be told "
+                    f"apart: this one is refused once; {int(self._taken[slot])} steps are taken: send what comes after them"
+                ),
+            )
+        step.home, step.slot, step.epoch = self, slot, epoch
+        return Begun.GOES
+
+    def states(self, name: str, slots: Sequence[int]) -> Array:
+        """The states of steps that have begun, by the state's input, one row each. From the thread that computes them."""
+        return self._pool.gather(name, np.array(slots, np.int64))
+
+    def undo(self, step: Step) -> None:
+        """A step that has begun was not computed, or nobody can have its answer: all is as it was."""
+        if step.start and step.slot >= 0 and not self._epoch[step.slot]:
+            self._pool.take_back(step.slot)
+        step.slot = -1
+
+    def commit(self, steps: Sequence[Step], now_ns: int) -> None:
+        """Steps of one batch were computed, and their answers are kept or about to leave: the states move."""
+        slots = np.array([step.slot for step in steps], np.int64)
+        rows = [step.row for step in steps]
+        new = steps[0].new
+        for tensor in self.layout.tensors:
+            states = new[tensor.output]
+            self._pool.scatter(tensor.input, slots, states if rows == list(range(len(states))) else states[rows])
+        for step in steps:
+            if step.start:
+                self._started(step, now_ns)
+        self._last_ns[slots] = now_ns
+        self._taken[slots] += 1
+        self.counts.steps += len(steps)
+        for step in steps:
+            if step.number is not None and self.policy.window:
+                self._keep(step)
+            if step.end:
+                self._end(step.slot, why.END, now_ns)
+            step.new = step.outputs = {}
+
+    def break_off(self, key: Key) -> None:
+        """A step without a number was not taken: the next one is refused, once, unless it is a START."""
+        slot = self._find(key)
+        if slot >= 0 and not self._flags[slot] & NUMBERED:
+            self._flags[slot] |= HOLE
+
+    def give_up(self, kind: str) -> None:
+        """Counts a step that its sequence's lane has refused."""
+        self.counts.refused[kind] += 1
+
+    # Their ends.
+
+    def end(self, key: Key, reason: str, now_ns: int) -> bool:
+        """Ends one; False if it does not live."""
+        slot = self._find(key)
+        if slot >= 0:
+            self._end(slot, reason, now_ns)
+        return slot >= 0
+
+    def expire(self, now_ns: int, most: int) -> int:
+        """Ends those that have been idle for too long, no more than so many; says how many."""
+        self._forget(now_ns)
+        if not self.policy.idle_ns:
+            return 0
+        lent = self._pool.lent
+        late = (self._epoch[:lent] > 0) & (self._last_ns[:lent] <= now_ns - self.policy.idle_ns)
+        ended = 0
+        for slot in np.flatnonzero(late):
+            if ended == most:
+                break
+            if not self._busy(self._key(int(slot))):
+                self._end(int(slot), why.IDLE, now_ns)
+                ended += 1
+        return ended
+
+    def next_expiry_ns(self) -> int | None:
+        """When the first of them will have been idle for too long, or is to be forgotten; None if there is nothing."""
+        times = []
+        lent = self._pool.lent
+        if self._live and self.policy.idle_ns:
+            times.append(int(self._last_ns[:lent][self._epoch[:lent] > 0].min()) + self.policy.idle_ns)
+        if self._tombs:
+            times.append(next(iter(self._tombs.values())).gone.at_ns + self.policy.tombstone_ns)
+        if self._gone:
+            times.append(next(iter(self._gone.values())).at_ns + REMEMBERED_NS)
+        return min(times, default=None)
+
+    # Moving to another version.
+
+    def carry(self, key: Key, to: Sequences, now_ns: int) -> bool:
+        """Hands one over, with its epoch, its number and its answers; False, and nothing is done, where there is no room."""
+        slot = self._find(key)
+        there = to._pool.lend() if slot >= 0 else None
+        if there is None:
+            return False
+        for tensor in self.layout.tensors:
+            state = self._pool.gather(tensor.input, np.array([slot]))
+            to._pool.scatter(tensor.input, np.array([there]), state)
+        to._place(key, there, int(self._epoch[slot]))
+        for mine, its in ((self._taken, to._taken), (self._last_ns, to._last_ns), (self._flags, to._flags)):
+            its[there] = mine[slot]
+        for kept, its_kept in ((self._nonces, to._nonces), (self._answers, to._answers)):
+            if slot in kept:
+                its_kept[there] = kept.pop(slot)  # type: ignore[assignment]
+        self._end(slot, why.CARRIED, now_ns)
+        self._gone.pop(key, None)
+        return True
+
+    # Inside.
+
+    def _find(self, key: Key) -> int:
+        slots = self._slots.get(key[0])
+        return slots.get(key[1], -1) if slots else -1
+
+    def _key(self, slot: int) -> Key:
+        caller = self._callers[int(self._caller[slot])]
+        return caller, self._names.get(slot) or int(self._id[slot])
+
+    def _called(self, key: Key) -> str:
+        return f"sequence {key[1]!r} of {self.title}"
+
+    def _is_idle(self, slot: int, now_ns: int) -> bool:
+        return 0 < self.policy.idle_ns <= now_ns - int(self._last_ns[slot])
+
+    def _begin_start(self, step: Step, slot: int, now_ns: int) -> Begun | Repeat:
+        if step.number is not None and (repeat := self._start_again(step, slot, now_ns)):
+            return repeat
+        if slot < 0:
+            lent = self._pool.lend()
+            if lent is None and self.policy.evicts and self._evict(now_ns):
+                lent = self._pool.lend()
+            if lent is None:
+                return Begun.FULL
+            slot = lent
+        step.home, step.slot, step.epoch = self, slot, self._epochs()
+        return Begun.GOES
+
+    def _start_again(self, step: Step, slot: int, now_ns: int) -> Repeat | None:
+        """What was answered to the START that this one repeats, if it repeats one."""
+        if slot >= 0:
+            epoch, taken, nonce = int(self._epoch[slot]), int(self._taken[slot]), self._nonces.get(slot, b"")
+            answers: Sequence[Kept] = self._answers.get(slot, ())
+        elif tomb := self._tomb(step.key, now_ns):
+            (_, _, epoch, taken), nonce, answers = tomb
+        else:
+            return None
+        if step.nonce:
+            return self._repeated(step, epoch, taken, answers) if step.nonce == nonce else None
+        first = answers[0] if answers else None
+        alike = first is not None and first.number == 0 and first.digest == step.digest
+        # Of what has ended, only that which was ended by the very same message: another START may well begin alike.
+        return self._repeated(step, epoch, taken, answers) if alike and (slot >= 0 or taken == 1) else None
+
+    def _begin_without_one(self, step: Step, now_ns: int) -> Repeat:
+        tomb = self._tomb(step.key, now_ns)
+        if (
+            tomb
+            and step.number is not None
+            and step.epoch_said in (0, tomb.gone.epoch)
+            and step.number < tomb.gone.taken
+        ):
+            return self._repeated(step, tomb.gone.epoch, tomb.gone.taken, tomb.answers)
+        gone = tomb.gone if tomb else self._gone.get(step.key)
+        because = ""
+        if gone:
+            ago = max(0, now_ns - gone.at_ns) / 1e9
+            because = f": {ENDED[gone.reason]}, {ago:.1f} s ago, after {gone.taken} steps"
+        raise self._refused(
+            why.NO_START,
+            InvalidRequest(
+                f"inference request for sequence {step.key[1]} to model '{self.title.split(chr(39))[1]}' must specify "
+                "the START flag "
+                f"on the first request of the sequence{because}"
+            ),
+        )
+
+    def _repeated(self, step: Step, epoch: int, taken: int, answers: Sequence[Kept]) -> Repeat:
+        """The answer that a step has had. Raises where it is not kept any more, or was that to something else."""
+        kept = next((each for each in answers if each.number == step.number), None)
+        if kept is None:
+            raise self._refused(
+                why.OLD_STEP,
+                OutOfStep(
+                    f"step {step.number} of {self._called(step.key)} was taken, but only the last {self.policy.window} "
+                    "answers are kept "
+                    f"(sequence_window): it expects step {taken}"
+                ),
+            )
+        if kept.digest != step.digest:
+            raise self._refused(
+                why.CONTENT,
+                InvalidRequest(
+                    f"step {step.number} of {self._called(step.key)} was taken with other inputs, or asked for other "
+                    "outputs: the same "
+                    f"number is for the same message only; it expects step {taken}"
+                ),
+            )
+        self.counts.repeats += 1
+        return Repeat(epoch, kept.outputs)
+
+    def _old_epoch(self, step: Step, epoch: int) -> ServingError:
+        return self._refused(
+            why.OLD_EPOCH,
+            OutOfStep(
+                f"sequence_epoch {step.epoch_said} of {self._called(step.key)} is not the one that lives, which is "
+                f"{epoch}: it was "
+                "started anew; start a sequence of your own, or go on with that epoch if it is yours"
+            ),
+        )
+
+    def _otherwise_numbered(self, step: Step, slot: int) -> ServingError:
+        if step.number is None:
+            told = (
+                f"was started with sequence_step, so each step must send it: it expects step {int(self._taken[slot])}"
+            )
+        else:
+            told = (
+                "was started without sequence_step, so no step may send it: leave it out, or start with sequence_step 0"
+            )
+            self._flags[slot] |= HOLE
+        return self._refused(why.NUMBERING, InvalidRequest(f"{self._called(step.key)} {told}"))
+
+    def _refused(self, kind: str, error: ServingError) -> ServingError:
+        self.counts.refused[kind] += 1
+        return error
+
+    def _started(self, step: Step, now_ns: int) -> None:
+        slot = step.slot
+        if self._epoch[slot]:
+            self._forget_slot(slot, why.RESTARTED, now_ns)
+        self._place(step.key, slot, step.epoch)
+        self._taken[slot] = 0
+        self._flags[slot] = 0 if step.number is None else NUMBERED
+        if step.nonce:
+            self._nonces[slot] = step.nonce
+        self._gone.pop(step.key, None)
+        self._tombs.pop(step.key, None)
+        self.counts.starts += 1
+
+    def _place(self, key: Key, slot: int, epoch: int) -> None:
+        caller, id = key
+        number = self._caller_numbers.get(caller)
+        if number is None:
+            number = self._caller_numbers[caller] = len(self._callers)
+            self._callers.append(caller)
+            self._slots[caller] = {}
+        self._slots[caller][id] = slot
+        self._caller[slot], self._epoch[slot] = number, epoch
+        if isinstance(id, str):
+            self._names[slot] = id
+        else:
+            self._id[slot] = id
+        self._live += 1
+
+    def _keep(self, step: Step) -> None:
+        assert step.number is not None
+        answers = self._answers.setdefault(step.slot, [])
+        answers.append(Kept(step.number, step.digest, {name: np.array(array) for name, array in step.outputs.items()}))
+        if len(answers) > self.policy.window:
+            del answers[0]
+
+    def _end(self, slot: int, reason: str, now_ns: int) -> None:
+        self._forget_slot(slot, reason, now_ns)
+        self._epoch[slot] = 0
+        self._taken[slot] = 0
+        self._pool.take_back(slot)
+
+    def _forget_slot(self, slot: int, reason: str, now_ns: int) -> None:
+        """Takes the sequence out of its slot, which is not free yet."""
+        key = self._key(slot)
+        gone = Gone(reason, now_ns, int(self._epoch[slot]), int(self._taken[slot]))
+        del self._slots[key[0]][key[1]]
+        self._names.pop(slot, None)
+        nonce, answers = self._nonces.pop(slot, b""), self._answers.pop(slot, None)
+        self._live -= 1
+        self.counts.ended[reason] += 1
+        if reason not in (why.END, why.CARRIED):
+            self.told.append(Ended(key, gone))
+        self._gone.pop(key, None)
+        self._gone[key] = gone
+        if len(self._gone) > MOST_REMEMBERED:
+            del self._gone[next(iter(self._gone))]
+        if reason == why.END and answers and self.policy.tombstone_ns:
+            self._tombs.pop(key, None)
+            self._tombs[key] = Tomb(gone, nonce, tuple(answers))
+            if len(self._tombs) > self._pool.capacity:
+                del self._tombs[next(iter(self._tombs))]
+
+    def _tomb(self, key: Key, now_ns: int) -> Tomb | None:
+        tomb = self._tombs.get(key)
+        return tomb if tomb and now_ns - tomb.gone.at_ns < self.policy.tombstone_ns else None
+
+    def _forget(self, now_ns: int) -> None:
+        """What was remembered for long enough."""
+        while self._tombs and now_ns - next(iter(self._tombs.values())).gone.at_ns >= self.policy.tombstone_ns:
+            del self._tombs[next(iter(self._tombs))]
+        while self._gone and now_ns - next(iter(self._gone.values())).at_ns >= REMEMBERED_NS:
+            del self._gone[next(iter(self._gone))]
+
+    def _evict(self, now_ns: int) -> bool:
+        """Ends the one that has been idle longest, if that is long enough."""
+        lent = self._pool.lent
+        late = np.flatnonzero((self._epoch[:lent] > 0) & (self._last_ns[:lent] <= now_ns - self.policy.min_idle_ns))
+        for slot in late[np.argsort(self._last_ns[late], kind="stable")]:
+            if not self._busy(self._key(int(slot))):
+                self._end(int(slot), why.EVICTED, now_ns)
+                return True
+        return False
