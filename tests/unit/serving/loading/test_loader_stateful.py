@@ -78,7 +78,11 @@ def test_a_file_of_others(
         ["x"],
         ["y"],
     )
-    assert len(model.state_layout.weights_sha256) == 64  # type: ignore[union-attr]
+    assert model.state_layout
+    digest = model.state_layout.weights_sha256
+    assert len(digest) == 64
+    sums_kept.write(tmp_path / "sums" / "1" / "model.onnx", pairs, mean=True, **file)
+    assert loader._digest(request_of(tmp_path, "sums")) != digest
 
 
 @pytest.mark.parametrize(
