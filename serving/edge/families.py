@@ -186,7 +186,7 @@ SEQUENCES_ENDED = Family(
 SEQUENCE_STEPS = Family(
     CounterMetricFamily,
     "sequence_steps",
-    "Step-messages that were computed, and have moved the state of their sequence; what each took is in request_duration_seconds.",
+    "Step-messages that were computed and have moved a state; request_duration_seconds has what they took.",
     VERSION_LABELS,
     "sum by (model) (rate(lstm_serving_sequence_steps_total[5m]))",
 )
