@@ -42,7 +42,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all test-everything simulate fuzz-edge soak-edge soak-queue interop interop-environments interop-languages interop-examples wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all test-everything simulate fuzz-edge soak-edge soak-queue interop interop-environments interop-languages interop-examples wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-sequences bench-loadtest compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -129,6 +129,10 @@ bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, loa
 
 bench-peers: .venv/.done ## beside the real Triton, MLServer and gRPC alone, write docs/performance.md (16 minutes; FLAGS='--quick' to try it)
 	$(call step,measure lstm-serve and its peers in turn,$(BIN)/python -m benchmarks.peers --report docs/performance.md --chart docs/pictures/peers.svg $(FLAGS))
+
+bench-sequences: .venv/.done $(SILERO) ## a step of a sequence beside the real Triton, and how many voices can be followed in real time, write docs/sequences.md (four minutes)
+	$(call step,measure steps of sequences beside Triton,$(BIN)/python -m benchmarks.sequences --report docs/sequences.md $(FLAGS))
+	$(call step,follow voices in real time,$(BIN)/python -m benchmarks.sequences --real-time --report docs/sequences.md)
 
 bench-loadtest: .venv/.done ## what lstm-loadtest sees of a stall, and what it costs itself, write docs/loadtest.md (one minute)
 	$(call step,stall servers under load,$(BIN)/python benchmarks/stalls.py --report docs/loadtest.md)

