@@ -11,11 +11,13 @@ as JSON.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +29,39 @@ from loadtest.streams import StreamCalls
 from protos import grpc_service_pb2 as pb
 
 ROOT = Path(__file__).parents[1]
-LENGTH = 100  # steps of a sequence in a closed loop
+LENGTH = 1000  # steps of a sequence in a closed loop
 
 
-def run(address: str, request: bytes, folder: Path, *, seconds: float, **flags: float) -> dict[str, Any]:
-    """The figures of one run. Raises `RuntimeError` with its last words if there are none."""
+@contextlib.contextmanager
+def ran(address: str, request: bytes, folder: Path, *, seconds: float, **flags: float) -> Iterator[dict[str, Any]]:
+    """The figures of one run, its sequences being live until the block is left.
+
+    Raises `RuntimeError` with the client's last words if there are none.
+    """
     file = folder / "step"
     file.write_bytes(request)
     command = [sys.executable, __file__, address, str(file), "--seconds", str(seconds)]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds + 120,
-        env={"PYTHONPATH": str(ROOT)},
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} has failed: {done.stderr[-1000:]}")
-    return dict(json.loads(done.stdout))
+    with (folder / "said").open("w+") as said:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        with process:
+            try:
+                assert process.stdout
+                if not (line := process.stdout.readline()):
+                    said.seek(0)
+                    raise RuntimeError(f"{' '.join(command)} has failed: {said.read()[-1000:]}")
+                yield dict(json.loads(line))
+                process.communicate(timeout=60)
+            finally:
+                process.kill()
 
 
 class Sequences:
@@ -124,7 +138,7 @@ class Run:
         return ended
 
     def loop(self, seconds: float) -> float:
-        """A closed loop; returns the seconds that it took. All sequences are ended behind it, which is not timed."""
+        """A closed loop; returns the seconds that it took."""
         begun = time.perf_counter_ns()
         until = begun + int(seconds * 1e9)
         for sequence in range(self._count):
@@ -136,9 +150,7 @@ class Run:
                 if time.perf_counter_ns() < until and not self.refused:
                     self._send(sequence, time.perf_counter_ns())
                     waiting += 1
-        took = (time.perf_counter_ns() - begun) / 1e9
-        self._end()
-        return took
+        return (time.perf_counter_ns() - begun) / 1e9
 
     def by_the_clock(self, seconds: float, every: float) -> float:
         """Every sequence sends each `every` seconds, all of them evenly spread; returns the seconds that it took."""
@@ -162,12 +174,10 @@ class Run:
             self._send(number % self._count, due_ns)
         if not over.wait(30):
             self.refused.append(f"{len(self._whose)} steps have no answer after 30 s")
-        took = (time.perf_counter_ns() - begun) / 1e9
-        if over.is_set():
-            self._end()
-        return took
+        return (time.perf_counter_ns() - begun) / 1e9
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Ends every sequence that is live."""
         waiting = 0
         for sequence in range(self._count):
             if self._sequences.begun(sequence):
@@ -204,8 +214,12 @@ def main() -> None:
                 "p99_ms": float(np.percentile(milliseconds, 99)),
                 "most_ms": float(milliseconds.max()),
             }
-        )
+        ),
+        flush=True,
     )
+    sys.stdin.read()  # until whoever has asked has seen what the server says of it
+    if not run.refused:
+        run.end()
 
 
 if __name__ == "__main__":
