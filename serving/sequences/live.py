@@ -11,6 +11,7 @@ older one and a batch that comes twice is answered twice and written once.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -227,13 +228,13 @@ class Sequences:
         step.slot = -1
 
     def commit(self, steps: Sequence[Step], now_ns: int) -> None:
-        """Steps of one batch were computed, and their answers are kept or about to leave: the states move."""
+        """Steps were computed, and their answers are kept or about to leave: the states move.
+
+        They are those of one batch, or of several, where answers have waited for each other.
+        """
         slots = np.array([step.slot for step in steps], np.int64)
-        rows = [step.row for step in steps]
-        new = steps[0].new
-        for tensor in self.layout.tensors:
-            states = new[tensor.output]
-            self._pool.scatter(tensor.input, slots, states if rows == list(range(len(states))) else states[rows])
+        for _, of_one in itertools.groupby(steps, lambda step: id(step.new)):
+            self._move(list(of_one))
         for step in steps:
             if step.start:
                 self._started(step, now_ns)
@@ -316,6 +317,13 @@ class Sequences:
         return True
 
     # Inside.
+
+    def _move(self, steps: Sequence[Step]) -> None:
+        """The new states of steps of one batch come to lie where their sequences are."""
+        slots, rows = np.array([step.slot for step in steps], np.int64), [step.row for step in steps]
+        for tensor in self.layout.tensors:
+            states = steps[0].new[tensor.output]
+            self._pool.scatter(tensor.input, slots, states if rows == list(range(len(states))) else states[rows])
 
     def _find(self, key: Key) -> int:
         slots = self._slots.get(key[0])
