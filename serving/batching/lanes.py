@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from serving.batching.pending import Pending, Requester, finish_all
 from serving.clock import SYSTEM, Clock, Thread
-from serving.errors import BrokenOff, NotReady, Overloaded, ServingError, TimedOut
+from serving.errors import BrokenOff, ComputeFailed, NotReady, Overloaded, ServingError, TimedOut
 from serving.sequences import counts as why
-from serving.sequences.live import Begun, Ended, Repeat, Sequences
+from serving.sequences.live import Begun, Repeat, Sequences
+from serving.sequences.memory import Ended, Memory
 from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.sequences.step import Key, Step
 from serving.signature.tensors import Tensors
@@ -129,6 +130,7 @@ class Lanes:
         self._lanes: dict[Key, deque[InLane | _Hole]] = {}
         self._homes: list[Sequences] = []
         self._waiting: dict[Sequences, deque[InLane]] = {}  # STARTs in a full house
+        self._memory = Memory()  # of sequences that have ended, whichever version they were in
         self._held_bytes = 0  # of steps that are in no queue
         self._draining = 0  # threads that wait for the end of the sequences of a version
         self._starting = True  # whether new sequences are taken
@@ -146,15 +148,21 @@ class Lanes:
     ) -> Sequences:
         """The sequences of another version, none yet."""
         busy = self._lanes.__contains__
-        home = Sequences(version, title, layout, policy, epochs=self._epochs, busy=busy, counts=counts)
+        home = Sequences(
+            version, title, layout, policy, epochs=self._epochs, busy=busy, memory=self._memory, counts=counts
+        )
         with self._changed:
             self._homes.append(home)
             self._waiting[home] = deque()
         return home
 
     def drain(self, home: Sequences, seconds: float) -> None:
-        """Waits for the end of all sequences of a version, and after so many seconds ends those that are left."""
+        """Waits for the end of all sequences of a version, and after so many seconds ends those that are left.
+
+        Nothing begins any more that has to wait for room, and at the end nothing at all.
+        """
         until_ns = self._clock.now_ns() + int(seconds * 1e9)
+        self._leave(home)
         while True:
             work = _Work()
             with self._changed:
@@ -162,14 +170,12 @@ class Lanes:
                 home.closed = now >= until_ns
                 left = home.live or any(self._steps_of(home))
                 if not left:
+                    home.closed = True  # for steps that have found it, and come too late
                     self._homes.remove(home)
                     del self._waiting[home]
                     return
                 if home.closed:
                     self._end_idle(home, why.REMOVED, now, work)
-                    waiting, self._waiting[home] = self._waiting[home], deque()
-                    for entry in waiting:
-                        self._advance(entry.step.key, work)
                 if not work:
                     self._draining += 1
                     self._changed.wait(None if home.closed else self._clock.seconds_until(until_ns))
@@ -178,8 +184,7 @@ class Lanes:
 
     def carry(self, home: Sequences, to: Sequences) -> None:
         """Hands the sequences of a version over to another; those with steps on their way as soon as these have ended."""
-        with self._changed:
-            home.successor = to
+        self._leave(home, to)
         while True:
             work = _Work()
             with self._changed:
@@ -190,6 +195,15 @@ class Lanes:
             if not keys:
                 return
 
+    def _leave(self, home: Sequences, to: Sequences | None = None) -> None:
+        work = _Work()
+        with self._changed:
+            home.leaves = True
+            home.successor = to or home.successor
+            for entry in list(self._waiting[home]):
+                self._turn_out(entry, _leaving(home), work)
+        self._do(work)
+
     def home_of(self, key: Key) -> Sequences | None:
         """The version that a sequence is pinned to, or was to the end; None of one that nobody knows."""
         with self._changed:
@@ -199,11 +213,18 @@ class Lanes:
             for home in self._homes:
                 if home.knows(key):
                     return home
-            return next((home for home in self._homes if home.remembers(key)), None)
+            gone = self._memory.find(key)
+            return next((home for home in self._homes if gone and home.version == gone.version), None)
 
     def refuse_starts(self) -> None:
-        """The server leaves: no sequence begins any more."""
-        self._starting = False
+        """The server leaves: no sequence begins any more, and none waits to."""
+        work = _Work()
+        with self._changed:
+            self._starting = False
+            for waiting in self._waiting.values():
+                for entry in list(waiting):
+                    self._turn_out(entry, _exiting(), work)
+        self._do(work)
 
     @property
     def takes_starts(self) -> bool:
@@ -253,8 +274,7 @@ class Lanes:
             if lane is not None:
                 lane.append(_Hole())
             else:
-                for home in self._homes:
-                    home.break_off(step.key)
+                self._hole(step.key)
 
     def failed(self, entry: InLane, error: ServingError) -> None:
         """A step was not computed, or nobody can have its answer."""
@@ -270,7 +290,7 @@ class Lanes:
             work.refused.append((entry, error))
             self._break_off(entry, lane, work)
             self._advance(entry.step.key, work)
-            self._let_in(entry.home, work)
+            self._let_in(entry.home, self._clock.now_ns(), work)
             self._take_told(entry.home, work)
 
     def computed(self, entries: Sequence[InLane]) -> None:
@@ -287,11 +307,14 @@ class Lanes:
                             other.end(key, why.RESTARTED, now)
                 self._lanes[key].popleft()
                 self._advance(key, work)
-            self._let_in(home, work)
-            self._take_told(home, work)
+            for each in self._homes:
+                self._let_in(each, now, work)
+                self._take_told(each, work)
             self._watch_over()
-        finish_all([entry.requester for entry in entries])
-        self._do(work)
+        try:
+            finish_all([entry.requester for entry in entries])
+        finally:
+            self._do(work)
 
     def look_again(self) -> None:
         """The client of a step that waits has gone; it is looked at where it would be in nobody's way for long."""
@@ -334,8 +357,7 @@ class Lanes:
             first = lane[0]
             if isinstance(first, _Hole):
                 lane.popleft()
-                for each in self._homes:
-                    each.break_off(key)
+                self._hole(key)
                 self._abort(lane, None, work)
                 continue
             home = first.home
@@ -345,13 +367,17 @@ class Lanes:
                 self._break_off(first, lane, work)
                 continue
             try:
-                begun = home.begin(first.step, now)
+                begun = self._begin(first, now)
             except ServingError as error:
                 self._out(first, lane, work, error)
+                if isinstance(error, NotReady):
+                    self._break_off(first, lane, work)
+                elif home.is_broken_off(key):
+                    self._abort(lane, first.step, work)
                 continue
             if begun is Begun.FULL:
-                if not self._wait_for_room(first, now):
-                    self._out(first, lane, work, self._no_house(first))
+                if refusal := self._no_wait(first, now):
+                    self._out(first, lane, work, refusal)
                     self._break_off(first, lane, work)
                     continue
                 return
@@ -364,24 +390,50 @@ class Lanes:
             work.going.append(first)
             return
         del self._lanes[key]
-        for each in self._homes:
+        for each in list(self._homes):
             if each.successor is not None and each.knows(key):
                 self._carry(each, key, work)
         if self._draining:
             self._changed.notify_all()
 
-    def _out(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work, error: ServingError | None = None) -> None:
+    def _begin(self, entry: InLane, now: int) -> Begun | Repeat:
+        """What becomes of the first of a lane, as `Sequences.begin` says; also where its sequence is another version's."""
+        home, step = entry.home, entry.step
+        others = [each for each in self._homes if each is not home]
+        if step.start:
+            repeats = (each.started_by(step, now) for each in others)
+            return next((repeat for repeat in repeats if repeat), None) or home.begin(step, now)
+        if others and not home.knows(step.key) and any(each.knows(step.key) for each in others):
+            raise NotReady(
+                f"sequence {step.key[1]!r} has just gone over from {home.title} to another version: send the step again"
+            )
+        return home.begin(step, now)
+
+    def _out(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work, error: ServingError) -> None:
         """Takes the first of a lane out of it, refused."""
-        if entry in self._waiting[entry.home]:
-            self._waiting[entry.home].remove(entry)
+        waiting = self._waiting.get(entry.home, ())
+        if entry in waiting:
+            cast(deque[InLane], waiting).remove(entry)
         lane.popleft()
         self._let_go(entry)
-        work.refused.append((entry, error or self._no_house(entry)))
+        work.refused.append((entry, error))
+
+    def _turn_out(self, entry: InLane, error: ServingError, work: _Work) -> None:
+        """A START does not wait for room any longer."""
+        lane = self._lanes[entry.step.key]
+        self._out(entry, lane, work, error)
+        self._break_off(entry, lane, work)
+        self._advance(entry.step.key, work)
+
+    def _hole(self, key: Key) -> None:
+        """A step without a number was not taken, whichever version its sequence is in."""
+        for home in self._homes:
+            home.break_off(key)
 
     def _break_off(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work) -> None:
         """A step was not taken: neither are those behind it, and without numbers the next one is refused."""
         if entry.step.number is None:
-            entry.home.break_off(entry.step.key)
+            self._hole(entry.step.key)
         self._abort(lane, entry.step, work)
 
     def _abort(self, lane: deque[InLane | _Hole], step: Step | None, work: _Work) -> None:
@@ -414,20 +466,24 @@ class Lanes:
         lane.clear()
         lane.extend(left)
 
-    def _wait_for_room(self, entry: InLane, now: int) -> bool:
-        """Lets a START wait in a full house; False if it may not."""
-        waiting = self._waiting[entry.home]
-        if entry in waiting:
-            return True
+    def _no_wait(self, entry: InLane, now: int) -> ServingError | None:
+        """Lets a START wait in a full house; why not, if it may not."""
+        waiting = self._waiting.get(entry.home)
+        if waiting is None or entry.home.leaves:
+            return _leaving(entry.home)
+        if not self._starting:
+            return _exiting()
         asked_ns, most_ns = entry.pending.turn.timeout_ns, entry.home.policy.start_timeout_ns
         patience = min(asked_ns, most_ns) if asked_ns and most_ns else asked_ns or most_ns
         entry.until_ns = entry.pending.timeline.decoded + patience if patience else None
-        if entry.model.full(len(waiting), 0) or (entry.until_ns is not None and now >= entry.until_ns):
-            return False
+        if entry.until_ns is not None and now >= entry.until_ns:
+            return self._no_house(entry)
+        if entry.model.full(len(waiting), self._held_bytes if waiting else 0):
+            return self._no_house(entry)
         waiting.append(entry)
         self._watch_over()
         self._changed.notify_all()
-        return True
+        return None
 
     def _no_house(self, entry: InLane) -> ServingError:
         entry.home.give_up(why.HOUSE_FULL)
@@ -439,10 +495,10 @@ class Lanes:
             "later, or raise them in config.pbtxt"
         )
 
-    def _let_in(self, home: Sequences, work: _Work) -> None:
+    def _let_in(self, home: Sequences, now: int, work: _Work) -> None:
         """Those that wait for room, as far as there is some."""
         waiting = self._waiting.get(home)
-        while waiting and not home.full:
+        while waiting and home.has_room(now):
             entry = waiting.popleft()
             self._advance(entry.step.key, work)
 
@@ -456,10 +512,7 @@ class Lanes:
                     f"Request timeout expired: waited {waited_ms:.1f} ms for room; {self._no_house(entry)}"
                 )
             if error:
-                lane = self._lanes[entry.step.key]
-                self._out(entry, lane, work, error)
-                self._break_off(entry, lane, work)
-                self._advance(entry.step.key, work)
+                self._turn_out(entry, error, work)
 
     def _end_idle(self, home: Sequences, reason: str, now: int, work: _Work) -> None:
         """Ends some that have no step on its way."""
@@ -469,9 +522,10 @@ class Lanes:
         self._take_told(home, work)
 
     def _carry(self, home: Sequences, key: Key, work: _Work) -> None:
-        now = self._clock.now_ns()
-        assert home.successor
-        if not home.carry(key, home.successor, now):
+        now, to = self._clock.now_ns(), home.successor
+        while to is not None and to.successor is not None:
+            to = to.successor  # it has gone itself meanwhile
+        if to is None or to.closed or not home.carry(key, to, now):
             home.end(key, why.REMOVED, now)
         self._watch_over()
         self._take_told(home, work)
@@ -504,17 +558,21 @@ class Lanes:
         more = False
         for home in self._homes:
             more |= home.expire(now, AT_ONCE) == AT_ONCE
-            self._let_in(home, work)
+            self._let_in(home, now, work)
             self._patience(home, now, work)
             self._take_told(home, work)
             if (next_ns := home.next_expiry_ns()) is not None:
                 least = min(MOST_OFTEN_NS, max(home.policy.idle_ns // 10, 1_000_000))
                 times.append(max(next_ns, now + least))
+            if self._waiting[home] and (room_ns := home.next_eviction_ns()) is not None:
+                times.append(max(room_ns, now + 1_000_000))
             times += [
                 min(each for each in (entry.until_ns, entry.pending.deadline_ns) if each is not None)
                 for entry in self._waiting[home]
                 if entry.until_ns is not None or entry.pending.deadline_ns is not None
             ]
+        if self._draining:
+            self._changed.notify_all()  # some may have ended
         return min(times, default=None), more
 
     # Without the lock.
@@ -542,8 +600,21 @@ class Lanes:
         except ServingError as error:
             requester.finish(error)
             return
+        except Exception as error:
+            log.exception("what was answered before to a step of %s cannot be sent again", entry.home.title)
+            failed = ComputeFailed(f"what was answered before cannot be sent again: {type(error).__name__}: {error}")
+            requester.finish(failed)
+            return
         entry.model.metrics.repeated(timeline)
         finish_all([requester])
+
+
+def _leaving(home: Sequences) -> NotReady:
+    return NotReady(f"{home.title} is being unloaded, and no sequence begins in it any more: send the START again")
+
+
+def _exiting() -> NotReady:
+    return NotReady("Server exiting: no new sequence begins")
 
 
 def _tell(ended: Sequence[Ended]) -> None:

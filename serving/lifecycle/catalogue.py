@@ -77,12 +77,20 @@ class Catalogue:
         """
         lanes = self.lanes(name)
         home = lanes.home_of(step.key) if lanes and step and not step.start else None
+        while True:
+            with self._lock:
+                model = self._models.get(name)
+                asked = parse_version(model.routes.version(version)) if model else ""
+                pinned = model.leases_of(home) if model and home else None
+            if pinned or not (lanes and home and step):
+                break
+            before, home = home, lanes.home_of(step.key)  # it may have gone over to another version since
+            if home is before:
+                break
         with self._lock:
-            model = self._models.get(name)
-            pinned = model.leases_of(home) if model and home else None
             if pinned is None or model is None or home is None or step is None:
                 return self._leases(name, version, 1, dealt=step is None or step.start)[0]
-            if version and parse_version(model.routes.version(version)) != home.version:
+            if asked and asked != home.version:
                 pinned.release()
                 raise InvalidRequest(
                     f"sequence {step.key[1]!r} of model '{name}' goes on in version {home.version}, where it has begun, "

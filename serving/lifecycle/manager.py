@@ -119,6 +119,8 @@ class ModelManager(Catalogue):
                 old, entry.loaded, entry.state, entry.identity = entry.loaded, loaded, "READY", identity
                 entry.reason = loaded.remark
                 home = self._keeping.adopt(model, entry, loaded.model)
+                if home and old:
+                    model.leaving[home] = old.model
                 if entry.failover and not stands_in:
                     ended, entry.failover = entry.failover, None
                     ended.stop()
