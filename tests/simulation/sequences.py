@@ -12,6 +12,7 @@ tells which steps the sequence has taken, and `Book` holds what must be so.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import random
@@ -101,6 +102,11 @@ class Said:
     malformed: bool = False  # wrong as a request
 
     @property
+    def alone(self) -> bool:
+        """Whether it belongs to no sequence, and brings its state itself."""
+        return self.key[1] == 0
+
+    @property
     def adds(self) -> float:
         """What the state becomes more by, in weights of 1."""
         return self.value * self.steps * fake_models.FEATURES
@@ -170,7 +176,11 @@ class Request:
         return float(self.outputs["y"][0, 0])
 
     def send(self) -> None:
-        """Finds the model, is decoded and enters its lane, as `protocol.inference` does."""
+        """Comes alone."""
+        send_together([self])
+
+    def ready(self) -> Entering | None:
+        """Finds the model and is decoded, as `protocol.inference` does; what then enters its lane, unless it was refused."""
         world, clock, said = self.world, self.world.clock, self.said
         self.sent_ns = clock.now_ns()
         self.known_then = world.book.lives(said.key)
@@ -181,23 +191,23 @@ class Request:
         lanes = world.manager.lanes("m")
         assert lanes is not None
         try:
-            self.lease = world.manager.acquire_step("m", self.version, self.step)
+            self.lease = world.manager.acquire_step("m", self.version, None if said.alone else step)
         except ServingError as error:
-            self._comes(lambda: lanes.broken_off(step))
+            self._breaks_off(lanes)
             self.finish(error)
-            return
+            return None
         model = self.lease.model
         model.metrics.entered()
         clock.sleep(self.decoding_ns / 1e9)
         if said.malformed or (said.start and not lanes.takes_starts):
-            self._comes(lambda: lanes.broken_off(step))
+            self._breaks_off(lanes)
             self.finish(InvalidRequest("malformed") if said.malformed else NotReady("Server exiting"))
-            return
+            return None
         inputs = {"x": np.full((1, said.steps, fake_models.FEATURES), said.value, np.float32)}
         if said.brings is not None:
             inputs |= {t.input: np.full((1, *t.shape), said.brings, np.float32) for t in TENSORS}
         if said.number is not None:
-            self.step.digest = repr(dataclasses.replace(said, epoch=0, nonce=b"")).encode()
+            step.digest = repr(dataclasses.replace(said, epoch=0, nonce=b"")).encode()
         timeline = Timeline(self.sent_ns)
         timeline.decoded = clock.now_ns()
         deadline_ns = None if self.deadline_after_ns is None else self.sent_ns + self.deadline_after_ns
@@ -206,18 +216,26 @@ class Request:
         )
         if self.cancelled_after_ns is not None:
             clock.start(self._go, f"leaving {self.number}")
-        entering = Entering(self.pending, step, model)
-        self._comes(lambda: lanes.enter_all([entering]))
+        if said.alone:
+            try:
+                model.submit(self.pending)
+            except ServingError as error:
+                self.finish(error)
+            return None
+        return Entering(self.pending, step, model)
 
-    def _comes(self, enters: Callable[[], None]) -> None:
-        """It is the last of its sequence to have come, for who keeps that."""
-        if not self.world.orderly:
-            enters()
+    def _breaks_off(self, lanes: Lanes) -> None:
+        if self.said.alone:
             return
-        with self.world.doors[self.said.key]:
-            self.world.arrivals[self.said.key].append(self)
-            self.came_ns = self.world.clock.now_ns()
-            enters()
+        assert self.step
+        with self.world.doors[self.said.key] if self.world.orderly else contextlib.nullcontext():
+            self.has_come()
+            lanes.broken_off(self.step)
+
+    def has_come(self) -> None:
+        """It is the last of its sequence to have come, for who keeps that."""
+        self.world.arrivals[self.said.key].append(self)
+        self.came_ns = self.world.clock.now_ns()
 
     def _go(self) -> None:
         assert self.pending
@@ -272,6 +290,21 @@ class Request:
             self.world.broken_promises.append(f"request {self.number} ({self.said}): {broken}")
 
 
+def send_together(requests: Sequence[Request]) -> None:
+    """They are decoded one after the other, and enter their lanes at once; each is of another sequence."""
+    world = requests[0].world
+    lanes = world.manager.lanes("m")
+    assert lanes is not None
+    entering = [(request, entering) for request in requests if (entering := request.ready())]
+    with contextlib.ExitStack() as doors:
+        if world.orderly:
+            for key in sorted([request.said.key for request, _ in entering], key=repr):
+                doors.enter_context(world.doors[key])
+            for request, _ in entering:
+                request.has_come()
+        lanes.enter_all([each for _, each in entering])
+
+
 class Life:
     """A sequence as its answers tell: one epoch of one id."""
 
@@ -301,6 +334,12 @@ class Book:
         said, lives = request.said, self._lives[request.said.key]
         assert not said.malformed
         assert said.value != POISON, "who can compute this?"
+        assert request.lease
+        adds = said.adds * self.world.weights_of(request.lease.model)
+        if said.alone:
+            assert said.brings is not None
+            assert (request.y, request.epoch) == (said.brings + adds, 0), f"answered {request.y} to one that is alone"
+            return
         life = next((each for each in lives if each.epoch == request.epoch), None)
         if life and said.number is not None and said.number < len(life.taken):
             first, outputs = life.taken[said.number]
@@ -309,8 +348,6 @@ class Book:
             assert all((outputs[name] == array).all() for name, array in request.outputs.items()), "a repeat differs"
             self.world.happened("repeat", request)
             return
-        assert request.lease
-        adds = said.adds * self.world.weights_of(request.lease.model)
         if said.start:
             assert life is None, "one epoch for two sequences"
             again = lives and not lives[-1].ended and said.nonce and lives[-1].taken[0][0].nonce == said.nonce
@@ -602,6 +639,7 @@ class SequenceWorld:
             yield functools.partial(kind, key, draw)
             if draw.random() < 0.4:
                 yield functools.partial(self._strange, key, random.Random(draw.random()))
+        yield functools.partial(self._many, random.Random(self._draw.random()))
 
     def _ask(self, said: Said, draw: random.Random) -> Request:
         """Sends a message, perhaps on a connection of its own, where others may overtake it."""
@@ -687,6 +725,18 @@ class SequenceWorld:
             if said:
                 self._ask(said, draw)
 
+    def _many(self, draw: random.Random) -> None:
+        """Has steps of several sequences on one connection, and requests of none, which bring their state."""
+        keys = [*self.keys[:2], ("many", 1), ("many", 2)]
+        for _ in range(draw.choice((0, 2, 5))):
+            self.clock.sleep(draw.uniform(0, 0.01))
+            alone = self._drawn(("", 0), draw, brings=float(draw.randint(100, 999)))
+            steps = [
+                self._drawn(key, draw, start=draw.random() < 0.3)
+                for key in draw.sample(keys, draw.randint(1, len(keys)))
+            ]
+            send_together([Request(self, said, draw) for said in draw.sample([alone, *steps], len(steps) + 1)])
+
     def _operator(self) -> None:
         """Exchanges versions in the middle: loads anew with the same weights or others, adds one, takes one away."""
         draw = random.Random(self._draw.random())
@@ -746,8 +796,9 @@ class SequenceWorld:
         live = sum(home.live for home in self._homes)
         assert sum(each.starts for each in counts) == ended + live, "sequences were lost"
         repeats = sum(each.repeats for each in counts)
-        answered = sum(each.answered for each in self.requests)
+        answered = sum(each.answered for each in self.requests if not each.said.alone)
         unsent = sum("cannot be sent" in str(each.error) for each in self.requests)
+        alone = sum(each.answered for each in self.requests if each.said.alone)
         assert answered <= sum(each.steps for each in counts) + repeats <= answered + unsent
-        assert sum(metrics.requests["success"] for metrics in self.metrics.values()) == answered
+        assert sum(metrics.requests["success"] for metrics in self.metrics.values()) == answered + alone
         assert all(metrics.in_flight == 0 for metrics in self.metrics.values())
