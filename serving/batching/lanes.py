@@ -164,6 +164,8 @@ class Lanes:
                 if not left:
                     self._homes.remove(home)
                     del self._waiting[home]
+                    for other in self._homes:
+                        other.remember(home)
                     return
                 if home.closed:
                     self._end_idle(home, why.REMOVED, now, work)
