@@ -173,8 +173,6 @@ class Lanes:
                     home.closed = True  # for steps that have found it, and come too late
                     self._homes.remove(home)
                     del self._waiting[home]
-                    for other in self._homes:
-                        other.remember(home)
                     return
                 if home.closed:
                     self._end_idle(home, why.REMOVED, now, work)

@@ -277,14 +277,6 @@ class Sequences:
             return None
         return int(self._last_ns[: self._pool.lent].min()) + self.policy.min_idle_ns
 
-    def remember(self, other: Sequences) -> None:
-        """Knows from now on why those of another version have ended, which goes."""
-        for key, gone in other._gone.items():
-            if not self.knows(key):
-                self._gone[key] = gone
-        while len(self._gone) > MOST_REMEMBERED:
-            self._gone.popitem(last=False)
-
     # Moving to another version.
 
     def carry(self, key: Key, to: Sequences, now_ns: int) -> bool:
