@@ -452,6 +452,8 @@ class Lanes:
             if number is not None and its is not None and its < number:
                 left.append(entry)  # the repetition of what was taken
                 continue
+            if its is None:
+                self._hole(entry.step.key)  # whatever number the one before it had
             entry.home.give_up(why.EARLIER_FAILED)
             self._let_go(entry)
             work.refused.append(

@@ -218,6 +218,7 @@ def test_a_start_goes_on_behind_whatever_has_failed(clock: VirtualClock, lanes: 
         ("cancelled", "Cancelled"),
         ("too late", "DeadlineExceeded"),
         ("numbered, unlike the others", "InvalidRequest"),
+        ("numbered, and too late", "DeadlineExceeded"),
         ("no room in the queue", "Overloaded"),
         ("cannot be sent", "ComputeFailed"),
     ],
@@ -240,6 +241,7 @@ def test_without_numbers_nothing_goes_on_over_a_hole(kind: str, first: str) -> N
                 "cancelled": {},
                 "too late": {"deadline": 1.0},
                 "numbered, unlike the others": {"number": 1},
+                "numbered, and too late": {"number": 1, "deadline": 1.0},
                 "cannot be sent": {"fails": ComputeFailed("it cannot be sent")},
             }[kind]
             hole = [desk.ask(A, **more)]
