@@ -395,7 +395,7 @@ class Lanes:
             work.going.append(first)
             return
         del self._lanes[key]
-        for each in list(self._homes):
+        for each in self._homes:
             if each.successor is not None and each.knows(key):
                 self._carry(each, key, work)
         if self._draining:
@@ -404,11 +404,13 @@ class Lanes:
     def _begin(self, entry: InLane, now: int) -> Begun | Repeat:
         """What becomes of the first of a lane, as `Sequences.begin` says; also where its sequence is another version's."""
         home, step = entry.home, entry.step
+        if len(self._homes) < 2:
+            return home.begin(step, now)
         others = [each for each in self._homes if each is not home]
         if step.start:
             repeats = (each.started_by(step, now) for each in others)
             return next((repeat for repeat in repeats if repeat), None) or home.begin(step, now)
-        if others and not home.knows(step.key) and any(each.knows(step.key) for each in others):
+        if not home.knows(step.key) and any(each.knows(step.key) for each in others):
             raise NotReady(
                 f"sequence {step.key[1]!r} has just gone over from {home.title} to another version: send the step again"
             )

@@ -254,3 +254,22 @@ def test_a_step_goes_to_the_version_that_its_sequence_is_in(
         return
     with pytest.raises(InvalidRequest, match=answers):
         manager.acquire_step("fake", version, step)
+
+
+@pytest.mark.parametrize("then", ["2", ""], ids=["it has gone over to another version", "it has ended"])
+def test_a_sequence_that_is_no_more_where_it_was_found_is_looked_for_again(
+    then: str, manager: ModelManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its version has gone between the two looks: what it was found in is nobody's any more."""
+    for number in (1, 2):
+        serve(manager, stateful(tmp_path, number))
+    with manager.acquire("fake", "2") as model:
+        second = model.sequences
+    lanes = manager.lanes("fake")
+    assert lanes
+    assert second
+    gone = Sequences("1", "m", second.layout, second.policy, epochs=lambda: 1, busy=lambda key: False)
+    found = iter([gone, second if then else None])
+    monkeypatch.setattr(lanes, "home_of", lambda key: next(found))
+    with manager.acquire_step("fake", "", Step(KEY)) as model:
+        assert model.version == "2"
