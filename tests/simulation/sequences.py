@@ -518,7 +518,7 @@ class SequenceWorld:
         self._wants: dict[int, tuple[LoadRequest, float, SequencePolicy]] = {}
         self._weights: dict[Model, float] = {}
         self._homes: list[Sequences] = []
-        self._instants = sorted(int(draw.uniform(0, 50) * MS) for _ in range(draw.choice((0, 0, 1, 2, 3))))
+        self._instants = sorted(int(draw.uniform(0, 50) * MS) for _ in range(draw.choice((0, 0, 1, 2, 5))))
         self._breaks = sorted(int(draw.uniform(0, 50) * MS) for _ in range(draw.choice((0, 0, 1, 2))))
 
     def happened(self, what: str, request: Request | None = None) -> None:
