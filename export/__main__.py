@@ -24,7 +24,7 @@ from typing import Any
 from commands import extras
 from commands.parser import INTERRUPTED, REFUSED
 from commands.table import aligned
-from export import disk, formats, progress
+from export import disk, formats, progress, stateful
 from export.arguments import hints, lacking, parser, samples, tensor
 from export.errors import ExportError
 from export.missing import Missing, command, flags_in
@@ -32,6 +32,7 @@ from export.versions import Rounding, Target, Version
 from models import networks
 from models.checkpoint import Checkpoint, CheckpointError
 from serving.errors import StartupError
+from serving.signature.spec import FILE_NAME, ModelSpec
 from serving.verification.hints import Unclear
 
 TERMINATED = 143  # what a shell reports for a program that was told to stop
@@ -94,10 +95,11 @@ def _export_checkpoint(options: argparse.Namespace) -> int:
         tolerance=options.tolerance,
         precision=options.precision,
         every=every,
+        stateful=options.stateful,
     )
     if version.rounding:
         _print_rounding(version.rounding, checkpoint)
-    _print_written(version, options.repository)
+    _print_written(version, options)
     return 0
 
 
@@ -121,7 +123,7 @@ def _export_module(options: argparse.Namespace) -> int:
             target=_target(options, module=options.factory, weights=options.weights.name if options.weights else None),
         )
     print(told)
-    _print_written(version, options.repository)
+    _print_written(version, options)
     _print_unweighted(options, options.factory)
     return 0
 
@@ -159,7 +161,7 @@ def _export_keras(options: argparse.Namespace) -> int:
             keras_models.load_model(file), **asked, target=_target(options, file=file.name)
         )
     print(told)
-    _print_written(version, options.repository)
+    _print_written(version, options)
     if _names_code(options.model):
         _print_unweighted(options, options.model)
     return 0
@@ -183,6 +185,7 @@ def _target(options: argparse.Namespace, **described: object) -> Target:
         tolerance=options.tolerance,
         described=described,
         samples=samples(options),
+        stateful=options.stateful,
     )
 
 
@@ -206,9 +209,10 @@ def _import_file(options: argparse.Namespace) -> int:
         tolerance=options.tolerance,
         own=samples(options),
         nonfinite=options.nonfinite,
+        stateful=options.stateful,
     )
     print(finished_files.described(spec))
-    _print_written(version, options.repository)
+    _print_written(version, options)
     return 0
 
 
@@ -232,14 +236,17 @@ def _numbers(scores: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, flo
             yield f"{of}{name}", score
 
 
-def _print_written(version: Version, repository: Path) -> None:
+def _print_written(version: Version, options: argparse.Namespace) -> None:
     lines = [["format", "size", "largest difference"]]
     for written in version.written:
         lines.append([written.format, f"{written.size_bytes / 1024:.0f} KiB", f"{written.largest_difference:.2g}"])
     print("\n".join(aligned(lines, right=(1, 2))))
     for each in version.not_written:
         print(f"{each.format} is not written: {each.why}")
-    print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {repository}")
+    spec = ModelSpec.read(version.path / FILE_NAME)
+    if line := stateful.told(spec, version.path.parent, written=options.stateful):
+        print(line)
+    print(f"wrote {version.path}; serve it with: lstm-serve --model-repository {options.repository}")
 
 
 def _stop(*_: object) -> None:

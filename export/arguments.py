@@ -157,6 +157,11 @@ def _add_target(source: argparse.ArgumentParser) -> None:
         help="refuse a file whose answers differ from the model's by more, as |a - b| / max(1, |b|) (default %(default)g, at "
         "most 0.1)",
     )
+    source.add_argument(
+        "--stateful",
+        action="store_true",
+        help="have the server keep its state between requests: sequence_batching {} in the model's config.pbtxt",
+    )
 
 
 def tensor(text: str) -> tuple[str, Stated]:

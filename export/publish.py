@@ -39,10 +39,12 @@ def publish(
     tolerance: float = TOLERANCE,
     precision: str = FP32,
     every: bool = False,
+    stateful: bool = False,
 ) -> Version:
     """Writes `checkpoint` in the formats `chosen` as `repository/name/version`; the next number where none is given.
 
-    With `every` formats that cannot be written are told in the version rather than raised, as long as one can.
+    With `every` formats that cannot be written are told in the version rather than raised, as long as one can. With `stateful`
+    the model's config.pbtxt says that its state is kept.
 
     With a smaller `precision` (of `export.precision`) the network with the rounded weights is what is proven and scored; how
     far it is from the trained one is kept in the specification.
@@ -80,7 +82,7 @@ def publish(
         spec = dataclasses.replace(spec, source={**spec.source, "export": _made([each.format for each in written])})
         own = [folder / backends.module(formats.writer(each.format).BACKEND).FILE_NAME for each in written]
         samples = [case.sample for case in proven if case.trial.golden]
-        path = finish(folder, target, version, spec, samples, labels, own=own)
+        path = finish(folder, target, version, spec, samples, labels, own=own, keeps_state=stateful)
     return Version(path, tuple(written), rounding, tuple(failed))
 
 

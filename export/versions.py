@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from export import stateful
 from export.errors import ExportError
 from export.float64 import check_tolerance
 from export.samples import NO_SAMPLES, UserSamples
@@ -37,7 +38,8 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 class Target:
     """Where a version goes and what is said of it: `described` says where the network comes from, JSON-ready.
 
-    `samples` are a person's own, which the version is proved on beside made ones.
+    `samples` are a person's own, which the version is proved on beside made ones. With `stateful` the model's config.pbtxt is to
+    say that its state is kept.
     """
 
     repository: Path
@@ -46,6 +48,7 @@ class Target:
     tolerance: float = company.TOLERANCE
     described: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     samples: UserSamples = NO_SAMPLES
+    stateful: bool = False
 
     def check(self) -> None:
         """Raises `ExportError` when a version of that name or number cannot be written."""
@@ -206,14 +209,19 @@ def finish(
     *,
     own: Sequence[Path] = (),
     check: Callable[[Path], None] = lambda folder: None,
+    keeps_state: bool = False,
 ) -> Path:
     """Adds the facts and the golden samples to a version in the folder of `begun`, and moves it into the model's `target`.
 
     `version` is its number, the next one if None. `labels` is the text of labels.txt; the first version of a model appears
     together with the model's folder and that file. The digests of what our `own` writers have made are kept, and a server
-    knows it by them. `check` sees the whole version last, and what it raises stops it. Everything is on disk before it appears.
-    Returns where it is; raises `ExportError` when its number has been taken meanwhile, and `OSError`.
+    knows it by them. `check` sees the whole version last, and what it raises stops it. With `keeps_state` config.pbtxt
+    of the model says so. Everything is on disk before it appears. Returns where it is; raises `ExportError` when its number has
+    been taken meanwhile or its state cannot be kept, and `OSError`.
     """
+    if keeps_state:
+        stateful.check(spec)
+        stateful.configuration(target)
     if own:
         digests = {artifact.name: artifact_digest(artifact) for artifact in own}
         made = {**spec.source.get("export", {}), OWN_FILES: digests}
@@ -228,6 +236,8 @@ def finish(
     if labels:
         (model / LABELS_FILE).write_text(labels, encoding="utf-8")
         _sync(model / LABELS_FILE)
+    if keeps_state:
+        _configure(model, target)
     folder = folder.rename(model / str(number))
     _sync(model)
     if not _moved(model, target):
@@ -237,9 +247,19 @@ def finish(
             if version is not None:
                 raise ExportError(f"{target / str(number)} was written by another export meanwhile")
             number += 1
+        if keeps_state:
+            _configure(model, target).replace(target / stateful.CONFIG_FILE)
         _sync(target)
     _sync(target.parent)
     return target / str(number)
+
+
+def _configure(model: Path, target: Path) -> Path:
+    """The config.pbtxt in the folder `model`: what the model's `target` has, and that its state is kept."""
+    written = model / stateful.CONFIG_FILE
+    written.write_text(stateful.configuration(target), encoding="utf-8")
+    _sync(written)
+    return written
 
 
 def _moved(folder: Path, target: Path) -> bool:

@@ -16,6 +16,8 @@ TO_DO = {
     Code.DEADLINE_EXCEEDED: "give the call more time, or the server less to do; nothing was computed",
     Code.NOT_FOUND: "ask for a version that `lstm-admin index` lists",
     Code.RESOURCE_EXHAUSTED: "send less at a time; the message says what was too much, and how much is allowed",
+    Code.FAILED_PRECONDITION: "send the step that the message names; the sequence is as it was",
+    Code.ABORTED: "send the steps of the sequence again that were not answered, in order",
     Code.UNIMPLEMENTED: "leave that part of the protocol out",
     Code.INTERNAL: "look into the server's log",
     Code.UNAVAILABLE: "try again later, or another replica",

@@ -36,6 +36,38 @@ KEYS = {
         "0.2",
         "the largest share of a batch of unequal lengths that may be padding; 0.5 where it is left out, 0 for equal lengths only",
     ),
+    "max_queue_size": (
+        "512",
+        "of a stateful model, the most requests that wait; 1024 where it is left out (of others it stands in `dynamic_batching`)",
+    ),
+    "max_sequences": (
+        "20000",
+        "of a stateful model, the most sequences that live at once; 100000 where it is left out",
+    ),
+    "max_sequence_state_bytes": (
+        "500000000",
+        "the most bytes that their states take, kept answers not counted; 1073741824 (1 GiB) where it is left out",
+    ),
+    "sequence_window": (
+        "8",
+        "how many of the last answers of a numbered sequence are kept, to be given again; 5 where it is left out, at most 1000",
+    ),
+    "sequence_tombstone_seconds": ("10", "how long they are kept after its end; 60 where it is left out"),
+    "sequence_eviction": (
+        "oldest_idle",
+        "in a full house the sequence that has been idle longest ends for a new one; `none`, where it is left out, never",
+    ),
+    "sequence_min_idle_seconds": ("120", "but only if it has been idle so long; 60 where it is left out"),
+    "sequence_start_timeout_microseconds": (
+        "500000",
+        "how long a new sequence may wait in a full house; 0, where it is left out, for as long as it takes",
+    ),
+    "sequence_on_removal": (
+        "carry_same_weights",
+        "what becomes of the sequences of a version that goes: `drain`, where it is left out, lets them end, `restart` ends "
+        "them, `carry_same_weights` and `carry_same_shapes` carry them over where weights or shapes agree",
+    ),
+    "sequence_drain_seconds": ("30", "how long it waits for them at most; 60 where it is left out"),
     "nonfinite": ("pass", "requests with NaN or infinity in a true step are computed; `refuse` refuses them"),
 }
 _TYPES = {

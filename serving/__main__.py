@@ -182,6 +182,14 @@ def parser() -> argparse.ArgumentParser:
         "difference ends batching for that version (default %(default)g)",
     )
     add(
+        "--stateful",
+        action="append",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="a model that keeps state between the requests of a sequence, as if its config.pbtxt had sequence_batching {}; "
+        "several are separated by commas, or by giving the flag several times",
+    )
+    add(
         "--model-control-mode",
         choices=MODES,
         default="none",
@@ -301,6 +309,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
         fields = {name: value for name, value in vars(asked).items() if not name.startswith("log_")}
         explained = fields.pop("explain", None)
         fields["load_model"] = [name for names in fields.get("load_model", ()) for name in names.split(",") if name]
+        fields["stateful"] = [name for names in fields.get("stateful", ()) for name in names.split(",") if name]
         if fields["load_model"] and asked.model_control_mode != "explicit":
             raise StartupError("--load-model goes with --model-control-mode explicit; otherwise every model is loaded")
         if explained:

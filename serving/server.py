@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -58,6 +58,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         repositories = Repositories(settings.model_repository)
         order.check_defaults(settings.defaults, _configs(repositories))
+        _warn_of_unknown(settings.stateful, repositories)
         self._settings = settings
         self._health = HealthState()
         self._telling = threading.Lock()  # what is told last is what was looked at last
@@ -187,6 +188,15 @@ def _configs(repositories: Repositories) -> Iterator[OperatorConfig]:
         for name in repositories.models():
             with contextlib.suppress(RepositoryError, NotInRepository):
                 yield model_config.parse(repositories.holding(name).config_text(name), name)
+
+
+def _warn_of_unknown(stateful: Sequence[str], repositories: Repositories) -> None:
+    """Of models that --stateful names and that are not there; they may come, where clients or changes of files bring them."""
+    with contextlib.suppress(OSError):
+        there = repositories.models()
+        for name in stateful:
+            if name not in there:
+                log.warning("--stateful %s makes nothing stateful yet: %s", name, repositories.lacks(name))
 
 
 def _limits(settings: Settings) -> Limits:

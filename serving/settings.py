@@ -38,6 +38,7 @@ class Settings:
     allow_tf32: bool = False
     require_verified: bool = False
     row_watch: float = 0.01
+    stateful: Sequence[str] = ()
     model_control_mode: str = "none"
     load_model: Sequence[str] = ()
     repository_poll_secs: float = 15.0
@@ -71,4 +72,5 @@ class Settings:
             fallback=self.fallback,
             trial=self.trial,
             row_watch=self.row_watch,
+            stateful=tuple(self.stateful),
         )

@@ -94,11 +94,12 @@ def publish_file(
     tolerance: float = TOLERANCE,
     own: UserSamples = NO_SAMPLES,
     nonfinite: str = "",
+    stateful: bool = False,
 ) -> tuple[Version, ModelSpec]:
     """Writes a copy of `file` as `repository/name/version`, described and proved; the next number where none is given.
 
     `inputs` and `outputs` are for a file that does not state them (TorchScript); `own` are a person's samples; `nonfinite` is
-    what the specification says of NaN.
+    what the specification says of NaN. With `stateful` the model's config.pbtxt says that its state is kept.
 
     Raises `ExportError`, `Unclear` when a person has to decide, other `StartupError`s when the file cannot be loaded or
     contradicts itself, and `OSError`. Whatever it raises, the repository holds no part of the version then.
@@ -161,6 +162,7 @@ def publish_file(
             spec,
             samples,
             check=lambda folder: serve_once(folder, name, chosen, runtime.level),
+            keeps_state=stateful,
         )
         size = sum(artifact_bytes(path / part) for part in (Path(module.FILE_NAME), *data))
         return Version(path, (Written(chosen, size, difference),)), spec

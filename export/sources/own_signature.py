@@ -100,7 +100,15 @@ def publish(
         }
         source = {**target.described, **rows_alone(found.why_alone), "export": made}
         spec = dataclasses.replace(spec, source=source)
-        path = finish(folder, target.repository / target.name, target.version, spec, samples, check=served_once)
+        path = finish(
+            folder,
+            target.repository / target.name,
+            target.version,
+            spec,
+            samples,
+            check=served_once,
+            keeps_state=target.stateful,
+        )
     return Version(path, tuple(written), not_written=tuple(failed)), spec
 
 

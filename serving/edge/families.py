@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 PREFIX = "lstm_serving_"
 LABELS = ("model", "version", "backend")
+VERSION_LABELS = ("model", "version")
 SHADOW_LABELS = ("model", "version", "target")
 
 Shown = TypeVar("Shown", CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily)
@@ -146,6 +147,62 @@ LOAD_FAILURES = Family(
     "sum by (model, version, reason) (increase(lstm_serving_model_load_failures_total[1h])) > 0 "
     "or sum by (model, version, reason) "
     "(lstm_serving_model_load_failures_total unless lstm_serving_model_load_failures_total offset 1h) > 0",
+)
+SEQUENCES_LIVE = Family(
+    GaugeMetricFamily,
+    "sequences_live",
+    "Sequences of a stateful version that have begun and not ended.",
+    VERSION_LABELS,
+    "sum by (model, version) (lstm_serving_sequences_live)",
+)
+SEQUENCE_BYTES = Family(
+    GaugeMetricFamily,
+    "sequence_state_bytes",
+    "Memory of the states of live sequences; answers that are kept for repeated steps are not counted.",
+    VERSION_LABELS,
+    "sum by (model) (lstm_serving_sequence_state_bytes)",
+)
+STEPS_HELD = Family(
+    GaugeMetricFamily,
+    "sequence_steps_held",
+    "Steps that wait for an earlier one of their sequence, or for room for a new one.",
+    VERSION_LABELS,
+    "max_over_time(lstm_serving_sequence_steps_held[5m])",
+)
+SEQUENCES_STARTED = Family(
+    CounterMetricFamily,
+    "sequences_started",
+    "Sequences that have begun: a START was computed.",
+    VERSION_LABELS,
+    "sum by (model) (rate(lstm_serving_sequences_started_total[5m]))",
+)
+SEQUENCES_ENDED = Family(
+    CounterMetricFamily,
+    "sequences_ended",
+    "Sequences that have ended, and why.",
+    (*VERSION_LABELS, "reason"),
+    "sum by (model, reason) (increase(lstm_serving_sequences_ended_total[1h]))",
+)
+SEQUENCE_STEPS = Family(
+    CounterMetricFamily,
+    "sequence_steps",
+    "Step-messages that were computed and have moved a state; request_duration_seconds has what they took.",
+    VERSION_LABELS,
+    "sum by (model) (rate(lstm_serving_sequence_steps_total[5m]))",
+)
+STEPS_REPEATED = Family(
+    CounterMetricFamily,
+    "sequence_steps_repeated",
+    "Step-messages that came again and were answered as before, without being computed.",
+    VERSION_LABELS,
+    "sum by (model) (rate(lstm_serving_sequence_steps_repeated_total[5m]))",
+)
+STEPS_REFUSED = Family(
+    CounterMetricFamily,
+    "sequence_steps_refused",
+    "Step-messages that were right as requests and not those that come next in their sequence, or without room, and why.",
+    (*VERSION_LABELS, "reason"),
+    "sum by (model, reason) (increase(lstm_serving_sequence_steps_refused_total[1h])) > 0",
 )
 SHADOW_REQUESTS = Family(
     CounterMetricFamily,

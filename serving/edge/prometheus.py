@@ -40,6 +40,7 @@ class Collector:
         yield from _counts(entries)
         yield from _states(entries)
         yield from _measured(entries)
+        yield from _sequences(entries)
         yield from self._changes(entries)
         yield from self._shadows()
         yield _counter(families.REFUSED, (((code,), count) for code, count in list(self._refused.items())))
@@ -120,6 +121,30 @@ def _states(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
         for broken in entry.broken:
             stood_in.add_metric([entry.name, entry.version, broken], 1)
     yield from (depth, size, state, stood_in, touching)
+
+
+def _sequences(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
+    """Those of stateful versions; where there are none, nothing."""
+    live, size, held = families.SEQUENCES_LIVE.begun(), families.SEQUENCE_BYTES.begun(), families.STEPS_HELD.begun()
+    started, ended = families.SEQUENCES_STARTED.begun(), families.SEQUENCES_ENDED.begun()
+    steps, repeated = families.SEQUENCE_STEPS.begun(), families.STEPS_REPEATED.begun()
+    refused = families.STEPS_REFUSED.begun()
+    for entry in entries:
+        if (status := entry.sequences) is None:
+            continue
+        values, counts = [entry.name, entry.version], status.counts
+        live.add_metric(values, status.live)
+        size.add_metric(values, status.state_bytes)
+        held.add_metric(values, status.held)
+        started.add_metric(values, counts.starts)
+        steps.add_metric(values, counts.steps)
+        repeated.add_metric(values, counts.repeats)
+        for reason, count in counts.ended.items():
+            ended.add_metric([*values, reason], count)
+        for reason, count in counts.refused.items():
+            refused.add_metric([*values, reason], count)
+    if live.samples:
+        yield from (live, size, held, started, ended, steps, repeated, refused)
 
 
 def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 
 from protos import model_config_pb2 as pb
 from serving import backends
-from serving.backends.base import Backend, Candidate, artifact_files
+from serving.backends.base import Backend, Candidate
 from serving.batching.computation import Computation, Stateless
 from serving.batching.costs import Costs
 from serving.batching.guard import Guard
@@ -25,7 +25,7 @@ from serving.batching.stateful import Stateful
 from serving.clock import Clock
 from serving.errors import RepositoryError, StartupError, VerificationFailed
 from serving.loading import proof, telling, warmup
-from serving.loading.digests import known_digest
+from serving.loading.digests import folder_digest
 from serving.loading.order import Order, order
 from serving.loading.proof import Facts, Proved
 from serving.loading.request import Loaded, LoadRequest, Tried
@@ -78,11 +78,11 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
     tried = request.trial(request, candidate) if request.trial else Tried()
     facts, config = proof.read(request, candidate), None
     if facts.described:  # what contradicts the operator's configuration need not be loaded
-        facts = _shown(request, candidate, facts)
+        facts = _shown(request, facts)
         config = _configured(request, candidate, facts.spec)
     with _turn(candidate.backend):
         with proof.opened(request, candidate, facts, tried.level) as (found, proved):
-            facts = _shown(request, candidate, found)
+            facts = _shown(request, found)
             config = config or _configured(request, candidate, facts.spec)
             policy = policy_for(request.config, facts.spec, alone=request.wrap is not None)
             model = _assembled(request, candidate, facts, config, policy, max(one.allowed for one in proved))
@@ -158,21 +158,19 @@ def _finite_only(chosen: str, spec: ModelSpec) -> bool:
     return chosen == REFUSE if chosen else spec.refuses_nonfinite
 
 
-def _shown(request: LoadRequest, candidate: Candidate, facts: Facts) -> Facts:
+def _shown(request: LoadRequest, facts: Facts) -> Facts:
     """The facts with the shapes that the operator shows clients, and as those of a stateful model. Raises `ModelConfigError`."""
     spec, layout = reshapes.shown(facts.spec, request.config.written), None
     if request.config.sequences:
-        spec, layout = state_layouts.made_stateful(
-            spec, request.config, request.folder.path.parent, _digest(request, candidate)
-        )
+        spec, layout = state_layouts.made_stateful(spec, request.config, request.folder.path.parent, _digest(request))
     return dataclasses.replace(facts, spec=spec, layout=layout)
 
 
-def _digest(request: LoadRequest, candidate: Candidate) -> str:
-    """What tells a bare file from others; empty where a specification does, or nobody can read it."""
-    with contextlib.suppress(OSError):
+def _digest(request: LoadRequest) -> str:
+    """What tells a bare version from others, whichever of its files computes; empty where a specification does."""
+    with contextlib.suppress(OSError):  # a file that nobody can read, as its load says
         if not request.folder.described:
-            return known_digest(artifact_files(request.folder.artifact(candidate.backend)))
+            return folder_digest(request.folder.path)
     return ""
 
 

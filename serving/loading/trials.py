@@ -226,11 +226,11 @@ def try_ahead(
 def request_for(
     repository: Repository, name: str, config: OperatorConfig, folder: VersionFolder, defaults: ServerDefaults
 ) -> LoadRequest:
-    """A version to be loaded on trial, whatever else is or is not loaded."""
+    """A version to be loaded on trial, whatever else is or is not loaded. Raises `ModelConfigError` as `as_stateful` does."""
     return LoadRequest(
         name=name,
         folder=folder,
-        config=config,
+        config=model_config.as_stateful(config, defaults.stateful),
         labels=labels.read(repository, config),
         defaults=defaults,
         metrics=lambda backend: ModelMetrics(),

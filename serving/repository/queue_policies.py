@@ -79,6 +79,12 @@ def idle(written: pb.ModelConfig) -> tuple[str, ...]:
             "dynamic_batching.preferred_batch_size (larger batches are cut to it, but without max_queue_delay_microseconds none "
             "waits for it)"
         )
+    oldest = written.sequence_batching.oldest
+    if oldest.preferred_batch_size and not oldest.max_queue_delay_microseconds:
+        found.append(
+            "sequence_batching.oldest.preferred_batch_size (larger batches are cut to it, but without "
+            "max_queue_delay_microseconds none waits for it)"
+        )
     queues = [("default_queue_policy", batching.default_queue_policy)]
     queues += [
         (f"priority_queue_policy {level}", queue) for level, queue in sorted(batching.priority_queue_policy.items())

@@ -48,6 +48,8 @@ def made_stateful(
         raise ModelConfigError(
             f"{where}: the model cannot be stateful: {why}; take sequence_batching out (or --stateful), or {_what_to_do(spec)}"
         )
+    if why := streaming.not_kept(spec):
+        raise ModelConfigError(f"{where}: {why}")
     states = {state.input_name: state for state in written.state}
     layout = StateLayout(
         tuple(_tensor(spec, pair, states.get(pair.input), where, model_folder) for pair in pairs),
@@ -188,7 +190,7 @@ def _known(name: str, tensors: Mapping[str, TensorSpec], where: str, side: str) 
 
 def _what_to_do(spec: ModelSpec) -> str:
     if spec.state or "network" in spec.source:
-        return "serve a network that can be fed in pieces, as one of a single direction"
+        return "serve a network that can be fed in pieces: of one direction, without anything taken over all steps"
     return (
         "say which output is the next value of which input: with lstm-export import FILE --state INPUT=OUTPUT, or of a bare file "
         "in sequence_batching by state { input_name: 'INPUT' output_name: 'OUTPUT' }"
@@ -199,25 +201,8 @@ def _tensor(
     spec: ModelSpec, pair: StatePair, said: pb.ModelSequenceBatching.State | None, where: str, model_folder: Path
 ) -> StateTensor:
     place = f"{where}: state '{pair.input}'"
-    before, after = spec.inputs_by_name[pair.input], spec.outputs_by_name[pair.output]
+    before = spec.inputs_by_name[pair.input]
     shape = before.shape[1:]
-    if before.dtype.kind == "O":
-        raise ModelConfigError(f"{place} holds strings (BYTES), which are not kept; a state is made of numbers")
-    if spec.batched and before.rows_axis is None:
-        raise ModelConfigError(
-            f"{place} has no axis of rows: all rows of a batch would share it, and with it all sequences"
-        )
-    if -1 in shape:
-        raise ModelConfigError(
-            f"{place} has the sizes {list(shape)} behind the rows: a free one (-1) gives it no size to keep; bring the file in "
-            f"again with lstm-export import FILE --shape {pair.input}:SIZES"
-        )
-    if len(after.shape[1:]) != len(shape) or any(
-        size not in (-1, fixed) for size, fixed in zip(after.shape[1:], shape, strict=True)
-    ):
-        raise ModelConfigError(
-            f"{place} is {list(shape)} behind the rows, and '{pair.output}', as which it goes on, {list(after.shape[1:])}"
-        )
     initial = np.zeros(shape, before.dtype)
     if said is not None:
         _agrees(said.data_type, said.dims, before, place)

@@ -1,4 +1,4 @@
-"""Why a model cannot be fed in pieces, its state kept between them: the sentence for people, from what is known of it."""
+"""Why a model cannot be fed in pieces, its state kept between them: the sentences for people, from what is known of it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,27 @@ def why_not(spec: ModelSpec) -> str:
         return "its inputs have free sizes of which nobody knows which are steps, so that nothing could be proved of pieces"
     return (
         "fed in pieces, each from the state that the one before has left, it answers otherwise than to the whole, as trying has "
-        "shown: it may read backwards too, or take something over all steps, as a mean"
+        "shown: it may read backwards too, take something over all steps, as a mean, or have its state paired otherwise"
     )
+
+
+def not_kept(spec: ModelSpec) -> str:
+    """Why a server cannot keep the state of one that can; empty where it can. A state has one size for each row."""
+    for pair in spec.state:
+        before, after = spec.inputs_by_name[pair.input], spec.outputs_by_name[pair.output]
+        place, shape, then = f"state '{pair.input}'", before.shape[1:], after.shape[1:]
+        if before.dtype.kind == "O":
+            return f"{place} holds strings (BYTES), which are not kept; a state is made of numbers"
+        if spec.batched and before.rows_axis is None:
+            return f"{place} has no axis of rows: all rows of a batch would share it, and with it all sequences"
+        if -1 in shape:
+            return (
+                f"{place} has the sizes {list(shape)} behind the rows: a free one (-1) gives it no size to keep; bring the file "
+                f"in again with lstm-export import FILE --shape {pair.input}:SIZES"
+            )
+        if len(then) != len(shape) or any(a not in (-1, b) for a, b in zip(then, shape, strict=True)):
+            return f"{place} is {list(shape)} behind the rows, and '{pair.output}', as which it goes on, {list(then)}"
+    return ""
 
 
 def _free_behind_rows(spec: ModelSpec) -> bool:

@@ -85,6 +85,7 @@ class InMemory:
         self.watched: list[tuple[bytes, Watch]] = []
         self.refused: list[str] = []
         self.closed: list[str] = []
+        self.caller = ""
         self._dirty = True
         self.went_away: list[GoAwayReceived] = []
         self.pings = 0

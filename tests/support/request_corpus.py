@@ -266,6 +266,7 @@ class KeptCall:
     """A call that keeps what it was told; see `serving.protocol.call.Call`."""
 
     deadline_ns = None
+    caller = ""
 
     def __init__(self) -> None:
         self.received_ns = now_ns()

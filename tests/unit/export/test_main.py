@@ -22,12 +22,22 @@ def command(run: Path, *more: str) -> list[str]:
 def test_writes_a_version_and_says_how_to_serve_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert main(command(run, "--format", "onnx", "--version", "4")) == 0
-    heading, row, closing = capsys.readouterr().out.splitlines()
+    heading, row, stateful, closing = capsys.readouterr().out.splitlines()
     assert heading.split() == ["format", "size", "largest", "difference"]
     assert row.split()[0] == "onnx"
     repository = run.parent / "repository"
     assert closing == f"wrote {repository / 'compass' / '4'}; serve it with: lstm-serve --model-repository {repository}"
+    config = repository / "compass" / "config.pbtxt"
+    assert stateful.startswith(f"to keep its state between requests, write into {config} ")
+    assert not config.exists()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_has_the_server_keep_its_state(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(run, "--format", "onnx", "--stateful")) == 0
+    config = run.parent / "repository" / "compass" / "config.pbtxt"
+    assert f"stateful by {config}: sequence_batching {{}}" in capsys.readouterr().out.splitlines()
+    assert config.read_text() == "sequence_batching {}\n"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +122,7 @@ def test_tensorflow_keeps_its_messages_to_itself(run: Path) -> None:
     arguments = [sys.executable, "-m", "export", *command(run, "--format", "savedmodel")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=120)
     assert done.stderr == ""
-    assert len(done.stdout.splitlines()) == 3
+    assert len(done.stdout.splitlines()) == 4
 
 
 def test_a_smaller_precision_is_scored_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import subprocess
@@ -36,11 +37,13 @@ SPEC = ModelSpec(
 SAMPLES = [Sample({"x": np.ones((1, 1, 2), np.float32)}, {"y": np.ones((1, 2), np.float32)})]
 
 
-def appear(repository: Path, version: int | None = None, labels: str = "up\ndown\n") -> Path:
+def appear(
+    repository: Path, version: int | None = None, labels: str = "up\ndown\n", spec: ModelSpec = SPEC, **more: Any
+) -> Path:
     """A version of one file appears in `repository/compass`."""
     with begun(repository) as folder:
         (folder / "model.onnx").write_text("a model")
-        return finish(folder, repository / "compass", version, SPEC, SAMPLES, labels)
+        return finish(folder, repository / "compass", version, spec, SAMPLES, labels, **more)
 
 
 def files(folder: Path) -> set[str]:
@@ -105,6 +108,34 @@ def test_a_model_without_labels_gets_them_with_a_later_version_and_keeps_what_it
     appear(tmp_path, labels="first\n")
     appear(tmp_path, labels="second\n")
     assert (tmp_path / "compass" / "labels.txt").read_text() == "first\n"
+
+
+def test_a_model_whose_state_is_to_be_kept_says_so(tmp_path: Path) -> None:
+    appear(tmp_path, labels="", keeps_state=True)
+    assert files(tmp_path / "compass") == WHOLE | {"config.pbtxt"}
+    assert (tmp_path / "compass" / "config.pbtxt").read_text() == "sequence_batching {}\n"
+
+
+def test_a_model_that_is_there_keeps_its_configuration_and_gets_that_line(tmp_path: Path) -> None:
+    appear(tmp_path, labels="")
+    config = tmp_path / "compass" / "config.pbtxt"
+    config.write_text("max_batch_size: 8\n")
+    appear(tmp_path, labels="")
+    assert config.read_text() == "max_batch_size: 8\n"
+    for number in (3, 4):
+        assert appear(tmp_path, labels="", keeps_state=True).name == str(number)
+        assert config.read_text() == "max_batch_size: 8\nsequence_batching {}\n"
+
+
+def test_where_the_state_cannot_be_kept_nothing_appears(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the model cannot be stateful"):
+        appear(tmp_path, spec=dataclasses.replace(SPEC, streamable=False), keeps_state=True)
+    assert files(tmp_path) == set()
+    (tmp_path / "compass").mkdir()
+    (tmp_path / "compass" / "config.pbtxt").write_text("dynamic_batching {}")
+    with pytest.raises(ExportError, match="has dynamic_batching, which cannot stand beside"):
+        appear(tmp_path, keeps_state=True)
+    assert files(tmp_path) == {"compass", "compass/config.pbtxt"}
 
 
 def test_what_is_not_finished_is_gone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_every_key_of_parameters_has_an_example_that_is_taken() -> None:
         f'parameters {{ key: "{key}" value {{ string_value: "{example}" }} }}'
         for key, (example, _) in config_fields.KEYS.items()
     ]
-    assert parse("\n".join(lines), "m").routes.canary_share == 0.05
+    assert parse("\n".join(["sequence_batching {}", *lines]), "m").routes.canary_share == 0.05
 
 
 def test_the_example_is_taken() -> None:

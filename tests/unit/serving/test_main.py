@@ -8,6 +8,7 @@ import pytest
 
 from serving import __main__ as command
 from serving.errors import StartupError
+from serving.settings import Settings
 
 
 def parsed(*line: str, **environment: str) -> dict[str, object]:
@@ -97,6 +98,15 @@ def test_a_flag_without_a_value_is_a_switch_in_the_environment() -> None:
 def test_repositories_by_flags_and_by_the_environment(line: list[str], variable: str, served: list[str]) -> None:
     line = command.arguments(line, {"LSTM_SERVE_MODEL_REPOSITORY": variable})
     assert command.parser().parse_args(line).model_repository == [Path(path) for path in served]
+
+
+def test_models_that_are_made_stateful_are_named_as_those_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr("serving.server.serve", lambda settings: served.append(settings) or 0)
+    assert command.main(["--model-repository", "r", "--stateful", "a,b", "--stateful", "c"]) == 0
+    assert command.main(["--model-repository", "r"]) == 0
+    assert [list(settings.stateful) for settings in served] == [["a", "b", "c"], []]
+    assert parsed(LSTM_SERVE_STATEFUL="a,b")["stateful"] == ["a,b"]
 
 
 def test_a_variable_that_is_no_flag() -> None:

@@ -26,6 +26,7 @@ def test_where_models_are_served_unless_their_configuration_says_so() -> None:
         "optimize_for": "throughput",
         "fallback": "always",
         "trial": "off",
+        "stateful": ("speech",),
     }
     assert Settings(model_repository=[Path()], **said).defaults == ServerDefaults(**said)  # type: ignore[arg-type]
     assert set(vars(ServerDefaults())) == set(said), "a decision that has no flag"

@@ -33,7 +33,7 @@ def ask(
 ) -> tuple[int | None, bytes]:
     """The deadline and the encoding of a call with the usual headers but for some; None leaves one out."""
     fields = {name: value for name, value in {**USUAL, **more}.items() if value is not None}
-    route, deadline_ns, encoding = admitted(fields, tuple(fields.items()), known, calls, unsent, NOW)
+    route, deadline_ns, encoding, _ = admitted(fields, tuple(fields.items()), known, calls, unsent, NOW)
     assert route is ROUTE
     return deadline_ns, encoding
 

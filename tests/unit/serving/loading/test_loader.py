@@ -15,9 +15,10 @@ from serving.backends import fake
 from serving.backends.base import Candidate, Measured
 from serving.backends.fake import FakeBackend
 from serving.batching.model import Model
-from serving.errors import BackendUnavailable, RepositoryError, VerificationFailed
+from serving.errors import BackendUnavailable, ModelConfigError, RepositoryError, VerificationFailed
 from serving.loading import loader, proof
 from serving.loading.proof import Facts, Proved
+from serving.sequences.policy import SECOND_NS, SequencePolicy
 from serving.signature.tensors import Tensors
 from tests.support import fake_models, summing
 from tests.support.gated import model
@@ -43,6 +44,40 @@ def test_a_model_that_fails_its_samples_leaves_nothing_behind(tmp_path: Path, cl
     with pytest.raises(VerificationFailed, match=r"asked to fail on 1.0"):
         loader.load(wanted(tmp_path, "instance_group { count: 2 }"))
     assert len(closed) == 1
+
+
+def test_a_model_is_made_stateful_by_its_configuration_or_by_the_server(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    text = "sequence_batching { max_sequence_idle_microseconds: 1000 }"
+    for asked, idle_ns in (
+        (wanted(tmp_path, text), 1_000_000),
+        (wanted(tmp_path, "max_batch_size: 4", stateful=("other", "fake")), 600 * SECOND_NS),
+        (wanted(tmp_path, text, stateful=("fake",)), 1_000_000),
+    ):
+        one = loader.load(asked)
+        assert one.model.close()
+        assert one.model.sequence_policy == SequencePolicy(idle_ns=idle_ns) == one.request.config.sequences
+        assert one.model.state_layout is not None
+        assert one.model.state_layout.shapes == {
+            "h0": ("hn", "<f4", (1, 4)),
+            "c0": ("cn", "<f4", (1, 4)),
+        }
+        assert one.model.config.HasField("sequence_batching")
+
+
+def test_others_keep_no_state(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    one = loader.load(wanted(tmp_path, stateful=("other",))).model
+    assert one.close()
+    assert (one.sequence_policy, one.state_layout, one.config.HasField("dynamic_batching")) == (None, None, True)
+
+
+def test_what_cannot_stand_beside_sequence_batching_is_not_thrown_away(tmp_path: Path) -> None:
+    fake_models.write(tmp_path)
+    text = "dynamic_batching { max_queue_delay_microseconds: 5 }"
+    with pytest.raises(ModelConfigError, match="--stateful fake makes it stateful, but it has dynamic_batching"):
+        loader.load(wanted(tmp_path, text, stateful=("fake",)))
+    assert loader.load(wanted(tmp_path, "dynamic_batching {}", stateful=("fake",))).model.close()
 
 
 def test_every_instance_has_a_backend_of_its_own(tmp_path: Path, closed: list[FakeBackend]) -> None:

@@ -218,7 +218,7 @@ def test_the_parameters_that_ask_for_a_sequence_are_named_and_no_others() -> Non
     [
         ((StatePair("h0", "hn"), StatePair("c0", "cn")), "yourself (inputs h0 and c0, outputs hn and cn), or leave it out"),
         ((StatePair("h0", "hn"),), "send the state yourself (input h0, output hn), or leave it out"),
-        ((), "and this model gives none to carry along: send each sequence whole, and leave it out"),
+        ((), "to keep state between requests, which it has none of: send each sequence whole, and leave it out"),
     ],
 )  # fmt: skip
 def test_who_asks_for_state_to_be_kept_is_told_what_this_model_has(state: tuple[StatePair, ...], said: str) -> None:

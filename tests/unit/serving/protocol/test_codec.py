@@ -231,7 +231,7 @@ BAD: list[tuple[str, Callable[[pb.ModelInferRequest], object], type[ServingError
     ("classes in words", _classification(string_param="2"), InvalidRequest, "'classification' parameter, expected int64_param"),
     ("shared memory", lambda r: r.inputs[0].parameters["shared_memory_region"].CopyFrom(pb.InferParameter(string_param="r")),
      NotImplementedHere, "Client shared memory is disabled"),
-    ("a sequence", _parameter("sequence_id", int64_param=5), InvalidRequest, "'sequence_id'.*not served yet.*h0 and c0"),
+    ("a sequence", _parameter("sequence_id", int64_param=5), InvalidRequest, "'sequence_id'.*add sequence_batching .*h0 and c0"),
     ("a parameter without a value", _parameter("mine"), InvalidRequest, "parameter 'mine' has no value"),
     ("a reserved parameter", _parameter("triton_x", bool_param=True), InvalidRequest, "reserved; 'triton_x'"),
     ("an empty final response that is no flag", _parameter("triton_enable_empty_final_response", int64_param=1), InvalidRequest,

@@ -40,6 +40,7 @@ class Caller:
     def __init__(self, telling: Callable[[str], None] = lambda what: None, deadline_ns: int | None = None) -> None:
         self.received_ns = now_ns()
         self.deadline_ns = deadline_ns
+        self.caller = ""
         self.on_gone: list[Callable[[], None]] = []
         self._telling = telling
         self._answers: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
@@ -85,7 +86,7 @@ class Caller:
 class StubModel:
     """As much of a model as an inference sees; its queue keeps requests, or is full."""
 
-    name, max_rows, text_only, finite_only = "m", 8, False, False
+    name, max_rows, text_only, finite_only, sequences = "m", 8, False, False, None
     labels: ClassVar[Mapping[str, Sequence[str]]] = {}
     plans = answers = None
 
@@ -154,6 +155,9 @@ class Stage:
         self._follower = follower
         self.silence = Silence()
         self.inference = Inference(cast(ModelManager, self), cast(Recorder, self), max_steps=10)
+
+    def lanes(self, _name: str) -> None:
+        """No version of it keeps state."""
 
     def acquire_all(self, name: str, version: str, count: int) -> list[Lease]:
         self.told.append(f"acquired {name}/{version or 'any'}")

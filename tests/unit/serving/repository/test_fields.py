@@ -25,7 +25,8 @@ def idle(text: str) -> tuple[str, ...]:
         "response_cache { enable: false }",
         "sequence_batching {}",
         "sequence_batching { direct {} iterative_sequence: false }",
-        "sequence_batching { state { initial_state { zero_data: true } } control_input { control { kind: CONTROL_SEQUENCE_END } } }",
+        "sequence_batching { state { initial_state { zero_data: true } } }",
+        "sequence_batching { control_input { control { kind: CONTROL_SEQUENCE_END } } }",
     ],
 )
 def test_fields_that_are_served_or_say_nothing(text: str) -> None:

@@ -1,0 +1,64 @@
+"""Why a model cannot be fed in pieces, by what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from serving.signature.spec import ModelSpec
+from serving.signature.streaming import not_kept, why_not
+from serving.signature.tensors import TensorSpec
+from tests.support import fake_models
+from tests.support.foreign_specs import ALONE, SHARED
+
+PLAIN = fake_models.spec()
+
+
+def changed(**changes: Any) -> ModelSpec:
+    return dataclasses.replace(PLAIN, **changes)
+
+
+def test_one_that_can() -> None:
+    assert why_not(PLAIN) == why_not(SHARED) == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (TensorSpec("h0", "FP32", (-1, 1, 4)), ""),
+        (TensorSpec("h0", "FP32", (-1, 1, 4), rows_axis=1), ""),
+        (TensorSpec("h0", "BYTES", (-1, 1, 4)), "state 'h0' holds strings (BYTES)"),
+        (TensorSpec("h0", "FP32", (-1, 1, 4), rows_axis=None), "state 'h0' has no axis of rows"),
+        (TensorSpec("h0", "FP32", (-1, -1, 4)), "a free one (-1) gives it no size to keep; ... --shape h0:SIZES"),
+        (TensorSpec("h0", "FP32", (-1, 1, 5)), "is [1, 5] behind the rows, and 'hn', as which it goes on, [1, 4]"),
+        (TensorSpec("h0", "FP32", (-1, 4)), "is [4] behind the rows, and 'hn', as which it goes on, [1, 4]"),
+    ],
+)
+def test_whether_a_state_can_be_kept(state: TensorSpec, said: str) -> None:
+    outputs = tuple(
+        dataclasses.replace(one, datatype=state.datatype) if one.name == "hn" else one for one in PLAIN.outputs
+    )
+    spec = changed(inputs=(*PLAIN.inputs[:2], state, PLAIN.inputs[3]), outputs=outputs)
+    assert (not_kept(spec) == "") == (said == "")
+    assert all(part in not_kept(spec) for part in said.split(" ... "))
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (changed(streamable=False, source={"network": {"bidirectional": True}}), "in both directions (bidirectional)"),
+        (changed(state=()), "it has no state: no output of it is known"),
+        (ALONE, "it has no state"),
+        (changed(streamable=False), "otherwise than to the whole, as trying has shown"),
+        (
+            dataclasses.replace(
+                PLAIN, lengths=None, streamable=False, inputs=(TensorSpec("x", "FP32", (-1, -1, -1)), *PLAIN.inputs[1:])
+            ),
+            "free sizes of which nobody knows which are steps",
+        ),
+    ],
+)
+def test_one_that_cannot(spec: ModelSpec, said: str) -> None:
+    assert said in why_not(spec)
