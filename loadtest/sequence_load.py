@@ -34,7 +34,7 @@ TRIES = {
     grpc.StatusCode.UNAVAILABLE.value[0]: 20,
     grpc.StatusCode.ABORTED.value[0]: 20,
     DEADLINE_EXCEEDED: 20,
-    STREAM_ERROR: 3,
+    STREAM_ERROR: 8,
 }
 FIRST_PAUSE_NS, LONGEST_PAUSE_NS = 10_000_000, 1_000_000_000  # before it is sent again; doubled each time
 _LONGEST_SLEEP = 0.1  # seconds, until it looks whether to stop
@@ -229,13 +229,14 @@ class SequenceLoop(Load):
         slot.ends = over or slot.number + 1 == len(self._plan.series[slot.series].sent)
         slot.tries = 0
         slot.due_ns = max(due_ns, end_ns) if over else due_ns
-        slot.ready_ns = max(due_ns, now)
+        slot.ready_ns = due_ns if slot.ticks == 1 else max(due_ns, now)
         if slot.ticks > 1 and self.recorder.begin_ns <= due_ns < now and not over:
             self.sends.held_back += 1  # by the answer before
-        if due_ns <= now or over:
+        begin_ns = end_ns if over else due_ns  # what ends a sequence early belongs to no measured time
+        if begin_ns <= now:
             self._send(slot)
         else:
-            self._put_off(slot, due_ns)
+            self._put_off(slot, begin_ns)
         return True
 
     def _put_off(self, slot: _Slot, until_ns: int) -> None:
