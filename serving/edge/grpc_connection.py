@@ -217,7 +217,6 @@ class GrpcConnection:
         call.closed()
         self._held.pop(call, None)
         if fruitless:
-            self.traffic.gone = True
             self._went_at_once(self._hasty if call.hasty else self._fruitless)
 
     def _went_at_once(self, bucket: Bucket) -> None:

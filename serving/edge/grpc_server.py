@@ -206,6 +206,7 @@ class _BlockingCall:
 
     def __init__(self, context: grpc.ServicerContext, caller: str) -> None:
         self.caller = caller
+        self.gone = False
         self.received_ns = now_ns()
         self.deadline_ns = deadline_ns(context, self.received_ns)
         self._context = context

@@ -37,6 +37,7 @@ class _StreamedCall:
         self.received_ns = now_ns()
         self.deadline_ns = stream.deadline_ns
         self.caller = stream.caller
+        self.gone = False
         self.answer: Future[bytes] = Future()
         self._payload = payload
         self._stream = stream

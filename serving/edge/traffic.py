@@ -99,7 +99,6 @@ class Traffic:
         self.waiting_aside = 0  # bytes of messages that wait to be looked at
         self.unsent = 0  # bytes of answers that were not sent at once
         self.burst: list[tuple[bytes, Call]] = []  # what is asked in this turn
-        self.gone = False  # whether a client of one of these has gone in this turn
         self._infer_all = infer_all
 
     def changed(self, calls: int) -> None:
@@ -121,7 +120,4 @@ class Traffic:
         self.turn += 1
         if self.burst:
             burst, self.burst = self.burst, []
-            if self.gone:
-                self.gone = False
-                burst = [asked for asked in burst if not getattr(asked[1], "gone", False)]
             self._infer_all(burst)

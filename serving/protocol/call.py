@@ -13,13 +13,14 @@ class Call(Protocol):
 
     `reply_all` answers many calls of this class at once, so that an edge may hand them over together. Times are
     nanoseconds of `timeline.now_ns`. `on_cancel` runs `action` when the client has gone, on any thread, at once if it has
-    gone already. `caller` is whoever calls, where callers are told apart,
-    else empty. `retry_ms` tells the client after how many milliseconds it may ask again; 0 tells it nothing.
+    gone already; then `gone` is true, and nothing is computed. `caller` is whoever calls, where callers are told apart, else
+    empty. `retry_ms` tells the client after how many milliseconds it may ask again; 0 tells it nothing.
     """
 
     received_ns: int
     deadline_ns: int | None
     caller: str
+    gone: bool
 
     def reply(self, payload: bytes) -> None: ...
 

@@ -51,6 +51,7 @@ class Inference:
             if lanes := self._manager.lanes(name):
                 self._step_all(lanes, name, version, alike, queued, misread)
                 continue
+            alike = [sent for sent in alike if not sent[4].gone]  # whose client waits for nothing
             try:
                 leases = self._manager.acquire_all(name, version, len(alike))
             except Exception as error:  # noqa: BLE001 - border: every call is answered

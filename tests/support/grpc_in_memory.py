@@ -111,7 +111,7 @@ class InMemory:
 
     def _infer_all(self, burst: Sequence[tuple[bytes, Call]]) -> None:
         self.bursts.append(len(burst))
-        self.asked += burst
+        self.asked += [each for each in burst if not each[1].gone]  # as who answers does
 
     def _infer(self, payload: bytes, call: Call) -> None:
         self._infer_all([(payload, call)])

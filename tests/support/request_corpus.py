@@ -267,6 +267,7 @@ class KeptCall:
 
     deadline_ns = None
     caller = ""
+    gone = False
 
     def __init__(self) -> None:
         self.received_ns = now_ns()

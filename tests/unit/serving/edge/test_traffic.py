@@ -7,9 +7,7 @@ from concurrent.futures import Executor
 from serving.edge.traffic import Limits, Traffic
 
 
-class AskedCall:
-    def __init__(self, gone: bool = False) -> None:
-        self.gone = gone
+class AskedCall: ...
 
 
 def traffic(handed_up: list[object]) -> Traffic:
@@ -28,13 +26,3 @@ def test_what_is_asked_in_a_turn_is_handed_up_at_once_and_once() -> None:
     shared.hand_up()
     assert handed_up == [[(b"0", calls[0]), (b"1", calls[1])], [(b"2", calls[2])]]
     assert shared.turn == 4
-
-
-def test_whose_client_has_gone_within_the_turn_is_not_asked_for() -> None:
-    handed_up: list[object] = []
-    shared, stays, goes = traffic(handed_up), AskedCall(), AskedCall(gone=True)
-    shared.burst += [(b"stays", stays), (b"goes", goes)]  # type: ignore[list-item]
-    shared.gone = True
-    shared.hand_up()
-    assert handed_up == [[(b"stays", stays)]]
-    assert shared.gone is False

@@ -41,6 +41,7 @@ class Caller:
         self.received_ns = now_ns()
         self.deadline_ns = deadline_ns
         self.caller = ""
+        self.gone = False
         self.on_gone: list[Callable[[], None]] = []
         self._telling = telling
         self._answers: queue.SimpleQueue[bytes | tuple[Code, str]] = queue.SimpleQueue()
@@ -471,3 +472,14 @@ def test_an_error_other_than_overload_says_nothing_of_when_to_try_again() -> Non
     stage.ask()
     assert (stage.caller.refusal()[0], stage.caller.retry_ms) == (Code.UNAVAILABLE, 0)
     assert stage.recorded[0].outcome == "timed_out"
+
+
+def test_whose_client_has_gone_within_the_burst_is_not_asked_for() -> None:
+    stage = Stage()
+    gone = Caller()
+    gone.gone = True
+    payload = request("m", 1.0, 2).SerializeToString()
+    stage.inference.infer_all([(payload, gone), (payload, stage.caller)])
+    assert stage.told.count("acquired m/any") == 1
+    assert len(stage.model.submitted) == 1
+    assert gone.waits
