@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from serving.batching.pending import Pending, Requester, finish_all
 from serving.clock import SYSTEM, Clock, Thread
@@ -36,10 +36,19 @@ class StepQueue(Protocol):
     """The model that a step is to be computed by, as lanes see it."""
 
     metrics: ModelMetrics
+    sequences: Sequences | None
 
     def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]: ...
 
     def full(self, ahead: int, size: int) -> Overloaded | None: ...
+
+
+class Entering(NamedTuple):
+    """A step, and the model that it is to be computed by, which keeps the state of its sequence."""
+
+    pending: Pending
+    step: Step
+    model: StepQueue
 
 
 class Asking(Requester, Protocol):
@@ -207,26 +216,32 @@ class Lanes:
 
     # The steps.
 
-    def enter(self, pending: Pending, step: Step, home: Sequences, model: StepQueue) -> None:
-        """A step has come, and is right as a request. From here on its end is told through its requester."""
-        entry = InLane(self, pending, step, home, model)
-        pending.requester, pending.holder, pending.step = entry, self, step
+    def enter_all(self, steps: Sequence[Entering]) -> None:
+        """Steps have come, in this order, and are right as requests. From here on their requesters are told of their ends."""
         work = _Work()
         with self._changed:
-            lane = self._lanes.get(step.key)
-            if lane is None:
-                self._lanes[step.key] = deque([entry])
-                self._hold(entry)
-                self._advance(step.key, work)
-            elif error := self._no_room(lane, entry):
-                home.give_up(why.TOO_MANY)
-                work.refused.append((entry, error))
-                if step.number is None:
-                    lane.append(_Hole())
-            else:
-                lane.append(entry)
-                self._hold(entry)
+            for pending, step, model in steps:
+                assert model.sequences is not None, "a step of a model that keeps no state"
+                entry = InLane(self, pending, step, model.sequences, model)
+                pending.requester, pending.holder, pending.step = entry, self, step
+                self._enter(entry, work)
         self._do(work)
+
+    def _enter(self, entry: InLane, work: _Work) -> None:
+        step = entry.step
+        lane = self._lanes.get(step.key)
+        if lane is None:
+            self._lanes[step.key] = deque([entry])
+            self._hold(entry)
+            self._advance(step.key, work)
+        elif error := self._no_room(lane, entry):
+            entry.home.give_up(why.TOO_MANY)
+            work.refused.append((entry, error))
+            if step.number is None:
+                lane.append(_Hole())
+        else:
+            lane.append(entry)
+            self._hold(entry)
 
     def broken_off(self, step: Step) -> None:
         """A step was refused as a request, before it came here: its sequence does not go on over the hole."""

@@ -11,6 +11,7 @@ older one and a batch that comes twice is answered twice and written once.
 from __future__ import annotations
 
 import enum
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from serving.sequences.step import Key, Step
 MOST_REMEMBERED = 65_536  # sequences that have ended, of which it is still known why
 REMEMBERED_NS = 600 * 1_000_000_000  # for how long
 NUMBERED, HOLE = 1, 2  # flags of a sequence
+NEVER = 2**63 - 1  # an instant later than any
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -121,7 +123,7 @@ class Sequences:
         # By slot. Memory comes as slots are first used.
         self._epoch = np.zeros(self._pool.capacity, np.int64)  # 0 of a slot without a sequence
         self._taken = np.zeros(self._pool.capacity, np.int64)
-        self._last_ns = np.zeros(self._pool.capacity, np.int64)
+        self._last_ns = np.zeros(self._pool.capacity, np.int64)  # `NEVER` of a slot without a sequence
         self._flags = np.zeros(self._pool.capacity, np.uint8)
         self._caller = np.zeros(self._pool.capacity, np.uint32)
         self._id = np.zeros(self._pool.capacity, np.uint64)
@@ -130,9 +132,10 @@ class Sequences:
         self._answers: dict[int, list[Kept]] = {}
         self._callers: list[str] = []
         self._caller_numbers: dict[str, int] = {}
-        self._gone: dict[Key, Gone] = {}  # the oldest first
-        self._tombs: dict[Key, Tomb] = {}
+        self._gone: OrderedDict[Key, Gone] = OrderedDict()  # the oldest first
+        self._tombs: OrderedDict[Key, Tomb] = OrderedDict()
         self._live = 0
+        self._late: deque[int] = deque()  # slots that were idle for too long when somebody looked
 
     # What is there.
 
@@ -161,7 +164,8 @@ class Sequences:
 
     def active(self, since_ns: int) -> bool:
         """Whether any sequence has had a step since then."""
-        return bool(self._live) and bool((self._last_ns[: self._pool.lent] >= since_ns).any())
+        last = self._last_ns[: self._pool.lent]
+        return bool(self._live) and bool(((last >= since_ns) & (last < NEVER)).any())
 
     def keys(self) -> Iterator[Key]:
         """Those that live."""
@@ -267,14 +271,14 @@ class Sequences:
         self._forget(now_ns)
         if not self.policy.idle_ns:
             return 0
-        lent = self._pool.lent
-        late = (self._epoch[:lent] > 0) & (self._last_ns[:lent] <= now_ns - self.policy.idle_ns)
+        since_ns = now_ns - self.policy.idle_ns
+        if not self._late:  # it is looked for once for all that are found together
+            self._late.extend(np.flatnonzero(self._last_ns[: self._pool.lent] <= since_ns).tolist())
         ended = 0
-        for slot in np.flatnonzero(late):
-            if ended == most:
-                break
-            if not self._busy(self._key(int(slot))):
-                self._end(int(slot), why.IDLE, now_ns)
+        while self._late and ended < most:
+            slot = self._late.popleft()
+            if self._last_ns[slot] <= since_ns and not self._busy(self._key(slot)):
+                self._end(slot, why.IDLE, now_ns)
                 ended += 1
         return ended
 
@@ -283,7 +287,7 @@ class Sequences:
         times = []
         lent = self._pool.lent
         if self._live and self.policy.idle_ns:
-            times.append(int(self._last_ns[:lent][self._epoch[:lent] > 0].min()) + self.policy.idle_ns)
+            times.append(int(self._last_ns[:lent].min()) + self.policy.idle_ns)
         if self._tombs:
             times.append(next(iter(self._tombs.values())).gone.at_ns + self.policy.tombstone_ns)
         if self._gone:
@@ -337,6 +341,7 @@ class Sequences:
             if lent is None:
                 return Begun.FULL
             slot = lent
+            self._last_ns[slot] = NEVER
         step.home, step.slot, step.epoch = self, slot, self._epochs()
         return Begun.GOES
 
@@ -466,8 +471,8 @@ class Sequences:
 
     def _end(self, slot: int, reason: str, now_ns: int) -> None:
         self._forget_slot(slot, reason, now_ns)
-        self._epoch[slot] = 0
-        self._taken[slot] = 0
+        self._epoch[slot] = self._taken[slot] = 0
+        self._last_ns[slot] = NEVER
         self._pool.take_back(slot)
 
     def _forget_slot(self, slot: int, reason: str, now_ns: int) -> None:
@@ -484,12 +489,12 @@ class Sequences:
         self._gone.pop(key, None)
         self._gone[key] = gone
         if len(self._gone) > MOST_REMEMBERED:
-            del self._gone[next(iter(self._gone))]
+            self._gone.popitem(last=False)
         if reason == why.END and answers and self.policy.tombstone_ns:
             self._tombs.pop(key, None)
             self._tombs[key] = Tomb(gone, nonce, tuple(answers))
             if len(self._tombs) > self._pool.capacity:
-                del self._tombs[next(iter(self._tombs))]
+                self._tombs.popitem(last=False)
 
     def _tomb(self, key: Key, now_ns: int) -> Tomb | None:
         tomb = self._tombs.get(key)
@@ -498,14 +503,13 @@ class Sequences:
     def _forget(self, now_ns: int) -> None:
         """What was remembered for long enough."""
         while self._tombs and now_ns - next(iter(self._tombs.values())).gone.at_ns >= self.policy.tombstone_ns:
-            del self._tombs[next(iter(self._tombs))]
+            self._tombs.popitem(last=False)
         while self._gone and now_ns - next(iter(self._gone.values())).at_ns >= REMEMBERED_NS:
-            del self._gone[next(iter(self._gone))]
+            self._gone.popitem(last=False)
 
     def _evict(self, now_ns: int) -> bool:
         """Ends the one that has been idle longest, if that is long enough."""
-        lent = self._pool.lent
-        late = np.flatnonzero((self._epoch[:lent] > 0) & (self._last_ns[:lent] <= now_ns - self.policy.min_idle_ns))
+        late = np.flatnonzero(self._last_ns[: self._pool.lent] <= now_ns - self.policy.min_idle_ns)
         for slot in late[np.argsort(self._last_ns[late], kind="stable")]:
             if not self._busy(self._key(int(slot))):
                 self._end(int(slot), why.EVICTED, now_ns)
