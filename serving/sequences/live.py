@@ -484,8 +484,7 @@ class Sequences:
         nonce, answers = self._nonces.pop(slot, b""), self._answers.pop(slot, None)
         self._live -= 1
         self.counts.ended[reason] += 1
-        if reason not in (why.END, why.CARRIED):
-            self.told.append(Ended(key, gone))
+        self.told.append(Ended(key, gone))
         self._gone.pop(key, None)
         self._gone[key] = gone
         if len(self._gone) > MOST_REMEMBERED:
