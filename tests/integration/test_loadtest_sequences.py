@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,21 @@ def test_the_search_for_the_most_sequences(server: LaunchedServer, tmp_path: Pat
     assert tried == [run["level"] for run in document["runs"]]
     assert tried == [4, 4, 2, 2, 1, 1]
     assert "no number of sequences down to 1 keeps the p99 below 0.001 ms" in out
+
+
+@pytest.mark.parametrize("over", [(), ("--streaming",), ("--every", "0.05")])
+def test_ctrl_c_reports_what_was_measured(server: LaunchedServer, tmp_path: Path, over: tuple[str, ...]) -> None:
+    before = metric(server, "sequence_steps_total", model="fake")
+    flags = ("--model", "fake", "--sequences", "4", "--steps", "3", "--duration", "60", "--warm-up", "0")
+    test = LoadTest(tmp_path, server.address, *flags, *over)
+    until(lambda: metric(server, "sequence_steps_total", model="fake") > before + 50)
+    test.process.send_signal(signal.SIGINT)
+    code, _, err = test.end()
+    (run,) = test.read()
+    assert code == 130, err
+    assert run["interrupted"]
+    assert (run["errors"], run["sequences"]["wrong_continuations"]) == ({}, 0)
+    assert 0 < run["succeeded"] <= run["sent"] <= run["succeeded"] + 4
 
 
 def test_a_server_that_dies_and_comes_back_has_forgotten_and_new_sequences_begin(tmp_path: Path) -> None:
