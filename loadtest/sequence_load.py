@@ -8,7 +8,6 @@ server computes it once. Whoever is given up, and a sequence that is cut short b
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import heapq
 import itertools
@@ -108,7 +107,6 @@ class SequenceLoop(Load):
         self._sent_at: collections.deque[tuple[int, int]] = collections.deque()  # when, and which key
         self._due: list[tuple[int, int, _Slot]] = []  # a heap of those that wait for their time
         self._changed = threading.Condition()
-        self._sender_over = False
 
     def run_sender(self) -> None:
         """Begins all sequences, and sends what waits for its time, until all have ended."""
@@ -120,15 +118,16 @@ class SequenceLoop(Load):
             while self._send_due():
                 pass
         finally:
-            self._sender_over = True
-            with contextlib.suppress(ValueError):  # the connection is closed, so that nobody waits for it
-                self._calls.wake()
+            self._calls.wake()
 
     def run_receiver(self) -> None:
         """Takes in answers until all sequences have ended."""
-        while not self._sender_over or self._waiting:
+        sender_over = False
+        while not sender_over or self._waiting:
             answers = self._calls.receive()
-            if answers:
+            if answers is None:
+                sender_over = True
+            else:
                 self._received(answers)
         self._calls.finish()
 

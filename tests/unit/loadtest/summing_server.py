@@ -36,6 +36,7 @@ class SummingServer:
         self.requests: list[pb.ModelInferRequest] = []
         self.keys: list[int] = []
         self.finished = self.closed = False
+        self.woken = 0
         self.after: Callable[[int], None] = lambda number: None  # called with how many have come
         self.events: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         self._fault = fault
@@ -61,6 +62,7 @@ class SummingServer:
 
     def receive(self) -> Sequence[Answer] | None:
         answer = self.events.get(timeout=30)
+        self.woken += answer is None
         return None if answer is None else (answer,)
 
     def wake(self) -> None:

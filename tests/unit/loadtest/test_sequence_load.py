@@ -62,6 +62,8 @@ def both(loop: SequenceLoop) -> None:
     loop.run_receiver()
     sender.join(30)
     assert not sender.is_alive()
+    assert isinstance(loop._calls, SummingServer)
+    assert loop._calls.woken == 1, "a connection closes when all that it was asked has been received, what wakes it too"
 
 
 def by_sequence(requests: Sequence[pb.ModelInferRequest]) -> dict[int, list[pb.ModelInferRequest]]:
