@@ -294,6 +294,14 @@ class Sequences:
             times.append(next(iter(self._gone.values())).at_ns + REMEMBERED_NS)
         return min(times, default=None)
 
+    def remember(self, other: Sequences) -> None:
+        """Knows from now on why those of another version have ended, which goes."""
+        for key, gone in other._gone.items():
+            if not self.knows(key):
+                self._gone[key] = gone
+        while len(self._gone) > MOST_REMEMBERED:
+            self._gone.popitem(last=False)
+
     # Moving to another version.
 
     def carry(self, key: Key, to: Sequences, now_ns: int) -> bool:
