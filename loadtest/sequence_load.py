@@ -219,6 +219,7 @@ class SequenceLoop(Load):
         if self._every_ns and now >= end_ns > due_ns:  # it and those behind it have no time left
             first_ns = max(due_ns, self.recorder.begin_ns)
             self.sends.not_sent += max(0, -((first_ns - end_ns) // self._every_ns))
+            slot.ticks += (end_ns - due_ns) // self._every_ns  # counted once
         if self._leaving() or (over and slot.number == 0):
             slot.open = False
             self._changed.notify_all()

@@ -185,13 +185,16 @@ def test_with_a_pace_each_sequence_has_its_messages_due_and_all_are_sent_or_coun
     assert [slot.offset_ns for slot in loop._slots] == [10 * MS * place // sequences for place in range(sequences)]
 
 
-def test_what_is_due_before_the_answer_waits_and_its_latency_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps", [4, 6])
+def test_what_is_due_before_the_answer_waits_and_its_latency_says_so(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = now_ns()
     monkeypatch.setattr(sequence_load, "now_ns", lambda: now)  # the clock stands
     begin = now - 100 * MS  # the start is long ago: all that was due since then is due now
     recorder = Recorder(begin, now + HOUR_NS)
     server = SummingServer()
-    loop = SequenceLoop(server, plan((1,) * 4), recorder, sequences=1, every_ns=10 * MS, start_ns=begin)
+    loop = SequenceLoop(server, plan((1,) * steps), recorder, sequences=1, every_ns=10 * MS, start_ns=begin)
 
     def after(number: int) -> None:
         if number == 4:
