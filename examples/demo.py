@@ -51,7 +51,9 @@ def main() -> int:
         print(f"Japanese Vowels: {len(vowels.test)} test utterances of 9 speakers, 7 to 29 steps of 12 features,")
         print("each sent as a request of its own length, four in flight.")
         period = weather.data["parts"]["test"]
-        print(f"Weather of Seattle: every day from {period['first']} to {period['last']} as one sequence, a message a day, the")
+        print(
+            f"Weather of Seattle: every day from {period['first']} to {period['last']} as one sequence, a message a day, the"
+        )
         print("state kept by the server; temp_max is forecast one and three days ahead.")
         accuracies, errors = {}, {}
         for backend in backends.PREFERENCE:
@@ -126,13 +128,16 @@ def show_forecasts(model: str, weather: Problem, forecasts: np.ndarray) -> Seque
 def show_continuation(weather: Problem, answer: Mapping[str, Any]) -> None:
     """Prints the forecast after the last day of the sequence beside that of one request with all days. Raises if they differ."""
     streamed, whole = np.array(answer["forecasts"]), np.array(answer["whole"])
-    print(f"  after the last of {answer['messages']} messages of one sequence, and of one request with all {len(whole)} days:")
-    for name, one, other in zip(weather.outputs, streamed[-1], whole[-1], strict=True):
-        print(f"  {name:<12}{one:>12.4f}{other:>12.4f}")
     apart = np.abs(streamed - whole).max()
-    print(f"  the largest difference of all days: {apart:.1e} C")
+    told = (f"{answer['messages']} messages", "one request")
+    print(f"  {'the last day':<22}" + "".join(f"{what:>14}" for what in told))
+    for name, *values in zip(weather.outputs, streamed[-1], whole[-1], strict=True):
+        print(f"  {name:<12}{'forecast':<10}" + "".join(f"{value:>14.4f}" for value in values))
+    print(f"  all {len(whole)} days: at most {apart:.1e} C apart")
     if not np.allclose(streamed, whole, rtol=TOLERANCE, atol=TOLERANCE):
-        raise SystemExit(f"demo: the sequence and the whole request differ by {apart:.1e} C; at most {TOLERANCE:g} is allowed")
+        raise SystemExit(
+            f"demo: the sequence and the whole request differ by {apart:.1e} C; at most {TOLERANCE:g} is allowed"
+        )
 
 
 def print_latencies(backend: str, metrics: str) -> None:
