@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 256  # sequences that end in one go, while others wait for the lock
 MOST_OFTEN_NS = 1_000_000_000  # between two looks for idle ones, and a tenth of what they may be idle for
+BY_ITS_CLIENT = (why.END, why.RESTARTED)
 TOLD_ALONE = 8  # of those that end together
 
 
@@ -163,6 +164,8 @@ class Lanes:
                 if not left:
                     self._homes.remove(home)
                     del self._waiting[home]
+                    for other in self._homes:
+                        other.remember(home)
                     return
                 if home.closed:
                     self._end_idle(home, why.REMOVED, now, work)
@@ -546,7 +549,11 @@ class Lanes:
 
 
 def _tell(ended: Sequence[Ended]) -> None:
-    """A line for each that has ended otherwise than by its client's END, or one for many."""
+    """A line for each, or one for many; what its client has asked for is told at the level of debugging."""
+    if log.isEnabledFor(logging.DEBUG):
+        for (_, id), gone in [each for each in ended if each.gone.reason in BY_ITS_CLIENT]:
+            log.debug("a sequence has ended", extra={"fields": {"sequence": id, "reason": gone.reason}})
+    ended = [each for each in ended if each.gone.reason not in BY_ITS_CLIENT]
     for (caller, id), gone in ended[:TOLD_ALONE]:
         fields = {"sequence": id, "reason": gone.reason, "epoch": gone.epoch, "steps": gone.taken}
         log.info("a sequence has ended", extra={"fields": fields | ({"caller": caller} if caller else {})})

@@ -319,4 +319,6 @@ class ModelManager(Catalogue):
 
     def _alive(self) -> list[Model]:
         with self._lock:
-            return [*(entry.model for entry in self._versions() if entry.model), *self._retirement.models()]
+            serving = [entry.model for entry in self._versions() if entry.model]
+            seen_out = [left for model in self._models.values() for left in model.leaving.values()]
+            return list(dict.fromkeys([*serving, *seen_out, *self._retirement.models()]))

@@ -119,7 +119,7 @@ class Inference:
     ) -> Pending | None:
         """What is to go into its lane, if it is a step of a sequence, else into the queue; None if it was refused."""
         model, name = lease.model, message.model_name
-        asked = Asked(message.id, lease, call, self._recorder)
+        asked = Asked(message.id, lease, call, self._recorder, step.key[1] if step else "")
         try:
             decoded = self._plans(model).decode(message, payload, parameters)
             if model.sequences is None:

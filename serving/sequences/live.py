@@ -294,6 +294,14 @@ class Sequences:
             times.append(next(iter(self._gone.values())).at_ns + REMEMBERED_NS)
         return min(times, default=None)
 
+    def remember(self, other: Sequences) -> None:
+        """Knows from now on why those of another version have ended, which goes."""
+        for key, gone in other._gone.items():
+            if not self.knows(key):
+                self._gone[key] = gone
+        while len(self._gone) > MOST_REMEMBERED:
+            self._gone.popitem(last=False)
+
     # Moving to another version.
 
     def carry(self, key: Key, to: Sequences, now_ns: int) -> bool:
@@ -484,8 +492,7 @@ class Sequences:
         nonce, answers = self._nonces.pop(slot, b""), self._answers.pop(slot, None)
         self._live -= 1
         self.counts.ended[reason] += 1
-        if reason not in (why.END, why.CARRIED):
-            self.told.append(Ended(key, gone))
+        self.told.append(Ended(key, gone))
         self._gone.pop(key, None)
         self._gone[key] = gone
         if len(self._gone) > MOST_REMEMBERED:
