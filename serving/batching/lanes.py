@@ -72,6 +72,11 @@ class InLane:
         self.model = model
         self.until_ns: int | None = None  # how long it waits in a full house
 
+    def out_of_lane(self) -> Asking:
+        """Who has asked; the request leads back here no more, which would keep both until somebody collects garbage."""
+        self.pending.requester = self.requester
+        return self.requester
+
     def encode(self, outputs: Tensors) -> None:
         self.requester.in_epoch(self.step.epoch)
         self.requester.encode(outputs)
@@ -292,7 +297,7 @@ class Lanes:
             self._let_in(home, work)
             self._take_told(home, work)
             self._watch_over()
-        finish_all([entry.requester for entry in entries])
+        finish_all([entry.out_of_lane() for entry in entries])
         self._do(work)
 
     def look_again(self) -> None:
@@ -524,7 +529,7 @@ class Lanes:
     def _do(self, work: _Work) -> None:
         while work:
             for entry, error in work.refused:
-                entry.requester.finish(error)
+                entry.out_of_lane().finish(error)
             for entry, repeat in work.repeated:
                 self._repeat(entry, repeat)
             _tell(work.told)
@@ -536,7 +541,7 @@ class Lanes:
 
     def _repeat(self, entry: InLane, repeat: Repeat) -> None:
         """Answers a step as it was answered before."""
-        requester, timeline = entry.requester, entry.pending.timeline
+        requester, timeline = entry.out_of_lane(), entry.pending.timeline
         timeline.started = timeline.computed = timeline.encoded = self._clock.now_ns()
         requester.in_epoch(repeat.epoch)
         try:

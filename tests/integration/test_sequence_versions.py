@@ -95,3 +95,24 @@ def test_they_are_carried_over_where_what_was_asked_for_agrees(
             np.testing.assert_array_equal(answered(rest)["y"], whole[:, 10:])
         else:
             assert refusal(lambda: ask(step("m", X[:, 10:], sequence_id=7)))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_canary_gets_whole_sequences(tmp_path: Path, edge: str) -> None:
+    version, *_ = real_model.write(tmp_path, ["onnx_runtime"], name="m", config=CONFIG)
+    shutil.copytree(version, version.parent / "2")
+    keys = {"version_labels": "stable=1,canary=2", "canary_share": "0.25"}
+    parameters = " ".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in keys.items()
+    )
+    (version.parent / "config.pbtxt").write_text(f"sequence_batching {{}} version_policy {{ all {{}} }} {parameters}")
+    dealt: list[str] = []
+    with LaunchedServer(tmp_path, "--backend", "onnx_runtime") as server, RawClient(server.address) as client:
+        ask = client.method("ModelInfer")
+        for id in range(1, 41):
+            versions = {
+                ask(step("m", X[:, :2], sequence_id=id, sequence_start=at == 0, sequence_end=at == 3)).model_version
+                for at in range(4)  # as many as one in four, so that a deal for each step would show
+            }
+            assert len(versions) == 1, "a sequence went on elsewhere"
+            dealt += versions
+        assert dealt.count("2") == 10
