@@ -41,9 +41,7 @@ STREAMS = 4
 
 def network(hidden: int) -> LSTMConfig:
     """Two layers, as wide as asked for."""
-    return LSTMConfig(
-        input="features", features=FEATURES, layers=2, hidden=hidden, outputs=1, head="values_per_step"
-    )
+    return LSTMConfig(input="features", features=FEATURES, layers=2, hidden=hidden, outputs=1, head="values_per_step")
 
 
 def microseconds(work: Callable[[], object]) -> float:
@@ -99,7 +97,10 @@ def costs(hidden: int, folder: Path) -> tuple[float, float, float]:
         committed(home, steps, new)
 
     bare, alone, all_of_it = zip(
-        *[(microseconds(lambda: backend.run(inputs, wanted)), microseconds(moved), microseconds(around)) for _ in range(3)],
+        *[
+            (microseconds(lambda: backend.run(inputs, wanted)), microseconds(moved), microseconds(around))
+            for _ in range(3)
+        ],
         strict=True,
     )
     backend.close()
@@ -204,7 +205,9 @@ def idle(count: int, seconds: float, folder: Path) -> None:
         after = memory(server.process.pid)
         live = next(line for line in server.metrics().splitlines() if line.startswith("lstm_serving_sequences_live{"))
     print(f"{live}\n\n|  | before | with {share * STREAMS:,} idle ones |\n|---|---|---|")
-    print(f"| memory now, MiB | {before[0]:.0f} | {after[0]:.0f} |\n| at its peak, MiB | {before[1]:.0f} | {after[1]:.0f} |")
+    print(
+        f"| memory now, MiB | {before[0]:.0f} | {after[0]:.0f} |\n| at its peak, MiB | {before[1]:.0f} | {after[1]:.0f} |"
+    )
     for name, at in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)):
         print(f"| {name} of 64 active, ms | {alone[int(at * len(alone))]:.2f} | {beside[int(at * len(beside))]:.2f} |")
 
@@ -217,20 +220,26 @@ def memory(pid: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--idle", type=int, default=0, metavar="N", help="so many idle sequences on a real server instead")
+    parser.add_argument(
+        "--idle", type=int, default=0, metavar="N", help="so many idle sequences on a real server instead"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load of 64 active ones")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if options.idle:
             idle(options.idle, options.seconds, Path(name))
             return
-        print("64 rows, one step each, microseconds\n\n| network | run | gather and scatter | by run's | all around it | by run's |")
+        print(
+            "64 rows, one step each, microseconds\n\n| network | run | gather and scatter | by run's | all around it | by run's |"
+        )
         print("|---|---|---|---|---|---|")
         for hidden in (64, 512):
             folder = Path(name) / str(hidden)
             folder.mkdir()
             bare, moved, around = costs(hidden, folder)
-            print(f"| 2 x {hidden} | {bare:.0f} | {moved:.0f} | {moved / bare:.2f} | {around:.0f} | {around / bare:.2f} |")
+            print(
+                f"| 2 x {hidden} | {bare:.0f} | {moved:.0f} | {moved / bare:.2f} | {around:.0f} | {around / bare:.2f} |"
+            )
 
 
 if __name__ == "__main__":
