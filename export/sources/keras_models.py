@@ -179,6 +179,7 @@ def publish_model(
             name=target.name,
             version=target.version,
             tolerance=target.tolerance,
+            stateful=target.stateful,
             every=chosen is None,
         )
         sentence = f"a plain {checkpoint.config.told()}: the canonical signature, every format"

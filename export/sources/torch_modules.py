@@ -149,6 +149,7 @@ def publish_module(
             name=target.name,
             version=target.version,
             tolerance=target.tolerance,
+            stateful=target.stateful,
             every=chosen is None,
         )
         sentence = f"a plain {found.checkpoint.config.told()}: the canonical signature, every format"

@@ -13,13 +13,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from serving.batching.pending import Pending, Requester, finish_all
 from serving.clock import SYSTEM, Clock, Thread
-from serving.errors import BrokenOff, NotReady, Overloaded, ServingError, TimedOut
+from serving.errors import BrokenOff, ComputeFailed, NotReady, Overloaded, ServingError, TimedOut
 from serving.sequences import counts as why
-from serving.sequences.live import Begun, Ended, Repeat, Sequences
+from serving.sequences.live import Begun, Repeat, Sequences
+from serving.sequences.memory import Ended, Memory
 from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.sequences.step import Key, Step
 from serving.signature.tensors import Tensors
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 256  # sequences that end in one go, while others wait for the lock
 MOST_OFTEN_NS = 1_000_000_000  # between two looks for idle ones, and a tenth of what they may be idle for
+BY_ITS_CLIENT = (why.END, why.RESTARTED)
 TOLD_ALONE = 8  # of those that end together
 
 
@@ -36,10 +38,19 @@ class StepQueue(Protocol):
     """The model that a step is to be computed by, as lanes see it."""
 
     metrics: ModelMetrics
+    sequences: Sequences | None
 
     def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]: ...
 
     def full(self, ahead: int, size: int) -> Overloaded | None: ...
+
+
+class Entering(NamedTuple):
+    """A step, and the model that it is to be computed by, which keeps the state of its sequence."""
+
+    pending: Pending
+    step: Step
+    model: StepQueue
 
 
 class Asking(Requester, Protocol):
@@ -61,6 +72,11 @@ class InLane:
         self.home = home
         self.model = model
         self.until_ns: int | None = None  # how long it waits in a full house
+
+    def out_of_lane(self) -> Asking:
+        """Who has asked; the request leads back here no more, which would keep both until somebody collects garbage."""
+        self.pending.requester = self.requester
+        return self.requester
 
     def encode(self, outputs: Tensors) -> None:
         self.requester.in_epoch(self.step.epoch)
@@ -119,6 +135,7 @@ class Lanes:
         self._lanes: dict[Key, deque[InLane | _Hole]] = {}
         self._homes: list[Sequences] = []
         self._waiting: dict[Sequences, deque[InLane]] = {}  # STARTs in a full house
+        self._memory = Memory()  # of sequences that have ended, whichever version they were in
         self._held_bytes = 0  # of steps that are in no queue
         self._draining = 0  # threads that wait for the end of the sequences of a version
         self._starting = True  # whether new sequences are taken
@@ -136,15 +153,21 @@ class Lanes:
     ) -> Sequences:
         """The sequences of another version, none yet."""
         busy = self._lanes.__contains__
-        home = Sequences(version, title, layout, policy, epochs=self._epochs, busy=busy, counts=counts)
+        home = Sequences(
+            version, title, layout, policy, epochs=self._epochs, busy=busy, memory=self._memory, counts=counts
+        )
         with self._changed:
             self._homes.append(home)
             self._waiting[home] = deque()
         return home
 
     def drain(self, home: Sequences, seconds: float) -> None:
-        """Waits for the end of all sequences of a version, and after so many seconds ends those that are left."""
+        """Waits for the end of all sequences of a version, and after so many seconds ends those that are left.
+
+        Nothing begins any more that has to wait for room, and at the end nothing at all.
+        """
         until_ns = self._clock.now_ns() + int(seconds * 1e9)
+        self._leave(home)
         while True:
             work = _Work()
             with self._changed:
@@ -152,14 +175,12 @@ class Lanes:
                 home.closed = now >= until_ns
                 left = home.live or any(self._steps_of(home))
                 if not left:
+                    home.closed = True  # for steps that have found it, and come too late
                     self._homes.remove(home)
                     del self._waiting[home]
                     return
                 if home.closed:
                     self._end_idle(home, why.REMOVED, now, work)
-                    waiting, self._waiting[home] = self._waiting[home], deque()
-                    for entry in waiting:
-                        self._advance(entry.step.key, work)
                 if not work:
                     self._draining += 1
                     self._changed.wait(None if home.closed else self._clock.seconds_until(until_ns))
@@ -168,8 +189,7 @@ class Lanes:
 
     def carry(self, home: Sequences, to: Sequences) -> None:
         """Hands the sequences of a version over to another; those with steps on their way as soon as these have ended."""
-        with self._changed:
-            home.successor = to
+        self._leave(home, to)
         while True:
             work = _Work()
             with self._changed:
@@ -180,6 +200,15 @@ class Lanes:
             if not keys:
                 return
 
+    def _leave(self, home: Sequences, to: Sequences | None = None) -> None:
+        work = _Work()
+        with self._changed:
+            home.leaves = True
+            home.successor = to or home.successor
+            for entry in list(self._waiting[home]):
+                self._turn_out(entry, _leaving(home), work)
+        self._do(work)
+
     def home_of(self, key: Key) -> Sequences | None:
         """The version that a sequence is pinned to, or was to the end; None of one that nobody knows."""
         with self._changed:
@@ -189,11 +218,18 @@ class Lanes:
             for home in self._homes:
                 if home.knows(key):
                     return home
-            return next((home for home in self._homes if home.remembers(key)), None)
+            gone = self._memory.find(key)
+            return next((home for home in self._homes if gone and home.version == gone.version), None)
 
     def refuse_starts(self) -> None:
-        """The server leaves: no sequence begins any more."""
-        self._starting = False
+        """The server leaves: no sequence begins any more, and none waits to."""
+        work = _Work()
+        with self._changed:
+            self._starting = False
+            for waiting in self._waiting.values():
+                for entry in list(waiting):
+                    self._turn_out(entry, _exiting(), work)
+        self._do(work)
 
     @property
     def takes_starts(self) -> bool:
@@ -207,26 +243,32 @@ class Lanes:
 
     # The steps.
 
-    def enter(self, pending: Pending, step: Step, home: Sequences, model: StepQueue) -> None:
-        """A step has come, and is right as a request. From here on its end is told through its requester."""
-        entry = InLane(self, pending, step, home, model)
-        pending.requester, pending.holder, pending.step = entry, self, step
+    def enter_all(self, steps: Sequence[Entering]) -> None:
+        """Steps have come, in this order, and are right as requests. From here on their requesters are told of their ends."""
         work = _Work()
         with self._changed:
-            lane = self._lanes.get(step.key)
-            if lane is None:
-                self._lanes[step.key] = deque([entry])
-                self._hold(entry)
-                self._advance(step.key, work)
-            elif error := self._no_room(lane, entry):
-                home.give_up(why.TOO_MANY)
-                work.refused.append((entry, error))
-                if step.number is None:
-                    lane.append(_Hole())
-            else:
-                lane.append(entry)
-                self._hold(entry)
+            for pending, step, model in steps:
+                assert model.sequences is not None, "a step of a model that keeps no state"
+                entry = InLane(self, pending, step, model.sequences, model)
+                pending.requester, pending.holder, pending.step = entry, self, step
+                self._enter(entry, work)
         self._do(work)
+
+    def _enter(self, entry: InLane, work: _Work) -> None:
+        step = entry.step
+        lane = self._lanes.get(step.key)
+        if lane is None:
+            self._lanes[step.key] = deque([entry])
+            self._hold(entry)
+            self._advance(step.key, work)
+        elif error := self._no_room(lane, entry):
+            entry.home.give_up(why.TOO_MANY)
+            work.refused.append((entry, error))
+            if step.number is None:
+                lane.append(_Hole())
+        else:
+            lane.append(entry)
+            self._hold(entry)
 
     def broken_off(self, step: Step) -> None:
         """A step was refused as a request, before it came here: its sequence does not go on over the hole."""
@@ -237,8 +279,7 @@ class Lanes:
             if lane is not None:
                 lane.append(_Hole())
             else:
-                for home in self._homes:
-                    home.break_off(step.key)
+                self._hole(step.key)
 
     def failed(self, entry: InLane, error: ServingError) -> None:
         """A step was not computed, or nobody can have its answer."""
@@ -254,7 +295,7 @@ class Lanes:
             work.refused.append((entry, error))
             self._break_off(entry, lane, work)
             self._advance(entry.step.key, work)
-            self._let_in(entry.home, work)
+            self._let_in(entry.home, self._clock.now_ns(), work)
             self._take_told(entry.home, work)
 
     def computed(self, entries: Sequence[InLane]) -> None:
@@ -271,11 +312,14 @@ class Lanes:
                             other.end(key, why.RESTARTED, now)
                 self._lanes[key].popleft()
                 self._advance(key, work)
-            self._let_in(home, work)
-            self._take_told(home, work)
+            for each in self._homes:
+                self._let_in(each, now, work)
+                self._take_told(each, work)
             self._watch_over()
-        finish_all([entry.requester for entry in entries])
-        self._do(work)
+        try:
+            finish_all([entry.out_of_lane() for entry in entries])
+        finally:
+            self._do(work)
 
     def look_again(self) -> None:
         """The client of a step that waits has gone; it is looked at where it would be in nobody's way for long."""
@@ -318,8 +362,7 @@ class Lanes:
             first = lane[0]
             if isinstance(first, _Hole):
                 lane.popleft()
-                for each in self._homes:
-                    each.break_off(key)
+                self._hole(key)
                 self._abort(lane, None, work)
                 continue
             home = first.home
@@ -329,13 +372,17 @@ class Lanes:
                 self._break_off(first, lane, work)
                 continue
             try:
-                begun = home.begin(first.step, now)
+                begun = self._begin(first, now)
             except ServingError as error:
                 self._out(first, lane, work, error)
+                if isinstance(error, NotReady):
+                    self._break_off(first, lane, work)
+                elif home.is_broken_off(key):
+                    self._abort(lane, first.step, work)
                 continue
             if begun is Begun.FULL:
-                if not self._wait_for_room(first, now):
-                    self._out(first, lane, work, self._no_house(first))
+                if refusal := self._no_wait(first, now):
+                    self._out(first, lane, work, refusal)
                     self._break_off(first, lane, work)
                     continue
                 return
@@ -354,18 +401,46 @@ class Lanes:
         if self._draining:
             self._changed.notify_all()
 
-    def _out(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work, error: ServingError | None = None) -> None:
+    def _begin(self, entry: InLane, now: int) -> Begun | Repeat:
+        """What becomes of the first of a lane, as `Sequences.begin` says; also where its sequence is another version's."""
+        home, step = entry.home, entry.step
+        if len(self._homes) < 2:
+            return home.begin(step, now)
+        others = [each for each in self._homes if each is not home]
+        if step.start:
+            repeats = (each.started_by(step, now) for each in others)
+            return next((repeat for repeat in repeats if repeat), None) or home.begin(step, now)
+        if not home.knows(step.key) and any(each.knows(step.key) for each in others):
+            raise NotReady(
+                f"sequence {step.key[1]!r} has just gone over from {home.title} to another version: send the step again"
+            )
+        return home.begin(step, now)
+
+    def _out(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work, error: ServingError) -> None:
         """Takes the first of a lane out of it, refused."""
-        if entry in self._waiting[entry.home]:
-            self._waiting[entry.home].remove(entry)
+        waiting = self._waiting.get(entry.home, ())
+        if entry in waiting:
+            cast(deque[InLane], waiting).remove(entry)
         lane.popleft()
         self._let_go(entry)
-        work.refused.append((entry, error or self._no_house(entry)))
+        work.refused.append((entry, error))
+
+    def _turn_out(self, entry: InLane, error: ServingError, work: _Work) -> None:
+        """A START does not wait for room any longer."""
+        lane = self._lanes[entry.step.key]
+        self._out(entry, lane, work, error)
+        self._break_off(entry, lane, work)
+        self._advance(entry.step.key, work)
+
+    def _hole(self, key: Key) -> None:
+        """A step without a number was not taken, whichever version its sequence is in."""
+        for home in self._homes:
+            home.break_off(key)
 
     def _break_off(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work) -> None:
         """A step was not taken: neither are those behind it, and without numbers the next one is refused."""
         if entry.step.number is None:
-            entry.home.break_off(entry.step.key)
+            self._hole(entry.step.key)
         self._abort(lane, entry.step, work)
 
     def _abort(self, lane: deque[InLane | _Hole], step: Step | None, work: _Work) -> None:
@@ -384,6 +459,8 @@ class Lanes:
             if number is not None and its is not None and its < number:
                 left.append(entry)  # the repetition of what was taken
                 continue
+            if its is None:
+                self._hole(entry.step.key)  # whatever number the one before it had
             entry.home.give_up(why.EARLIER_FAILED)
             self._let_go(entry)
             work.refused.append(
@@ -398,20 +475,24 @@ class Lanes:
         lane.clear()
         lane.extend(left)
 
-    def _wait_for_room(self, entry: InLane, now: int) -> bool:
-        """Lets a START wait in a full house; False if it may not."""
-        waiting = self._waiting[entry.home]
-        if entry in waiting:
-            return True
+    def _no_wait(self, entry: InLane, now: int) -> ServingError | None:
+        """Lets a START wait in a full house; why not, if it may not."""
+        waiting = self._waiting.get(entry.home)
+        if waiting is None or entry.home.leaves:
+            return _leaving(entry.home)
+        if not self._starting:
+            return _exiting()
         asked_ns, most_ns = entry.pending.turn.timeout_ns, entry.home.policy.start_timeout_ns
         patience = min(asked_ns, most_ns) if asked_ns and most_ns else asked_ns or most_ns
         entry.until_ns = entry.pending.timeline.decoded + patience if patience else None
-        if entry.model.full(len(waiting), 0) or (entry.until_ns is not None and now >= entry.until_ns):
-            return False
+        if entry.until_ns is not None and now >= entry.until_ns:
+            return self._no_house(entry)
+        if entry.model.full(len(waiting), self._held_bytes if waiting else 0):
+            return self._no_house(entry)
         waiting.append(entry)
         self._watch_over()
         self._changed.notify_all()
-        return True
+        return None
 
     def _no_house(self, entry: InLane) -> ServingError:
         entry.home.give_up(why.HOUSE_FULL)
@@ -423,10 +504,10 @@ class Lanes:
             "later, or raise them in config.pbtxt"
         )
 
-    def _let_in(self, home: Sequences, work: _Work) -> None:
+    def _let_in(self, home: Sequences, now: int, work: _Work) -> None:
         """Those that wait for room, as far as there is some."""
         waiting = self._waiting.get(home)
-        while waiting and not home.full:
+        while waiting and home.has_room(now):
             entry = waiting.popleft()
             self._advance(entry.step.key, work)
 
@@ -440,10 +521,7 @@ class Lanes:
                     f"Request timeout expired: waited {waited_ms:.1f} ms for room; {self._no_house(entry)}"
                 )
             if error:
-                lane = self._lanes[entry.step.key]
-                self._out(entry, lane, work, error)
-                self._break_off(entry, lane, work)
-                self._advance(entry.step.key, work)
+                self._turn_out(entry, error, work)
 
     def _end_idle(self, home: Sequences, reason: str, now: int, work: _Work) -> None:
         """Ends some that have no step on its way."""
@@ -453,9 +531,10 @@ class Lanes:
         self._take_told(home, work)
 
     def _carry(self, home: Sequences, key: Key, work: _Work) -> None:
-        now = self._clock.now_ns()
-        assert home.successor
-        if not home.carry(key, home.successor, now):
+        now, to = self._clock.now_ns(), home.successor
+        while to is not None and to.successor is not None:
+            to = to.successor  # it has gone itself meanwhile
+        if to is None or to.closed or not home.carry(key, to, now):
             home.end(key, why.REMOVED, now)
         self._watch_over()
         self._take_told(home, work)
@@ -488,17 +567,21 @@ class Lanes:
         more = False
         for home in self._homes:
             more |= home.expire(now, AT_ONCE) == AT_ONCE
-            self._let_in(home, work)
+            self._let_in(home, now, work)
             self._patience(home, now, work)
             self._take_told(home, work)
             if (next_ns := home.next_expiry_ns()) is not None:
                 least = min(MOST_OFTEN_NS, max(home.policy.idle_ns // 10, 1_000_000))
                 times.append(max(next_ns, now + least))
+            if self._waiting[home] and (room_ns := home.next_eviction_ns()) is not None:
+                times.append(max(room_ns, now + 1_000_000))
             times += [
                 min(each for each in (entry.until_ns, entry.pending.deadline_ns) if each is not None)
                 for entry in self._waiting[home]
                 if entry.until_ns is not None or entry.pending.deadline_ns is not None
             ]
+        if self._draining:
+            self._changed.notify_all()  # some may have ended
         return min(times, default=None), more
 
     # Without the lock.
@@ -506,7 +589,7 @@ class Lanes:
     def _do(self, work: _Work) -> None:
         while work:
             for entry, error in work.refused:
-                entry.requester.finish(error)
+                entry.out_of_lane().finish(error)
             for entry, repeat in work.repeated:
                 self._repeat(entry, repeat)
             _tell(work.told)
@@ -518,7 +601,7 @@ class Lanes:
 
     def _repeat(self, entry: InLane, repeat: Repeat) -> None:
         """Answers a step as it was answered before."""
-        requester, timeline = entry.requester, entry.pending.timeline
+        requester, timeline = entry.out_of_lane(), entry.pending.timeline
         timeline.started = timeline.computed = timeline.encoded = self._clock.now_ns()
         requester.in_epoch(repeat.epoch)
         try:
@@ -526,12 +609,29 @@ class Lanes:
         except ServingError as error:
             requester.finish(error)
             return
+        except Exception as error:
+            log.exception("what was answered before to a step of %s cannot be sent again", entry.home.title)
+            failed = ComputeFailed(f"what was answered before cannot be sent again: {type(error).__name__}: {error}")
+            requester.finish(failed)
+            return
         entry.model.metrics.repeated(timeline)
         finish_all([requester])
 
 
+def _leaving(home: Sequences) -> NotReady:
+    return NotReady(f"{home.title} is being unloaded, and no sequence begins in it any more: send the START again")
+
+
+def _exiting() -> NotReady:
+    return NotReady("Server exiting: no new sequence begins")
+
+
 def _tell(ended: Sequence[Ended]) -> None:
-    """A line for each that has ended otherwise than by its client's END, or one for many."""
+    """A line for each, or one for many; what its client has asked for is told at the level of debugging."""
+    if log.isEnabledFor(logging.DEBUG):
+        for (_, id), gone in [each for each in ended if each.gone.reason in BY_ITS_CLIENT]:
+            log.debug("a sequence has ended", extra={"fields": {"sequence": id, "reason": gone.reason}})
+    ended = [each for each in ended if each.gone.reason not in BY_ITS_CLIENT]
     for (caller, id), gone in ended[:TOLD_ALONE]:
         fields = {"sequence": id, "reason": gone.reason, "epoch": gone.epoch, "steps": gone.taken}
         log.info("a sequence has ended", extra={"fields": fields | ({"caller": caller} if caller else {})})

@@ -77,19 +77,25 @@ class Catalogue:
         """
         lanes = self.lanes(name)
         home = lanes.home_of(step.key) if lanes and step and not step.start else None
-        with self._lock:
-            model = self._models.get(name)
-            pinned = model.leases_of(home) if model and home else None
-            if pinned is None or model is None or home is None or step is None:
-                return self._leases(name, version, 1, dealt=step is None or step.start)[0]
-            if version and parse_version(model.routes.version(version)) != home.version:
+        before = None
+        while True:
+            with self._lock:
+                model = self._models.get(name)
+                asked = parse_version(model.routes.version(version)) if model and version else ""
+                pinned = model.leases_of(home) if model and home else None
+                if pinned is None and (home is None or home is before):
+                    return self._leases(name, version, 1, dealt=step is None or step.start)[0]
+            assert lanes and step and home  # noqa: PT018 - who has a home has them all
+            if pinned is None:
+                before, home = home, lanes.home_of(step.key)  # it may have gone over to another version since
+            elif asked and asked != home.version:
                 pinned.release()
                 raise InvalidRequest(
-                    f"sequence {step.key[1]!r} of model '{name}' goes on in version {home.version}, where it has begun, "
-                    "but the request "
-                    f"names version {version}: leave the version out, or start a new sequence"
+                    f"sequence {step.key[1]!r} of model '{name}' goes on in version {home.version}, where it has begun, but the "
+                    f"request names version {version}: leave the version out, or start a new sequence"
                 )
-            return pinned
+            else:
+                return pinned
 
     def version_of(self, name: str, version: str) -> str:
         """The version that a client means, as versions are named here: the one behind a label, else the number that it has said.

@@ -119,6 +119,8 @@ class ModelManager(Catalogue):
                 old, entry.loaded, entry.state, entry.identity = entry.loaded, loaded, "READY", identity
                 entry.reason = loaded.remark
                 home = self._keeping.adopt(model, entry, loaded.model)
+                if home and old:
+                    model.leaving[home] = old.model
                 if entry.failover and not stands_in:
                     ended, entry.failover = entry.failover, None
                     ended.stop()
@@ -319,4 +321,6 @@ class ModelManager(Catalogue):
 
     def _alive(self) -> list[Model]:
         with self._lock:
-            return [*(entry.model for entry in self._versions() if entry.model), *self._retirement.models()]
+            serving = [entry.model for entry in self._versions() if entry.model]
+            seen_out = [left for model in self._models.values() for left in model.leaving.values()]
+            return list(dict.fromkeys([*serving, *seen_out, *self._retirement.models()]))

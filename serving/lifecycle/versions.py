@@ -150,10 +150,11 @@ class ModelEntry:
     def leases_of(self, home: Sequences) -> Lease | None:
         """A lease on what answers for the sequences of a version; None while nothing does."""
         with self.lock:
+            for entry in self.entries.values():
+                if entry.sequences is home and entry.state == "READY" and entry.loaded:
+                    return entry.loaded.model.lease()
             leaving = self.leaving.get(home)
-            serving = next((e.model for e in self.entries.values() if e.sequences is home and e.state == "READY"), None)
-            model = leaving or serving
-            return model.lease() if model else None
+            return leaving.lease() if leaving else None
 
     def default(self, *, dealt: bool = True) -> VersionEntry | None:
         """Who answers a request that names no version: what is labelled stable, but for a canary's share; else the highest.

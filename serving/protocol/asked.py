@@ -22,19 +22,10 @@ class Asked:
     """See the module; a `batching.pending.Requester`."""
 
     __slots__ = (
-        "_call",
-        "_classes",
-        "_copy",
-        "_empty",
-        "_epoch",
-        "_id",
-        "_lease",
-        "_payload",
-        "_recorder",
-        "_timeline",
-    )
+        "_call", "_classes", "_copy", "_empty", "_epoch", "_id", "_lease", "_payload", "_recorder", "_sequence", "_timeline",
+    )  # fmt: skip
 
-    def __init__(self, id: str, lease: Lease, call: Call, recorder: Recorder) -> None:
+    def __init__(self, id: str, lease: Lease, call: Call, recorder: Recorder, sequence: int | str = "") -> None:
         self._id = id
         self._lease = lease
         self._call = call
@@ -45,6 +36,7 @@ class Asked:
         self._copy: Copy | None = None
         self._empty = False
         self._epoch = 0
+        self._sequence = sequence
         lease.model.metrics.entered()
 
     def pending(self, decoded: codec.Decoded, size: int) -> Pending:
@@ -112,7 +104,9 @@ class Asked:
 
     def _record(self, outcome: str, code: Code, message: str) -> None:
         model = self._lease.model
-        ended = Ended(model.name, model.version, self._id, outcome, code.name, message, self._timeline, now_ns())
+        ended = Ended(
+            model.name, model.version, self._id, outcome, code.name, message, self._timeline, now_ns(), self._sequence
+        )
         self._recorder.ended(ended, model.metrics)
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from protos import grpc_service_pb2 as pb
-from serving.batching.lanes import Lanes
+from serving.batching.lanes import Entering, Lanes
 from serving.batching.model import Lease, Model
 from serving.batching.pending import Pending
 from serving.errors import NotReady
@@ -18,7 +18,7 @@ from serving.protocol.checks import Limits
 from serving.protocol.codes import answer_for, as_ours
 from serving.protocol.plans import Plans
 from serving.protocol.templates import Head, head_of
-from serving.sequences.step import Step
+from serving.sequences.step import Key, Step
 from serving.telemetry.ended import Recorder
 
 
@@ -81,31 +81,48 @@ class Inference:
         misread: list[_Sent],
     ) -> None:
         """Of a model with a stateful version: each step goes into the lane of its sequence, in the order of arrival."""
+        entering: dict[Key, Entering] = {}
         for sent in alike:
             message = sent[2] or self._message(sent, misread)
             if message is None:
                 continue
+            step = None
             try:
-                said = sequence_parameters.said(request.parameters_of(message), name)
+                parameters = request.parameters_of(message)
+                said = sequence_parameters.said(parameters, name)
                 step = said.step(sent[4].caller) if said.id else None
+                if step and step.key in entering:  # where that one goes this one goes
+                    lanes.enter_all(list(entering.values()))
+                    entering = {}
                 lease = self._manager.acquire_step(name, version, step)
             except Exception as error:  # noqa: BLE001 - border: every call is answered
+                if step:
+                    lanes.broken_off(step)
                 self._turn_away(sent[4], error)
                 continue
-            pending = self._step(lease, message, step, sent[3], sent[4], lanes)
-            if pending:
+            pending = self._step(lease, message, parameters, step, sent[3], sent[4], lanes)
+            if pending and pending.step:
+                entering[pending.step.key] = Entering(pending, pending.step, lease.model)
+            elif pending:
                 queued.setdefault(lease.model, []).append(pending)
+        lanes.enter_all(list(entering.values()))
 
     def _step(
-        self, lease: Lease, message: pb.ModelInferRequest, step: Step | None, payload: bytes, call: Call, lanes: Lanes
+        self,
+        lease: Lease,
+        message: pb.ModelInferRequest,
+        parameters: Mapping[str, request.Parameter],
+        step: Step | None,
+        payload: bytes,
+        call: Call,
+        lanes: Lanes,
     ) -> Pending | None:
-        """Lets a step into its lane; what is no step of a sequence is to be queued."""
+        """What is to go into its lane, if it is a step of a sequence, else into the queue; None if it was refused."""
         model, name = lease.model, message.model_name
-        asked = Asked(message.id, lease, call, self._recorder)
+        asked = Asked(message.id, lease, call, self._recorder, step.key[1] if step else "")
         try:
-            decoded = self._plans(model).decode(message, payload)
-            home = model.sequences
-            if home is None:
+            decoded = self._plans(model).decode(message, payload, parameters)
+            if model.sequences is None:
                 return asked.pending(decoded, len(payload))
             if step is None:
                 steps.check_alone(model.spec, decoded, name)
@@ -116,13 +133,13 @@ class Inference:
             if step.number is not None:
                 step.digest = steps.digest_of(decoded, step)
             pending = asked.pending(decoded, len(payload))
+            pending.step = step
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if step:
                 lanes.broken_off(step)
             asked.finish(as_ours(error))
             return None
-        lanes.enter(pending, step, home, model)
-        return None
+        return pending
 
     def _tight(
         self, models: Iterable[Model], alike: Sequence[_Sent], queued: Mapping[Model, Sequence[Pending]]

@@ -10,7 +10,7 @@ Plans live with the version that they were made for, so no request meets one of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from serving.batching.pending import USUAL, Turn
 from serving.protocol import checks, codec
 from serving.protocol.checks import Limits
 from serving.protocol.codec import Decoded
-from serving.protocol.request import FEW, InferRequest, from_protobuf, parameters_of
+from serving.protocol.request import FEW, InferRequest, Parameter, from_protobuf, parameters_of
 from serving.protocol.templates import Templates
 from serving.signature.spec import ModelSpec
 
@@ -42,8 +42,10 @@ class Plans:
         self._any = spec.batched and not spec.shared and all(known) and max_bytes > 0
         self.templates = Templates(spec, limits, max_bytes if self._any else 0)
 
-    def decode(self, sent: pb.ModelInferRequest, payload: bytes) -> Decoded:
-        """Checks the request `sent`, of which fields are cleared; `payload` holds it whole.
+    def decode(
+        self, sent: pb.ModelInferRequest, payload: bytes, parameters: Mapping[str, Parameter] | None = None
+    ) -> Decoded:
+        """Checks the request `sent`, of which fields are cleared; `payload` holds it whole; its `parameters`, if they were read.
 
         Raises what `codec.decode` raises.
         """
@@ -52,7 +54,8 @@ class Plans:
             return self._whole(payload)[1]
         turn = USUAL
         if len(sent.parameters):
-            turn = checks.parameters(parameters_of(sent), self._spec, sent.model_name, stateful=self._limits.stateful)
+            parameters = parameters_of(sent) if parameters is None else parameters
+            turn = checks.parameters(parameters, self._spec, sent.model_name, stateful=self._limits.stateful)
             sent.ClearField("parameters")
         contents = list(sent.raw_input_contents)
         if len(payload) - sum(map(len, contents)) > LONGEST:  # a description that would not be kept is not worked out

@@ -8,6 +8,7 @@ from serving.errors import InvalidRequest
 from serving.protocol.codec import Decoded
 from serving.protocol.elements import bytes_of
 from serving.sequences.step import Step
+from serving.signature.controls import CORRID
 from serving.signature.spec import ModelSpec
 
 
@@ -27,6 +28,9 @@ def check_step(step: Step, spec: ModelSpec, decoded: Decoded, model: str) -> Non
             f"inference request to model '{model}' must specify batch-size 1 due to requirements of sequence batcher; got "
             f"{decoded.rows}: a request is a step of one sequence"
         )
+    for control in spec.controls:
+        if control.kind == CORRID and (why := control.refuses(step.key[1], spec.inputs_by_name[control.input].dtype)):
+            raise InvalidRequest(f"sequence_id {step.key[1]!r} of model '{model}' {why}: use another id")
     if not step.start and (brought := [name for name in spec.state_inputs if name in decoded.inputs]):
         raise InvalidRequest(
             f"the server keeps the state of sequence {step.key[1]!r}, but the request brings {brought}: only a START "

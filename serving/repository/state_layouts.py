@@ -218,10 +218,9 @@ def _agrees(data_type: int, dims: Any, tensor: TensorSpec, where: str) -> None:
     """Raises `ModelConfigError` where a datatype or dims are said that are not the file's."""
     if data_type and from_schema(data_type) != tensor.datatype:
         raise ModelConfigError(f"{where} is {pb.DataType.Name(data_type)}; the model's is {to_schema(tensor.datatype)}")
-    if dims and tuple(dims) != tensor.shape[1:]:
-        raise ModelConfigError(
-            f"{where} has dims {list(dims)}; the model's are {list(tensor.shape[1:])} (the rows are left out)"
-        )
+    own = tensor.shape[1:]
+    if dims and (len(dims) != len(own) or any(size not in (-1, fixed) for size, fixed in zip(dims, own, strict=True))):
+        raise ModelConfigError(f"{where} has dims {list(dims)}; the model's are {list(own)} (the rows are left out)")
 
 
 def _from_file(name: str, tensor: TensorSpec, where: str, model_folder: Path) -> npt.NDArray[Any]:

@@ -11,7 +11,9 @@ older one and a batch that comes twice is answered twice and written once.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +22,15 @@ import numpy.typing as npt
 from serving.errors import BrokenOff, InvalidRequest, NotReady, OutOfStep, ServingError
 from serving.sequences import counts as why
 from serving.sequences.counts import SequenceCounts
+from serving.sequences.memory import Ended, Gone, Kept, Memory, Outputs, Tomb
 from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.sequences.pool import Pool
 from serving.sequences.step import Key, Step
 
-MOST_REMEMBERED = 65_536  # sequences that have ended, of which it is still known why
-REMEMBERED_NS = 600 * 1_000_000_000  # for how long
 NUMBERED, HOLE = 1, 2  # flags of a sequence
+NEVER = 2**63 - 1  # an instant later than any
 
 Array = npt.NDArray[Any]
-Outputs = Mapping[str, Array]
 
 ENDED = {
     why.END: "it has ended",
@@ -48,14 +49,6 @@ class Begun(enum.Enum):
     FULL = 2  # there is no room for another sequence
 
 
-class Kept(NamedTuple):
-    """What was answered to a numbered step."""
-
-    number: int
-    digest: bytes
-    outputs: Outputs
-
-
 class Repeat(NamedTuple):
     """The step was taken before; this was answered then."""
 
@@ -63,34 +56,11 @@ class Repeat(NamedTuple):
     outputs: Outputs
 
 
-class Gone(NamedTuple):
-    """A sequence that has ended: why, when, its epoch, and how many steps it had taken."""
-
-    reason: str
-    at_ns: int
-    epoch: int
-    taken: int
-
-
-class Tomb(NamedTuple):
-    """What is kept of a numbered sequence for a while after its end, so that what is sent again is answered."""
-
-    gone: Gone
-    nonce: bytes
-    answers: Sequence[Kept]
-
-
-class Ended(NamedTuple):
-    """A sequence that has ended, for the log."""
-
-    key: Key
-    gone: Gone
-
-
 class Sequences:
     """Called under one lock, that of `serving.batching.lanes`, but for `states`.
 
-    `epochs` gives the next epoch of the server; `busy` says whether steps of a sequence are on their way.
+    `epochs` gives the next epoch of the server; `busy` says whether steps of a sequence are on their way; `memory` is that of
+    the model.
     """
 
     def __init__(
@@ -102,6 +72,7 @@ class Sequences:
         *,
         epochs: Callable[[], int],
         busy: Callable[[Key], bool],
+        memory: Memory | None = None,
         counts: SequenceCounts | None = None,
     ) -> None:
         self.version = version
@@ -111,7 +82,8 @@ class Sequences:
         self.counts = counts or SequenceCounts()
         self.told: list[Ended] = []  # what is to be logged, taken by whoever holds the lock
         self.held = 0  # its steps that wait for others of their sequence, or for room; counted by the lanes
-        self.closed = False  # its version goes, and no step begins any more
+        self.leaves = False  # its version goes, and nobody waits for room
+        self.closed = False  # it has gone, and no step begins any more
         self.successor: Sequences | None = None  # to which its sequences are carried over
         self._epochs = epochs
         self._busy = busy
@@ -121,7 +93,7 @@ class Sequences:
         # By slot. Memory comes as slots are first used.
         self._epoch = np.zeros(self._pool.capacity, np.int64)  # 0 of a slot without a sequence
         self._taken = np.zeros(self._pool.capacity, np.int64)
-        self._last_ns = np.zeros(self._pool.capacity, np.int64)
+        self._last_ns = np.zeros(self._pool.capacity, np.int64)  # `NEVER` of a slot without a sequence
         self._flags = np.zeros(self._pool.capacity, np.uint8)
         self._caller = np.zeros(self._pool.capacity, np.uint32)
         self._id = np.zeros(self._pool.capacity, np.uint64)
@@ -130,9 +102,9 @@ class Sequences:
         self._answers: dict[int, list[Kept]] = {}
         self._callers: list[str] = []
         self._caller_numbers: dict[str, int] = {}
-        self._gone: dict[Key, Gone] = {}  # the oldest first
-        self._tombs: dict[Key, Tomb] = {}
+        self._memory = memory or Memory()
         self._live = 0
+        self._late: deque[int] = deque()  # slots that were idle for too long when somebody looked
 
     # What is there.
 
@@ -155,13 +127,19 @@ class Sequences:
         """Whether it lives."""
         return self._find(key) >= 0
 
-    def remembers(self, key: Key) -> bool:
-        """Whether it has ended, and it is still known why."""
-        return key in self._gone or key in self._tombs
+    def has_room(self, now_ns: int) -> bool:
+        """Whether another one can begin now, be it that one that is idle has to go."""
+        return not self.full or (self.policy.evicts and self._longest_idle(now_ns) is not None)
+
+    def is_broken_off(self, key: Key) -> bool:
+        """Whether its next step is to be refused; see `break_off`."""
+        slot = self._find(key)
+        return slot >= 0 and bool(self._flags[slot] & HOLE)
 
     def active(self, since_ns: int) -> bool:
         """Whether any sequence has had a step since then."""
-        return bool(self._live) and bool((self._last_ns[: self._pool.lent] >= since_ns).any())
+        last = self._last_ns[: self._pool.lent]
+        return bool(self._live) and bool(((last >= since_ns) & (last < NEVER)).any())
 
     def keys(self) -> Iterator[Key]:
         """Those that live."""
@@ -212,6 +190,13 @@ class Sequences:
         step.home, step.slot, step.epoch = self, slot, epoch
         return Begun.GOES
 
+    def started_by(self, step: Step, now_ns: int) -> Repeat | None:
+        """The answer to this very START, if it began the sequence that lives here. Raises what `begin` raises."""
+        slot = self._find(step.key)
+        if slot < 0 or step.number is None or self._is_idle(slot, now_ns):
+            return None
+        return self._start_again(step, slot, now_ns)
+
     def states(self, name: str, slots: Sequence[int]) -> Array:
         """The states of steps that have begun, by the state's input, one row each. From the thread that computes them."""
         return self._pool.gather(name, np.array(slots, np.int64))
@@ -223,13 +208,13 @@ class Sequences:
         step.slot = -1
 
     def commit(self, steps: Sequence[Step], now_ns: int) -> None:
-        """Steps of one batch were computed, and their answers are kept or about to leave: the states move."""
+        """Steps were computed, and their answers are kept or about to leave: the states move.
+
+        They are those of one batch, or of several, where answers have waited for each other.
+        """
         slots = np.array([step.slot for step in steps], np.int64)
-        rows = [step.row for step in steps]
-        new = steps[0].new
-        for tensor in self.layout.tensors:
-            states = new[tensor.output]
-            self._pool.scatter(tensor.input, slots, states if rows == list(range(len(states))) else states[rows])
+        for _, of_one in itertools.groupby(steps, lambda step: id(step.new)):
+            self._move(list(of_one))
         for step in steps:
             if step.start:
                 self._started(step, now_ns)
@@ -264,17 +249,17 @@ class Sequences:
 
     def expire(self, now_ns: int, most: int) -> int:
         """Ends those that have been idle for too long, no more than so many; says how many."""
-        self._forget(now_ns)
+        self._memory.forget(now_ns, self.policy.tombstone_ns)
         if not self.policy.idle_ns:
             return 0
-        lent = self._pool.lent
-        late = (self._epoch[:lent] > 0) & (self._last_ns[:lent] <= now_ns - self.policy.idle_ns)
+        since_ns = now_ns - self.policy.idle_ns
+        if not self._late:  # it is looked for once for all that are found together
+            self._late.extend(np.flatnonzero(self._last_ns[: self._pool.lent] <= since_ns).tolist())
         ended = 0
-        for slot in np.flatnonzero(late):
-            if ended == most:
-                break
-            if not self._busy(self._key(int(slot))):
-                self._end(int(slot), why.IDLE, now_ns)
+        while self._late and ended < most:
+            slot = self._late.popleft()
+            if self._last_ns[slot] <= since_ns and not self._busy(self._key(slot)):
+                self._end(slot, why.IDLE, now_ns)
                 ended += 1
         return ended
 
@@ -283,12 +268,14 @@ class Sequences:
         times = []
         lent = self._pool.lent
         if self._live and self.policy.idle_ns:
-            times.append(int(self._last_ns[:lent][self._epoch[:lent] > 0].min()) + self.policy.idle_ns)
-        if self._tombs:
-            times.append(next(iter(self._tombs.values())).gone.at_ns + self.policy.tombstone_ns)
-        if self._gone:
-            times.append(next(iter(self._gone.values())).at_ns + REMEMBERED_NS)
-        return min(times, default=None)
+            times.append(int(self._last_ns[:lent].min()) + self.policy.idle_ns)
+        return min(times + self._memory.next_ns(self.policy.tombstone_ns), default=None)
+
+    def next_eviction_ns(self) -> int | None:
+        """When the first of them may go to make room for another one; None if none ever may."""
+        if not (self._live and self.policy.evicts):
+            return None
+        return int(self._last_ns[: self._pool.lent].min()) + self.policy.min_idle_ns
 
     # Moving to another version.
 
@@ -308,10 +295,17 @@ class Sequences:
             if slot in kept:
                 its_kept[there] = kept.pop(slot)  # type: ignore[assignment]
         self._end(slot, why.CARRIED, now_ns)
-        self._gone.pop(key, None)
+        self._memory.lives(key, anew=False)
         return True
 
     # Inside.
+
+    def _move(self, steps: Sequence[Step]) -> None:
+        """The new states of steps of one batch come to lie where their sequences are."""
+        slots, rows = np.array([step.slot for step in steps], np.int64), [step.row for step in steps]
+        for tensor in self.layout.tensors:
+            states = steps[0].new[tensor.output]
+            self._pool.scatter(tensor.input, slots, states if rows == list(range(len(states))) else states[rows])
 
     def _find(self, key: Key) -> int:
         slots = self._slots.get(key[0])
@@ -337,6 +331,7 @@ class Sequences:
             if lent is None:
                 return Begun.FULL
             slot = lent
+            self._last_ns[slot] = NEVER
         step.home, step.slot, step.epoch = self, slot, self._epochs()
         return Begun.GOES
 
@@ -346,7 +341,7 @@ class Sequences:
             epoch, taken, nonce = int(self._epoch[slot]), int(self._taken[slot]), self._nonces.get(slot, b"")
             answers: Sequence[Kept] = self._answers.get(slot, ())
         elif tomb := self._tomb(step.key, now_ns):
-            (_, _, epoch, taken), nonce, answers = tomb
+            epoch, taken, nonce, answers = tomb.gone.epoch, tomb.gone.taken, tomb.nonce, tomb.answers
         else:
             return None
         if step.nonce:
@@ -365,7 +360,7 @@ class Sequences:
             and step.number < tomb.gone.taken
         ):
             return self._repeated(step, tomb.gone.epoch, tomb.gone.taken, tomb.answers)
-        gone = tomb.gone if tomb else self._gone.get(step.key)
+        gone = self._memory.find(step.key)
         because = ""
         if gone:
             ago = max(0, now_ns - gone.at_ns) / 1e9
@@ -438,8 +433,7 @@ class Sequences:
         self._flags[slot] = 0 if step.number is None else NUMBERED
         if step.nonce:
             self._nonces[slot] = step.nonce
-        self._gone.pop(step.key, None)
-        self._tombs.pop(step.key, None)
+        self._memory.lives(step.key, anew=True)
         self.counts.starts += 1
 
     def _place(self, key: Key, slot: int, epoch: int) -> None:
@@ -466,48 +460,36 @@ class Sequences:
 
     def _end(self, slot: int, reason: str, now_ns: int) -> None:
         self._forget_slot(slot, reason, now_ns)
-        self._epoch[slot] = 0
-        self._taken[slot] = 0
+        self._epoch[slot] = self._taken[slot] = 0
+        self._last_ns[slot] = NEVER
         self._pool.take_back(slot)
 
     def _forget_slot(self, slot: int, reason: str, now_ns: int) -> None:
         """Takes the sequence out of its slot, which is not free yet."""
         key = self._key(slot)
-        gone = Gone(reason, now_ns, int(self._epoch[slot]), int(self._taken[slot]))
+        gone = Gone(reason, now_ns, int(self._epoch[slot]), int(self._taken[slot]), self.version)
         del self._slots[key[0]][key[1]]
         self._names.pop(slot, None)
         nonce, answers = self._nonces.pop(slot, b""), self._answers.pop(slot, None)
         self._live -= 1
         self.counts.ended[reason] += 1
-        if reason not in (why.END, why.CARRIED):
-            self.told.append(Ended(key, gone))
-        self._gone.pop(key, None)
-        self._gone[key] = gone
-        if len(self._gone) > MOST_REMEMBERED:
-            del self._gone[next(iter(self._gone))]
+        self.told.append(Ended(key, gone))
+        self._memory.ended(key, gone)
         if reason == why.END and answers and self.policy.tombstone_ns:
-            self._tombs.pop(key, None)
-            self._tombs[key] = Tomb(gone, nonce, tuple(answers))
-            if len(self._tombs) > self._pool.capacity:
-                del self._tombs[next(iter(self._tombs))]
+            self._memory.keep(key, Tomb(gone, nonce, tuple(answers)), self._pool.capacity)
 
     def _tomb(self, key: Key, now_ns: int) -> Tomb | None:
-        tomb = self._tombs.get(key)
-        return tomb if tomb and now_ns - tomb.gone.at_ns < self.policy.tombstone_ns else None
-
-    def _forget(self, now_ns: int) -> None:
-        """What was remembered for long enough."""
-        while self._tombs and now_ns - next(iter(self._tombs.values())).gone.at_ns >= self.policy.tombstone_ns:
-            del self._tombs[next(iter(self._tombs))]
-        while self._gone and now_ns - next(iter(self._gone.values())).at_ns >= REMEMBERED_NS:
-            del self._gone[next(iter(self._gone))]
+        return self._memory.tomb(key, now_ns, self.policy.tombstone_ns)
 
     def _evict(self, now_ns: int) -> bool:
         """Ends the one that has been idle longest, if that is long enough."""
-        lent = self._pool.lent
-        late = np.flatnonzero((self._epoch[:lent] > 0) & (self._last_ns[:lent] <= now_ns - self.policy.min_idle_ns))
-        for slot in late[np.argsort(self._last_ns[late], kind="stable")]:
-            if not self._busy(self._key(int(slot))):
-                self._end(int(slot), why.EVICTED, now_ns)
-                return True
-        return False
+        slot = self._longest_idle(now_ns)
+        if slot is not None:
+            self._end(slot, why.EVICTED, now_ns)
+        return slot is not None
+
+    def _longest_idle(self, now_ns: int) -> int | None:
+        """The one that may go to make room for another one; None if there is none."""
+        late = np.flatnonzero(self._last_ns[: self._pool.lent] <= now_ns - self.policy.min_idle_ns)
+        slots = late[np.argsort(self._last_ns[late], kind="stable")]
+        return next((int(slot) for slot in slots if not self._busy(self._key(int(slot)))), None)

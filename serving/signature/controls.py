@@ -32,6 +32,15 @@ class ControlInput:
         """What it holds in a row that is a step in no particular place: no start, no end, and nobody's."""
         return self.on if self.kind == READY else self.off
 
+    def refuses(self, said: int | str, dtype: np.dtype[Any]) -> str:
+        """Why an id cannot be told in that datatype; "" if it can."""
+        if dtype.kind == "O":
+            return ""
+        if isinstance(said, str):
+            return f"is a text, and input {self.input}, which is told it, takes whole numbers"
+        least, most = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        return "" if least <= said <= most else f"is not one of {least} to {most}, which input {self.input} can be told"
+
     def value(self, said: float | str, dtype: np.dtype[Any]) -> Any:
         """`said` as an array of that datatype takes it; strings travel as bytes."""
         if dtype.kind != "O":

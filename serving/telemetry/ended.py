@@ -23,7 +23,7 @@ class Ended:
     """One request that has found its model and has ended.
 
     `outcome` is one of `counters.OUTCOMES`, `code` the name by which the client learnt of it, `message` why it failed,
-    `at_ns` when that was known.
+    `at_ns` when that was known. A step of a sequence has the id of that, others none.
     """
 
     model: str
@@ -34,6 +34,7 @@ class Ended:
     message: str
     timeline: Timeline
     at_ns: int
+    sequence: int | str = ""
 
     @property
     def duration_ns(self) -> int:
@@ -69,6 +70,8 @@ class Recorder:
                 "code": request.code,
                 "duration_ms": round(request.duration_ns / 1e6, 3),
             }
+            if request.sequence:
+                fields["sequence"] = request.sequence
             log.info(request.message or "request", extra={"fields": fields})
 
     def turned_away(self, code: str) -> None:

@@ -117,7 +117,7 @@ def test_a_stream_takes_steps_in_its_order_as_fast_as_they_come(one: LaunchedSer
         for begin, end in itertools.pairwise(pieces(1)):
             requests.append(stepper.request(x[:, begin:end], end=end == STEPS))
             stepper.taken += 1
-        answers = [each for each in open_stream(client, iter(requests))]
+        answers = list(open_stream(client, iter(requests)))
     assert [each.error_message for each in answers] == [""] * len(requests)
     whole = np.concatenate([answered(each.infer_response)["y"] for each in answers], axis=1)
     np.testing.assert_allclose(whole, expected(x), rtol=1e-5, atol=1e-5)

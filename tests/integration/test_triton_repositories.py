@@ -155,7 +155,7 @@ def test_several_pictures_are_reshaped_one_by_one(client: RawClient) -> None:
 
 
 def test_what_changes_no_answer_is_told_once(server: LaunchedServer) -> None:
-    (told,) = (entry for entry in server.log() if entry["message"].startswith("accepted, and changes nothing"))
+    (told,) = (entry for entry in server.log() if entry["message"].startswith("accepted, and changes no answer here"))
     assert told["level"] == "warning"
     assert told["fields"] == ["optimization.execution_accelerators.gpu_execution_accelerator.name"]
     assert told["model"] == "pictures"

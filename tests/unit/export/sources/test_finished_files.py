@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from export.__main__ import main
 from export.sources import finished_files
+from tests.support import sums_kept
 from tests.unit.export import user_networks
 
 X, LENGTHS, Y = ("--input", "x:FP32[-1,-1,8]"), ("--input", "lengths:INT64[-1]"), ("--output", "y:FP32[-1,3]")
@@ -55,6 +56,24 @@ def one_node(path: Path, operator: str, domain: str, opset: int) -> None:
     graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"], domain=domain)], "one", [x], [y])
     opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+
+def test_a_file_that_is_to_keep_its_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, repository = tmp_path / "sums.onnx", tmp_path / "repository"
+    asked = ["import", str(file), "--repository", str(repository), "--name", "sums"]
+    line = "to keep its state between requests, write into"
+    sums_kept.write(file, {"h": "hn"}, mean=True)
+    assert main(asked) == 0
+    assert line not in capsys.readouterr().out
+    assert main([*asked, "--stateful"]) == 2
+    assert "the model cannot be stateful: fed in pieces" in capsys.readouterr().err
+    sums_kept.write(file, {"h": "hn"})
+    assert main(asked) == 0
+    assert line in capsys.readouterr().out
+    assert sorted(path.name for path in (repository / "sums").iterdir()) == ["1", "2"]
+    assert main([*asked, "--stateful"]) == 0
+    assert (repository / "sums" / "config.pbtxt").read_text() == "sequence_batching {}\n"
+    assert (repository / "sums" / "3").is_dir()
 
 
 @pytest.mark.parametrize(

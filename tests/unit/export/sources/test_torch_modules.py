@@ -65,6 +65,16 @@ def test_a_plain_stack_gets_the_canonical_signature_and_every_format(
         assert (folder / backends.module(name).FILE_NAME).exists()
 
 
+def test_a_network_that_is_to_keep_its_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("Plain", "--stateful", repository=tmp_path) == 0
+    config = tmp_path / "m" / "config.pbtxt"
+    assert f"stateful by {config}: sequence_batching {{}}" in capsys.readouterr().out.splitlines()
+    assert config.read_text() == "sequence_batching {}\n"
+    assert export("Tagger", "--stateful", repository=tmp_path / "other", x="x:INT64[-1,-1]") == 2
+    assert "the model cannot be stateful: it reads its steps in both directions" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "m").exists()
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_the_weights_are_those_of_the_file(weights: Path, suffix: str, tmp_path: Path) -> None:
     if suffix == ".pt":

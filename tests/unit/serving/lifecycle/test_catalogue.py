@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 
-from serving.batching.model import Lease
+from serving.batching.model import Lease, Model
 from serving.errors import InvalidRequest, NotReady, RepositoryError, ServingError, UnknownModel, UnknownVersion
 from serving.lifecycle.failover import Failover
 from serving.lifecycle.manager import ModelManager
+from serving.loading.request import Loaded
+from serving.repository import model_config
 from serving.repository.routes import Routes
+from serving.sequences.live import Begun, Sequences
+from serving.sequences.step import Key, Step
+from serving.telemetry.timeline import now_ns
 from tests.support.loading import loaded, serve
 
 
@@ -193,3 +200,76 @@ def test_nothing_stands_by_a_model_that_answers_no_longer(tmp_path: Path, manage
 def test_what_is_not_known_has_no_entry(manager: ModelManager) -> None:
     assert manager.known("m") is None
     assert (manager.entries(), manager.shadows()) == ([], [])
+
+
+KEY: Key = ("", 7)
+STATEFUL = "sequence_batching {}"
+
+
+def stateful(root: Path, version: int, weights: str = "0") -> Loaded:
+    """A version that keeps state."""
+    one = loaded(root, version, config=model_config.parse(STATEFUL, "fake"))
+    assert one.model.state_layout
+    one.model.state_layout = dataclasses.replace(one.model.state_layout, weights_sha256=weights * 64)
+    return one
+
+
+def begin(model: Model) -> Sequences:
+    """A sequence lives in that version from now on."""
+    home = model.sequences
+    assert home is not None
+    step = Step(KEY, start=True)
+    assert home.begin(step, now_ns()) is Begun.GOES
+    step.new = {tensor.output: np.zeros((1, *tensor.shape), tensor.dtype) for tensor in home.layout.tensors}
+    home.commit([step], now_ns())
+    return home
+
+
+@pytest.mark.parametrize(
+    ("said", "version", "answers"),
+    [
+        ({}, "", "1"),
+        ({}, "1", "1"),
+        ({}, "01", "1"),
+        ({}, "2", "goes on in version 1, where it has begun, but the request names version 2"),
+        ({}, "x", "failed to get model version from specified version string 'x'"),
+        ({"start": True}, "", "2"),
+        ({"start": True}, "1", "1"),
+        (None, "", "2"),
+    ],
+)
+def test_a_step_goes_to_the_version_that_its_sequence_is_in(
+    said: dict[str, bool] | None, version: str, answers: str, manager: ModelManager, tmp_path: Path
+) -> None:
+    """And keeps no version alive that it does not go to, or the manager would never be closed."""
+    for number in (1, 2):
+        serve(manager, stateful(tmp_path, number))
+        if number == 1:
+            with manager.acquire("fake", "1") as model:
+                begin(model)
+    step = None if said is None else Step(KEY, **said)
+    if answers.isdigit():
+        with manager.acquire_step("fake", version, step) as model:
+            assert model.version == answers
+        return
+    with pytest.raises(InvalidRequest, match=answers):
+        manager.acquire_step("fake", version, step)
+
+
+@pytest.mark.parametrize("then", ["2", ""], ids=["it has gone over to another version", "it has ended"])
+def test_a_sequence_that_is_no_more_where_it_was_found_is_looked_for_again(
+    then: str, manager: ModelManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its version has gone between the two looks: what it was found in is nobody's any more."""
+    for number in (1, 2):
+        serve(manager, stateful(tmp_path, number))
+    with manager.acquire("fake", "2") as model:
+        second = model.sequences
+    lanes = manager.lanes("fake")
+    assert lanes
+    assert second
+    gone = Sequences("1", "m", second.layout, second.policy, epochs=lambda: 1, busy=lambda key: False)
+    found = iter([gone, second if then else None])
+    monkeypatch.setattr(lanes, "home_of", lambda key: next(found))
+    with manager.acquire_step("fake", "", Step(KEY)) as model:
+        assert model.version == "2"

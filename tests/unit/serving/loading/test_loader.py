@@ -19,7 +19,7 @@ from serving.errors import BackendUnavailable, ModelConfigError, RepositoryError
 from serving.loading import loader, proof
 from serving.loading.proof import Facts, Proved
 from serving.sequences.policy import SECOND_NS, SequencePolicy
-from serving.signature.tensors import Tensors
+from serving.signature.tensors import Tensors, TensorSpec
 from tests.support import fake_models, summing
 from tests.support.gated import model
 from tests.support.loading import wanted
@@ -63,6 +63,30 @@ def test_a_model_is_made_stateful_by_its_configuration_or_by_the_server(tmp_path
             "c0": ("cn", "<f4", (1, 4)),
         }
         assert one.model.config.HasField("sequence_batching")
+
+
+def test_control_inputs_are_filled_in_where_it_is_warmed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Golden samples hold them, as the exporter has tried the file; an entry of `model_warmup` need not."""
+    plain = fake_models.spec()
+    more = (TensorSpec("first", "FP32", (-1, 1)), TensorSpec("there", "INT32", (-1,)))
+    fake_models.write(tmp_path, model_spec=dataclasses.replace(plain, inputs=(*plain.inputs, *more)))
+    text = """
+        sequence_batching { control_input [
+          { name: "first" control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0.25, 1 ] } },
+          { name: "there" control { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 7 ] } }
+        ] }
+        model_warmup { name: "w" batch_size: 5 inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 2, 3 ] zero_data: true } } }
+    """
+    ran: list[Tensors] = []
+    run = FakeBackend.run
+    monkeypatch.setattr(FakeBackend, "run", lambda self, sent, names: ran.append(sent) or run(self, sent, names))
+    one = loader.load(wanted(tmp_path, text)).model
+    assert one.close()
+    assert one.verified
+    assert [control.kind for control in one.spec.controls] == ["start", "ready"]
+    (warmed,) = (sent for sent in ran if len(sent["x"]) == 5)
+    np.testing.assert_array_equal(warmed["first"], np.full((5, 1), 0.25, np.float32))
+    np.testing.assert_array_equal(warmed["there"], np.full(5, 7, np.int32))
 
 
 def test_others_keep_no_state(tmp_path: Path) -> None:

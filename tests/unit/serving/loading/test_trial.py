@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,16 @@ def test_a_version_is_loaded_warmed_up_and_closed(tmp_path: Path, monkeypatch: p
     assert answer(described(request, FAKE, ""), {}, told) == {}
     assert len(closed) == 2
     assert max(rows) == 16
+
+
+def test_a_model_that_is_to_be_stateful_is_loaded_as_one(tmp_path: Path) -> None:
+    fake_models.write(tmp_path, model_spec=dataclasses.replace(fake_models.spec(), streamable=False))
+    assert answer(described(wanted(tmp_path, stateful=("other",)), FAKE, ""), {}, told) == {}
+    for request in (wanted(tmp_path, stateful=("fake",)), wanted(tmp_path, "sequence_batching {}")):
+        asked = json.loads(json.dumps(described(request, FAKE, "")))
+        refused = answer(asked, {}, told)
+        assert refused["refused"] == "ModelConfigError"
+        assert "sequence_batching: the model cannot be stateful" in refused["said"]
 
 
 def test_a_shadow_is_loaded_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,11 @@ def test_a_state_that_is_said_is_the_versions_own_and_the_others_are_completed()
     assert (spec, layout.shapes) == (plain, completed.shapes)
 
 
+def test_dims_may_leave_free_what_the_file_fixes() -> None:
+    text = "sequence_batching { state { input_name: 'h0' output_name: 'hn' dims: [ -1, 4 ] } }"
+    assert made(text)[1].tensors[0].shape == (1, 4)
+
+
 def test_an_initial_state_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "initial_state").mkdir()
     values = np.arange(8, dtype="<f2").reshape(2, 4)

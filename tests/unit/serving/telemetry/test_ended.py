@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 
@@ -56,6 +57,14 @@ def test_the_access_log_has_its_share(
         recorder.ended(ended(), entered())
     assert len(caplog.records) == logged
     assert next(left, None) is None, "it is drawn once for each request, and never where nothing is logged"
+
+
+def test_a_step_is_told_with_its_sequence(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for sequence in (7, "patient 7", ""):
+        Recorder(1.0).ended(dataclasses.replace(ended(), sequence=sequence), entered())
+    told = [record.fields.get("sequence") for record in caplog.records]  # type: ignore[attr-defined]
+    assert told == [7, "patient 7", None]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,630 @@
+"""Steps of one sequence behind each other, and what becomes of those behind one that was not taken. The queue is a double."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.batching.lanes import Entering, Epochs, Lanes
+from serving.batching.pending import Pending, Turn, finish_all
+from serving.errors import ComputeFailed, Overloaded, ServingError
+from serving.sequences import counts as why
+from serving.sequences.live import Sequences
+from serving.sequences.policy import SequencePolicy, StateLayout, StateTensor
+from serving.sequences.step import Key, Step
+from serving.signature.tensors import Tensors
+from serving.telemetry.counters import ModelMetrics
+from serving.telemetry.timeline import Timeline
+from tests.simulation.virtual import VirtualClock
+
+LAYOUT = StateLayout([StateTensor("h0", "hn", np.dtype("f8"), (1,), np.zeros(1))], "a" * 64)
+POLICY = SequencePolicy(window=5, max_sequences=2, idle_ns=0)
+A, B, C, D = (("", n) for n in (1, 2, 3, 4))
+HOUR = 3600.0
+
+
+class Asks:
+    """Who asks for a step; `batching.lanes.Asking`. `told` is the answer or the error's class; `told_of` all of either."""
+
+    def __init__(
+        self, clock: VirtualClock, key: Key, fails: Exception | None, deadline_ns: int | None, **said: Any
+    ) -> None:
+        self.step = Step(key, digest=repr(sorted((k, v) for k, v in said.items() if v)).encode(), **said)
+        self.epoch = 0
+        self.told: object = None
+        self.told_of = ""
+        self.fails = fails
+        self.moved: list[object] = []
+        self._outputs: Tensors = {}
+        timeline = Timeline(clock.now_ns())
+        timeline.decoded = clock.now_ns()
+        self.pending = Pending(self, {}, 1, 1, ["y"], (), timeline, deadline_ns, size=10)
+
+    def in_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def encode(self, outputs: Tensors) -> None:
+        if self.fails:
+            raise self.fails
+        self._outputs = outputs
+
+    def finish(self, error: ServingError) -> None:
+        self._ends(type(error).__name__, str(error))
+
+    @staticmethod
+    def finish_all(requesters: Sequence[Asks]) -> None:
+        for each in requesters:
+            each._ends(float(each._outputs["y"][0]), "")
+
+    def _ends(self, told: object, told_of: str) -> None:
+        assert self.told is None, "ended twice"
+        self.told, self.told_of = told, told_of
+
+    def move(self, lease: object) -> None:
+        self.moved.append(lease)
+
+
+class Desk:
+    """The model of a version, as lanes see it: what is queued lies in `queued`, and is computed when the test says so."""
+
+    def __init__(self, clock: VirtualClock, lanes: Lanes, policy: SequencePolicy = POLICY, version: str = "1") -> None:
+        self.metrics = ModelMetrics()
+        self.home = lanes.open(version, f"model 'm' version {version}", LAYOUT, policy)
+        self.sequences: Sequences | None = self.home
+        self.queued: list[Pending] = []
+        self.most = 100
+        self._clock = clock
+        self._lanes = lanes
+
+    def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]:
+        room = self.most - len(self.queued)
+        self.queued += requests[:room]
+        return [(pending, Overloaded("the queue is full")) for pending in requests[room:]]
+
+    def full(self, ahead: int, size: int) -> Overloaded | None:
+        return Overloaded("the queue is full") if len(self.queued) + ahead >= self.most else None
+
+    def ask(
+        self,
+        key: Key,
+        *,
+        fails: Exception | None = None,
+        deadline: float | None = None,
+        patience: float = 0,
+        **said: Any,
+    ) -> Asks:
+        """A step comes."""
+        asks = Asks(self._clock, key, fails, None if deadline is None else int(deadline * 1e9), **said)
+        asks.pending.turn = Turn(0, int(patience * 1e9))
+        self.metrics.entered()
+        self._lanes.enter_all([Entering(asks.pending, asks.step, self)])
+        return asks
+
+    def steps(self, key: Key, *numbers: int | None, **said: Any) -> list[Asks]:
+        """A START and steps with these numbers, or without."""
+        return [self.ask(key, start=place == 0, number=number, **said) for place, number in enumerate(numbers)]
+
+    def compute(self) -> list[Key]:
+        """Everything that waits, in one batch: each step adds one to its state. Says whose they were."""
+        queued, self.queued = self.queued, []
+        steps = [pending.step for pending in queued if pending.step]
+        before = [0.0 if step.start else float(self.home.states("h0", [step.slot])[0, 0]) for step in steps]
+        new = np.array(before).reshape(-1, 1) + 1
+        ready = []
+        for row, (pending, step) in enumerate(zip(queued, steps, strict=True)):
+            step.new, step.row = {"hn": new}, row
+            try:
+                pending.requester.encode({"y": new[row]})
+                ready.append(pending.requester)
+            except ServingError as error:
+                pending.requester.finish(error)
+        finish_all(ready)
+        return [step.key for step in steps]
+
+    def fail(self, key: Key) -> None:
+        """The step of this sequence that waits cannot be computed."""
+        (pending,) = [pending for pending in self.queued if pending.step and pending.step.key == key]
+        self.queued.remove(pending)
+        pending.requester.finish(ComputeFailed("it cannot be computed"))
+
+    def all(self) -> None:
+        while self.queued:
+            self.compute()
+
+
+Test = Callable[[VirtualClock, Lanes, Desk], None]
+
+
+def lanes_test(test: Test) -> Callable[[], None]:
+    """Runs it in virtual time, with lanes and a version of them; nothing may be left in them at the end."""
+
+    def run() -> None:
+        clock = VirtualClock(0)
+
+        def main() -> None:
+            lanes = Lanes("m", Epochs(100), clock)
+            desk = Desk(clock, lanes)
+            test(clock, lanes, desk)
+            clock.sleep(2 * HOUR)  # for who looks for idle ones
+            assert not lanes._lanes
+            assert (desk.home.held, lanes._held_bytes) == (0, 0)
+            assert desk.home._pool.used == desk.home.live
+
+        clock.run(main)
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+def told(asked: Sequence[Asks]) -> list[object]:
+    return [each.told for each in asked]
+
+
+@lanes_test
+def test_of_each_sequence_one_step_is_in_the_queue(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    asked = [*desk.steps(A, None, None, None), *desk.steps(B, None, None)]
+    assert [desk.compute() for _ in range(3)] == [[A, B], [A, B], [A]]
+    assert told(asked) == [1, 2, 3, 1, 2]
+    assert [each.epoch for each in asked] == [100, 100, 100, 101, 101]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "failing", "outcome"),
+    [
+        ((None, None, None, None), 0, ["ComputeFailed", "BrokenOff", "BrokenOff", "BrokenOff"]),
+        ((None, None, None, None), 2, [1, 2, "ComputeFailed", "BrokenOff"]),
+        ((0, 1, 2, 3), 1, [1, "ComputeFailed", "BrokenOff", "BrokenOff"]),
+        ((0, 1, 2, 1), 1, [1, "ComputeFailed", "BrokenOff", 2]),  # sent again already
+        ((0, 1, 2, 1), 2, [1, 2, "ComputeFailed", 2]),  # a repeat of what was taken
+        ((0, 1, 2, 2), 2, [1, 2, "ComputeFailed", 3]),
+    ],
+)
+def test_behind_a_step_that_fails_none_goes_on(
+    numbers: tuple[int | None, ...], failing: int, outcome: list[object]
+) -> None:
+    @lanes_test
+    def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+        asked = desk.steps(A, *numbers)
+        other = desk.steps(B, None, None)
+        for _ in range(failing):
+            desk.compute()
+        desk.fail(A)
+        desk.all()
+        assert told(asked) == outcome
+        assert told(other) == [1, 2], "which has nothing to do with it"
+        broken = [each.told_of for each in asked if each.told == "BrokenOff"]
+        assert all("of sequence 1 before this one was not taken, so neither is" in each for each in broken)
+        assert desk.home.counts.refused[why.EARLIER_FAILED] == len(broken)
+
+    test()
+
+
+@lanes_test
+def test_a_start_goes_on_behind_whatever_has_failed(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    asked = [*desk.steps(A, None, None), *desk.steps(A, None, None)]
+    desk.fail(A)
+    desk.all()
+    assert told(asked) == ["ComputeFailed", "BrokenOff", 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("refused as a request", "BrokenOff"),
+        ("cancelled", "Cancelled"),
+        ("too late", "DeadlineExceeded"),
+        ("numbered, unlike the others", "InvalidRequest"),
+        ("numbered, and too late", "DeadlineExceeded"),
+        ("no room in the queue", "Overloaded"),
+        ("cannot be sent", "ComputeFailed"),
+    ],
+)
+def test_without_numbers_nothing_goes_on_over_a_hole(kind: str, first: str) -> None:
+    """The START is being computed; then a step comes that will not be taken, then two that are here before that is known."""
+
+    @lanes_test
+    def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+        start = desk.ask(A, start=True)
+        hole: list[Asks] = []
+        if kind == "refused as a request":
+            lanes.broken_off(Step(A))
+        elif kind == "no room in the queue":
+            desk.most = 1
+            hole = [desk.ask(A)]
+            desk.most = 100
+        else:
+            more: dict[str, Any] = {
+                "cancelled": {},
+                "too late": {"deadline": 1.0},
+                "numbered, unlike the others": {"number": 1},
+                "numbered, and too late": {"number": 1, "deadline": 1.0},
+                "cannot be sent": {"fails": ComputeFailed("it cannot be sent")},
+            }[kind]
+            hole = [desk.ask(A, **more)]
+            hole[0].pending.cancelled = kind == "cancelled"
+        behind = [desk.ask(A), desk.ask(A)]
+        clock.sleep(2)
+        desk.all()
+        assert told([start, *hole, *behind]) == [1, *([first] if hole else []), "BrokenOff", "BrokenOff"]
+        assert desk.ask(A).told == "BrokenOff", "the next one is refused once"
+        goes_on = desk.ask(A)
+        desk.all()
+        assert goes_on.told == 2
+
+    test()
+
+
+@lanes_test
+def test_with_numbers_a_hole_is_a_gap(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    start = desk.steps(A, 0)
+    lanes.broken_off(Step(A, number=1))
+    behind = [desk.ask(A, number=2), desk.ask(A, number=1), desk.ask(A, number=2)]
+    desk.all()
+    assert told([*start, *behind]) == [1, "OutOfStep", 2, 3]
+
+
+@lanes_test
+def test_a_step_that_the_queue_refuses_is_a_hole_too(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    start = desk.steps(A, None)
+    desk.all()
+    desk.most = 0
+    assert desk.ask(A).told == "Overloaded"
+    desk.most = 100
+    assert told([*start, desk.ask(A)]) == [1, "BrokenOff"]
+
+
+@lanes_test
+def test_a_repeat_is_answered_when_its_turn_has_come(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    asked = [*desk.steps(A, 0, 1), desk.ask(A, number=1), desk.ask(A, number=2)]
+    desk.compute()
+    assert told(asked) == [1, None, None, None]
+    desk.compute()
+    assert told(asked) == [1, 2, 2, None], "nothing was computed for it"
+    desk.compute()
+    assert told(asked) == [1, 2, 2, 3]
+    assert (desk.home.counts.steps, desk.home.counts.repeats, desk.metrics.in_flight) == (3, 1, 3)
+
+
+@pytest.mark.parametrize("error", [ComputeFailed("no"), ValueError("no")])
+def test_a_repeat_that_cannot_be_sent_fails_alone(error: Exception) -> None:
+    @lanes_test
+    def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+        asked = [*desk.steps(A, 0), desk.ask(A, number=0, start=True, fails=error), desk.ask(A, number=1)]
+        desk.all()
+        assert told(asked) == [1, "ComputeFailed", 2]
+
+    test()
+
+
+@lanes_test
+def test_more_unanswered_steps_than_the_window_holds_are_refused(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    asked = desk.steps(A, *range(7))
+    assert told(asked) == [None] * 5 + ["Overloaded"] * 2
+    assert "5 steps of sequence 1 wait for their answers, and sequence_window is 5" in asked[5].told_of
+    desk.all()
+    assert told(asked[:5]) == [1, 2, 3, 4, 5]
+    assert desk.home.counts.refused[why.TOO_MANY] == 2
+
+
+@lanes_test
+def test_who_answers_and_fails_leaves_nobody_behind(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    class Raises(Asks):
+        @staticmethod
+        def finish_all(requesters: Sequence[Asks]) -> None:
+            Asks.finish_all(requesters)
+            raise OSError("the edge has failed")
+
+    start = Raises(clock, A, None, None, start=True)
+    lanes.enter_all([Entering(start.pending, start.step, desk)])
+    behind = desk.ask(A)
+    with pytest.raises(OSError, match="the edge has failed"):
+        desk.compute()
+    desk.compute()
+    assert told([start, behind]) == [1, 2]
+
+
+class TestAFullHouse:
+    """Two sequences live, and more are to begin."""
+
+    @staticmethod
+    def full(desk: Desk) -> None:
+        desk.steps(A, None)
+        desk.steps(B, None)
+        desk.all()
+
+    def test_a_start_waits_for_an_end_while_others_go_on(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            self.full(desk)
+            waits = [*desk.steps(C, None, None), *desk.steps(D, None)]
+            goes_on = desk.ask(A)
+            desk.all()
+            assert (goes_on.told, told(waits)) == (2, [None] * 3)
+            desk.ask(B, end=True)
+            desk.all()
+            assert told(waits) == [1, 2, None], "the first that waits begins"
+            desk.ask(A, end=True)
+            desk.all()
+            assert told(waits) == [1, 2, 1]
+
+        test()
+
+    @pytest.mark.parametrize(("policy_s", "asked_s", "waits_s"), [(3, 0, 3), (0, 2, 2), (3, 2, 2), (2, 3, 2)], ids=str)
+    def test_it_waits_no_longer_than_allowed_and_asked_for(
+        self, policy_s: float, asked_s: float, waits_s: float
+    ) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            desk.home.policy = dataclasses.replace(POLICY, start_timeout_ns=int(policy_s * 1e9))
+            self.full(desk)
+            start, step = desk.ask(C, start=True, patience=asked_s), desk.ask(C)
+            clock.sleep(waits_s - 0.001)
+            assert start.told is None
+            clock.sleep(0.002)
+            assert told([start, step]) == ["TimedOut", "BrokenOff"]
+            assert "Request timeout expired: waited " in start.told_of
+            assert "2 live, which are all that max_sequences (2)" in start.told_of
+
+        test()
+
+    def test_who_has_gone_does_not_wait(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            self.full(desk)
+            gone, late = desk.ask(C, start=True), desk.ask(D, start=True, deadline=clock.now_ns() / 1e9 + 1)
+            gone.pending.cancel()
+            assert told([gone, late]) == ["Cancelled", None]
+            clock.sleep(1.1)
+            assert late.told == "DeadlineExceeded"
+
+        test()
+
+    def test_no_more_wait_than_the_queue_may_hold(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            self.full(desk)
+            desk.most = 1
+            waits, refused = desk.ask(C, start=True), desk.ask(D, start=True)
+            assert told([waits, refused]) == [None, "Overloaded"]
+            assert "no new sequence of model 'm' version 1 can begin: 2 live" in refused.told_of
+            desk.ask(A, end=True)
+            desk.all()
+            assert waits.told == 1
+
+        test()
+
+    def test_it_begins_when_another_one_has_been_idle_for_long_enough(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            desk.home.policy = dataclasses.replace(POLICY, evicts=True, min_idle_ns=10**9)
+            self.full(desk)
+            clock.sleep(0.5)
+            desk.ask(A)
+            desk.all()
+            start = desk.ask(C, start=True)
+            assert not desk.queued, "nobody may go yet"
+            clock.sleep(0.6)
+            desk.all()
+            assert start.told == 1
+            assert "it was evicted" in desk.ask(B).told_of
+
+        test()
+
+    def test_it_begins_when_another_one_has_expired(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            desk.home.policy = dataclasses.replace(POLICY, idle_ns=10**9)
+            self.full(desk)
+            start = desk.ask(C, start=True)
+            clock.sleep(3)
+            desk.all()
+            assert start.told == 1
+
+        test()
+
+    def test_who_waits_is_refused_when_the_server_leaves(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            self.full(desk)
+            waits = desk.steps(C, None, None)
+            lanes.refuse_starts()
+            assert told(waits) == ["NotReady", "BrokenOff"]
+            assert desk.ask(D, start=True).told == "NotReady"
+            goes_on = desk.ask(A)
+            desk.all()
+            assert goes_on.told == 2
+
+        test()
+
+
+class TestAVersionThatGoes:
+    def test_it_is_waited_for_until_its_sequences_have_ended(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            desk.steps(A, None)
+            desk.all()
+            drained = clock.start(lambda: lanes.drain(desk.home, 60), "drain")
+            clock.sleep(1)
+            goes_on, ends = desk.ask(A), desk.ask(A, end=True)
+            assert drained.is_alive()
+            desk.all()
+            drained.join(1)
+            assert not drained.is_alive()
+            assert told([goes_on, ends]) == [2, 3]
+            assert lanes._homes == []
+
+        test()
+
+    @pytest.mark.parametrize("seconds", [0, 5])
+    def test_what_is_left_is_ended_and_the_reason_is_known_afterwards(self, seconds: float) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            other = Desk(clock, lanes, version="2")
+            desk.steps(A, None)
+            desk.steps(B, None)
+            desk.all()
+            in_queue, behind = desk.ask(B), desk.ask(B)
+            drained = clock.start(lambda: lanes.drain(desk.home, seconds), "drain")
+            clock.sleep(seconds + 0.1)
+            desk.all()
+            drained.join(1)
+            assert not drained.is_alive()
+            assert told([in_queue, behind]) == [2, "NotReady"], "what was begun is answered"
+            assert desk.home.counts.ended[why.REMOVED] == 2
+            assert "its version of the model has gone" in other.ask(A).told_of
+            assert desk.ask(A, start=True).told == "NotReady", "who had found it before comes too late"
+
+        test()
+
+    def test_who_waits_for_room_in_it_is_refused(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            TestAFullHouse.full(desk)
+            waits = desk.ask(C, start=True)
+            drained = clock.start(lambda: lanes.drain(desk.home, 5), "drain")
+            clock.sleep(1)
+            assert "no sequence begins in it any more: send the START again" in waits.told_of
+            assert desk.ask(D, start=True).told == "NotReady"
+            drained.join()
+
+        test()
+
+    def test_it_is_through_when_the_last_has_expired(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            desk.home.policy = dataclasses.replace(POLICY, idle_ns=10**9)
+            desk.steps(A, None)
+            desk.all()
+            began_ns = clock.now_ns()
+            lanes.drain(desk.home, 60)
+            assert clock.now_ns() - began_ns < 5e9
+
+        test()
+
+    def test_its_sequences_are_carried_over_each_when_it_has_no_step_on_its_way(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            other = Desk(clock, lanes, version="2")
+            desk.steps(A, None, None)
+            desk.steps(B, 0)
+            desk.all()
+            last = desk.ask(A)
+            lanes.carry(desk.home, other.home)
+            assert lanes.home_of(A) is desk.home
+            assert lanes.home_of(B) is other.home
+            desk.all()
+            assert lanes.home_of(A) is other.home
+            goes_on = [other.ask(A), other.ask(B, number=1), other.ask(B, number=0, start=True)]
+            other.all()
+            assert told([last, *goes_on]) == [3, 4, 2, 1]
+            lanes.drain(desk.home, 60)
+
+        test()
+
+    def test_a_step_that_found_it_before_is_sent_again(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            other = Desk(clock, lanes, version="2")
+            desk.steps(A, None)
+            desk.all()
+            lanes.carry(desk.home, other.home)
+            late = desk.ask(A)
+            assert late.told == "NotReady"
+            assert "has just gone over from model 'm' version 1 to another version: send the step again" in late.told_of
+            assert other.ask(A).told == "BrokenOff", "nothing goes on over it"
+            again = other.ask(A)
+            other.all()
+            assert again.told == 2
+
+        test()
+
+    def test_it_is_carried_to_where_the_others_have_gone_since(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            second, third = (Desk(clock, lanes, version=version) for version in ("2", "3"))
+            desk.steps(A, None)
+            lanes.carry(desk.home, second.home)
+            lanes.carry(second.home, third.home)
+            lanes.drain(second.home, 0)
+            desk.all()
+            goes_on = third.ask(A)
+            third.all()
+            assert goes_on.told == 2
+
+        test()
+
+    @pytest.mark.parametrize("gone", [False, True], ids=["no room", "it has gone itself"])
+    def test_where_it_cannot_be_carried_to_it_ends_and_says_so(self, gone: bool) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            other = Desk(clock, lanes, dataclasses.replace(POLICY, max_sequences=1), "2")
+            desk.steps(A, None)
+            if gone:
+                lanes.carry(desk.home, other.home)
+                lanes.drain(other.home, 0)
+                desk.all()
+            else:
+                desk.all()
+                other.steps(B, None)
+                other.all()
+                lanes.carry(desk.home, other.home)
+            assert desk.home.counts.ended[why.REMOVED] == 1
+            assert "its version of the model has gone" in Desk(clock, lanes, version="3").ask(A).told_of
+
+        test()
+
+    def test_of_two_versions_a_start_in_one_ends_the_sequence_in_the_other(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            other = Desk(clock, lanes, version="2")
+            desk.steps(A, None)
+            desk.all()
+            other.steps(A, None)
+            other.all()
+            assert lanes.home_of(A) is other.home
+            assert (desk.home.live, desk.home.counts.ended[why.RESTARTED]) == (0, 1)
+
+        test()
+
+    def test_a_start_that_is_sent_again_is_a_repeat_wherever_it_leads(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            other = Desk(clock, lanes, version="2")
+            start = desk.steps(A, 0, nonce=b"n")
+            desk.all()
+            again = other.steps(A, 0, nonce=b"n")
+            assert (told(start), told(again)) == ([1], [1])
+            assert (desk.home.live, other.home.live) == (1, 0)
+            anew = other.steps(A, 0, nonce=b"another")
+            other.all()
+            assert (told(anew), anew[0].epoch) == ([1], start[0].epoch + 1)
+
+        test()
+
+
+@lanes_test
+def test_a_step_moves_only_to_who_keeps_its_state(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    class Lease:
+        def __init__(self, model: Desk) -> None:
+            self.model = model
+
+    other = Desk(clock, lanes, version="2")
+    moves, stays = desk.steps(A, None)[0], desk.steps(B, None)[0]
+    same = Lease(desk)
+    moves.pending.requester.move(same)
+    assert moves.moved == [same]
+    with pytest.raises(ServingError, match="was loaded anew, and the state of the sequence was not carried over"):
+        stays.pending.requester.move(Lease(other))
+    assert not stays.moved
+    desk.all()
+
+
+def test_epochs_never_fall() -> None:
+    epochs, later = Epochs(), Epochs()
+    first, second = epochs(), epochs()
+    assert first < second <= later() + 1
+    assert [Epochs(5)() for _ in range(2)] == [5, 5]
