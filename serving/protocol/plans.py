@@ -39,8 +39,8 @@ class Plans:
         self._bytes_left = max_bytes
         # Elements that are looked at one by one cannot be looked up, and neither can shapes that are not the file's own.
         known = [tensor.datatype != "BYTES" and tensor.shown is None for tensor in spec.inputs]
-        self._any = spec.batched and not spec.shared and all(known) and max_bytes > 0
-        self.templates = Templates(spec, limits, max_bytes if self._any else 0)
+        self._any = spec.batched and all(known) and max_bytes > 0
+        self.templates = Templates(spec, limits, max_bytes if self._any and not spec.shared else 0)
 
     def decode(
         self, sent: pb.ModelInferRequest, payload: bytes, parameters: Mapping[str, Parameter] | None = None
@@ -103,6 +103,8 @@ class _Plan:
         self._model = request.model_name
         tensors = [spec.inputs_by_name[sent.name] for sent in request.inputs]
         self._inputs = [(tensor, tensor.shape, tensor.dtype.itemsize) for tensor in tensors]
+        self._shared = {tensor.name: _once(tensor.shape[1:]) for tensor in tensors if tensor.name in spec.shared}
+        self._of_rows = next(place for place, tensor in enumerate(tensors) if tensor.name not in spec.shared)
         self._outputs = decoded.outputs
         self._classes = decoded.classes
 
@@ -111,10 +113,14 @@ class _Plan:
 
         Raises what the checks of values raise.
         """
-        rows = shapes[0][0] if shapes[0] else 0
+        rows = shapes[self._of_rows][0] if shapes[self._of_rows] else 0
         arrays = {}
-        for (tensor, allowed, item_bytes), shape, content in zip(self._inputs, shapes, contents, strict=True):
-            expected = item_bytes
+        for (tensor, allowed, item_bytes), sent, content in zip(self._inputs, shapes, contents, strict=True):
+            shape, expected = sent, item_bytes
+            if tensor.name in self._shared:
+                if rows != 1 or sent not in self._shared[tensor.name]:
+                    return None
+                shape = (1, *allowed[1:])
             if len(shape) != len(allowed) or shape[0] != rows:
                 return None
             for size, fixed in zip(shape, allowed, strict=True):
@@ -128,3 +134,10 @@ class _Plan:
             return None
         steps, key = codec.checked(arrays, self._spec, self._limits, self._model)
         return Decoded(arrays, rows, steps, self._outputs, self._classes, key, turn)
+
+
+def _once(shape: tuple[int, ...]) -> frozenset[tuple[int, ...]]:
+    """How a request of one row may say the shape of what all rows share, if its sizes are fixed."""
+    if -1 in shape:
+        return frozenset()
+    return frozenset({shape, (1, *shape), *([(1, 1)] if not shape else [])})

@@ -21,6 +21,7 @@ from serving.protocol.plans import LONGEST, PLAN_BYTES, Plans
 from serving.signature.spec import ModelSpec
 from tests.support import request_corpus
 from tests.support.fake_models import spec
+from tests.support.foreign_specs import SHARED
 
 LIMITS = Limits(max_rows=4, max_steps=50, finite_only=True)
 SHAPES = {"x": (1, 2, 3), "h0": (1, 1, 4), "c0": (1, 1, 4)}
@@ -250,3 +251,42 @@ CHANGES: list[Callable[[pb.ModelInferRequest, random.Random], object]] = [
     lambda made, drawn: setattr(made, "id", str(drawn.random())),
     lambda made, drawn: made.inputs.sort(key=lambda tensor: tensor.name) if made.inputs else None,
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "again"),
+    [(1, (1,), True), (1, (), True), (1, (1, 1), True), (2, (1,), False), (2, (2, 1), False)],
+)
+@pytest.mark.parametrize("first", ["x", "rate"])
+def test_what_all_rows_share_is_looked_up_beside_one_row(
+    rows: int, shape: tuple[int, ...], again: bool, first: str, read_whole: list[str]
+) -> None:
+    """Two rows could disagree about it, so that each of theirs is looked at."""
+
+    def asked(id: str, value: int) -> pb.ModelInferRequest:
+        made = pb.ModelInferRequest(model_name="m", id=id)
+        arrays = {"x": np.ones((rows, 3), np.float32), "rate": np.full(shape, value, np.int64)}
+        for name in (first, *({*arrays} - {first})):
+            made.inputs.add(name=name, datatype="FP32" if name == "x" else "INT64", shape=arrays[name].shape)
+            made.raw_input_contents.append(arrays[name].tobytes())
+        return made
+
+    spec_of_it = dataclasses.replace(SHARED, state_advertised=False)
+    known, never = Plans(spec_of_it, LIMITS), Plans(spec_of_it, LIMITS, max_bytes=0)
+    for number, value in enumerate((16000, 16000, 8000)):
+        request_now = asked(f"{number}", value)
+        got, whole = decode(known, request_now), decode(never, request_now)
+        assert (got.rows, got.steps, got.key, got.turn) == (whole.rows, whole.steps, whole.key, whole.turn)
+        for name in ("x", "rate"):
+            np.testing.assert_array_equal(got.inputs[name], whole.inputs[name], strict=True)
+    assert read_whole.count("1") == read_whole.count("2") == (1 if again else 2)
+    with pytest.raises(ServingError):
+        decode(known, asked_with_shape(rows, (3,)))
+
+
+def asked_with_shape(rows: int, shape: tuple[int, ...]) -> pb.ModelInferRequest:
+    made = pb.ModelInferRequest(model_name="m")
+    for name, array in (("x", np.ones((rows, 3), np.float32)), ("rate", np.ones(shape, np.int64))):
+        made.inputs.add(name=name, datatype="FP32" if name == "x" else "INT64", shape=array.shape)
+        made.raw_input_contents.append(array.tobytes())
+    return made
