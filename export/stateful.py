@@ -27,7 +27,9 @@ def told(spec: ModelSpec, model: Path, *, written: bool) -> str:
 def check(spec: ModelSpec) -> None:
     """Raises `ExportError`, saying why, where a server could not keep the state of that version."""
     if why := streaming.why_not(spec) or streaming.not_kept(spec):
-        raise ExportError(f"the model cannot be stateful: {why}; leave --stateful out")
+        file_of_others = not spec.state and "network" not in spec.source
+        instead = "say which with --state INPUT=OUTPUT, or " if file_of_others else ""
+        raise ExportError(f"the model cannot be stateful: {why}; {instead}leave --stateful out")
 
 
 def configuration(model: Path) -> str:

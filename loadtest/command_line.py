@@ -11,6 +11,7 @@ from commands.parser import Parser, address, number, seconds, whole_number
 from loadtest.errors import UsageError
 from loadtest.schedule import ARRIVALS, parse_levels
 
+DEFAULT_STEPS = 20  # messages of a sequence of random values
 LONGEST = 1e6  # of any time that is asked for, in its own unit
 
 _EXAMPLES = """\
@@ -25,7 +26,11 @@ examples:
   lstm-loadtest --url localhost:8001 --model vowels_torch --p99-below 10
         the highest rate at which 99 of 100 requests are answered within 10 ms (failed ones count as slower)
 
-exit codes: 0 measured, 1 no such server or model, or every request failed, 2 wrong usage, 130 ended by Ctrl-C (what was
+  lstm-loadtest --url localhost:8001 --model weather_torch --sequences 200 --steps 50 --every 0.032
+        200 sequences of a stateful model at once, a message of each every 32 ms; were they all continued rightly?
+
+exit codes: 0 measured, 1 no such server or model, every request failed, or a sequence was
+continued wrongly, 2 wrong usage, 130 ended by Ctrl-C (what was
 measured until then is reported all the same)
 """
 
@@ -67,11 +72,18 @@ def _add_load(load: argparse._ArgumentGroup) -> None:
         metavar="LEVELS",
         help="open loop: so many requests/s, one run for each level; 100 or 100,200 or 100:1000:100 (start:end:step)",
     )
+    shape.add_argument(
+        "--sequences",
+        type=_levels(whole=True),
+        metavar="LEVELS",
+        help="of a stateful model: so many sequences at once, one run for each level; a new one takes the place of one that ends",
+    )
     load.add_argument(
         "--p99-below",
         type=number(0.001, LONGEST),
         metavar="MS",
-        help="open loop: search the highest rate whose p99 stays below; starts at --rate (default 100)",
+        help="open loop: search the highest rate whose p99 stays below; starts at --rate (default 100). With --sequences and "
+        "--every: the most sequences at once",
     )
     load.add_argument(
         "--arrivals", choices=ARRIVALS, default="poisson", help="how an open loop spaces its requests (default poisson)"
@@ -104,6 +116,13 @@ def _add_load(load: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="an open loop holds back beyond this, and says so (default 10000)",
     )
+    load.add_argument(
+        "--every",
+        type=seconds(0.0001, LONGEST),
+        metavar="S",
+        help="with --sequences: a message of each sequence every so many seconds, latency counted from when it was due; "
+        "without it the next one leaves when the last is answered",
+    )
     load.add_argument("--streaming", action="store_true", help="over ModelStreamInfer instead of ModelInfer")
     load.add_argument(
         "--streams", type=whole_number(1), metavar="N", help="with --streaming: how many streams (default 1)"
@@ -123,6 +142,18 @@ def _add_requests(requests: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="NAME:SIZES",
         help="sizes behind the rows of a random input, as in x:30,12; a size that the model leaves free is 24 otherwise",
+    )
+    requests.add_argument(
+        "--steps",
+        type=whole_number(1),
+        metavar="M",
+        help=f"with --sequences: messages of each sequence (default {DEFAULT_STEPS}; with --data as many as there are)",
+    )
+    requests.add_argument(
+        "--step-size",
+        type=whole_number(1),
+        metavar="K",
+        help="with --sequences: time steps of each message (default 1)",
     )
     requests.add_argument(
         "--token-limit",
@@ -147,6 +178,7 @@ def check(options: argparse.Namespace) -> None:
             raise UsageError("--p99-below searches a rate (open loop); leave --concurrency out")
         if options.rate and len(options.rate) > 1:
             raise UsageError("--p99-below starts from one --rate; name one instead of several")
+    _check_sequences(options)
     if options.streams and not options.streaming:
         raise UsageError("--streams needs --streaming")
     if options.data and options.shape:
@@ -154,6 +186,21 @@ def check(options: argparse.Namespace) -> None:
     for file in (options.json, options.csv, options.html):
         if file and not file.absolute().parent.is_dir():
             raise UsageError(f"the folder of {file} does not exist")
+
+
+def _check_sequences(options: argparse.Namespace) -> None:
+    if not options.sequences:
+        for flag in ("steps", "step_size", "every"):
+            if getattr(options, flag) is not None:
+                raise UsageError(f"--{flag.replace('_', '-')} needs --sequences")
+        return
+    if options.rows != 1:
+        raise UsageError(f"a message of a sequence has one row; leave --rows {options.rows} out")
+    if options.p99_below is not None:
+        if not options.every:
+            raise UsageError("--p99-below with --sequences searches how many keep pace; say the pace with --every")
+        if len(options.sequences) > 1:
+            raise UsageError("--p99-below starts from one number of --sequences; name one instead of several")
 
 
 def _levels(*, whole: bool) -> Callable[[str], tuple[float, ...]]:

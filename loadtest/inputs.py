@@ -19,6 +19,7 @@ from loadtest.errors import UsageError
 from protos import grpc_service_pb2 as pb
 from serving.signature.tensors import DTYPES
 
+DISTINCT = 16  # random requests that are made and sent in turn
 DEFAULT_STEPS = 24  # what a free size behind the rows becomes unless it is said
 DATATYPES = (*DTYPES, "BF16", "BYTES")
 
@@ -79,7 +80,7 @@ def random_requests(
         request = pb.ModelInferRequest(model_name=metadata.name, model_version=version)
         for tensor in metadata.inputs:
             shape = full_shape(tensor.name, tensor.shape, rows, shapes)
-            _add(request, tensor.name, tensor.datatype, shape, _random(tensor, shape, token_limit, generator))
+            add(request, tensor.name, tensor.datatype, random_array(tensor, shape, token_limit, generator))
         made.append(request.SerializeToString())
     return made
 
@@ -117,38 +118,41 @@ def requests_from_file(path: Path, metadata: pb.ModelMetadataResponse, version: 
         request = pb.ModelInferRequest(model_name=metadata.name, model_version=version)
         for name, array in tensors.items():
             datatype = datatypes.get(name) or _datatype_of(array.dtype, name, path)
-            _add(request, name, datatype, array.shape, _from_array(array, name, datatype, path))
+            add(request, name, datatype, fitting(array, name, datatype, path))
         made.append(request.SerializeToString())
     return made
 
 
-def _add(request: pb.ModelInferRequest, name: str, datatype: str, shape: Sequence[int], raw: bytes) -> None:
-    request.inputs.add(name=name, datatype=datatype, shape=shape)
-    request.raw_input_contents.append(raw)
+def add(request: pb.ModelInferRequest, name: str, datatype: str, array: Array) -> None:
+    """Puts an input into a request; `array` is as `random_array` and `fitting` give it."""
+    request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+    request.raw_input_contents.append(_strings(array) if datatype == "BYTES" else array.tobytes())
 
 
-def _random(tensor: Any, shape: tuple[int, ...], token_limit: int, generator: np.random.Generator) -> bytes:
+def random_array(tensor: Any, shape: tuple[int, ...], token_limit: int, generator: np.random.Generator) -> Array:
+    """Contents for an input of the metadata. Raises `UsageError` for a datatype that nobody knows."""
     datatype = tensor.datatype
     if datatype == "BYTES":
-        return _strings(generator.integers(0, 10**8, shape).astype("S8"))
+        return generator.integers(0, 10**8, shape).astype("S8")
     if datatype == "BF16":
-        return generator.standard_normal(shape, np.float32).view("<u4").__rshift__(16).astype("<u2").tobytes()
+        return generator.standard_normal(shape, np.float32).view("<u4").__rshift__(16).astype("<u2")
     if datatype not in DTYPES:
         raise UsageError(f"input {tensor.name} has datatype {datatype!r}; known are {', '.join(DATATYPES)}")
     dtype = DTYPES[datatype]
     if dtype.kind == "f":
-        return generator.standard_normal(shape).astype(dtype).tobytes()
+        return generator.standard_normal(shape).astype(dtype)
     limit = 2 if dtype.kind == "b" else min(token_limit, np.iinfo(dtype).max)
-    return generator.integers(0, limit, shape).astype(dtype).tobytes()
+    return generator.integers(0, limit, shape).astype(dtype)
 
 
-def _from_array(array: Array, name: str, datatype: str, path: Path) -> bytes:
+def fitting(array: Array, name: str, datatype: str, path: Path) -> Array:
+    """The array of a file as the model takes it. Raises `UsageError` where that would change its values."""
     if datatype == "BYTES" and array.dtype.kind in "SU":
-        return _strings(np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array)
+        return np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
     wanted = DTYPES.get(datatype)
     if wanted is None or not np.can_cast(array.dtype, wanted, "same_kind"):
         raise UsageError(f"{path}: array {name!r} is {array.dtype}, which does not go into the model's {datatype}")
-    return np.ascontiguousarray(array, wanted).tobytes()
+    return np.ascontiguousarray(array, wanted)
 
 
 def _datatype_of(dtype: np.dtype[Any], name: str, path: Path) -> str:

@@ -151,7 +151,7 @@ class OpenLoop(Load):
 
     def run_sender(self) -> None:
         """Sends each request at its time, or as soon after as it can, until the end of the run."""
-        _sleep_precisely()
+        sleep_precisely()
         try:
             while not self._ended():
                 wait_ns = self._next_ns - now_ns()
@@ -212,7 +212,7 @@ class OpenLoop(Load):
             self._next_ns = next(self._due)
 
 
-def _sleep_precisely() -> None:
+def sleep_precisely() -> None:
     """Takes some 40 us off every sleep of this thread, where the kernel lets it (Linux; see prctl(2), timer slack)."""
     slack = Path(f"/proc/{threading.get_native_id()}/timerslack_ns")
     if slack.exists():

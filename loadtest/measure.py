@@ -11,12 +11,16 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from loadtest.calls import CODE_NAMES, Calls, UnaryCalls
+from loadtest.continuation import TOLERANCE
 from loadtest.load import ClosedLoop, OpenLoop, now_ns
 from loadtest.recorder import Recorder
 from loadtest.result import Result, Setting, summarise
 from loadtest.schedule import intended_times
+from loadtest.sequence_load import SequenceLoop, Tally
+from loadtest.sequence_plan import Plan
 from loadtest.streams import NAMES, StreamCalls
 from loadtest.target import Account, Target
 from protos import grpc_service_pb2 as pb
@@ -24,6 +28,9 @@ from protos import grpc_service_pb2 as pb
 _LOOK_SECONDS = 0.1
 _GRACE_SECONDS = 2.0  # after the last deadline, until what is in flight is broken off
 
+FURTHEST = 1e300  # stands for an infinite distance, which JSON does not have
+
+Loop = ClosedLoop | OpenLoop | SequenceLoop
 Watch = Callable[[float, int], None]  # seconds since the start, answers so far
 
 
@@ -34,8 +41,8 @@ class Limits:
     max_in_flight: int
 
 
-def run(setting: Setting, target: Target, requests: Sequence[bytes], limits: Limits, watch: Watch) -> Result:
-    """Makes the load of one level and measures it.
+def run(setting: Setting, target: Target, requests: Sequence[bytes] | Plan, limits: Limits, watch: Watch) -> Result:
+    """Makes the load of one level and measures it, of sequences where there is a plan for them.
 
     A KeyboardInterrupt ends the run early; the result says so. Raises `LoadTestError` if the server cannot be reached
     or cannot do what is asked.
@@ -50,8 +57,18 @@ def run(setting: Setting, target: Target, requests: Sequence[bytes], limits: Lim
     start_ns = now_ns()
     begin_ns = start_ns + int(setting.warm_up_seconds * 1e9)
     recorder = Recorder(begin_ns, begin_ns + int(setting.duration_seconds * 1e9))
-    loop: ClosedLoop | OpenLoop
-    if setting.mode == "closed":
+    loop: Loop
+    if isinstance(requests, Plan):
+        loop = SequenceLoop(
+            calls,
+            requests,
+            recorder,
+            sequences=int(setting.level),
+            every_ns=int(setting.every_seconds * 1e9),
+            start_ns=start_ns,
+            lost_after_ns=int(setting.timeout_seconds * 1e9) if setting.streams else None,
+        )
+    elif setting.mode == "closed":
         loop = ClosedLoop(calls, requests, recorder, int(setting.level))
     else:
         times = intended_times(setting.level, setting.arrivals or "", setting.seed)
@@ -59,7 +76,7 @@ def run(setting: Setting, target: Target, requests: Sequence[bytes], limits: Lim
     observer = _Observer(setting, target, loop, calls)
     with ThreadPoolExecutor(2, thread_name_prefix="load") as threads:
         work = [threads.submit(loop.run_receiver)]
-        if isinstance(loop, OpenLoop):
+        if isinstance(loop, OpenLoop | SequenceLoop):
             work.append(threads.submit(loop.run_sender))
         observer.watch(work, watch)
     for part in work:
@@ -77,13 +94,34 @@ def run(setting: Setting, target: Target, requests: Sequence[bytes], limits: Lim
         server_seconds=observer.server_seconds(),
         interrupted=observer.interrupted,
         version=_version(recorder.first_payload) or setting.version,
+        sequences=_sequences(loop.tally, requests)
+        if isinstance(loop, SequenceLoop) and isinstance(requests, Plan)
+        else None,
     )
+
+
+def _sequences(tally: Tally, plan: Plan) -> dict[str, Any]:
+    """What became of the sequences, as the reports have it; null where nothing was compared."""
+    names, known = {**CODE_NAMES, **NAMES}, plan.expected is not None
+    return {
+        "started": tally.started,
+        "finished": tally.finished,
+        "cut_short": tally.cut_short,
+        "given_up": {names[code]: count for code, count in tally.given_up.items()},
+        "resent": {names[code]: count for code, count in tally.resent.items()},
+        "late_answers": tally.late_answers,
+        "compared": tally.compared,
+        "wrong_continuations": tally.wrong if known else None,
+        "worst_distance": min(tally.worst, FURTHEST) if known else None,
+        "tolerance": TOLERANCE,
+        "not_compared_because": plan.why_not,
+    }
 
 
 class _Observer:
     """Watches one run from the main thread, reads the accounts at the borders of the measured time, ends what hangs."""
 
-    def __init__(self, setting: Setting, target: Target, loop: ClosedLoop | OpenLoop, calls: Calls) -> None:
+    def __init__(self, setting: Setting, target: Target, loop: Loop, calls: Calls) -> None:
         self.interrupted = False
         self.cpu_seconds = 0.0
         self.measured_seconds = 0.0
@@ -111,7 +149,7 @@ class _Observer:
         broken = any(part.done() and part.exception() for part in work)
         if self.interrupted or broken:
             self._loop.stop()
-            wait(work[1:])
+        wait(work[1:])
         if not broken:
             self._calls.close()
 

@@ -22,6 +22,10 @@ COORDINATED_OMISSION = (
     "closed loop: a stall of the server holds back the requests that would have shown it (coordinated omission), so "
     "these percentiles cannot show one; use --rate for what users would see"
 )
+COORDINATED_OMISSION_OF_SEQUENCES = (
+    "sequences without a pace: a stall of the server holds back the messages that would have shown it (coordinated omission), "
+    "so these percentiles cannot show one; use --every for what users would see"
+)
 # The percentile curve: evenly spaced on the axis of nines, from 0 to 99.999.
 CURVE = tuple(100 * (1 - 10 ** (-index / 20)) for index in range(101))
 _UNSTEADY_THROUGHPUT = 0.2
@@ -31,7 +35,11 @@ _ENOUGH_FOR_P99 = 300
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What identifies a run. `level` is requests in flight (mode `closed`) or requests/s (mode `open`)."""
+    """What identifies a run. `level` is requests in flight (mode `closed`), requests/s (mode `open`), or sequences at once.
+
+    In mode `sequences` each has at most `steps` messages (0 for all of its data) of `step_size` time steps, one every
+    `every_seconds`, or as soon as the last is answered if that is 0.
+    """
 
     mode: str
     level: float
@@ -45,16 +53,31 @@ class Setting:
     arrivals: str | None = None
     streams: int = 0
     seed: int = 0
+    steps: int = 0
+    step_size: int = 0
+    every_seconds: float = 0.0
 
     @property
     def title(self) -> str:
         """What a table or a legend calls it."""
+        if self.mode == "sequences":
+            return f"{self.level:g} sequence{'s' * (self.level != 1)}"
         return f"{self.level:g} in flight" if self.mode == "closed" else f"{self.level:g}/s"
+
+    @property
+    def offered_per_second(self) -> float | None:
+        """Requests/s that are sent by the clock; None where an answer decides when the next one leaves."""
+        if self.mode == "sequences":
+            return self.level / self.every_seconds if self.every_seconds else None
+        return self.level if self.mode == "open" else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """One run. Times are seconds; `errors` counts requests by code; `notes` are sentences that belong beside the figures."""
+    """One run. Times are seconds; `errors` counts requests by code; `notes` are sentences that belong beside the figures.
+
+    `sequences` says what became of them, where it was they that made the load.
+    """
 
     setting: Setting
     sent: int
@@ -71,6 +94,12 @@ class Result:
     notes: Sequence[str]
     curve: Sequence[tuple[float, float]]
     over_time: Sequence[Mapping[str, float | None]]
+    sequences: Mapping[str, Any] | None = None
+
+    @property
+    def wrong_continuations(self) -> int:
+        """Sequences that ended in another state than one run without a break."""
+        return (self.sequences or {}).get("wrong_continuations") or 0
 
     @property
     def failed(self) -> int:
@@ -91,9 +120,8 @@ class Result:
         """Plain data for `--json`."""
         fields = dataclasses.asdict(self)
         setting = fields.pop("setting")
-        offered = self.setting.level if self.setting.mode == "open" else None
         fields["curve"] = [{"percentile": point, "seconds": seconds} for point, seconds in self.curve]
-        return {**setting, "offered": offered, **fields, "failed": self.failed}
+        return {**setting, "offered": self.setting.offered_per_second, **fields, "failed": self.failed}
 
 
 def summarise(
@@ -107,6 +135,7 @@ def summarise(
     server_seconds: Mapping[str, float] | None,
     interrupted: bool,
     version: str,
+    sequences: Mapping[str, Any] | None = None,
 ) -> Result:
     """Turns counts into a `Result`. `cpu_seconds` is the client's own, over `measured_seconds`."""
     whole = Latencies().add(recorder.windows)
@@ -119,13 +148,16 @@ def summarise(
         "not_sent": sends.not_sent,
         "held_back": sends.held_back,
     }
-    saturation = _saturation(client, sends)
+    saturation = _saturation(setting, client, sends)
     curve = list(zip(CURVE, whole.percentiles(CURVE), strict=True)) if whole.count else []
     if curve:
         curve.append((100.0, whole.max_seconds))
     notes = [COORDINATED_OMISSION] if setting.mode == "closed" else []
+    if setting.mode == "sequences" and not setting.every_seconds:
+        notes = [COORDINATED_OMISSION_OF_SEQUENCES]
+    notes += said_of_sequences(sequences) if sequences else []
     notes += saturation
-    notes += _holding_back(sends)
+    notes += _holding_back(setting, sends)
     notes += _unsteadiness(recorder) if not interrupted else ["interrupted: what was measured until then"]
     if 0 < whole.count < 1000:
         notes.append("fewer than 1000 requests were answered, so the p99.9 is their maximum")
@@ -151,14 +183,41 @@ def summarise(
         notes=notes,
         curve=curve,
         over_time=_over_time(recorder, measured_seconds),
+        sequences=sequences,
     )
+
+
+def said_of_sequences(counts: Mapping[str, Any]) -> list[str]:
+    """What became of the sequences of a run, in words."""
+    ended = [f"{counts['started']} were started, {counts['finished']} came to their end"]
+    ended += [f"{counts['cut_short']} were ended early, by the end of the run"] if counts["cut_short"] else []
+    notes = [f"sequences, warm-up included: {', '.join(ended)}"]
+    for what, said in (
+        ("resent", "messages sent again, with the same number"),
+        ("given_up", "sequences given up after an error"),
+    ):
+        if counts[what]:
+            notes.append(f"{said}: {', '.join(f'{count} after {code}' for code, count in counts[what].items())}")
+    if counts["late_answers"]:
+        notes.append(f"{counts['late_answers']} answers came after their message had been sent again")
+    compared, wrong = counts["compared"], counts["wrong_continuations"]
+    if counts["not_compared_because"]:
+        notes.append(f"states not compared with those of a run without a break: {counts['not_compared_because']}")
+    elif wrong:
+        notes.append(
+            f"wrong continuations: {wrong} of {compared} sequences ended in another state than a run without a break "
+            f"(the furthest {counts['worst_distance']:.2g} away, {counts['tolerance']:g} allowed)"
+        )
+    else:
+        notes.append(f"wrong continuations: none of {compared} (each ended in the state of a run without a break)")
+    return notes
 
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _saturation(client: Mapping[str, float], sends: Sends) -> list[str]:
+def _saturation(setting: Setting, client: Mapping[str, float], sends: Sends) -> list[str]:
     """Why the client, and not the server, may be what was measured."""
     notes = []
     if client["cpu_cores"] > BUSY_CORES:
@@ -166,9 +225,9 @@ def _saturation(client: Mapping[str, float], sends: Sends) -> list[str]:
             f"client saturated: it used {client['cpu_cores']:.2f} cores, and Python sends with one; "
             "spread the load over several clients"
         )
-    if sends.held_back:
+    if sends.held_back and setting.mode != "sequences":
         return notes  # requests left late, or never, because of the bound
-    if sends.not_sent:
+    if sends.not_sent and setting.mode != "sequences":
         notes.append(f"client saturated: {sends.not_sent} requests were due and never sent")
     if sends.late > LATE_SHARE * sends.sent:
         notes.append(
@@ -178,10 +237,15 @@ def _saturation(client: Mapping[str, float], sends: Sends) -> list[str]:
     return notes
 
 
-def _holding_back(sends: Sends) -> list[str]:
-    """What the bound on requests in flight did, which a server reaches that is far behind."""
+def _holding_back(setting: Setting, sends: Sends) -> list[str]:
+    """What made requests wait that were due: the bound on those in flight, or the answer to the step before."""
     if not sends.held_back:
         return []
+    if setting.mode == "sequences":
+        return [
+            f"held back: {sends.held_back} of {sends.sent} messages were due before the one before them was answered, and "
+            f"{sends.not_sent} were due and never sent; how long they had to wait is in the latencies"
+        ]
     return [
         f"held back: the server was --max-in-flight requests behind; {sends.not_sent} requests were due and never "
         "sent, and how long others had to wait is in the latencies"

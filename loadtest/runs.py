@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from loadtest import endpoint, inputs, measure, search
+from loadtest.command_line import DEFAULT_STEPS
 from loadtest.errors import LoadTestError
 from loadtest.progress import Progress
 from loadtest.report import html_page, json_csv, table
 from loadtest.result import Result, Setting
+from loadtest.sequence_plan import Plan, plan_of
 from loadtest.target import Target, connect
 
-DISTINCT_REQUESTS = 16  # random requests that are made and sent in turn
 _CONNECT_SECONDS = 10.0
 _FIRST_RATE = 100.0
 
@@ -28,7 +29,8 @@ def carry_out(options: argparse.Namespace) -> bool:
     """Runs all that was asked and reports it; True if Ctrl-C ended it early.
 
     Raises `UsageError` for inputs that do not fit the model, `LoadTestError` if the server cannot be reached, does not
-    have the model, or has answered no request at all, and `OSError` if a report cannot be written.
+    have the model, has answered no request at all, or has continued a sequence wrongly, and
+    `OSError` if a report cannot be written.
     """
     with connect(endpoint.from_options(options), min(options.timeout, _CONNECT_SECONDS)) as target:
         runs = _Runs(options, target)
@@ -38,7 +40,9 @@ def carry_out(options: argparse.Namespace) -> bool:
         else:
             runs.levels()
     results = runs.results
-    conclusion = conclusion_of(found, options.p99_below) if found is not None else ""
+    conclusion = ""
+    if found is not None:
+        conclusion = conclusion_of(found, options.p99_below, sequences=bool(options.sequences))
     print(table.render(results) + (f"\n{conclusion}\n" if conclusion else ""), end="", flush=True)
     if options.json:
         options.json.write_text(json_csv.to_json(results, found), encoding="utf-8")
@@ -51,6 +55,11 @@ def carry_out(options: argparse.Namespace) -> bool:
     if results and not any(result.succeeded for result in results) and not runs.interrupted:
         code, message = next(iter(results[-1].error_messages.items()), ("nothing was sent", "the run is too short"))
         raise LoadTestError(f"every request failed; the first error was {code}: {message}")
+    if wrong := sum(result.wrong_continuations for result in results):
+        compared = sum(result.sequences["compared"] for result in results if result.sequences)
+        raise LoadTestError(
+            f"{wrong} of {compared} sequences were continued wrongly: they ended in another state than a run without a break"
+        )
     return runs.interrupted
 
 
@@ -65,7 +74,10 @@ class _Runs:
         self._target = target
         self._progress = Progress(sys.stderr)
         metadata = target.model(options.model, options.model_version)
-        if options.data:
+        self._requests: Sequence[bytes] | Plan
+        if options.sequences:
+            self._requests = plan_of(options, target, metadata)
+        elif options.data:
             self._requests = inputs.requests_from_file(options.data, metadata, options.model_version, rows=options.rows)
         else:
             self._requests = inputs.random_requests(
@@ -75,28 +87,30 @@ class _Runs:
                 shapes=inputs.parse_shapes(options.shape),
                 token_limit=options.token_limit,
                 seed=options.seed,
-                count=DISTINCT_REQUESTS,
+                count=inputs.DISTINCT,
             )
 
     def levels(self) -> None:
         """One run for each level."""
-        mode = "open" if self._options.rate else "closed"
-        for level in self._options.rate or self._options.concurrency or (1.0,):
+        options = self._options
+        mode = "sequences" if options.sequences else "open" if options.rate else "closed"
+        for level in options.sequences or options.rate or options.concurrency or (1.0,):
             if self._one(mode, level) is None:
                 return
 
     def search(self, limit_seconds: float) -> dict[str, Any] | None:
-        """The highest rate whose p99 stays below the limit; None if it did not come to an end."""
+        """The highest rate, or the most sequences, whose p99 stays below the limit; None if it did not come to an end."""
+        sequences = self._options.sequences
 
-        def holds(rate: float) -> bool:
-            result = self._one("open", rate)
+        def holds(level: float) -> bool:
+            result = self._one("sequences" if sequences else "open", level)
             if result is None:
                 raise _EndedError
             return result.percentile_of_all(99.0) < limit_seconds
 
-        start = self._options.rate[0] if self._options.rate else _FIRST_RATE
+        start = (sequences or self._options.rate or (_FIRST_RATE,))[0]
         try:
-            found = search.highest_rate(holds, start)
+            found = search.highest_rate(holds, start, whole=bool(sequences))
         except _EndedError:
             return None
         lowest_failed = min((trial.rate for trial in found.trials if not trial.held), default=None)
@@ -123,6 +137,9 @@ class _Runs:
             arrivals=options.arrivals if mode == "open" else None,
             streams=(options.streams or 1) if options.streaming else 0,
             seed=options.seed,
+            steps=(options.steps or (0 if options.data else DEFAULT_STEPS)) if options.sequences else 0,
+            step_size=(options.step_size or 1) if options.sequences else 0,
+            every_seconds=options.every or 0.0,
         )
         result = None
         self._progress.begin(setting)
@@ -150,15 +167,17 @@ class _EndedError(Exception):
     """A search cannot go on."""
 
 
-def conclusion_of(found: dict[str, Any], limit_ms: float) -> str:
-    """What a search for the highest rate has found, in words, and every rate that was tried."""
+def conclusion_of(found: dict[str, Any], limit_ms: float, *, sequences: bool = False) -> str:
+    """What a search for the highest rate, or the most sequences, has found, in words, and everything that was tried."""
     trials: Sequence[dict[str, Any]] = found["trials"]
-    tried = ", ".join(f"{trial['rate']:.4g}/s {'held' if trial['held'] else 'failed'}" for trial in trials)
+    unit = "" if sequences else "/s"
+    tried = ", ".join(f"{trial['rate']:.4g}{unit} {'held' if trial['held'] else 'failed'}" for trial in trials)
+    what, whole = ("number of sequences", "") if sequences else ("rate", " requests/s")
     if found["rate"] is None:
-        answer = f"no rate down to {trials[-1]['rate']:.4g}/s keeps the p99 below {limit_ms:g} ms"
+        answer = f"no {what} down to {trials[-1]['rate']:.4g}{unit} keeps the p99 below {limit_ms:g} ms"
     else:
-        answer = f"the highest rate that keeps the p99 below {limit_ms:g} ms is {found['rate']:.4g} requests/s"
-        answer += "" if found["bounded"] else " or more: no rate that was tried failed"
+        answer = f"the highest {what} that keeps the p99 below {limit_ms:g} ms is {found['rate']:.4g}{whole}"
+        answer += "" if found["bounded"] else f" or more: no {what} that was tried failed"
     if found["client_saturated"]:
         answer += "; but beyond it the client was saturated, so this may be its limit and not the server's"
     return f"{answer}\n(tried: {tried})"

@@ -34,8 +34,11 @@ class Found:
     trials: tuple[Trial, ...]
 
 
-def highest_rate(holds: Callable[[float], bool], start: float) -> Found:
-    """Searches upwards or downwards from `start` requests/s; `holds` runs one trial and may raise to end the search."""
+def highest_rate(holds: Callable[[float], bool], start: float, *, whole: bool = False) -> Found:
+    """Searches upwards or downwards from `start` requests/s; `holds` runs one trial and may raise to end the search.
+
+    With `whole` only whole numbers are tried, as of sequences.
+    """
     trials: list[Trial] = []
     good, bad = 0.0, math.inf
     rate = start
@@ -48,9 +51,9 @@ def highest_rate(holds: Callable[[float], bool], start: float) -> Found:
             good = max(good, rate)
         else:
             bad = min(bad, rate)
-        if bad - good <= CLOSE_ENOUGH * good or bad <= LOWEST_RATE:
+        if bad - good <= max(CLOSE_ENOUGH * good, float(whole)) or bad <= LOWEST_RATE:
             break
-        rate = _next(good, bad)
+        rate = math.floor(_next(good, bad)) if whole else _next(good, bad)
     return Found(good or None, bad < math.inf, tuple(trials))
 
 

@@ -18,6 +18,7 @@ from loadtest.calls import CHANNEL_OPTIONS
 from loadtest.endpoint import Endpoint
 from loadtest.errors import LoadTestError
 from protos import grpc_service_pb2 as pb
+from protos import model_config_pb2 as pb_config
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")  # the protocol's names
@@ -66,6 +67,22 @@ class Target:
             ) from error
         return metadata
 
+    def config(self, name: str, version: str) -> pb_config.ModelConfig | None:
+        """What the server says of how the model is served; None if it does not say."""
+        try:
+            config: pb_config.ModelConfig = self._call("ModelConfig", name=name, version=version).config
+        except grpc.RpcError:
+            return None
+        return config
+
+    def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        """One request beside the load. Raises `LoadTestError` with the server's words."""
+        try:
+            answer: pb.ModelInferResponse = self._send("ModelInfer", request)
+        except grpc.RpcError as error:
+            raise LoadTestError(f"{error.code().name}: {error.details()}") from error
+        return answer
+
     def account(self, name: str, version: str) -> Account | None:
         """The server's count of this model now; None if it keeps none or does not answer in time."""
         try:
@@ -78,6 +95,10 @@ class Target:
 
     def _call(self, rpc: str, timeout_seconds: float | None = None, /, **fields: str) -> Any:
         method = _SERVICE.methods_by_name[rpc]
+        return self._send(rpc, getattr(pb, method.input_type.name)(**fields), timeout_seconds)
+
+    def _send(self, rpc: str, request: Message, timeout_seconds: float | None = None) -> Any:
+        method = _SERVICE.methods_by_name[rpc]
         answer: type[Message] = getattr(pb, method.output_type.name)
         send = self._channel.unary_unary(
             f"/{_SERVICE.full_name}/{rpc}",
@@ -85,7 +106,7 @@ class Target:
             response_deserializer=answer.FromString,
         )
         return send(
-            getattr(pb, method.input_type.name)(**fields),
+            request,
             timeout=timeout_seconds or self._timeout_seconds,
             metadata=self.endpoint.metadata,
         )

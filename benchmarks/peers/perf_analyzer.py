@@ -38,13 +38,13 @@ def install(environment: Path, python: str) -> None:
         raise PeerError(f"perf_analyzer cannot be had: {made.stderr[-1500:]}")
 
 
-def drive(environment: Path, server: Server, flags: Sequence[str], requests: int) -> Figures:
-    """So many requests of 24 steps. Raises `PeerError` if it fails, or has not got its answers after a minute."""
+def drive(environment: Path, server: Server, flags: Sequence[str], requests: int, shape: str = "x:24,8") -> Figures:
+    """So many requests of that shape. Raises `PeerError` if it fails, or has not got its answers after a minute."""
     used, counted = 0.0, 0
     told: tuple[float, float] | None = None
     for _ in range(TRIES):
         start, before = _count(server), cpu_seconds(server.pid)
-        told = _run(environment, server, flags, requests, start)
+        told = _run(environment, server, [*flags, "--shape", shape], requests, start)
         used += cpu_seconds(server.pid) - before
         counted += _count(server) - start
         if told:
@@ -74,7 +74,7 @@ def _run(
     with tempfile.TemporaryDirectory() as name:
         report, said = Path(name, "report.csv"), Path(name, "said")
         command = ["sh", str(_SCRIPT), "run", str(environment), "-m", MODEL, "-i", "grpc", "-u", server.address]
-        command += ["--async", "--shape", "x:24,8", "--request-count", str(requests), "-f", str(report), *flags]
+        command += ["--async", "--request-count", str(requests), "-f", str(report), *flags]
         with said.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         try:

@@ -42,8 +42,17 @@ def install(environment: Path) -> None:
 
 
 @contextlib.contextmanager
-def serve(environment: Path, onnx_file: Path, certificate: Certificate | None = None) -> Iterator[Server]:
-    """Triton on free ports, with one ONNX file behind its Python backend. Raises `PeerError` if it is not ready in time."""
+def serve(
+    environment: Path,
+    onnx_file: Path,
+    certificate: Certificate | None = None,
+    config: str = CONFIG,
+    code: Path = _CODE,
+) -> Iterator[Server]:
+    """Triton on free ports, with one ONNX file behind its Python backend, which runs `code`.
+
+    Raises `PeerError` if it is not ready in time.
+    """
     packages = next(environment.absolute().glob("lib/python3.*/site-packages"))
     triton = packages / "pytriton/tritonserver"
     with tempfile.TemporaryDirectory() as name:
@@ -55,8 +64,8 @@ def serve(environment: Path, onnx_file: Path, certificate: Certificate | None = 
         version = folder / "models" / MODEL / "1"
         version.mkdir(parents=True)
         shutil.copy(onnx_file, version / "model.onnx")
-        shutil.copy(_CODE, version / "model.py")
-        (version.parent / "config.pbtxt").write_text(CONFIG)
+        shutil.copy(code, version / "model.py")
+        (version.parent / "config.pbtxt").write_text(config)
         grpc_port, metrics_port = child.free_ports(2)
         libraries = [str(packages / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
         environ = {

@@ -15,7 +15,8 @@ from loadtest.result import Result
 
 _SHOWN_PERCENTILES = (("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p999", "p99.9"))
 
-_WARNINGS = ("saturated", "unsteady", "held back")
+_WARNINGS = ("saturated", "unsteady", "held back", "given up after", "continuations: ")
+_REASSURING = "continuations: none"
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --card: #fff; --ink: #1d2126; --soft: #5c6570; --line: #e4e6e9;
@@ -79,7 +80,9 @@ def _against_load(results: Sequence[Result]) -> list[str]:
     levels = [result.setting.level for result in results]
     if len(set(levels)) < 2:
         return []
-    unit = "requests in flight" if results[0].setting.mode == "closed" else "requests/s offered"
+    unit = {"closed": "requests in flight", "sequences": "sequences at once"}.get(
+        results[0].setting.mode, "requests/s offered"
+    )
     wide = max(levels) / min(levels) >= 16
     x = plots.log_axis(unit, levels) if wide else plots.linear_axis(unit, levels)
     lines = [
@@ -136,7 +139,7 @@ def _over_time(results: Sequence[Result]) -> list[str]:
         return []
     x = plots.linear_axis("seconds since the start of the measurement", [result.measured_seconds for result in results])
     about = "p99 over time, by when the request " + (
-        "began" if results[0].setting.mode == "closed" else "was meant to leave"
+        "began" if results[0].setting.offered_per_second is None else "was meant to leave"
     )
     return [plots.plot(about, x, _latency_axis(lines), lines)]
 
@@ -146,11 +149,12 @@ def _latency_axis(lines: Sequence[Series]) -> Axis:
 
 
 def _notes(results: Sequence[Result]) -> str:
-    items = "".join(
-        f"<li{' class=warn' if any(word in note for word in _WARNINGS) else ''}>{escape(note)}</li>"
-        for note in table.notes(results)
-    )
+    items = "".join(f"<li{' class=warn' if _warns(note) else ''}>{escape(note)}</li>" for note in table.notes(results))
     return f'<ul class="notes">{items}</ul>\n' if items else ""
+
+
+def _warns(note: str) -> bool:
+    return any(word in note for word in _WARNINGS) and _REASSURING not in note
 
 
 def _table(results: Sequence[Result]) -> str:

@@ -16,6 +16,11 @@ from loadtest.target import STAGES
 
 FORMAT_VERSION = 1
 _LATENCIES = ("p50", "p90", "p95", "p99", "p999", "max", "mean")
+# Empty where the load was not one of sequences.
+_SEQUENCES = (
+    *("steps", "step_size", "every_seconds", "sequences_started", "sequences_finished", "sequences_cut_short"),
+    *("sequences_given_up", "messages_resent", "sequences_compared", "wrong_continuations"),
+)
 _SETTING = ("mode", "level", "arrivals", "streams", "rows", "model", "version", "server", "duration_seconds")
 
 
@@ -32,7 +37,7 @@ def to_csv(results: Sequence[Result]) -> str:
     head = [*_SETTING, "sent", "succeeded", "failed", "throughput_per_second"]
     head += [f"latency_{name}_seconds" for name in _LATENCIES]
     head += [f"server_{stage}_seconds" for stage in STAGES]
-    head += ["errors", "client_saturated"]
+    head += ["errors", "client_saturated", *_SEQUENCES]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
@@ -46,6 +51,19 @@ def to_csv(results: Sequence[Result]) -> str:
                 *(server.get(stage) for stage in STAGES),
                 " ".join(f"{code}={count}" for code, count in result.errors.items()),
                 str(result.saturated).lower(),
+                *_of_sequences(result),
             ]
         )
     return text.getvalue()
+
+
+def _of_sequences(result: Result) -> list[Any]:
+    counts, setting = result.sequences, result.setting
+    if counts is None:
+        return [None] * len(_SEQUENCES)
+    return [
+        *(setting.steps or None, setting.step_size, setting.every_seconds or None),
+        *(counts[name] for name in ("started", "finished", "cut_short")),
+        *(sum(counts[name].values()) for name in ("given_up", "resent")),
+        *(counts[name] for name in ("compared", "wrong_continuations")),
+    ]

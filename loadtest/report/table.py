@@ -86,6 +86,14 @@ def headline(result: Result) -> str:
     """What was tested, in one line."""
     setting = result.setting
     how = "closed loop" if setting.mode == "closed" else f"open loop, {setting.arrivals} arrivals"
+    if setting.mode == "sequences":
+        pace = (
+            f"a message of each every {setting.every_seconds:g} s"
+            if setting.every_seconds
+            else "one message after the other"
+        )
+        most = f"at most {setting.steps} messages each" if setting.steps else "all messages of their data"
+        how = f"sequences, {pace}, {most}, {setting.step_size} time step{'s' * (setting.step_size > 1)} a message"
     how += f", {setting.streams} stream{'s' * (setting.streams > 1)}" if setting.streams else ""
     rows = f"{setting.rows} row{'s' * (setting.rows > 1)} a request"
     version = f" version {setting.version}" if setting.version else ""

@@ -21,19 +21,7 @@ from serving.signature.spec import ModelSpec
 from serving.signature.tensors import BF16, TensorSpec
 
 # Parameters that mean something here, by how they are written without capitals, underscores and hyphens.
-_MEANT = {
-    name.replace("_", ""): name
-    for name in (
-        "priority",
-        "timeout",
-        "sequence_id",
-        "sequence_start",
-        "sequence_end",
-        "sequence_step",
-        "sequence_nonce",
-        "sequence_epoch",
-    )
-}
+_MEANT = {name.replace("_", ""): name for name in ("priority", "timeout", *sequence_parameters.KINDS)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

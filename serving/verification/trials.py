@@ -52,8 +52,11 @@ class Trials:
         self._values = hints.values
         self._samples = hints.samples
         self._generator = np.random.default_rng(SEED)
+        steps = not all(map(_one_a_row, inputs.values()))  # whether there is anything that a row could count
         self._holding = {
-            tensor.name: Holding(dtype=tensor.dtype, texts=contents.texts, counts=_one_a_row(inputs[tensor.name]))
+            tensor.name: Holding(
+                dtype=tensor.dtype, texts=contents.texts, counts=steps and _one_a_row(inputs[tensor.name])
+            )
             for tensor in stated.inputs
         }
         self.kinds = values.kinds(contents.constants)

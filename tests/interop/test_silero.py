@@ -10,16 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from protos import grpc_service_pb2 as pb
 from serving.launch import LaunchedServer
 from tests.support import commands
 from tests.support.arrays import infer, session
 from tests.support.commands import ROOT
 from tests.support.perf_analyzer import drive
-from tests.support.wire import RawClient
+from tests.support.running import metric
+from tests.support.wire import RawClient, open_stream
 
 SILERO = ROOT / ".envs/silero/silero_vad/data"
 STEPS = 100
-FRAME = 576
+CHUNK, CONTEXT = 512, 64
+FRAME = CHUNK + CONTEXT
+SEQUENCES, CHUNKS = 50, 200
 RATE = 16000
 
 
@@ -94,6 +98,56 @@ def test_rates_that_differ_are_answered_each_with_its_own(served: LaunchedServer
             infer(client, "silero_vad", {"input": frames, "state": state, "sr": np.array([[16000], [8000]])})
         (rate,) = [i for i in client.call("ModelMetadata", name="silero_vad").inputs if i.name == "sr"]
         assert list(rate.shape) == [-1, 1]
+
+
+def recording(number: int, chunks: int) -> npt.NDArray[np.float32]:
+    """So many chunks of 512 samples, each with the 64 before it: `[chunks, FRAME]`; voiced and silent in turn."""
+    generator = np.random.default_rng(number)
+    time = np.arange(chunks * CHUNK) / RATE
+    pitch = generator.uniform(80, 300) * (1 + 0.1 * np.sin(2 * np.pi * generator.uniform(0.5, 2) * time))
+    voice = sum(np.sin(harmonic * np.cumsum(2 * np.pi * pitch / RATE)) / harmonic for harmonic in range(1, 9))
+    loud = np.clip(np.sin(2 * np.pi * generator.uniform(0.2, 1) * time + generator.uniform(0, 6)), 0, 1)
+    samples = 0.2 * loud * voice + generator.normal(0, 0.005, len(time))
+    padded = np.concatenate([np.zeros(CONTEXT), samples]).astype(np.float32)
+    return np.stack([padded[at * CHUNK : at * CHUNK + FRAME] for at in range(chunks)])
+
+
+def test_fifty_sequences_at_once_are_what_the_file_alone_answers(silero: Path, tmp_path: Path) -> None:
+    """Every chunk of a long recording is a step, and those of all sequences come on one stream, in turn."""
+    flags = ("--shape", f"input:-1,{FRAME}", "--value", f"sr={RATE}", "--stateful")
+    done = commands.export("import", silero / "silero_vad.onnx", *flags, "--repository", tmp_path, "--name", "vad")
+    assert done.returncode == 0, done.stderr
+    recordings = [recording(number, CHUNKS) for number in range(SEQUENCES)]
+    direct, rate, expected = session(silero / "silero_vad.onnx"), np.array(RATE), []
+    for chunks in recordings:
+        state, answers = np.zeros((2, 1, 128), np.float32), []
+        for chunk in chunks:
+            y, state = direct.run(None, {"input": chunk[None], "state": state, "sr": rate})
+            answers.append(float(y[0, 0]))
+        expected.append(answers)
+
+    def requests() -> Iterator[pb.ModelInferRequest]:
+        for place in range(CHUNKS):
+            for number, chunks in enumerate(recordings):
+                made = pb.ModelInferRequest(model_name="vad", id=str(number))
+                made.inputs.add(name="input", datatype="FP32", shape=[1, FRAME])
+                made.inputs.add(name="sr", datatype="INT64", shape=[1, 1])
+                made.raw_input_contents.extend([chunks[place].tobytes(), np.int64(RATE).tobytes()])
+                made.parameters["sequence_id"].int64_param = number + 1
+                made.parameters["sequence_start"].bool_param = place == 0
+                made.parameters["sequence_end"].bool_param = place == CHUNKS - 1
+                yield made
+
+    with LaunchedServer(tmp_path, "--require-verified") as server, RawClient(server.address) as client:
+        got: list[list[float]] = [[] for _ in recordings]
+        for answer in open_stream(client, requests()):
+            assert answer.error_message == ""
+            (probability,) = np.frombuffer(answer.infer_response.raw_output_contents[0], np.float32)
+            got[int(answer.infer_response.id)].append(probability)
+        assert metric(server, "sequence_steps_total") == SEQUENCES * CHUNKS
+        assert metric(server, "batch_rows_count") < SEQUENCES * CHUNKS, "nobody shared a batch"
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    assert np.ptp(expected) > 0.5, "the recordings hold no voice, or nothing else"
 
 
 def test_perf_analyzer_drives_it(served: LaunchedServer, perf_analyzer: list[str]) -> None:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ CONNECTION_MANAGER = (
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+ANY_PORT = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
 PROTOCOLS = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -24,7 +25,14 @@ PROTOCOLS = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocol
 def in_front(envoy: Path, folder: Path, address: str) -> Iterator[str]:
     """A running Envoy that hands everything on to this address; its own address."""
     host, port = address.rsplit(":", 1)
-    (folder / "envoy.json").write_text(json.dumps(_configuration(host, int(port))))
+    with running(envoy, folder, _configuration(host, int(port))) as own:
+        yield own
+
+
+@contextlib.contextmanager
+def running(envoy: Path, folder: Path, configuration: Mapping[str, Any]) -> Iterator[str]:
+    """An Envoy with this configuration, which has one listener and says nothing of administration; its address."""
+    (folder / "envoy.json").write_text(json.dumps({**configuration, "admin": {"address": ANY_PORT}}))
     admin = folder / "admin"
     command = [str(envoy), "--config-path", str(folder / "envoy.json"), "--admin-address-path", str(admin),
                "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]  # fmt: skip
@@ -37,7 +45,6 @@ def in_front(envoy: Path, folder: Path, address: str) -> Iterator[str]:
 
 
 def _configuration(host: str, port: int) -> dict[str, Any]:
-    any_port = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     everything = {"match": {"prefix": "/"}, "route": {"cluster": "server", "timeout": "0s"}}
     manager = {
         "@type": CONNECTION_MANAGER,
@@ -58,11 +65,8 @@ def _configuration(host: str, port: int) -> dict[str, Any]:
             }
         },
     }
-    listener = {"name": "front", "address": any_port, "filter_chains": [{"filters": filters}]}
-    return {
-        "admin": {"address": any_port},
-        "static_resources": {"listeners": [listener], "clusters": [cluster]},
-    }
+    listener = {"name": "front", "address": ANY_PORT, "filter_chains": [{"filters": filters}]}
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
 def _ready(process: subprocess.Popen[bytes], admin: Path) -> bool:

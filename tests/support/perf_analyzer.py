@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -34,15 +35,21 @@ class Driven:
         return int(self.after.fail.count - self.before.fail.count)
 
 
-def drive(perf_analyzer: list[str], server: LaunchedServer, model: str, *flags: str) -> Driven:
-    """Runs perf_analyzer to its end and holds it to have seen no error.
+def drive(
+    perf_analyzer: list[str], server: LaunchedServer, model: str, *flags: str, profile: Path | None = None
+) -> Driven:
+    """Runs perf_analyzer to its end and holds it to have seen no error; `profile` gets all that it has sent.
 
     Release 2.50 does not always exit after its last answer. It is started again then, provided that the server owes it nothing.
     """
     command = [*perf_analyzer, "-m", model, "-i", "grpc", "-u", server.address, *flags]
+    if profile:
+        command += ["--profile-export-file", str(profile)]
     with RawClient(server.address) as client:
         for _ in range(TRIES):
             before = _statistics(client, model)
+            if profile:
+                profile.unlink(missing_ok=True)  # it writes over nothing
             try:
                 done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
             except subprocess.TimeoutExpired as hung:

@@ -32,6 +32,11 @@ def test_a_model_that_cannot_be_stateful_is_refused_with_the_reason() -> None:
         ExportError, match=r"^the model cannot be stateful: it reads .*\(bidirectional\).*; leave --stateful out$"
     ):
         stateful.check(BOTH_WAYS)
+    of_others = dataclasses.replace(SPEC, state=(), source={"file": "model.onnx"})
+    with pytest.raises(
+        ExportError, match=r"has no state.*; say which with --state INPUT=OUTPUT, or leave --stateful out$"
+    ):
+        stateful.check(of_others)
     free = dataclasses.replace(SPEC.inputs[2], shape=(-1, -1, 4))
     with pytest.raises(ExportError, match="cannot be stateful: state 'h0' has the sizes"):
         stateful.check(dataclasses.replace(SPEC, inputs=(*SPEC.inputs[:2], free, SPEC.inputs[3])))

@@ -20,6 +20,7 @@ def result(
     slow: int = 0,
     sends: Sends | None = None,
     answered_per_window: int = 20,
+    setting: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Result:
     """A run of 60 s: `answered_per_window` requests/s of 1 ms each, of which the last `slow` take half a second."""
@@ -31,7 +32,7 @@ def result(
         recorder.add(Answer(started, 0, "", None), started + taken)
     for _ in range(errors):
         recorder.add(Answer(1, 14, "full <now>", None), 2)
-    setting = Setting(
+    made_setting = Setting(
         mode=mode,
         level=level,
         duration_seconds=60,
@@ -42,6 +43,7 @@ def result(
         server="s 1",
         rows=1,
         arrivals="poisson" if mode == "open" else None,
+        **(setting or {}),
     )
     fields: dict[str, Any] = {
         "measured_seconds": 60.0,
@@ -52,4 +54,26 @@ def result(
         **changes,
     }
     made = sends or Sends(sent=total + errors)
-    return summarise(setting, recorder, made, code_names={14: "UNAVAILABLE"}, **fields)
+    return summarise(made_setting, recorder, made, code_names={14: "UNAVAILABLE"}, **fields)
+
+
+def of_sequences(
+    *, every: float = 0.0, steps: int = 20, level: float = 8, sends: Sends | None = None, **counts: Any
+) -> Result:
+    """A run of sequences; `counts` are what became of them, where it is not the best."""
+    fields = {
+        "started": 62,
+        "finished": 60,
+        "cut_short": 2,
+        "given_up": {},
+        "resent": {},
+        "late_answers": 0,
+        "compared": 60,
+        "wrong_continuations": 0,
+        "worst_distance": 1e-7,
+        "tolerance": 1e-5,
+        "not_compared_because": "",
+        **counts,
+    }
+    setting = {"steps": steps, "step_size": 2, "every_seconds": every}
+    return result(mode="sequences", level=level, setting=setting, sends=sends, sequences=fields)

@@ -10,8 +10,8 @@ import pytest
 from loadtest.calls import Answer
 from loadtest.load import Sends
 from loadtest.recorder import Recorder
-from loadtest.result import COORDINATED_OMISSION, summarise
-from tests.unit.loadtest.made_up_results import SECOND, result
+from loadtest.result import COORDINATED_OMISSION, COORDINATED_OMISSION_OF_SEQUENCES, summarise
+from tests.unit.loadtest.made_up_results import SECOND, of_sequences, result
 
 
 def test_a_summary() -> None:
@@ -83,3 +83,67 @@ def test_a_failed_request_counts_as_endless_where_a_limit_is_searched() -> None:
     assert result(errors=13).percentile_of_all(99) == math.inf
     assert result(sends=Sends(sent=1200, not_sent=13)).percentile_of_all(99) == math.inf
     assert result(answered_per_window=0).percentile_of_all(99) == math.inf
+
+
+def test_sequences_without_a_pace_say_what_they_cannot_see() -> None:
+    assert of_sequences().notes[0] == COORDINATED_OMISSION_OF_SEQUENCES
+    paced = of_sequences(every=0.5)
+    assert COORDINATED_OMISSION_OF_SEQUENCES not in paced.notes
+    assert (of_sequences().to_json()["offered"], paced.to_json()["offered"]) == (None, 16)
+
+
+@pytest.mark.parametrize(
+    ("counts", "wrong", "notes"),
+    [
+        (
+            {},
+            0,
+            [
+                "sequences, warm-up included: 62 were started, 60 came to their end, 2 were ended early, by the end of the run",
+                "wrong continuations: none of 60 (each ended in the state of a run without a break)",
+            ],
+        ),
+        (
+            {"cut_short": 0, "wrong_continuations": 3, "worst_distance": 0.25},
+            3,
+            [
+                "sequences, warm-up included: 62 were started, 60 came to their end",
+                "wrong continuations: 3 of 60 sequences ended in another state than a run without a break (the furthest 0.25 "
+                "away, 1e-05 allowed)",
+            ],
+        ),
+        (
+            {
+                "resent": {"UNAVAILABLE": 4, "ABORTED": 1},
+                "given_up": {"INTERNAL": 2},
+                "late_answers": 5,
+                "compared": 0,
+                "wrong_continuations": None,
+                "not_compared_because": "the server names no state in its ModelConfig",
+            },
+            0,
+            [
+                "sequences, warm-up included: 62 were started, 60 came to their end, 2 were ended early, by the end of the run",
+                "messages sent again, with the same number: 4 after UNAVAILABLE, 1 after ABORTED",
+                "sequences given up after an error: 2 after INTERNAL",
+                "5 answers came after their message had been sent again",
+                "states not compared with those of a run without a break: the server names no state in its ModelConfig",
+            ],
+        ),
+    ],
+)
+def test_what_became_of_sequences(counts: dict[str, Any], wrong: int, notes: list[str]) -> None:
+    made = of_sequences(every=1, **counts)
+    assert made.notes == notes
+    assert made.wrong_continuations == wrong
+
+
+def test_messages_that_wait_for_the_one_before_are_not_the_clients_fault() -> None:
+    made = of_sequences(every=1, sends=Sends(sent=100, held_back=90, not_sent=5))
+    assert not made.saturated
+    assert made.notes[-1].startswith(
+        "held back: 90 of 100 messages were due before the one before them was answered, and 5"
+    )
+    late = of_sequences(every=1, sends=Sends(sent=100, held_back=90, late=90, lag_max_ns=10**9))
+    assert late.saturated
+    assert result().wrong_continuations == 0

@@ -43,3 +43,14 @@ HELD, FAILED = Trial(100, True), Trial(200, False)
 )
 def test_the_conclusion_of_a_search(found: Found, saturated: bool, answer: str) -> None:
     assert conclusion_of({**dataclasses.asdict(found), "client_saturated": saturated}, 10) == answer
+
+
+def test_the_conclusion_of_a_search_for_sequences() -> None:
+    found = {**dataclasses.asdict(Found(100, True, (HELD, FAILED))), "client_saturated": False}
+    assert conclusion_of(found, 32, sequences=True) == (
+        "the highest number of sequences that keeps the p99 below 32 ms is 100\n(tried: 100 held, 200 failed)"
+    )
+    none = {**dataclasses.asdict(Found(None, True, (FAILED, Trial(1, False)))), "client_saturated": False}
+    assert conclusion_of(none, 32, sequences=True).startswith(
+        "no number of sequences down to 1 keeps the p99 below 32 ms\n"
+    )

@@ -53,3 +53,12 @@ def test_an_error_ends_the_search() -> None:
 
     with pytest.raises(KeyError):
         highest_rate(broken, 100)
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 7, 200, 5000])
+@pytest.mark.parametrize("start", [1, 50])
+def test_sequences_are_whole(capacity: int, start: int) -> None:
+    found = highest_rate(lambda level: level <= capacity, start, whole=True)
+    assert all(trial.rate == int(trial.rate) >= 1 for trial in found.trials)
+    assert found.rate is not None
+    assert found.rate <= capacity < found.rate + max(1, 2 * CLOSE_ENOUGH * found.rate)

@@ -6,7 +6,7 @@ import pytest
 
 from loadtest.report import table
 from loadtest.result import COORDINATED_OMISSION
-from tests.unit.loadtest.made_up_results import result
+from tests.unit.loadtest.made_up_results import of_sequences, result
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,13 @@ def test_the_table_has_no_columns_for_what_the_server_does_not_tell() -> None:
 
 def test_what_holds_for_all_runs_is_said_once() -> None:
     assert table.notes([result(mode="closed"), result(mode="closed", level=8)]) == [COORDINATED_OMISSION]
+
+
+def test_the_headline_of_sequences_says_how_they_were_driven() -> None:
+    paced, last = of_sequences(every=0.032), of_sequences(steps=0, level=1)
+    assert table.headline(paced) == (
+        "m<1> version 7 on s 1: sequences, a message of each every 0.032 s, at most 20 messages each, 2 time steps a message, "
+        "1 row a request, 60 s a run"
+    )
+    assert "one message after the other, all messages of their data, 2 time steps" in table.headline(last)
+    assert [table.cells(each, server=False)[0] for each in (paced, last)] == ["8 sequences", "1 sequence"]

@@ -56,6 +56,18 @@ def test_one_row_at_a_time() -> None:
     assert all(len(array) == 1 for sample in result.samples for array in sample.inputs.values())
 
 
+def test_where_every_input_has_one_whole_number_a_row_none_is_a_length() -> None:
+    """There are no steps that it could count, so it may hold whatever it likes, and has to, to move its answer."""
+    one = (-1, 1)
+    spec = stated({"x": one, "sum": one}, {"y": one, "sumN": one}, dict.fromkeys(("x", "sum", "y", "sumN"), "INT32"))
+
+    def run(inputs: Tensors, outputs: Sequence[str]) -> Tensors:
+        return {"y": inputs["x"], "sumN": inputs["sum"] + inputs["x"]}
+
+    result = found(spec, run).spec
+    assert (result.batched, result.streamable, result.state) == (True, True, (StatePair("sum", "sumN"),))
+
+
 def test_a_value_that_all_rows_share() -> None:
     spec = stated({"x": (-1, 4), "rate": ()}, {"y": (-1, 4)}, {"rate": "INT64"})
 
