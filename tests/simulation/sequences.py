@@ -679,6 +679,8 @@ class SequenceWorld:
             while done < length and tries < TRIES:
                 tries += 1
                 first = max(0, done - draw.choice((0, 0, 0, 1, 2)))
+                if done and draw.random() < 0.15:
+                    self._ask(script[0], draw)
                 asked = [self._ask(each, draw) for each in script[first : done + draw.choice((1, 1, 2, 3))]]
                 for request in asked:
                     if draw.random() < 0.9:
