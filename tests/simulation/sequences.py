@@ -83,6 +83,7 @@ TENSORS = tuple(
     StateTensor(pair.input, pair.output, np.dtype(np.float32), SHAPE, np.full(SHAPE, INITIAL, np.float32))
     for pair in SPEC.state
 )
+LONG_NS = 1000 * MS  # longer than any world's clients live
 TRIES = 30  # after which a client gives a sequence up
 
 
@@ -351,7 +352,8 @@ class Book:
         if said.start:
             assert life is None, "one epoch for two sequences"
             again = lives and not lives[-1].ended and said.nonce and lives[-1].taken[0][0].nonce == said.nonce
-            assert not again or self.world.went or self.world.policy.idle_ns or self.world.policy.evicts, "begun twice"
+            policy = self.world.policy
+            assert not again or self.world.went or 0 < policy.idle_ns < LONG_NS or policy.evicts, "begun twice"
             assert not lives or request.epoch > lives[-1].epoch, "epochs fall"
             life = Life(request.epoch)
             lives.append(life)
@@ -677,6 +679,8 @@ class SequenceWorld:
             while done < length and tries < TRIES:
                 tries += 1
                 first = max(0, done - draw.choice((0, 0, 0, 1, 2)))
+                if done and draw.random() < 0.15:
+                    self._ask(script[0], draw)
                 asked = [self._ask(each, draw) for each in script[first : done + draw.choice((1, 1, 2, 3))]]
                 for request in asked:
                     if draw.random() < 0.9:
