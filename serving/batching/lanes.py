@@ -161,6 +161,12 @@ class Lanes:
             self._waiting[home] = deque()
         return home
 
+    def follow(self, home: Sequences, policy: SequencePolicy) -> None:
+        """From now on this holds for the sequences of a version."""
+        with self._changed:
+            home.policy = policy
+            self._changed.notify_all()
+
     def drain(self, home: Sequences, seconds: float) -> None:
         """Waits for the end of all sequences of a version, and after so many seconds ends those that are left.
 
@@ -188,17 +194,21 @@ class Lanes:
             self._do(work)
 
     def carry(self, home: Sequences, to: Sequences) -> None:
-        """Hands the sequences of a version over to another; those with steps on their way as soon as these have ended."""
+        """Hands the sequences of a version over to another; those with steps on their way as soon as these have ended.
+
+        One for which there is no room there stays, to be drained.
+        """
         self._leave(home, to)
-        while True:
-            work = _Work()
-            with self._changed:
-                keys = [key for key in itertools.islice(home.keys(), 4 * AT_ONCE) if key not in self._lanes][:AT_ONCE]
-                for key in keys:
-                    self._carry(home, key, work)
-            self._do(work)
-            if not keys:
-                return
+        with self._changed:
+            callers = home.ids()
+        for caller, ids in callers:
+            for begin in range(0, len(ids), AT_ONCE):
+                work = _Work()
+                with self._changed:
+                    for id in ids[begin : begin + AT_ONCE]:
+                        if (caller, id) not in self._lanes and home.knows((caller, id)):
+                            self._carry(home, (caller, id), work)
+                self._do(work)
 
     def _leave(self, home: Sequences, to: Sequences | None = None) -> None:
         work = _Work()
@@ -208,6 +218,16 @@ class Lanes:
             for entry in list(self._waiting[home]):
                 self._turn_out(entry, _leaving(home), work)
         self._do(work)
+
+    def home_of_start(self, step: Step) -> Sequences | None:
+        """The version in which a sequence lives, or is about to, that this very START has begun; None if it has begun none."""
+        if not step.nonce:
+            return None
+        with self._changed:
+            for entry in self._lanes.get(step.key, ()):
+                if isinstance(entry, InLane) and entry.step.nonce == step.nonce:
+                    return entry.home
+            return next((home for home in self._homes if home.began_with(step.key, step.nonce)), None)
 
     def home_of(self, key: Key) -> Sequences | None:
         """The version that a sequence is pinned to, or was to the end; None of one that nobody knows."""
@@ -220,6 +240,15 @@ class Lanes:
                     return home
             gone = self._memory.find(key)
             return next((home for home in self._homes if gone and home.version == gone.version), None)
+
+    def end_with_server(self) -> None:
+        """What still lives is lost with the process, and is said to be."""
+        with self._changed:
+            lost = [(home.version, home.end_all(why.EXITING)) for home in self._homes]
+        for version, count in lost:
+            if count:
+                fields = {"model": self._name, "version": version, "sequences": count, "reason": why.EXITING}
+                log.warning("sequences end with the server", extra={"fields": fields})
 
     def refuse_starts(self) -> None:
         """The server leaves: no sequence begins any more, and none waits to."""
@@ -404,13 +433,16 @@ class Lanes:
     def _begin(self, entry: InLane, now: int) -> Begun | Repeat:
         """What becomes of the first of a lane, as `Sequences.begin` says; also where its sequence is another version's."""
         home, step = entry.home, entry.step
-        if len(self._homes) < 2:
-            return home.begin(step, now)
         others = [each for each in self._homes if each is not home]
+        if not others:
+            return home.begin(step, now)
         if step.start:
             repeats = (each.started_by(step, now) for each in others)
             return next((repeat for repeat in repeats if repeat), None) or home.begin(step, now)
-        if not home.knows(step.key) and any(each.knows(step.key) for each in others):
+        elsewhere = None if home.knows(step.key) else next((each for each in others if each.knows(step.key)), None)
+        # It went over between the lease and now. What holds a lease is there yet, and computes it: then it goes over again.
+        back = elsewhere is not None and home.successor is elsewhere and home in self._homes and not home.closed
+        if elsewhere and not (back and elsewhere.carry(step.key, home, now)):
             raise NotReady(
                 f"sequence {step.key[1]!r} has just gone over from {home.title} to another version: send the step again"
             )
@@ -534,8 +566,10 @@ class Lanes:
         now, to = self._clock.now_ns(), home.successor
         while to is not None and to.successor is not None:
             to = to.successor  # it has gone itself meanwhile
-        if to is None or to.closed or not home.carry(key, to, now):
+        if to is None or to.closed:
             home.end(key, why.REMOVED, now)
+        else:
+            home.carry(key, to, now)
         self._watch_over()
         self._take_told(home, work)
 
@@ -550,16 +584,26 @@ class Lanes:
             self._reaper = self._clock.start(self._reap, f"idle sequences of {self._name}")
 
     def _reap(self) -> None:
-        while True:
-            work = _Work()
+        try:
+            while self._reaps():
+                pass
+        except Exception:
+            log.exception("looking for idle sequences of %s has failed; it begins anew", self._name)
             with self._changed:
-                next_ns, more = self._sweep(self._clock.now_ns(), work)
-                if next_ns is None and not more and not work:
-                    self._reaper = None
-                    return
-                if not more and not work:
-                    self._changed.wait(self._clock.seconds_until(next_ns or 0))
-            self._do(work)
+                self._reaper = None
+
+    def _reaps(self) -> bool:
+        """One look, and a wait until the next; False when there is nothing to look for."""
+        work = _Work()
+        with self._changed:
+            next_ns, more = self._sweep(self._clock.now_ns(), work)
+            if next_ns is None and not more and not work:
+                self._reaper = None
+                return False
+            if not more and not work:
+                self._changed.wait(self._clock.seconds_until(next_ns or 0))
+        self._do(work)
+        return True
 
     def _sweep(self, now: int, work: _Work) -> tuple[int | None, bool]:
         """When to look again, None if there is nothing to look for; and whether there is more to be done at once."""

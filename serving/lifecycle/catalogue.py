@@ -76,7 +76,9 @@ class Catalogue:
         Raises what `acquire` raises, and `InvalidRequest` for a step that names another version than its sequence has.
         """
         lanes = self.lanes(name)
-        home = lanes.home_of(step.key) if lanes and step and not step.start else None
+        home = None
+        if lanes and step:
+            home = lanes.home_of_start(step) if step.start else lanes.home_of(step.key)
         before = None
         while True:
             with self._lock:

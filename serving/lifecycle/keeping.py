@@ -44,7 +44,8 @@ class Keeping:
                 policy.max_state_bytes,
             )
         ):
-            before.policy = policy
+            assert model.lanes is not None
+            model.lanes.follow(before, policy)
         else:
             model.lanes = model.lanes or Lanes(model.name, self._epochs, self._clock)
             entry.sequences = model.lanes.open(live.version, live.title, layout, policy, entry.sequence_counts)

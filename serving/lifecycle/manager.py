@@ -307,6 +307,8 @@ class ModelManager(Catalogue):
             failover.stop()
             failover.leave()
         models = self._alive()  # each is closed, whatever the others do
+        for lanes in self._all_lanes():
+            lanes.end_with_server()
         closed = [model.close(self._clock.seconds_until(until)) for model in models]
         ended = [shadow.close(SHADOW_SECONDS) for shadow in shadows]
         self.left_computing = not all(ended)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 # Why a sequence has ended.
-END, IDLE, RESTARTED, EVICTED, REMOVED, CARRIED = "end", "idle", "restarted", "evicted", "version_gone", "carried_over"
-ENDS = (END, IDLE, RESTARTED, EVICTED, REMOVED, CARRIED)
+END, IDLE, RESTARTED, EVICTED = "end", "idle", "restarted", "evicted"
+REMOVED, CARRIED, EXITING = "version_gone", "carried_over", "server_exiting"
+ENDS = (END, IDLE, RESTARTED, EVICTED, REMOVED, CARRIED, EXITING)
 
 # Why a step was refused by its sequence; what is wrong with a request by itself is counted with the requests alone.
 NO_START, GAP, OLD_STEP, OLD_EPOCH, CONTENT = "no_start", "gap", "old_step", "old_epoch", "other_content"

@@ -141,6 +141,10 @@ class Sequences:
         last = self._last_ns[: self._pool.lent]
         return bool(self._live) and bool(((last >= since_ns) & (last < NEVER)).any())
 
+    def ids(self) -> list[tuple[str, list[int | str]]]:
+        """The ids of those that live now, by caller."""
+        return [(caller, list(slots)) for caller, slots in self._slots.items()]
+
     def keys(self) -> Iterator[Key]:
         """Those that live."""
         for caller, slots in self._slots.items():
@@ -197,6 +201,11 @@ class Sequences:
             return None
         return self._start_again(step, slot, now_ns)
 
+    def began_with(self, key: Key, nonce: bytes) -> bool:
+        """Whether the sequence lives here, and this is the nonce of its START."""
+        slot = self._find(key)
+        return slot >= 0 and self._nonces.get(slot) == nonce
+
     def states(self, name: str, slots: Sequence[int]) -> Array:
         """The states of steps that have begun, by the state's input, one row each. From the thread that computes them."""
         return self._pool.gather(name, np.array(slots, np.int64))
@@ -246,6 +255,11 @@ class Sequences:
         if slot >= 0:
             self._end(slot, reason, now_ns)
         return slot >= 0
+
+    def end_all(self, reason: str) -> int:
+        """Counts all that live as ended so, once, since the process ends with them; how many."""
+        self.counts.ended[reason] += self._live
+        return self._live
 
     def expire(self, now_ns: int, most: int) -> int:
         """Ends those that have been idle for too long, no more than so many; says how many."""

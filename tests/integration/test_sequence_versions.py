@@ -116,3 +116,7 @@ def test_a_canary_gets_whole_sequences(tmp_path: Path, edge: str) -> None:
             assert len(versions) == 1, "a sequence went on elsewhere"
             dealt += versions
         assert dealt.count("2") == 10
+        for id in range(100, 104):
+            begin = step("m", X[:, :2], sequence_id=id, sequence_start=True, sequence_step=0, sequence_nonce=id)
+            first = ask(begin)
+            assert all(ask(begin) == first for _ in range(3)), "a START that comes again is dealt once"

@@ -798,7 +798,8 @@ class SequenceWorld:
         counts = self.counts
         ended = sum(count for each in counts for kind, count in each.ended.items() if kind != why.CARRIED)
         live = sum(home.live for home in self._homes)
-        assert sum(each.starts for each in counts) == ended + live, "sequences were lost"
+        assert sum(each.starts for each in counts) == ended, "sequences were lost"
+        assert sum(each.ended[why.EXITING] for each in counts) == live, "those that were left are told"
         repeats = sum(each.repeats for each in counts)
         answered = sum(each.answered for each in self.requests if not each.said.alone)
         unsent = sum("cannot be sent" in str(each.error) for each in self.requests)

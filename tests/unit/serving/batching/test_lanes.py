@@ -525,13 +525,33 @@ class TestAVersionThatGoes:
 
         test()
 
-    def test_a_step_that_found_it_before_is_sent_again(self) -> None:
+    def test_a_step_that_found_it_before_is_computed_there_and_it_goes_over_again(self) -> None:
         @lanes_test
         def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
             other = Desk(clock, lanes, version="2")
             desk.steps(A, None)
             desk.all()
             lanes.carry(desk.home, other.home)
+            assert other.home.knows(A)
+            late = desk.ask(A)
+            assert desk.home.knows(A)
+            desk.all()
+            assert late.told == 2
+            assert other.home.knows(A)
+            last = other.ask(A)
+            other.all()
+            assert last.told == 3
+
+        test()
+
+    def test_a_step_that_found_a_version_which_has_gone_is_sent_again(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            other = Desk(clock, lanes, version="2")
+            desk.steps(A, None)
+            desk.all()
+            lanes.carry(desk.home, other.home)
+            lanes.drain(desk.home, 0)
             late = desk.ask(A)
             assert late.told == "NotReady"
             assert "has just gone over from model 'm' version 1 to another version: send the step again" in late.told_of
@@ -557,21 +577,32 @@ class TestAVersionThatGoes:
 
         test()
 
-    @pytest.mark.parametrize("gone", [False, True], ids=["no room", "it has gone itself"])
-    def test_where_it_cannot_be_carried_to_it_ends_and_says_so(self, gone: bool) -> None:
+    def test_where_there_is_no_room_for_it_it_stays_and_is_drained(self) -> None:
         @lanes_test
         def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
             other = Desk(clock, lanes, dataclasses.replace(POLICY, max_sequences=1), "2")
             desk.steps(A, None)
-            if gone:
-                lanes.carry(desk.home, other.home)
-                lanes.drain(other.home, 0)
-                desk.all()
-            else:
-                desk.all()
-                other.steps(B, None)
-                other.all()
-                lanes.carry(desk.home, other.home)
+            desk.all()
+            other.steps(B, None)
+            other.all()
+            lanes.carry(desk.home, other.home)
+            assert desk.home.knows(A)
+            goes_on = desk.ask(A)
+            desk.all()
+            assert goes_on.told == 2
+            lanes.drain(desk.home, 0)
+            assert desk.home.counts.ended[why.REMOVED] == 1
+
+        test()
+
+    def test_where_what_it_was_to_be_carried_to_has_gone_it_ends_and_says_so(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            other = Desk(clock, lanes, dataclasses.replace(POLICY, max_sequences=1), "2")
+            desk.steps(A, None)
+            lanes.carry(desk.home, other.home)
+            lanes.drain(other.home, 0)
+            desk.all()
             assert desk.home.counts.ended[why.REMOVED] == 1
             assert "its version of the model has gone" in Desk(clock, lanes, version="3").ask(A).told_of
 
