@@ -309,7 +309,7 @@ class Lanes:
             try:
                 begun = self._begin(first, now)
             except ServingError as error:
-                self._out(first, lane, work, error)
+                self._out(first, lane, work, error.with_traceback(None))  # which leads back to `work`
                 if isinstance(error, NotReady):
                     self._break_off(first, lane, work)
                 elif home.is_broken_off(key):
