@@ -10,118 +10,24 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import cast
 
-from serving.batching.pending import Pending, Requester, finish_all
+from serving.batching.in_lane import Entering, Hole, InLane, Work, tell
+from serving.batching.pending import finish_all
 from serving.clock import SYSTEM, Clock, Thread
 from serving.errors import BrokenOff, ComputeFailed, NotReady, Overloaded, ServingError, TimedOut
 from serving.sequences import counts as why
 from serving.sequences.live import Begun, Repeat, Sequences
-from serving.sequences.memory import Ended, Memory
+from serving.sequences.memory import Memory
 from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.sequences.step import Key, Step
-from serving.signature.tensors import Tensors
-from serving.telemetry.counters import ModelMetrics
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 256  # sequences that end in one go, while others wait for the lock
 MOST_OFTEN_NS = 1_000_000_000  # between two looks for idle ones, and a tenth of what they may be idle for
-BY_ITS_CLIENT = (why.END, why.RESTARTED)
-TOLD_ALONE = 8  # of those that end together
-
-
-class StepQueue(Protocol):
-    """The model that a step is to be computed by, as lanes see it."""
-
-    metrics: ModelMetrics
-    sequences: Sequences | None
-
-    def submit_all(self, requests: Sequence[Pending]) -> list[tuple[Pending, ServingError]]: ...
-
-    def full(self, ahead: int, size: int) -> Overloaded | None: ...
-
-
-class Entering(NamedTuple):
-    """A step, and the model that it is to be computed by, which keeps the state of its sequence."""
-
-    pending: Pending
-    step: Step
-    model: StepQueue
-
-
-class Asking(Requester, Protocol):
-    """Who asks for a step: it is told the epoch of the sequence before its answer is made ready."""
-
-    def in_epoch(self, epoch: int) -> None: ...
-
-
-class InLane:
-    """A step on its way, between whoever computes and whoever asks; see `batching.pending.Requester`."""
-
-    __slots__ = ("_lanes", "home", "model", "pending", "requester", "step", "until_ns")
-
-    def __init__(self, lanes: Lanes, pending: Pending, step: Step, home: Sequences, model: StepQueue) -> None:
-        self._lanes = lanes
-        self.pending = pending
-        self.requester = cast(Asking, pending.requester)
-        self.step = step
-        self.home = home
-        self.model = model
-        self.until_ns: int | None = None  # how long it waits in a full house
-
-    def out_of_lane(self) -> Asking:
-        """Who has asked; the request leads back here no more, which would keep both until somebody collects garbage."""
-        self.pending.requester = self.requester
-        return self.requester
-
-    def encode(self, outputs: Tensors) -> None:
-        self.requester.in_epoch(self.step.epoch)
-        self.requester.encode(outputs)
-        self.step.outputs = outputs
-
-    def finish(self, error: ServingError) -> None:
-        self._lanes.failed(self, error)
-
-    @staticmethod
-    def finish_all(requesters: Sequence[InLane]) -> None:
-        requesters[0]._lanes.computed(requesters)
-
-    def move(self, lease: Any) -> None:
-        if lease.model.sequences is not self.home:
-            raise NotReady(f"{self.home.title} was loaded anew, and the state of the sequence was not carried over")
-        self.requester.move(lease)
-        self.model = lease.model
-
-
-class _Hole:
-    """In the place of a step that was refused before it came here."""
-
-
-class _Work:
-    """What is to be done when the lock is free."""
-
-    def __init__(self) -> None:
-        self.refused: list[tuple[InLane, ServingError]] = []
-        self.repeated: list[tuple[InLane, Repeat]] = []
-        self.going: list[InLane] = []
-        self.told: list[Ended] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.refused or self.repeated or self.going or self.told)
-
-
-class Epochs:
-    """The one counter of a server's epochs, which never falls: it begins where the wall clock is, in microseconds."""
-
-    def __init__(self, begin: int | None = None) -> None:
-        self._counter = itertools.count(time.time_ns() // 1000 if begin is None else begin)
-
-    def __call__(self) -> int:
-        return next(self._counter)
 
 
 class Lanes:
@@ -132,7 +38,7 @@ class Lanes:
         self._epochs = epochs
         self._clock = clock
         self._changed = clock.condition()  # guards what follows, all `Sequences` included
-        self._lanes: dict[Key, deque[InLane | _Hole]] = {}
+        self._lanes: dict[Key, deque[InLane | Hole]] = {}
         self._homes: list[Sequences] = []
         self._waiting: dict[Sequences, deque[InLane]] = {}  # STARTs in a full house
         self._memory = Memory()  # of sequences that have ended, whichever version they were in
@@ -175,7 +81,7 @@ class Lanes:
         until_ns = self._clock.now_ns() + int(seconds * 1e9)
         self._leave(home)
         while True:
-            work = _Work()
+            work = Work()
             with self._changed:
                 now = self._clock.now_ns()
                 home.closed = now >= until_ns
@@ -203,7 +109,7 @@ class Lanes:
             callers = home.ids()
         for caller, ids in callers:
             for begin in range(0, len(ids), AT_ONCE):
-                work = _Work()
+                work = Work()
                 with self._changed:
                     for id in ids[begin : begin + AT_ONCE]:
                         if (caller, id) not in self._lanes and home.knows((caller, id)):
@@ -211,7 +117,7 @@ class Lanes:
                 self._do(work)
 
     def _leave(self, home: Sequences, to: Sequences | None = None) -> None:
-        work = _Work()
+        work = Work()
         with self._changed:
             home.leaves = True
             home.successor = to or home.successor
@@ -252,7 +158,7 @@ class Lanes:
 
     def refuse_starts(self) -> None:
         """The server leaves: no sequence begins any more, and none waits to."""
-        work = _Work()
+        work = Work()
         with self._changed:
             self._starting = False
             for waiting in self._waiting.values():
@@ -274,7 +180,7 @@ class Lanes:
 
     def enter_all(self, steps: Sequence[Entering]) -> None:
         """Steps have come, in this order, and are right as requests. From here on their requesters are told of their ends."""
-        work = _Work()
+        work = Work()
         with self._changed:
             for pending, step, model in steps:
                 assert model.sequences is not None, "a step of a model that keeps no state"
@@ -283,7 +189,7 @@ class Lanes:
                 self._enter(entry, work)
         self._do(work)
 
-    def _enter(self, entry: InLane, work: _Work) -> None:
+    def _enter(self, entry: InLane, work: Work) -> None:
         step = entry.step
         lane = self._lanes.get(step.key)
         if lane is None:
@@ -294,7 +200,7 @@ class Lanes:
             entry.home.give_up(why.TOO_MANY)
             work.refused.append((entry, error))
             if step.number is None:
-                lane.append(_Hole())
+                lane.append(Hole())
         else:
             lane.append(entry)
             self._hold(entry)
@@ -306,17 +212,17 @@ class Lanes:
         with self._changed:
             lane = self._lanes.get(step.key)
             if lane is not None:
-                lane.append(_Hole())
+                lane.append(Hole())
             else:
                 self._hole(step.key)
 
     def failed(self, entry: InLane, error: ServingError) -> None:
         """A step was not computed, or nobody can have its answer."""
-        work = _Work()
+        work = Work()
         self._failed(entry, error, work)
         self._do(work)
 
-    def _failed(self, entry: InLane, error: ServingError, work: _Work) -> None:
+    def _failed(self, entry: InLane, error: ServingError, work: Work) -> None:
         with self._changed:
             entry.home.undo(entry.step)
             lane = self._lanes[entry.step.key]
@@ -329,7 +235,7 @@ class Lanes:
 
     def computed(self, entries: Sequence[InLane]) -> None:
         """Steps of one batch have their answers, which are about to leave."""
-        work, home = _Work(), entries[0].home
+        work, home = Work(), entries[0].home
         with self._changed:
             now = self._clock.now_ns()
             home.commit([entry.step for entry in entries], now)
@@ -352,7 +258,7 @@ class Lanes:
 
     def look_again(self) -> None:
         """The client of a step that waits has gone; it is looked at where it would be in nobody's way for long."""
-        work = _Work()
+        work = Work()
         with self._changed:
             now = self._clock.now_ns()
             for home in self._homes:
@@ -374,7 +280,7 @@ class Lanes:
             each for lane in self._lanes.values() for each in lane if isinstance(each, InLane) and each.home is home
         )
 
-    def _no_room(self, lane: deque[InLane | _Hole], entry: InLane) -> ServingError | None:
+    def _no_room(self, lane: deque[InLane | Hole], entry: InLane) -> ServingError | None:
         window = entry.home.policy.window
         if entry.step.number is not None and window and len(lane) >= window:
             return Overloaded(
@@ -384,12 +290,12 @@ class Lanes:
             )
         return entry.model.full(entry.home.held, self._held_bytes + entry.pending.size)
 
-    def _advance(self, key: Key, work: _Work) -> None:
+    def _advance(self, key: Key, work: Work) -> None:
         """Decides about the first in a lane, until one is on its way or the lane is empty."""
         lane = self._lanes[key]
         while lane:
             first = lane[0]
-            if isinstance(first, _Hole):
+            if isinstance(first, Hole):
                 lane.popleft()
                 self._hole(key)
                 self._abort(lane, None, work)
@@ -403,7 +309,7 @@ class Lanes:
             try:
                 begun = self._begin(first, now)
             except ServingError as error:
-                self._out(first, lane, work, error)
+                self._out(first, lane, work, error.with_traceback(None))  # which leads back to `work`
                 if isinstance(error, NotReady):
                     self._break_off(first, lane, work)
                 elif home.is_broken_off(key):
@@ -448,7 +354,7 @@ class Lanes:
             )
         return home.begin(step, now)
 
-    def _out(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work, error: ServingError) -> None:
+    def _out(self, entry: InLane, lane: deque[InLane | Hole], work: Work, error: ServingError) -> None:
         """Takes the first of a lane out of it, refused."""
         waiting = self._waiting.get(entry.home, ())
         if entry in waiting:
@@ -457,7 +363,7 @@ class Lanes:
         self._let_go(entry)
         work.refused.append((entry, error))
 
-    def _turn_out(self, entry: InLane, error: ServingError, work: _Work) -> None:
+    def _turn_out(self, entry: InLane, error: ServingError, work: Work) -> None:
         """A START does not wait for room any longer."""
         lane = self._lanes[entry.step.key]
         self._out(entry, lane, work, error)
@@ -469,19 +375,19 @@ class Lanes:
         for home in self._homes:
             home.break_off(key)
 
-    def _break_off(self, entry: InLane, lane: deque[InLane | _Hole], work: _Work) -> None:
+    def _break_off(self, entry: InLane, lane: deque[InLane | Hole], work: Work) -> None:
         """A step was not taken: neither are those behind it, and without numbers the next one is refused."""
         if entry.step.number is None:
             self._hole(entry.step.key)
         self._abort(lane, entry.step, work)
 
-    def _abort(self, lane: deque[InLane | _Hole], step: Step | None, work: _Work) -> None:
+    def _abort(self, lane: deque[InLane | Hole], step: Step | None, work: Work) -> None:
         """Refuses the steps of a lane that would go on over a `step` that was not taken, up to a START or its repetition."""
-        left: list[InLane | _Hole] = []
+        left: list[InLane | Hole] = []
         number = step.number if step else None
         entries = list(lane)
         for place, entry in enumerate(entries):
-            if isinstance(entry, _Hole):
+            if isinstance(entry, Hole):
                 left.append(entry)
                 continue
             its = entry.step.number
@@ -536,14 +442,14 @@ class Lanes:
             "later, or raise them in config.pbtxt"
         )
 
-    def _let_in(self, home: Sequences, now: int, work: _Work) -> None:
+    def _let_in(self, home: Sequences, now: int, work: Work) -> None:
         """Those that wait for room, as far as there is some."""
         waiting = self._waiting.get(home)
         while waiting and home.has_room(now):
             entry = waiting.popleft()
             self._advance(entry.step.key, work)
 
-    def _patience(self, home: Sequences, now: int, work: _Work) -> None:
+    def _patience(self, home: Sequences, now: int, work: Work) -> None:
         """Those that have waited for room for too long."""
         for entry in list(self._waiting[home]):
             error = entry.pending.hopeless(now)
@@ -555,14 +461,14 @@ class Lanes:
             if error:
                 self._turn_out(entry, error, work)
 
-    def _end_idle(self, home: Sequences, reason: str, now: int, work: _Work) -> None:
+    def _end_idle(self, home: Sequences, reason: str, now: int, work: Work) -> None:
         """Ends some that have no step on its way."""
         keys = [key for key in itertools.islice(home.keys(), 4 * AT_ONCE) if key not in self._lanes][:AT_ONCE]
         for key in keys:
             home.end(key, reason, now)
         self._take_told(home, work)
 
-    def _carry(self, home: Sequences, key: Key, work: _Work) -> None:
+    def _carry(self, home: Sequences, key: Key, work: Work) -> None:
         now, to = self._clock.now_ns(), home.successor
         while to is not None and to.successor is not None:
             to = to.successor  # it has gone itself meanwhile
@@ -573,7 +479,7 @@ class Lanes:
         self._watch_over()
         self._take_told(home, work)
 
-    def _take_told(self, home: Sequences, work: _Work) -> None:
+    def _take_told(self, home: Sequences, work: Work) -> None:
         work.told += home.told
         home.told.clear()
 
@@ -594,7 +500,7 @@ class Lanes:
 
     def _reaps(self) -> bool:
         """One look, and a wait until the next; False when there is nothing to look for."""
-        work = _Work()
+        work = Work()
         with self._changed:
             next_ns, more = self._sweep(self._clock.now_ns(), work)
             if next_ns is None and not more and not work:
@@ -605,7 +511,7 @@ class Lanes:
         self._do(work)
         return True
 
-    def _sweep(self, now: int, work: _Work) -> tuple[int | None, bool]:
+    def _sweep(self, now: int, work: Work) -> tuple[int | None, bool]:
         """When to look again, None if there is nothing to look for; and whether there is more to be done at once."""
         times: list[int] = []
         more = False
@@ -630,14 +536,14 @@ class Lanes:
 
     # Without the lock.
 
-    def _do(self, work: _Work) -> None:
+    def _do(self, work: Work) -> None:
         while work:
             for entry, error in work.refused:
                 entry.out_of_lane().finish(error)
             for entry, repeat in work.repeated:
                 self._repeat(entry, repeat)
-            _tell(work.told)
-            going, work = work.going, _Work()
+            tell(work.told)
+            going, work = work.going, Work()
             for model, entries in itertools.groupby(going, lambda entry: entry.model):
                 for pending, error in model.submit_all([entry.pending for entry in entries]):
                     assert isinstance(pending.requester, InLane)
@@ -668,16 +574,3 @@ def _leaving(home: Sequences) -> NotReady:
 
 def _exiting() -> NotReady:
     return NotReady("Server exiting: no new sequence begins")
-
-
-def _tell(ended: Sequence[Ended]) -> None:
-    """A line for each, or one for many; what its client has asked for is told at the level of debugging."""
-    if log.isEnabledFor(logging.DEBUG):
-        for (_, id), gone in [each for each in ended if each.gone.reason in BY_ITS_CLIENT]:
-            log.debug("a sequence has ended", extra={"fields": {"sequence": id, "reason": gone.reason}})
-    ended = [each for each in ended if each.gone.reason not in BY_ITS_CLIENT]
-    for (caller, id), gone in ended[:TOLD_ALONE]:
-        fields = {"sequence": id, "reason": gone.reason, "epoch": gone.epoch, "steps": gone.taken}
-        log.info("a sequence has ended", extra={"fields": fields | ({"caller": caller} if caller else {})})
-    if more := ended[TOLD_ALONE:]:
-        log.info("%d more sequences have ended", len(more), extra={"fields": {"reason": more[0].gone.reason}})

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from serving.batching.lanes import Epochs, Lanes
+from serving.batching.lanes import Lanes
 from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock
 from serving.lifecycle.versions import ModelEntry, VersionEntry
+from serving.sequences.epochs import Epochs
 from serving.sequences.live import Sequences
 from serving.sequences.policy import CARRY_SAME_SHAPES, CARRY_SAME_WEIGHTS, DRAIN, StateLayout
 

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from protos import grpc_service_pb2 as pb
-from serving.batching.lanes import Entering, Lanes
+from serving.batching.in_lane import Entering
+from serving.batching.lanes import Lanes
 from serving.batching.model import Lease, Model
 from serving.batching.pending import Pending
 from serving.errors import NotReady

@@ -29,7 +29,8 @@ from serving.backends.base import Backend
 from serving.backends.fake import FakeBackend, Lost
 from serving.batching.aside import Aside
 from serving.batching.guard import Guard
-from serving.batching.lanes import Entering, Epochs, Lanes
+from serving.batching.in_lane import Entering
+from serving.batching.lanes import Lanes
 from serving.batching.model import Instance, Lease, Model
 from serving.batching.pending import Pending
 from serving.batching.policy import BatchPolicy, QueuePolicy
@@ -55,6 +56,7 @@ from serving.loading.request import Loaded, LoadRequest
 from serving.repository import model_config
 from serving.repository.folders import Repository, VersionFolder
 from serving.sequences import counts as why
+from serving.sequences.epochs import Epochs
 from serving.sequences.live import Sequences
 from serving.sequences.policy import (
     CARRY_SAME_SHAPES,

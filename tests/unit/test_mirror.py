@@ -31,6 +31,7 @@ EXCEPTIONS = {
     "serving/backends/saved_model.py": "each backend keeps one contract: tests/contract/test_backends.py, test_matrix.py",
     "serving/backends/torchscript.py": "each backend keeps one contract: tests/contract/test_backends.py, test_matrix.py",
     "serving/batching/following.py": "two protocols, kept by lifecycle/shadow.py: test_shadow.py",
+    "serving/batching/in_lane.py": "what is in a lane, and what is to be done with it: test_lanes.py",
     "serving/batching/policy.py": "plain data, decided on by test_plan.py and read by test_model_config.py",
     "serving/edge/grpc_calls.py": "what calls share: test_grpc_unary.py, test_grpc_watch.py, test_grpc_message_streams.py",
     "serving/edge/grpc_server.py": "each edge keeps one contract: tests/contract/test_edges.py and beside it",

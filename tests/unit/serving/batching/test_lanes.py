@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from serving.batching.lanes import Entering, Epochs, Lanes
+from serving.batching.in_lane import Entering, InLane
+from serving.batching.lanes import Lanes
 from serving.batching.pending import Pending, Turn, finish_all
 from serving.errors import ComputeFailed, Overloaded, ServingError
 from serving.sequences import counts as why
+from serving.sequences.epochs import Epochs
 from serving.sequences.live import Sequences
 from serving.sequences.policy import SequencePolicy, StateLayout, StateTensor
 from serving.sequences.step import Key, Step
@@ -654,8 +657,21 @@ def test_a_step_moves_only_to_who_keeps_its_state(clock: VirtualClock, lanes: La
     desk.all()
 
 
-def test_epochs_never_fall() -> None:
-    epochs, later = Epochs(), Epochs()
-    first, second = epochs(), epochs()
-    assert first < second <= later() + 1
-    assert [Epochs(5)() for _ in range(2)] == [5, 5]
+def test_a_step_that_has_ended_is_kept_by_nobody() -> None:
+    """Not even until somebody collects garbage."""
+
+    @lanes_test
+    def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+        gc.collect()
+        gc.disable()
+        of_other_tests = [each for each in gc.get_objects() if isinstance(each, InLane)]
+        try:
+            taken = desk.steps(A, 0, 1, 7)  # the last leaves a gap
+            desk.all()
+            again = [desk.ask(A, number=1)]
+            assert [each.told for each in (*taken, *again)] == [1, 2, "OutOfStep", 2]
+            assert [each for each in gc.get_objects() if isinstance(each, InLane)] == of_other_tests
+        finally:
+            gc.enable()
+
+    test()

@@ -1,0 +1,16 @@
+"""The epochs of a server's sequences."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+
+class Epochs:
+    """The one counter of a server's epochs, which never falls: it begins where the wall clock is, in microseconds."""
+
+    def __init__(self, begin: int | None = None) -> None:
+        self._counter = itertools.count(time.time_ns() // 1000 if begin is None else begin)
+
+    def __call__(self) -> int:
+        return next(self._counter)
