@@ -223,10 +223,12 @@ def render(measured: Measured[Load], seconds: float, loads: Sequence[Load]) -> s
         for name, figure in ((OURS, "p50_ms"), (better, "p50_ms"), (OURS, "p99_ms"), (better, "p99_ms")):
             cells.append(short(measured.median(name, load, lambda run, figure=figure: getattr(run, figure))))
         lines.append(row([str(load), *cells]))
-    lines += [
-        "",
-        *(f"{name}, {load or 'at all'}: {why.splitlines()[0]}" for (name, load), why in measured.failures.items()),
-    ]
+    again = sorted({name for name, load in measured.failures if (name, load) in measured.figures})
+    if again:
+        lines += ["", *paragraph(f"{' and '.join(again)} did not live through every run; such a run was made again.")]
+    for (name, load), why in measured.failures.items():
+        if (name, load) not in measured.figures:
+            lines += ["", f"{name}, {load or 'at all'}: {why.splitlines()[0]}"]
     return "\n".join(lines).rstrip() + "\n"
 
 

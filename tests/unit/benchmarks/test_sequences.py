@@ -30,6 +30,8 @@ def test_the_better_of_both_strategies_counts_within_each_round() -> None:
     page = sequences.render(measured, 2.0, [load])
     assert "| closed loop, 1 step a message | 55 | 100 | 250 | **0.55** | - | - | - | - |" in page
     measured.failures[DIRECT, load] = "it has died\nof something"
+    assert f"{DIRECT} did not live through every run" in sequences.render(measured, 2.0, [load])
+    del measured.figures[DIRECT, load]
     assert f"{DIRECT}, {load}: it has died" in sequences.render(measured, 2.0, [load])
 
 
