@@ -9,16 +9,18 @@ from protos import grpc_service_pb2 as pb
 from serving.batching.in_lane import Entering
 from serving.batching.lanes import Lanes
 from serving.batching.model import Lease, Model
-from serving.batching.pending import Pending
+from serving.batching.pending import USUAL, Pending, Turn
 from serving.errors import NotReady
 from serving.lifecycle.manager import ModelManager
-from serving.protocol import request, sequence_parameters, steps
+from serving.protocol import checks, request, sequence_parameters, steps
 from serving.protocol.asked import Asked
 from serving.protocol.call import Call
 from serving.protocol.checks import Limits
+from serving.protocol.codec import Decoded
 from serving.protocol.codes import answer_for, as_ours
 from serving.protocol.plans import Plans
 from serving.protocol.templates import Head, head_of
+from serving.protocol.wire_parameters import parameters_at
 from serving.sequences.step import Key, Step
 from serving.telemetry.ended import Recorder
 
@@ -84,12 +86,12 @@ class Inference:
         """Of a model with a stateful version: each step goes into the lane of its sequence, in the order of arrival."""
         entering: dict[Key, Entering] = {}
         for sent in alike:
-            message = sent[2] or self._message(sent, misread)
-            if message is None:
+            asked = _read(sent) or self._parsed(sent, misread)
+            if asked is None:
                 continue
+            parameters, _ = asked
             step = None
             try:
-                parameters = request.parameters_of(message)
                 said = sequence_parameters.said(parameters, name)
                 step = said.step(sent[4].caller) if said.id else None
                 if step and step.key in entering:  # where that one goes this one goes
@@ -101,46 +103,68 @@ class Inference:
                     lanes.broken_off(step)
                 self._turn_away(sent[4], error)
                 continue
-            pending = self._step(lease, message, parameters, step, sent[3], sent[4], lanes)
+            pending = self._step(lease, sent, asked, step, lanes, misread)
             if pending and pending.step:
                 entering[pending.step.key] = Entering(pending, pending.step, lease.model)
             elif pending:
                 queued.setdefault(lease.model, []).append(pending)
         lanes.enter_all(list(entering.values()))
 
+    def _parsed(self, sent: _Sent, misread: list[_Sent]) -> _WithParameters | None:
+        message = sent[2] or self._message(sent, misread)
+        return None if message is None else (request.parameters_of(message), message)
+
     def _step(
-        self,
-        lease: Lease,
-        message: pb.ModelInferRequest,
-        parameters: Mapping[str, request.Parameter],
-        step: Step | None,
-        payload: bytes,
-        call: Call,
-        lanes: Lanes,
+        self, lease: Lease, sent: _Sent, read: _WithParameters, step: Step | None, lanes: Lanes, misread: list[_Sent]
     ) -> Pending | None:
         """What is to go into its lane, if it is a step of a sequence, else into the queue; None if it was refused."""
-        model, name = lease.model, message.model_name
-        asked = Asked(message.id, lease, call, self._recorder, step.key[1] if step else "")
+        model, call, id = lease.model, sent[4], step.key[1] if step else ""
+        asked: Asked | None = None
         try:
-            decoded = self._plans(model).decode(message, payload, parameters)
-            if model.sequences is None:
-                return asked.pending(decoded, len(payload))
-            if step is None:
-                steps.check_alone(model.spec, decoded, name)
-                return asked.pending(decoded, len(payload))
-            steps.check_step(step, model.spec, decoded, name)
-            if step.start and not lanes.takes_starts:
-                raise NotReady("Server exiting: no new sequence begins")
-            if step.number is not None:
-                step.digest = steps.digest_of(decoded, step)
-            pending = asked.pending(decoded, len(payload))
-            pending.step = step
+            if found := self._like_another(model, sent, read):
+                head, decoded = found
+                asked = Asked(head.id, lease, call, self._recorder, id)
+            else:
+                parsed = read if isinstance(read[1], pb.ModelInferRequest) else self._parsed(sent, misread)
+                if parsed is None:
+                    lease.release()
+                    return None
+                parameters, message = parsed
+                assert isinstance(message, pb.ModelInferRequest)
+                asked = Asked(message.id, lease, call, self._recorder, id)
+                decoded = self._plans(model).decode(message, sent[3], parameters)
+            if model.sequences is not None:
+                self._check_step(model, step, decoded, lanes)
+            pending = asked.pending(decoded, len(sent[3]))
+            pending.step = step if model.sequences is not None else None
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if step:
                 lanes.broken_off(step)
-            asked.finish(as_ours(error))
+            if asked:
+                asked.finish(as_ours(error))
+            else:
+                lease.release()
+                self._turn_away(call, error)
             return None
         return pending
+
+    def _like_another(self, model: Model, sent: _Sent, read: _WithParameters) -> tuple[Head, Decoded] | None:
+        """A request that need not be parsed: what comes behind its parameters, as mostly, is like that of another one."""
+        (_, head, _, payload, _), (parameters, end) = sent, read
+        if head is None or not isinstance(end, int) or model.sequences is None:
+            return None
+        template = self._plans(model).templates.find(payload, end)
+        return (head, template.decode(payload, end, _turn(parameters, model))) if template else None
+
+    def _check_step(self, model: Model, step: Step | None, decoded: Decoded, lanes: Lanes) -> None:
+        if step is None:
+            steps.check_alone(model.spec, decoded, model.name)
+            return
+        steps.check_step(step, model.spec, decoded, model.name)
+        if step.start and not lanes.takes_starts:
+            raise NotReady("Server exiting: no new sequence begins")
+        if step.number is not None:
+            step.digest = steps.digest_of(decoded, step)
 
     def _tight(
         self, models: Iterable[Model], alike: Sequence[_Sent], queued: Mapping[Model, Sequence[Pending]]
@@ -235,6 +259,22 @@ class Inference:
 
 # The model and version that it seems to name; its head, or its message where it has none; its bytes, and who is answered.
 _Sent = tuple[tuple[str, str], Head | None, pb.ModelInferRequest | None, bytes, Call]
+
+
+# The parameters of a request, and where what comes behind them begins, or all of it as a message.
+_WithParameters = tuple[Mapping[str, request.Parameter], int | pb.ModelInferRequest]
+
+
+def _read(sent: _Sent) -> _WithParameters | None:
+    """The parameters of a request that need not be parsed for them."""
+    _, head, message, payload, _ = sent
+    return parameters_at(payload, head.end) if head and message is None else None
+
+
+def _turn(parameters: Mapping[str, request.Parameter], model: Model) -> Turn:
+    if parameters.keys() <= sequence_parameters.KINDS.keys():  # of which all is known
+        return USUAL
+    return checks.parameters(parameters, model.spec, model.name, stateful=True)
 
 
 def _model_of(sent: _Sent) -> tuple[str, str]:

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from protos import grpc_service_pb2 as pb
+from serving.batching.pending import Turn
 from serving.protocol import codec
 from serving.protocol.answers import varint
 from serving.protocol.checks import Limits
 from serving.protocol.codec import Decoded
+from serving.protocol.wire_parameters import parameters_at
 from serving.signature.spec import ModelSpec
 
 MAX_BYTES = 256 * 1024  # what the templates of a version may take
@@ -92,11 +94,17 @@ class Templates:
         head = head_of(payload)
         if head is None:
             return
+        begin = head.end
+        if self._limits.stateful:  # steps differ in their parameters, which are read by themselves
+            written = parameters_at(payload, begin)
+            if written is None:
+                return
+            head = head._replace(end=written[1])
         self._missed += 1
         crowded = len(payload) - head.end in self._templates or self._bytes_left < TEMPLATE_BYTES + LONGEST
         if crowded and self._missed % SELDOM:
             return
-        template = _made(payload, head, decoded, self._spec, self._limits)
+        template = _made(payload, head, begin, decoded, self._spec, self._limits)
         if template is None:
             return
         with self._lock:
@@ -157,26 +165,34 @@ class Template:
             return False
         return all(payload.startswith(between, end + place) for place, between in self._separators)
 
-    def decode(self, payload: bytes, end: int) -> Decoded:
-        """The request in this payload, which it fits. Raises what `codec.check_values` raises."""
+    def decode(self, payload: bytes, end: int, turn: Turn | None = None) -> Decoded:
+        """The request in this payload, which it fits; with a `turn` of its own, where its parameters were read by themselves.
+
+        Raises what `codec.check_values` raises.
+        """
         arrays = {
             name: np.frombuffer(payload, dtype, elements, end + place).reshape(shape)
             for name, dtype, elements, place, shape in self._inputs
         }
         alike = self._decoded
         codec.check_values(arrays, alike.steps, self._spec, self._limits, self._model)
-        return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, alike.key, alike.turn)
+        asked = alike.turn if turn is None else turn
+        return Decoded(arrays, alike.rows, alike.steps, alike.outputs, alike.classes, alike.key, asked)
 
 
-def _made(payload: bytes, head: Head, decoded: Decoded, spec: ModelSpec, limits: Limits) -> Template | None:
+def _made(payload: bytes, head: Head, begin: int, decoded: Decoded, spec: ModelSpec, limits: Limits) -> Template | None:
+    """What is like this request; what lies between `begin` and the end of its head, its parameters, may be otherwise."""
     arrays = list(decoded.inputs.items())
     size = sum(array.nbytes for _, array in arrays)
     if not size or len(payload) - size > LONGEST:
         return None
     sent = pb.ModelInferRequest.FromString(payload)
     sent.DiscardUnknownFields()  # which are written behind the elements, where they would be taken for some
+    if begin < head.end:
+        sent.ClearField("parameters")
+    alike = payload[:begin] + payload[head.end :]
     in_order = [one.name for one in sent.inputs] == [name for name, _ in arrays]
-    if not in_order or len(sent.raw_input_contents) != len(arrays) or sent.SerializeToString() != payload:
+    if not in_order or len(sent.raw_input_contents) != len(arrays) or sent.SerializeToString() != alike:
         return None
     # The elements stand at the end, those of each input behind their own tag and length.
     inputs: list[Place] = []
