@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
+
 from serving.batching.pending import Pending, Requester
 from serving.errors import NotReady, Overloaded, ServingError
 from serving.sequences import counts as why
@@ -76,7 +78,8 @@ class InLane:
     def encode(self, outputs: Tensors) -> None:
         self.requester.in_epoch(self.step.epoch)
         self.requester.encode(outputs)
-        self.step.outputs = outputs
+        if self.step.number is not None and self.home.policy.window:  # which is kept, and not all of its batch with it
+            self.step.outputs = {name: np.array(array) for name, array in outputs.items()}
 
     def finish(self, error: ServingError) -> None:
         self._lanes.failed(self, error)

@@ -43,6 +43,7 @@ class Lanes:
         self._waiting: dict[Sequences, deque[InLane]] = {}  # STARTs in a full house
         self._memory = Memory()  # of sequences that have ended, whichever version they were in
         self._held_bytes = 0  # of steps that are in no queue
+        self._waiting_bytes = 0  # of these, those of STARTs in a full house
         self._draining = 0  # threads that wait for the end of the sequences of a version
         self._starting = True  # whether new sequences are taken
         self._reaper: Thread | None = None
@@ -199,22 +200,23 @@ class Lanes:
         elif error := self._no_room(lane, entry):
             entry.home.give_up(why.TOO_MANY)
             work.refused.append((entry, error))
-            if step.number is None:
+            if step.number is None and not isinstance(lane[-1], Hole):
                 lane.append(Hole())
         else:
             lane.append(entry)
             self._hold(entry)
 
-    def broken_off(self, step: Step) -> None:
-        """A step was refused as a request, before it came here: its sequence does not go on over the hole."""
-        if step.number is not None:
-            return  # the next one shows it
+    def broken_off(self, key: Key) -> None:
+        """A step was refused as a request, before it came here: its sequence does not go on over the hole.
+
+        Where steps have numbers the next one shows it.
+        """
         with self._changed:
-            lane = self._lanes.get(step.key)
-            if lane is not None:
+            lane = self._lanes.get(key)
+            if lane is None:
+                self._hole(key)
+            elif not isinstance(last := lane[-1], Hole) and last.step.number is None:  # another hole would say no more
                 lane.append(Hole())
-            else:
-                self._hole(step.key)
 
     def failed(self, entry: InLane, error: ServingError) -> None:
         """A step was not computed, or nobody can have its answer."""
@@ -288,7 +290,8 @@ class Lanes:
                 f"{window}: wait for "
                 "answers before sending more"
             )
-        return entry.model.full(entry.home.held, self._held_bytes + entry.pending.size)
+        held = entry.home.held - len(self._waiting.get(entry.home, ()))  # STARTs in a full house hold nobody up
+        return entry.model.full(held, self._held_bytes - self._waiting_bytes + entry.pending.size)
 
     def _advance(self, key: Key, work: Work) -> None:
         """Decides about the first in a lane, until one is on its way or the lane is empty."""
@@ -341,10 +344,10 @@ class Lanes:
         home, step = entry.home, entry.step
         others = [each for each in self._homes if each is not home]
         if not others:
-            return home.begin(step, now)
+            return self._begin_start(home, step, now) if step.start else home.begin(step, now)
         if step.start:
             repeats = (each.started_by(step, now) for each in others)
-            return next((repeat for repeat in repeats if repeat), None) or home.begin(step, now)
+            return next((repeat for repeat in repeats if repeat), None) or self._begin_start(home, step, now)
         elsewhere = None if home.knows(step.key) else next((each for each in others if each.knows(step.key)), None)
         # It went over between the lease and now. What holds a lease is there yet, and computes it: then it goes over again.
         back = elsewhere is not None and home.successor is elsewhere and home in self._homes and not home.closed
@@ -354,11 +357,19 @@ class Lanes:
             )
         return home.begin(step, now)
 
+    def _begin_start(self, home: Sequences, step: Step, now: int) -> Begun | Repeat:
+        if self._starting:
+            return home.begin(step, now)
+        if repeat := home.started_by(step, now):
+            return repeat
+        raise _exiting()
+
     def _out(self, entry: InLane, lane: deque[InLane | Hole], work: Work, error: ServingError) -> None:
         """Takes the first of a lane out of it, refused."""
         waiting = self._waiting.get(entry.home, ())
         if entry in waiting:
             cast(deque[InLane], waiting).remove(entry)
+            self._waiting_bytes -= entry.pending.size
         lane.popleft()
         self._let_go(entry)
         work.refused.append((entry, error))
@@ -425,9 +436,10 @@ class Lanes:
         entry.until_ns = entry.pending.timeline.decoded + patience if patience else None
         if entry.until_ns is not None and now >= entry.until_ns:
             return self._no_house(entry)
-        if entry.model.full(len(waiting), self._held_bytes if waiting else 0):
+        if entry.model.full(len(waiting), self._waiting_bytes + entry.pending.size if waiting else 0):
             return self._no_house(entry)
         waiting.append(entry)
+        self._waiting_bytes += entry.pending.size
         self._watch_over()
         self._changed.notify_all()
         return None
@@ -447,6 +459,7 @@ class Lanes:
         waiting = self._waiting.get(home)
         while waiting and home.has_room(now):
             entry = waiting.popleft()
+            self._waiting_bytes -= entry.pending.size
             self._advance(entry.step.key, work)
 
     def _patience(self, home: Sequences, now: int, work: Work) -> None:
@@ -487,7 +500,10 @@ class Lanes:
 
     def _watch_over(self) -> None:
         if self._reaper is None:
-            self._reaper = self._clock.start(self._reap, f"idle sequences of {self._name}")
+            try:
+                self._reaper = self._clock.start(self._reap, f"idle sequences of {self._name}")
+            except RuntimeError as refused:  # by the system; it is tried again with the next batch
+                log.error("nobody looks for idle sequences of %s: %s", self._name, refused)
 
     def _reap(self) -> None:
         try:
@@ -516,7 +532,8 @@ class Lanes:
         times: list[int] = []
         more = False
         for home in self._homes:
-            more |= home.expire(now, AT_ONCE) == AT_ONCE
+            home.expire(now, AT_ONCE)
+            more |= home.expires_more
             self._let_in(home, now, work)
             self._patience(home, now, work)
             self._take_told(home, work)

@@ -17,6 +17,7 @@ from serving.sequences.policy import StateLayout, StateTensor
 from serving.sequences.step import Step
 from serving.signature.controls import CORRID, END, START, ControlInput
 from serving.signature.spec import ModelSpec
+from serving.signature.tensors import Tensors
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +56,7 @@ class Stateful:
             results = self._backend.run(inputs, tuple(dict.fromkeys((*wanted, *self._new))))
             computed = self._clock.now_ns()
             outcomes = [Ready(answer) for answer in rows.scatter(pieces, results, self._steps_axes)]
-            new = {name: results[name] for name in self._new}
+            new = {tensor.output: _whole(tensor, results, pieces) for tensor in self._layout.tensors}
         except Exception as error:  # noqa: BLE001 - border: whatever a runtime raises, the worker decides what it means
             return [Failed(error)] * len(pieces)
         row = 0
@@ -73,6 +74,16 @@ class Stateful:
     def close(self) -> None:
         """See `Computation.close`."""
         self._backend.close()
+
+
+def _whole(tensor: StateTensor, results: Tensors, pieces: Sequence[Piece]) -> Array:
+    """The new state, if it is one: what was stated, a row for each. Raises `ValueError`."""
+    state, expected = results[tensor.output], (sum([piece.rows for piece in pieces]), *tensor.shape)
+    if state.shape != expected:
+        raise ValueError(
+            f"the new state {tensor.output} has shape {list(state.shape)}, where {list(expected)} was stated"
+        )
+    return state
 
 
 def _states(tensor: StateTensor, pieces: Sequence[Piece], steps: Sequence[Step | None]) -> Array:

@@ -7,6 +7,7 @@ connections.
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -125,8 +126,11 @@ class GrpcServer:
         """Who calls, by the token that the call carries, else by the subject of its certificate; empty where it has neither."""
         if self._tokens and (caller := self._tokens.caller(context.invocation_metadata())):
             return caller
-        subject = b",".join(context.auth_context().get("x509_subject", ()))
-        return f"certificate:{subject.decode(errors='replace')}" if subject else ""
+        shown = context.auth_context()
+        names = [*shown.get("x509_subject", ()), *shown.get("x509_subject_alternative_name", ())]
+        if any(names):
+            return f"certificate:{b';'.join(names).decode(errors='replace')}"
+        return "".join(f"certificate:{hashlib.sha256(pem).hexdigest()}" for pem in shown.get("x509_pem_cert", ()))
 
     def _add_health(self, health: HealthService) -> None:
         name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import select
 import socket
 import ssl
@@ -47,7 +48,7 @@ class Handshakes:
                 context = self._encryption.context()
                 link.sock = context.wrap_socket(link.sock, server_side=True, do_handshake_on_connect=False)
             link.sock.do_handshake()
-            link.caller = subject_of(link.sock.getpeercert())
+            link.caller = holder_of(link.sock.getpeercert(), link.sock.getpeercert(binary_form=True))
             awaited = DONE
         except ssl.SSLWantReadError:
             awaited = select.EPOLLIN
@@ -59,11 +60,22 @@ class Handshakes:
         self._post(self._stepped, (link, awaited))
 
 
-def subject_of(certificate: Mapping[str, Any] | None) -> str:
-    """Who a client is by its certificate, as `ssl.SSLSocket.getpeercert` has it; empty where it has shown none."""
-    names = (certificate or {}).get("subject", ())
-    told = ",".join(f"{kind}={value!r}" for parts in names for kind, value in parts)
-    return f"certificate:{told}" if told else ""
+def holder_of(certificate: Mapping[str, Any] | None, whole: bytes | None) -> str:
+    """Who a client is by its certificate, as `ssl.SSLSocket.getpeercert` has it; empty where it has shown none.
+
+    That is its subject and its other names, under its issuer; where it has neither, the certificate itself.
+    """
+    if not whole:
+        return ""
+    said = certificate or {}
+    subject, issuer = (
+        ",".join(f"{kind}={value!r}" for parts in said.get(side, ()) for kind, value in parts)
+        for side in ("subject", "issuer")
+    )
+    names = ",".join(f"{kind}:{value!r}" for kind, value in said.get("subjectAltName", ()))
+    if not subject and not names:
+        return f"certificate:{hashlib.sha256(whole).hexdigest()}"
+    return f"certificate:{subject};{names};{issuer}"
 
 
 def begins(link: Link) -> bool | None:

@@ -51,6 +51,8 @@ class Keeping:
             model.lanes = model.lanes or Lanes(model.name, self._epochs, self._clock)
             entry.sequences = model.lanes.open(live.version, live.title, layout, policy, entry.sequence_counts)
         live.sequences = entry.sequences
+        if live.sequences is not None:
+            live.sequences.signature = live.spec.outputs, live.labels
         return before if before is not entry.sequences else None
 
     def see_out(

@@ -99,8 +99,10 @@ class Inference:
                     entering = {}
                 lease = self._manager.acquire_step(name, version, step)
             except Exception as error:  # noqa: BLE001 - border: every call is answered
-                if step:
-                    lanes.broken_off(step)
+                if id := step.key[1] if step else sequence_parameters.id_of(parameters):
+                    lanes.enter_all(list(entering.values()))  # what came before it is before it
+                    entering = {}
+                    lanes.broken_off((sent[4].caller, id))
                 self._turn_away(sent[4], error)
                 continue
             pending = self._step(lease, sent, asked, step, lanes, misread)
@@ -139,7 +141,7 @@ class Inference:
             pending.step = step if model.sequences is not None else None
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if step:
-                lanes.broken_off(step)
+                lanes.broken_off(step.key)
             if asked:
                 asked.finish(as_ours(error))
             else:
@@ -161,8 +163,6 @@ class Inference:
             steps.check_alone(model.spec, decoded, model.name)
             return
         steps.check_step(step, model.spec, decoded, model.name)
-        if step.start and not lanes.takes_starts:
-            raise NotReady("Server exiting: no new sequence begins")
         if step.number is not None:
             step.digest = steps.digest_of(decoded, step)
 

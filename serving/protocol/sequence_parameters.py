@@ -55,16 +55,23 @@ class Said(NamedTuple):
 NOTHING = Said()
 
 
+def id_of(sent: Mapping[str, Parameter]) -> int | str:
+    """The id that parameters have, whatever else is wrong with them; 0 where there is none, or it is none."""
+    parameter = sent.get(ID)
+    if parameter is None or parameter.kind not in KINDS[ID][0]:
+        return 0
+    id: int | str = parameter.value
+    return id % 2**64 if isinstance(id, int) else id
+
+
 def said(sent: Mapping[str, Parameter], model: str) -> Said:
     """What they say of a sequence. Raises `InvalidRequest` for what cannot be meant."""
     for name, (kinds, told) in KINDS.items():
         if name in sent and sent[name].kind not in kinds:
             raise InvalidRequest(f"invalid value type for '{name}' parameter, expected {told}.")
     start, end = (bool(sent[name].value) if name in sent else False for name in (START, END))
-    id = sent[ID].value if ID in sent else 0
-    if isinstance(id, int):
-        id %= 2**64
-    elif len(id.encode()) > MOST_ID_BYTES:
+    id = id_of(sent)
+    if isinstance(id, str) and len(id.encode()) > MOST_ID_BYTES:
         raise InvalidRequest(f"sequence_id has {len(id.encode())} bytes; at most {MOST_ID_BYTES} are allowed")
     if not id:
         if asking := [name for name in KINDS if name in sent and name != ID and (sent[name].value or name == STEP)]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -83,6 +82,7 @@ class Sequences:
         self.told: list[Ended] = []  # what is to be logged, taken by whoever holds the lock
         self.held = 0  # its steps that wait for others of their sequence, or for room; counted by the lanes
         self.leaves = False  # its version goes, and nobody waits for room
+        self.signature: object = None  # of the outputs that are answered
         self.closed = False  # it has gone, and no step begins any more
         self.successor: Sequences | None = None  # to which its sequences are carried over
         self._epochs = epochs
@@ -104,7 +104,7 @@ class Sequences:
         self._caller_numbers: dict[str, int] = {}
         self._memory = memory or Memory()
         self._live = 0
-        self._late: deque[int] = deque()  # slots that were idle for too long when somebody looked
+        self._late: Array = np.zeros(0, np.int64)  # slots that were idle for too long when somebody looked
 
     # What is there.
 
@@ -267,15 +267,20 @@ class Sequences:
         if not self.policy.idle_ns:
             return 0
         since_ns = now_ns - self.policy.idle_ns
-        if not self._late:  # it is looked for once for all that are found together
-            self._late.extend(np.flatnonzero(self._last_ns[: self._pool.lent] <= since_ns).tolist())
+        if not len(self._late):  # it is looked for once for all that are found together
+            self._late = np.flatnonzero(self._last_ns[: self._pool.lent] <= since_ns)
+        late, self._late = self._late[:most].tolist(), self._late[most:]
         ended = 0
-        while self._late and ended < most:
-            slot = self._late.popleft()
+        for slot in late:
             if self._last_ns[slot] <= since_ns and not self._busy(self._key(slot)):
                 self._end(slot, why.IDLE, now_ns)
                 ended += 1
         return ended
+
+    @property
+    def expires_more(self) -> bool:
+        """Whether some that were found idle for too long have not ended yet."""
+        return len(self._late) > 0
 
     def next_expiry_ns(self) -> int | None:
         """When the first of them will have been idle for too long, or is to be forgotten; None if there is nothing."""
@@ -391,6 +396,14 @@ class Sequences:
     def _repeated(self, step: Step, epoch: int, taken: int, answers: Sequence[Kept]) -> Repeat:
         """The answer that a step has had. Raises where it is not kept any more, or was that to something else."""
         kept = next((each for each in answers if each.number == step.number), None)
+        if kept is not None and kept.signature != self.signature:
+            raise self._refused(
+                why.OLD_STEP,
+                OutOfStep(
+                    f"step {step.number} of {self._called(step.key)} was taken, but answered by a version whose outputs are "
+                    f"others, and which has gone: it expects step {taken}"
+                ),
+            )
         if kept is None:
             raise self._refused(
                 why.OLD_STEP,
@@ -468,9 +481,8 @@ class Sequences:
     def _keep(self, step: Step) -> None:
         assert step.number is not None
         answers = self._answers.setdefault(step.slot, [])
-        answers.append(Kept(step.number, step.digest, {name: np.array(array) for name, array in step.outputs.items()}))
-        if len(answers) > self.policy.window:
-            del answers[0]
+        answers.append(Kept(step.number, step.digest, step.outputs, self.signature))
+        del answers[: -self.policy.window]
 
     def _end(self, slot: int, reason: str, now_ns: int) -> None:
         self._forget_slot(slot, reason, now_ns)
@@ -504,6 +516,11 @@ class Sequences:
 
     def _longest_idle(self, now_ns: int) -> int | None:
         """The one that may go to make room for another one; None if there is none."""
-        late = np.flatnonzero(self._last_ns[: self._pool.lent] <= now_ns - self.policy.min_idle_ns)
-        slots = late[np.argsort(self._last_ns[late], kind="stable")]
+        last, since_ns = self._last_ns[: self._pool.lent], now_ns - self.policy.min_idle_ns
+        if not len(last) or last[oldest := int(last.argmin())] > since_ns:
+            return None
+        if not self._busy(self._key(oldest)):
+            return oldest
+        late = np.flatnonzero(last <= since_ns)
+        slots = late[np.argsort(last[late], kind="stable")]
         return next((int(slot) for slot in slots if not self._busy(self._key(int(slot)))), None)

@@ -26,6 +26,7 @@ class Kept(NamedTuple):
     number: int
     digest: bytes
     outputs: Outputs
+    signature: object = None  # of the outputs of the version that has answered
 
 
 class Gone(NamedTuple):

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -200,14 +201,28 @@ def test_what_no_step_may_say(one: LaunchedServer, said: dict[str, bool | int | 
     assert (code, words in message) == (grpc.StatusCode.INVALID_ARGUMENT, True), message
 
 
-def test_a_sequence_does_not_go_on_over_a_hole(one: LaunchedServer) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"features": 2},
+        {"sequence_end": 1},
+        {"sequence_nonce": 7},
+        {"sequence_step": -1},
+        {"sequence_step": 1},
+        {"sequence_epoch": "old"},
+        {"priority": "high"},
+    ],
+    ids=str,
+)
+def test_a_sequence_does_not_go_on_over_a_hole(one: LaunchedServer, wrong: dict[str, Any]) -> None:
     x = recorded(4)
     with RawClient(one.address) as client:
         ask = client.method("ModelInfer")
         stepper = Stepper(client, "m", "holed", numbered=False)
         stepper.take(x[:, :10])
-        wrong = step("m", x[:, :10, :2], sequence_id="holed")
-        assert refusal(lambda: ask(wrong))[0] is grpc.StatusCode.INVALID_ARGUMENT
+        said = {name: value for name, value in wrong.items() if name != "features"}
+        bad = step("m", x[:, :10, : wrong.get("features", 3)], sequence_id="holed", **said)
+        assert refusal(lambda: ask(bad))[0] is grpc.StatusCode.INVALID_ARGUMENT
         code, said = refusal(lambda: stepper.take(x[:, 20:30]))
         assert (code, "refused once" in said) == (grpc.StatusCode.ABORTED, True)
         y = stepper.take(x[:, 10:20])["y"]

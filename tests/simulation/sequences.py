@@ -202,9 +202,9 @@ class Request:
         model = self.lease.model
         model.metrics.entered()
         clock.sleep(self.decoding_ns / 1e9)
-        if said.malformed or (said.start and not lanes.takes_starts):
+        if said.malformed:
             self._breaks_off(lanes)
-            self.finish(InvalidRequest("malformed") if said.malformed else NotReady("Server exiting"))
+            self.finish(InvalidRequest("malformed"))
             return None
         inputs = {"x": np.full((1, said.steps, fake_models.FEATURES), said.value, np.float32)}
         if said.brings is not None:
@@ -233,7 +233,7 @@ class Request:
         assert self.step
         with self.world.doors[self.said.key] if self.world.orderly else contextlib.nullcontext():
             self.has_come()
-            lanes.broken_off(self.step)
+            lanes.broken_off(self.step.key)
 
     def has_come(self) -> None:
         """It is the last of its sequence to have come, for who keeps that."""

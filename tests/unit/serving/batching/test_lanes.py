@@ -234,7 +234,7 @@ def test_without_numbers_nothing_goes_on_over_a_hole(kind: str, first: str) -> N
         start = desk.ask(A, start=True)
         hole: list[Asks] = []
         if kind == "refused as a request":
-            lanes.broken_off(Step(A))
+            lanes.broken_off(A)
         elif kind == "no room in the queue":
             desk.most = 1
             hole = [desk.ask(A)]
@@ -262,9 +262,20 @@ def test_without_numbers_nothing_goes_on_over_a_hole(kind: str, first: str) -> N
 
 
 @lanes_test
+def test_many_holes_say_no_more_than_one(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+    desk.steps(A, None)
+    for _ in range(1000):
+        lanes.broken_off(A)
+    assert len(lanes._lanes[A]) == 2
+    behind = desk.ask(A)
+    desk.all()
+    assert behind.told == "BrokenOff"
+
+
+@lanes_test
 def test_with_numbers_a_hole_is_a_gap(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
     start = desk.steps(A, 0)
-    lanes.broken_off(Step(A, number=1))
+    lanes.broken_off(A)
     behind = [desk.ask(A, number=2), desk.ask(A, number=1), desk.ask(A, number=2)]
     desk.all()
     assert told([*start, *behind]) == [1, "OutOfStep", 2, 3]
@@ -353,6 +364,26 @@ class TestAFullHouse:
             desk.ask(A, end=True)
             desk.all()
             assert told(waits) == [1, 2, 1]
+
+        test()
+
+    def test_those_that_wait_take_no_room_in_the_queue_from_those_that_live(self) -> None:
+        @lanes_test
+        def test(clock: VirtualClock, lanes: Lanes, desk: Desk) -> None:
+            self.full(desk)
+            desk.most = 4
+            waits = [desk.ask(("", 10 + n), start=True) for n in range(5)]
+            assert told(waits) == [None] * 4 + ["Overloaded"], "as many as the queue may have"
+            steps = [desk.ask(A) for _ in range(3)]
+            desk.all()
+            assert told(steps) == [2, 3, 4]
+            desk.ask(A, end=True)
+            desk.ask(B, end=True)
+            desk.all()
+            for n in range(2, 4):
+                desk.ask(("", 10 + n - 2), end=True)
+                desk.all()
+            assert told(waits)[:4] == [1] * 4
 
         test()
 

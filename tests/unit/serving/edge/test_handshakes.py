@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from serving.edge import handshakes
-from serving.edge.handshakes import DONE, FAILED, Handshakes
+from serving.edge.handshakes import DONE, FAILED, Handshakes, holder_of
 from serving.edge.links import Link, Owner
 
 WAIT_SECONDS = 20
@@ -130,3 +130,21 @@ def test_a_handshake_is_told_from_plain_text_by_its_first_byte(
 def test_while_nothing_is_there_it_begins(shaking: Shaking) -> None:
     """Whatever comes is looked at by the first step."""
     assert handshakes.begins(shaking.link) is True
+
+
+def test_a_client_is_who_its_certificate_names_whatever_it_names_him_by() -> None:
+    subject = {"subject": ((("commonName", "ada"),),), "issuer": ((("commonName", "one"),),)}
+    named = {"subject": (), "subjectAltName": (("URI", "spiffe://ada"),)}
+    shown = [
+        (subject, b"1"),
+        ({**subject, "issuer": ((("commonName", "two"),),)}, b"1"),
+        (named, b"1"),
+        ({**named, "subjectAltName": (("URI", "spiffe://bob"),)}, b"1"),
+        ({"subject": ()}, b"1"),
+        ({"subject": ()}, b"2"),
+    ]
+    callers = [holder_of(*each) for each in shown]
+    assert len(set(callers)) == len(shown), "nobody is taken for another one"
+    assert all(each.startswith("certificate:") for each in callers)
+    assert holder_of(subject, b"renewed") == callers[0]
+    assert holder_of(None, None) == ""
