@@ -96,7 +96,10 @@ class InLane:
 
 
 class Hole:
-    """In the place of a step that was refused before it came here."""
+    """In the place of a step that was refused before it came here, on this `stream`, 0 where it came alone."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
 
 
 class Work:
@@ -112,14 +115,22 @@ class Work:
         return bool(self.refused or self.repeated or self.going or self.told)
 
 
-def tell(ended: Sequence[Ended]) -> None:
+def tell(model: str, ended: Sequence[Ended]) -> None:
     """A line for each, or one for many; what its client has asked for is told at the level of debugging."""
     if log.isEnabledFor(logging.DEBUG):
-        for (_, id), gone in [each for each in ended if each.gone.reason in BY_ITS_CLIENT]:
-            log.debug("a sequence has ended", extra={"fields": {"sequence": id, "reason": gone.reason}})
+        for each in ended:
+            if each.gone.reason in BY_ITS_CLIENT:
+                log.debug("a sequence has ended", extra={"fields": _fields(model, each)})
     ended = [each for each in ended if each.gone.reason not in BY_ITS_CLIENT]
-    for (caller, id), gone in ended[:TOLD_ALONE]:
-        fields = {"sequence": id, "reason": gone.reason, "epoch": gone.epoch, "steps": gone.taken}
-        log.info("a sequence has ended", extra={"fields": fields | ({"caller": caller} if caller else {})})
+    for each in ended[:TOLD_ALONE]:
+        log.info("a sequence has ended", extra={"fields": _fields(model, each)})
     if more := ended[TOLD_ALONE:]:
-        log.info("%d more sequences have ended", len(more), extra={"fields": {"reason": more[0].gone.reason}})
+        fields = {"model": model, "version": more[0].gone.version, "reason": more[0].gone.reason}
+        log.info("%d more sequences have ended", len(more), extra={"fields": fields})
+
+
+def _fields(model: str, ended: Ended) -> dict[str, object]:
+    (caller, id), gone = ended
+    fields: dict[str, object] = {"model": model, "version": gone.version, "sequence": id, "reason": gone.reason}
+    fields |= {"epoch": gone.epoch, "steps": gone.taken}
+    return fields | ({"caller": caller} if caller else {})

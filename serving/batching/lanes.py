@@ -201,12 +201,12 @@ class Lanes:
             entry.home.give_up(why.TOO_MANY)
             work.refused.append((entry, error))
             if step.number is None and not isinstance(lane[-1], Hole):
-                lane.append(Hole())
+                lane.append(Hole(step.stream))
         else:
             lane.append(entry)
             self._hold(entry)
 
-    def broken_off(self, key: Key) -> None:
+    def broken_off(self, key: Key, stream: int = 0) -> None:
         """A step was refused as a request, before it came here: its sequence does not go on over the hole.
 
         Where steps have numbers the next one shows it.
@@ -214,9 +214,9 @@ class Lanes:
         with self._changed:
             lane = self._lanes.get(key)
             if lane is None:
-                self._hole(key)
+                self._hole(key, stream)
             elif not isinstance(last := lane[-1], Hole) and last.step.number is None:  # another hole would say no more
-                lane.append(Hole())
+                lane.append(Hole(stream))
 
     def failed(self, entry: InLane, error: ServingError) -> None:
         """A step was not computed, or nobody can have its answer."""
@@ -300,7 +300,7 @@ class Lanes:
             first = lane[0]
             if isinstance(first, Hole):
                 lane.popleft()
-                self._hole(key)
+                self._hole(key, first.stream)
                 self._abort(lane, None, work)
                 continue
             home = first.home
@@ -381,15 +381,15 @@ class Lanes:
         self._break_off(entry, lane, work)
         self._advance(entry.step.key, work)
 
-    def _hole(self, key: Key) -> None:
+    def _hole(self, key: Key, stream: int) -> None:
         """A step without a number was not taken, whichever version its sequence is in."""
         for home in self._homes:
-            home.break_off(key)
+            home.break_off(key, stream)
 
     def _break_off(self, entry: InLane, lane: deque[InLane | Hole], work: Work) -> None:
         """A step was not taken: neither are those behind it, and without numbers the next one is refused."""
         if entry.step.number is None:
-            self._hole(entry.step.key)
+            self._hole(entry.step.key, entry.step.stream)
         self._abort(lane, entry.step, work)
 
     def _abort(self, lane: deque[InLane | Hole], step: Step | None, work: Work) -> None:
@@ -409,15 +409,15 @@ class Lanes:
                 left.append(entry)  # the repetition of what was taken
                 continue
             if its is None:
-                self._hole(entry.step.key)  # whatever number the one before it had
+                self._hole(entry.step.key, entry.step.stream)  # whatever number the one before it had
             entry.home.give_up(why.EARLIER_FAILED)
             self._let_go(entry)
             work.refused.append(
                 (
                     entry,
                     BrokenOff(
-                        f"{step or 'a step'} of sequence {entry.step.key[1]!r} before this one was not taken, so neither is "
-                        f"{entry.step}: send both again, in order"
+                        f"{step or 'a step'} of sequence {entry.step.key[1]!r} before this one was not taken, so neither is this "
+                        "one: send both again, in order"
                     ),
                 )
             )
@@ -559,7 +559,7 @@ class Lanes:
                 entry.out_of_lane().finish(error)
             for entry, repeat in work.repeated:
                 self._repeat(entry, repeat)
-            tell(work.told)
+            tell(self._name, work.told)
             going, work = work.going, Work()
             for model, entries in itertools.groupby(going, lambda entry: entry.model):
                 for pending, error in model.submit_all([entry.pending for entry in entries]):

@@ -26,8 +26,8 @@ class Stateful:
     """All pieces in one call; see `batching.computation.Computation`.
 
     The new states stay with the steps until `Sequences.commit` has them, so a step whose answer nobody gets moves nothing. Pieces
-    that are no steps bring their state. With `shown` each piece keeps the state that it was computed with among its inputs, for
-    whoever computes it again.
+    that are no steps bring their state. With `shown` each piece keeps the state and the controls that it was computed with
+    among its inputs, for whoever computes it again.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Stateful:
                 step.new, step.row = new, row
             if self._shown:
                 span = slice(row, row + piece.rows)
-                state = {tensor.input: inputs[tensor.input][span] for tensor in self._layout.tensors}
-                piece.pending.inputs = {**piece.pending.inputs, **state}
+                filled_in = {name: inputs[name][span] for name in self._own}
+                piece.pending.inputs = {**piece.pending.inputs, **filled_in}
             row += piece.rows
             piece.pending.timeline.started, piece.pending.timeline.computed = started, computed
         return outcomes
@@ -115,6 +115,9 @@ def _told(control: ControlInput, spec: ModelSpec, pieces: Sequence[Piece], steps
     tensor = spec.inputs_by_name[control.input]
     values = []
     for piece, step in zip(pieces, steps, strict=True):
+        if step is None and control.input in piece.pending.inputs:
+            values += list(piece.pending.inputs[control.input].reshape(piece.rows))
+            continue
         said = control.resting
         if step is not None and control.kind == CORRID:
             said = step.key[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from serving.telemetry.timeline import now_ns
 
 WINDOW = 64  # messages of one stream that are taken in before their answers are there: the rest stays with the client
 UNSENT_BYTES = 256 * 1024  # of the answers of one stream, beyond which nothing more is taken in
+
+
+_numbers = itertools.count(1)  # of all streams of the process
 
 
 class Asked:
@@ -34,6 +38,10 @@ class Asked:
     @property
     def caller(self) -> str:
         return self.stream.caller
+
+    @property
+    def on_stream(self) -> int:
+        return self.stream.number
 
     def reply(self, payload: bytes) -> None:
         self.stream.pack(self._answered, payload)
@@ -115,11 +123,12 @@ class AskedInference(Asked):
 class OrderedStream(OpenCall):
     """Many messages, as many answers, in their order."""
 
-    __slots__ = ("_aside", "_leaving", "_unanswered", "ends_on_error")
+    __slots__ = ("_aside", "_leaving", "_unanswered", "ends_on_error", "number")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.ends_on_error = False
+        self.number = next(_numbers)
         self._aside = False  # whether a message is looked at elsewhere; those behind it wait
         self._leaving = False
         self._unanswered: collections.deque[Asked] = collections.deque()

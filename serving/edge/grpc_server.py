@@ -208,6 +208,8 @@ def _milliseconds(seconds: float) -> int:
 class _BlockingCall:
     """A call whose handler thread waits for the answer."""
 
+    on_stream = 0
+
     def __init__(self, context: grpc.ServicerContext, caller: str) -> None:
         self.caller = caller
         self.gone = False

@@ -14,6 +14,7 @@ class UnaryCall(OpenCall):
     """One message, one answer; see `serving.protocol.call.Call`."""
 
     __slots__ = ("_action", "_asked")
+    on_stream = 0
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

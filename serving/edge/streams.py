@@ -6,6 +6,7 @@ errors (metadata `triton_grpc_error: true`).
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections import deque
@@ -19,6 +20,9 @@ from serving.telemetry.timeline import now_ns
 
 # Requests of one stream that are taken in before their answers are read: the rest stays with the client.
 WINDOW = 64
+
+
+_numbers = itertools.count(1)  # of all streams of the process
 
 
 class Aborted(Exception):
@@ -37,6 +41,7 @@ class _StreamedCall:
         self.received_ns = now_ns()
         self.deadline_ns = stream.deadline_ns
         self.caller = stream.caller
+        self.on_stream = stream.number
         self.gone = False
         self.answer: Future[bytes] = Future()
         self._payload = payload
@@ -77,6 +82,7 @@ class Stream:
     def __init__(self, deadline_ns: int | None = None, *, ends_on_error: bool = False, caller: str = "") -> None:
         self.deadline_ns = deadline_ns
         self.caller = caller
+        self.number = next(_numbers)
         self.ends_on_error = ends_on_error
         self._calls: queue.SimpleQueue[_StreamedCall | Aborted | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(WINDOW)

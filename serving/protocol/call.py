@@ -13,13 +13,15 @@ class Call(Protocol):
 
     `reply_all` answers many calls of this class at once, so that an edge may hand them over together. Times are
     nanoseconds of `timeline.now_ns`. `on_cancel` runs `action` when the client has gone, on any thread, at once if it has
-    gone already; then `gone` is true, and nothing is computed. `caller` is whoever calls, where callers are told apart, else
-    empty. `retry_ms` tells the client after how many milliseconds it may ask again; 0 tells it nothing.
+    gone already; then `gone` is true, and nothing is computed. `on_stream` is the number of the stream that it is a message
+    of, 0 of a call by itself; `caller` is whoever calls, where callers are told apart, else empty. `retry_ms` tells the client
+    after how many milliseconds it may ask again; 0 tells it nothing.
     """
 
     received_ns: int
     deadline_ns: int | None
     caller: str
+    on_stream: int
     gone: bool
 
     def reply(self, payload: bytes) -> None: ...

@@ -185,6 +185,11 @@ def parameters(sent: Mapping[str, Parameter], spec: ModelSpec, model: str, *, st
         if not kind:
             raise InvalidRequest(f"parameter '{name}' has no value; set one of its typed fields")
         _not_misspelt(name)
+        if stateful and name.startswith("sequence_") and name not in sequence_parameters.KINDS:
+            raise InvalidRequest(
+                f"parameter '{name}' means nothing to model '{model}', which keeps sequences; those that do are "
+                f"{', '.join(sequence_parameters.KINDS)}"
+            )
         if name == "priority" and kind not in ("int64", "uint64"):
             raise InvalidRequest(
                 "invalid value type for 'priority' parameter, expected int64_param or uint64_param (1 is served first)."

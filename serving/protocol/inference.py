@@ -93,7 +93,7 @@ class Inference:
             step = None
             try:
                 said = sequence_parameters.said(parameters, name)
-                step = said.step(sent[4].caller) if said.id else None
+                step = said.step(sent[4].caller, sent[4].on_stream) if said.id else None
                 if step and step.key in entering:  # where that one goes this one goes
                     lanes.enter_all(list(entering.values()))
                     entering = {}
@@ -102,7 +102,7 @@ class Inference:
                 if id := step.key[1] if step else sequence_parameters.id_of(parameters):
                     lanes.enter_all(list(entering.values()))  # what came before it is before it
                     entering = {}
-                    lanes.broken_off((sent[4].caller, id))
+                    lanes.broken_off((sent[4].caller, id), sent[4].on_stream)
                 self._turn_away(sent[4], error)
                 continue
             pending = self._step(lease, sent, asked, step, lanes, misread)
@@ -141,7 +141,7 @@ class Inference:
             pending.step = step if model.sequences is not None else None
         except Exception as error:  # noqa: BLE001 - border: every call is answered
             if step:
-                lanes.broken_off(step.key)
+                lanes.broken_off(step.key, step.stream)
             if asked:
                 asked.finish(as_ours(error))
             else:

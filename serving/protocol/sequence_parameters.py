@@ -40,8 +40,8 @@ class Said(NamedTuple):
     nonce: bytes = b""
     epoch: int = 0
 
-    def step(self, caller: str) -> Step:
-        """The step of a request that has an id, asked by this caller."""
+    def step(self, caller: str, stream: int = 0) -> Step:
+        """The step of a request that has an id, asked by this caller, on this stream if it has come on one."""
         return Step(
             (caller, self.id),
             start=self.start,
@@ -49,6 +49,7 @@ class Said(NamedTuple):
             number=self.number,
             nonce=self.nonce,
             epoch_said=self.epoch,
+            stream=stream,
         )
 
 

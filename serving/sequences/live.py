@@ -98,6 +98,7 @@ class Sequences:
         self._caller = np.zeros(self._pool.capacity, np.uint32)
         self._id = np.zeros(self._pool.capacity, np.uint64)
         self._names: dict[int, str] = {}  # of those whose id is a text
+        self._broken_on: dict[int, int] = {}  # of those that were broken off on a stream, which
         self._nonces: dict[int, bytes] = {}
         self._answers: dict[int, list[Kept]] = {}
         self._callers: list[str] = []
@@ -181,7 +182,16 @@ class Sequences:
                         f"step {step.number} of {self._called(step.key)} leaves a gap: it expects step {taken}; send that first"
                     ),
                 )
-        elif flags & HOLE:
+        elif (on_its_stream := bool(step.stream) and self._broken_on.get(slot) == step.stream) or flags & HOLE:
+            if on_its_stream:
+                raise self._refused(
+                    why.HOLE,
+                    BrokenOff(
+                        f"a step before this one of {self._called(step.key)} was not taken, and this one was sent on the same "
+                        "stream, perhaps before its client knew: none is taken on it any more until a START; or send "
+                        "sequence_step, so that steps can be told apart"
+                    ),
+                )
             self._flags[slot] &= ~np.uint8(HOLE)
             raise self._refused(
                 why.HOLE,
@@ -237,11 +247,16 @@ class Sequences:
                 self._end(step.slot, why.END, now_ns)
             step.new = step.outputs = {}
 
-    def break_off(self, key: Key) -> None:
-        """A step without a number was not taken: the next one is refused, once, unless it is a START."""
+    def break_off(self, key: Key, stream: int = 0) -> None:
+        """A step without a number was not taken: the next one is refused, once, unless it is a START.
+
+        Of those on its `stream`, whose client need not wait for answers, all are.
+        """
         slot = self._find(key)
         if slot >= 0 and not self._flags[slot] & NUMBERED:
             self._flags[slot] |= HOLE
+            if stream:
+                self._broken_on[slot] = stream
 
     def give_up(self, kind: str) -> None:
         """Counts a step that its sequence's lane has refused."""
@@ -310,7 +325,8 @@ class Sequences:
         to._place(key, there, int(self._epoch[slot]))
         for mine, its in ((self._taken, to._taken), (self._last_ns, to._last_ns), (self._flags, to._flags)):
             its[there] = mine[slot]
-        for kept, its_kept in ((self._nonces, to._nonces), (self._answers, to._answers)):
+        broken = (self._broken_on, to._broken_on)
+        for kept, its_kept in ((self._nonces, to._nonces), (self._answers, to._answers), broken):
             if slot in kept:
                 its_kept[there] = kept.pop(slot)  # type: ignore[assignment]
         self._end(slot, why.CARRIED, now_ns)
@@ -496,6 +512,7 @@ class Sequences:
         gone = Gone(reason, now_ns, int(self._epoch[slot]), int(self._taken[slot]), self.version)
         del self._slots[key[0]][key[1]]
         self._names.pop(slot, None)
+        self._broken_on.pop(slot, None)
         nonce, answers = self._nonces.pop(slot, b""), self._answers.pop(slot, None)
         self._live -= 1
         self.counts.ended[reason] += 1

@@ -23,12 +23,14 @@ class Step:
 
     `number` counts from 0 in a numbered sequence and is None in others; `digest` is that of everything that an answer depends
     on, empty where it has no number, and `nonce` that of the START. `epoch_said` is the epoch that the client believes in, 0 for
-    any. What follows belongs to `serving.sequences.live` from its turn to its end: its `home`, the `slot` and the `epoch` of its
-    sequence, `new`, the new state of the whole batch by output, of which `row` is its own, and the `outputs` that were answered.
+    any; `stream` is the stream on which it has come, 0 where it has come alone. What follows belongs to `serving.sequences.live`
+    from its turn to its end: its `home`, the `slot` and the `epoch` of its sequence, `new`, the new state of the whole batch by
+    output, of which `row` is its own, and the `outputs` that were answered.
     """
 
     __slots__ = (
         "digest", "end", "epoch", "epoch_said", "home", "key", "new", "nonce", "number", "outputs", "row", "slot", "start",
+        "stream",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +43,7 @@ class Step:
         digest: bytes = b"",
         nonce: bytes = b"",
         epoch_said: int = 0,
+        stream: int = 0,
     ) -> None:
         self.key = key
         self.start = start
@@ -49,6 +52,7 @@ class Step:
         self.digest = digest
         self.nonce = nonce
         self.epoch_said = epoch_said
+        self.stream = stream
         self.home: States | None = None
         self.slot = -1
         self.epoch = 0

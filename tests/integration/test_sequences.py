@@ -210,6 +210,7 @@ def test_what_no_step_may_say(one: LaunchedServer, said: dict[str, bool | int | 
         {"sequence_step": -1},
         {"sequence_step": 1},
         {"sequence_epoch": "old"},
+        {"sequence_nounce": 7},
         {"priority": "high"},
     ],
     ids=str,
@@ -227,6 +228,33 @@ def test_a_sequence_does_not_go_on_over_a_hole(one: LaunchedServer, wrong: dict[
         assert (code, "refused once" in said) == (grpc.StatusCode.ABORTED, True)
         y = stepper.take(x[:, 10:20])["y"]
     np.testing.assert_allclose(y, expected(x)[:, 10:20], rtol=1e-5, atol=1e-5)
+
+
+def test_on_a_stream_nothing_goes_on_over_a_hole_however_far_ahead_its_client_is(one: LaunchedServer) -> None:
+    """Of steps without numbers; those of another sequence on the same stream go on."""
+    x, bad = recorded(7, 40), recorded(7, 40)
+    bad[:, 10] = np.nan
+    with RawClient(one.address) as client:
+        requests = []
+        for at in range(40):
+            for id, of in (("holed", bad), ("beside", x)):
+                made = step("m", of[:, at : at + 1], sequence_id=id, **({"sequence_start": True} if at == 0 else {}))
+                made.id = f"{id} {at}"
+                requests.append(made)
+        answers = list(open_stream(client, iter(requests)))
+        told = {each.infer_response.id: each for each in answers}
+        for at in range(40):
+            for id in ("holed", "beside"):
+                answer = told[f"{id} {at}"]
+                assert bool(answer.error_message) == (id == "holed" and at >= 10), f"{id} {at}: {answer.error_message}"
+                if not answer.error_message:
+                    y = answered(answer.infer_response)["y"]
+                    np.testing.assert_allclose(y, expected(x)[:, at : at + 1], rtol=1e-5, atol=1e-5)
+        assert "none is taken on it any more until a START" in told["holed 39"].error_message
+        ask = client.method("ModelInfer")
+        assert refusal(lambda: ask(step("m", x[:, 10:], sequence_id="holed")))[0] is grpc.StatusCode.ABORTED, "once"
+        rest = answered(ask(step("m", x[:, 10:], sequence_id="holed", sequence_end=True)))["y"]
+    np.testing.assert_allclose(rest, expected(x)[:, 10:], rtol=1e-5, atol=1e-5)
 
 
 def test_sequences_go_on_while_backends_are_swapped_and_models_loaded_anew(tmp_path: Path, edge: str) -> None:

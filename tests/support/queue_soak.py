@@ -67,7 +67,7 @@ class Call:
     def __init__(self, soak: Soak, asked: Asked, mood: str) -> None:
         self.received_ns = now_ns()
         self.deadline_ns = self.received_ns + soak.random.randrange(2_000_000) if mood == "hasty" else None
-        self.caller, self.gone = "", False
+        self.caller, self.on_stream, self.gone = "", 0, False
         self._soak = soak
         self._asked = asked
         self._mood = mood

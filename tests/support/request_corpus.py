@@ -267,6 +267,7 @@ class KeptCall:
 
     deadline_ns = None
     caller = ""
+    on_stream = 0
     gone = False
 
     def __init__(self) -> None:

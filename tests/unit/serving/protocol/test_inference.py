@@ -41,6 +41,7 @@ class Caller:
         self.received_ns = now_ns()
         self.deadline_ns = deadline_ns
         self.caller = ""
+        self.on_stream = 0
         self.gone = False
         self.on_gone: list[Callable[[], None]] = []
         self._telling = telling

@@ -142,7 +142,7 @@ def test_statistics_show_what_was_refused(tmp_path: Path) -> None:
 class Unanswered:
     """A call that nobody waits for."""
 
-    received_ns, deadline_ns, caller, gone = 0, None, "", False
+    received_ns, deadline_ns, caller, on_stream, gone = 0, None, "", 0, False
 
     def reply(self, payload: bytes) -> None:
         raise AssertionError("it was to be refused")
