@@ -215,7 +215,7 @@ class Lanes:
             lane = self._lanes.get(key)
             if lane is None:
                 self._hole(key, stream)
-            elif not isinstance(last := lane[-1], Hole) and last.step.number is None:  # another hole would say no more
+            elif not isinstance(lane[-1], Hole):  # another one would say no more
                 lane.append(Hole(stream))
 
     def failed(self, entry: InLane, error: ServingError) -> None:
@@ -301,7 +301,8 @@ class Lanes:
             if isinstance(first, Hole):
                 lane.popleft()
                 self._hole(key, first.stream)
-                self._abort(lane, None, work)
+                if not any(home.is_numbered(key) for home in self._homes):
+                    self._abort(lane, None, work)
                 continue
             home = first.home
             now = self._clock.now_ns()

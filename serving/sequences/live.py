@@ -132,6 +132,11 @@ class Sequences:
         """Whether another one can begin now, be it that one that is idle has to go."""
         return not self.full or (self.policy.evicts and self._longest_idle(now_ns) is not None)
 
+    def is_numbered(self, key: Key) -> bool:
+        """Whether it lives, and its steps have numbers."""
+        slot = self._find(key)
+        return slot >= 0 and bool(self._flags[slot] & NUMBERED)
+
     def is_broken_off(self, key: Key) -> bool:
         """Whether its next step is to be refused; see `break_off`."""
         slot = self._find(key)

@@ -93,7 +93,7 @@ class Careless(Lanes):
 class Silent(Lanes):
     """Forgets that a step was not taken."""
 
-    def _hole(self, key: Any) -> None: ...
+    def _hole(self, key: Any, stream: int) -> None: ...
 
 
 class FromNothing(Sequences):
