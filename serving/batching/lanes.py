@@ -299,10 +299,7 @@ class Lanes:
         while lane:
             first = lane[0]
             if isinstance(first, Hole):
-                lane.popleft()
-                self._hole(key, first.stream)
-                if not any(home.is_numbered(key) for home in self._homes):
-                    self._abort(lane, None, work)
+                self._over_hole(key, first, lane, work)
                 continue
             home = first.home
             now = self._clock.now_ns()
@@ -339,6 +336,13 @@ class Lanes:
                 self._carry(each, key, work)
         if self._draining:
             self._changed.notify_all()
+
+    def _over_hole(self, key: Key, hole: Hole, lane: deque[InLane | Hole], work: Work) -> None:
+        """A step was refused there; those behind it are too, unless their numbers say which they are."""
+        lane.popleft()
+        self._hole(key, hole.stream)
+        if not any(home.is_numbered(key) for home in self._homes):
+            self._abort(lane, None, work)
 
     def _begin(self, entry: InLane, now: int) -> Begun | Repeat:
         """What becomes of the first of a lane, as `Sequences.begin` says; also where its sequence is another version's."""
