@@ -80,7 +80,8 @@ def test_a_row_that_was_answered_otherwise_in_company_ends_the_company(tmp_path:
             found.set()
             for each in clients:
                 each.join()
-        assert metric(server, "rows_watched_total", model="mixes", outcome="different") == 1
+        # Those that waited to be looked at when the first was found are looked at, too.
+        assert metric(server, "rows_watched_total", model="mixes", outcome="different") >= 1
         (entry,) = client.call("RepositoryIndex").models
         assert entry.state == "READY"
         assert "rows of model 'mixes' version 1 touch each other: an answer y was" in entry.reason
