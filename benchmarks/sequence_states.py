@@ -32,7 +32,7 @@ from serving.launch import LaunchedServer
 from serving.sequences.live import Sequences
 from serving.sequences.policy import SequencePolicy, StateLayout, StateTensor
 from serving.sequences.step import Step
-from tests.support import artefacts
+from tests.support import artefacts, real_model
 
 ROWS, FEATURES = 64, 8
 CALLS = 300
@@ -177,12 +177,7 @@ def active(address: str, ids: Sequence[int], seconds: float, *, start: bool) -> 
 
 def idle(count: int, seconds: float, folder: Path) -> None:
     """A server with so many sequences that nobody asks for."""
-    config = network(64)
-    weights = artefacts.weights(config)
-    version = folder / "m" / "1"
-    version.mkdir(parents=True)
-    artefacts.make("onnx_runtime", config, weights, version)
-    (version / "spec.json").write_text(artefacts.spec(config, weights).to_json())
+    version, *_ = real_model.write(folder, ["onnx_runtime"], name="m", config=network(64))
     (version.parent / "config.pbtxt").write_text(
         "sequence_batching { max_sequence_idle_microseconds: 86400000000 } "
         f'parameters {{ key: "max_sequences" value {{ string_value: "{count + 64}" }} }} '
