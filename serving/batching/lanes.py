@@ -167,11 +167,6 @@ class Lanes:
                     self._turn_out(entry, _exiting(), work)
         self._do(work)
 
-    @property
-    def takes_starts(self) -> bool:
-        """Whether sequences may begin."""
-        return self._starting
-
     def active(self, since_ns: int) -> bool:
         """Whether any sequence has steps on their way, or has had one since then."""
         with self._changed:

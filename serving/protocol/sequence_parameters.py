@@ -67,9 +67,7 @@ def id_of(sent: Mapping[str, Parameter]) -> int | str:
 
 def said(sent: Mapping[str, Parameter], model: str) -> Said:
     """What they say of a sequence. Raises `InvalidRequest` for what cannot be meant."""
-    for name, (kinds, told) in KINDS.items():
-        if name in sent and sent[name].kind not in kinds:
-            raise InvalidRequest(f"invalid value type for '{name}' parameter, expected {told}.")
+    _check_kinds(sent)
     start, end = (bool(sent[name].value) if name in sent else False for name in (START, END))
     id = id_of(sent)
     if isinstance(id, str) and len(id.encode()) > MOST_ID_BYTES:
@@ -104,11 +102,15 @@ def said(sent: Mapping[str, Parameter], model: str) -> Said:
     return Said(id, start, end, number, nonce, epoch)
 
 
-def refuse_of_stateless(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> None:
-    """A model that keeps no state is asked to keep some. Raises `InvalidRequest`, saying how it can be made to."""
+def _check_kinds(sent: Mapping[str, Parameter]) -> None:
     for name, (kinds, told) in KINDS.items():
         if name in sent and sent[name].kind not in kinds:
             raise InvalidRequest(f"invalid value type for '{name}' parameter, expected {told}.")
+
+
+def refuse_of_stateless(sent: Mapping[str, Parameter], spec: ModelSpec, model: str) -> None:
+    """A model that keeps no state is asked to keep some. Raises `InvalidRequest`, saying how it can be made to."""
+    _check_kinds(sent)
     asking = [name for name in KINDS if name in sent and sent[name].value]
     if not asking:
         return
