@@ -136,7 +136,7 @@ class Inference:
                 asked = Asked(message.id, lease, call, self._recorder, id)
                 decoded = self._plans(model).decode(message, sent[3], parameters)
             if model.sequences is not None:
-                self._check_step(model, step, decoded, lanes)
+                _check_step(model, step, decoded)
             pending = asked.pending(decoded, len(sent[3]))
             pending.step = step if model.sequences is not None else None
         except Exception as error:  # noqa: BLE001 - border: every call is answered
@@ -157,14 +157,6 @@ class Inference:
             return None
         template = self._plans(model).templates.find(payload, end)
         return (head, template.decode(payload, end, _turn(parameters, model))) if template else None
-
-    def _check_step(self, model: Model, step: Step | None, decoded: Decoded, lanes: Lanes) -> None:
-        if step is None:
-            steps.check_alone(model.spec, decoded, model.name)
-            return
-        steps.check_step(step, model.spec, decoded, model.name)
-        if step.number is not None:
-            step.digest = steps.digest_of(decoded, step)
 
     def _tight(
         self, models: Iterable[Model], alike: Sequence[_Sent], queued: Mapping[Model, Sequence[Pending]]
@@ -279,3 +271,12 @@ def _turn(parameters: Mapping[str, request.Parameter], model: Model) -> Turn:
 
 def _model_of(sent: _Sent) -> tuple[str, str]:
     return sent[0]
+
+
+def _check_step(model: Model, step: Step | None, decoded: Decoded) -> None:
+    if step is None:
+        steps.check_alone(model.spec, decoded, model.name)
+        return
+    steps.check_step(step, model.spec, decoded, model.name)
+    if step.number is not None:
+        step.digest = steps.digest_of(decoded, step)
