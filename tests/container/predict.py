@@ -34,3 +34,4 @@ for folder in sorted(file.parent for file in Path(repository).glob("*/*/golden.n
             difference = float(np.max(np.abs(got - array) / np.maximum(1, np.abs(array))))
             assert difference <= tolerance, f"{model}/{version}: {name} is off by {difference}"
     print(f"{model}/{version} answers as the trained model does")
+client.close()

@@ -24,6 +24,7 @@ for call in (client.load_model, client.unload_model):
     else:
         raise AssertionError(f"{call} was not refused")
 assert client.is_model_ready("fake")
+client.close()
 """
 
 

@@ -41,6 +41,7 @@ assert best.shape == (2, 3)
 for row, said in zip(y, best):
     order = row.argsort()[::-1][:3]
     assert [s.decode() for s in said] == [f"{row[i]:.6f}:{i}:{labels[i]}" for i in order], said
+client.close()
 """
     labels = vowels.repository / "vowels_torch" / "labels.txt"
     done = subprocess.run(

@@ -40,6 +40,7 @@ for asked, said in (([], "expected 1 inputs but got 0 inputs for model 'strings'
         assert said in error.message(), error.message()
     else:
         raise AssertionError(said)
+client.close()
 """
 
 

@@ -68,6 +68,7 @@ for number, (result, error) in enumerate(got):
         assert error is None, error
         assert result.get_response().id == str(number)
         assert result.get_response().parameters["triton_final_response"].bool_param
+client.close()
 """
 
 
@@ -146,6 +147,7 @@ x.set_data_from_numpy(np.zeros((1, 20, 12), np.float32))
 headers = {"authorization": "Bearer " + open("token").read().strip()}
 assert client.is_server_ready(headers=headers)
 assert client.infer("vowels_torch", [x], headers=headers).as_numpy("y").shape == (1, 9)
+client.close()
 """
     arguments = [part for flag, file in flags.items() for part in (f"--{flag}", str(tmp_path / file))]
     with LaunchedServer(vowels.repository, "--backend", "onnx_runtime", "--edge", edge, *arguments) as server:

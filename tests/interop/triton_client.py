@@ -42,3 +42,4 @@ assert f"input 'x' for model '{model}' holds nan in row" in refused[1], refused
 plain = client.infer(model, [tensor("x", np.nan_to_num(inputs["x"]))])
 assert [output.name for output in plain.get_response().outputs] == ["y"]
 np.savez(outputs_file, plain=plain.as_numpy("y"), **{name: whole.as_numpy(name) for name in ("y", "hn", "cn")})
+client.close()

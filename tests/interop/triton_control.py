@@ -97,3 +97,4 @@ while index()["fake", "1"] != ("UNAVAILABLE", "unloaded"):
 refused("NOT_FOUND", "'fake' has no available versions", answer)
 refused("INVALID_ARGUMENT", "requested model 'fake' is not available", client.get_inference_statistics, "fake")
 assert client.is_server_ready()
+client.close()

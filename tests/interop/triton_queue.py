@@ -43,3 +43,4 @@ ask("of no level", priority=9)
 ask("high", priority=1)
 for _ in range(5):
     print(ended.get(timeout=60))
+client.close()

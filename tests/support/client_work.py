@@ -6,7 +6,7 @@ the file `token`. On one connection, in this order, it makes
 
 - unary: CALLS calls of ModelInfer, all in flight at once, the one numbered n with `n % 16`.ask
 - stream: a ModelStreamInfer of MESSAGES messages, `n % 16`.ask; the answers are `n % 16`.told, in order
-- deadline: slow.ask with a deadline of 0.2 s
+- deadline: slow.ask with a deadline of 1 s, which is long enough to come to the server
 - cancel: slow.ask, cancelled when a call behind it has been answered
 - unknown: unknown.ask, which is refused
 - large: large.ask, whose answer is large, too
@@ -127,7 +127,7 @@ def check(
         assert words in report[case][1], done.stdout
     # The stream, the large call, the one behind the cancelled one, the compressed ones and that with metadata come on top.
     after = before[0] + CALLS + MESSAGES + KINDS + 3, before[1] + 2
-    until(lambda: counted(server) == after)
+    until(lambda: counted(server) == after, lambda: f"counted {counted(server)} (answered, given up) instead of {after}")
 
 
 def counted(server: LaunchedServer) -> tuple[float, float]:

@@ -34,11 +34,11 @@ def swaps(server: LaunchedServer) -> dict[tuple[str, str, str], float]:
     }
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Asks again until it holds; the limit is for a broken server, not for a slow one."""
+def until(condition: Callable[[], bool], told: Callable[[], str] = lambda: "it never came true") -> None:
+    """Asks again until it holds, or fails with what is told; the limit is for a broken server, not for a slow one."""
     limit = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < limit, "it never came true"
+        assert time.monotonic() < limit, told()
         time.sleep(0.005)  # leaves the processor to the server
 
 

@@ -154,7 +154,7 @@ public final class Client {
     stream(Integer.parseInt(arguments[3]));
     System.out.println("stream 0");
 
-    CallOptions hasty = plain.withDeadlineAfter(200, TimeUnit.MILLISECONDS);
+    CallOptions hasty = plain.withDeadlineAfter(1000, TimeUnit.MILLISECONDS);
     System.out.println("deadline " + endedWith(begin("slow", hasty, authorized())).getCode().value());
 
     ListenableFuture<byte[]> slow = begin("slow", plain, authorized());

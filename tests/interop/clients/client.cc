@@ -142,7 +142,7 @@ int main(int, char** arguments) {
   std::cout << "stream 0" << std::endl;
 
   Call late(&stub, "slow", [](grpc::ClientContext* context) {
-    context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+    context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(1000));
   });
   std::cout << "deadline " << late.Wait().error_code() << std::endl;
 

@@ -118,7 +118,7 @@ func main() {
 	c.stream(ctx, messages)
 	fmt.Println("stream 0")
 
-	hasty, stop := context.WithTimeout(ctx, 200*time.Millisecond)
+	hasty, stop := context.WithTimeout(ctx, 1000*time.Millisecond)
 	fmt.Println("deadline", int(status.Code(c.ask(hasty, "slow"))))
 	stop()
 

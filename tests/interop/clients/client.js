@@ -72,7 +72,7 @@ async function main() {
   answers.forEach((answer, number) => same(number % KINDS, answer, 'told'));
   console.log('stream 0');
 
-  const late = begin(client, 'slow', authorized(), { deadline: Date.now() + 200 });
+  const late = begin(client, 'slow', authorized(), { deadline: Date.now() + 1000 });
   console.log(`deadline ${(await endedWith(late)).code}`);
 
   const slow = begin(client, 'slow');

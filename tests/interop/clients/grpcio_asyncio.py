@@ -55,7 +55,7 @@ async def main(address: str, folder: Path, calls: int, messages: int) -> None:
             same(number % KINDS, answer, "told")
         print("stream 0")
 
-        print("deadline", (await ended_with(ask("slow", timeout=0.2)))[0])
+        print("deadline", (await ended_with(ask("slow", timeout=1)))[0])
 
         slow = ask("slow")
         same(0, await ask(0))
