@@ -127,7 +127,9 @@ def check(
         assert words in report[case][1], done.stdout
     # The stream, the large call, the one behind the cancelled one, the compressed ones and that with metadata come on top.
     after = before[0] + CALLS + MESSAGES + KINDS + 3, before[1] + 2
-    until(lambda: counted(server) == after, lambda: f"counted {counted(server)} (answered, given up) instead of {after}")
+    until(
+        lambda: counted(server) == after, lambda: f"counted {counted(server)} (answered, given up) instead of {after}"
+    )
 
 
 def counted(server: LaunchedServer) -> tuple[float, float]:

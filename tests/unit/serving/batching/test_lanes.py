@@ -700,7 +700,9 @@ def test_a_step_that_has_ended_is_kept_by_nobody() -> None:
             desk.all()
             again = [desk.ask(A, number=1)]
             assert [each.told for each in (*taken, *again)] == [1, 2, "OutOfStep", 2]
-            steps = [each for each in gc.get_objects() if type(each) is InLane]  # `isinstance` asks what others keep, too
+            steps = [
+                each for each in gc.get_objects() if type(each) is InLane
+            ]  # `isinstance` asks what others keep, too
             assert not any(each._lanes is lanes for each in steps)
         finally:
             gc.enable()
