@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+from serving.batching.commits import Commits
 from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock
 from serving.errors import (
@@ -52,6 +53,7 @@ class ModelManager(Catalogue):
         *,
         clock: Clock = SYSTEM,
         give_back: Callable[[], None] = memory.give_back,
+        commits: Commits | None = None,
     ) -> None:
         super().__init__(clock)
         self._on_change = on_change
@@ -62,7 +64,7 @@ class ModelManager(Catalogue):
         self.failures = LoadFailures(clock)
         self.swaps = Swaps(clock)
         self.silence = Silence(clock)
-        self._keeping = Keeping(clock)
+        self._keeping = Keeping(clock, commits)
         self.closing = clock.event()
         self.left_computing = False  # whether a shadow was still busy when everything was closed
 
