@@ -387,7 +387,7 @@ class Lanes:
             self._reading.discard(key)
             self._others.pop(key, None)
             for home in self._homes:
-                home.discard(key)
+                home.discard(key, lost=reason == why.LOST)
             self._memory.discard(key)
             if self._changes is not None:
                 self._changes.forget(key)

@@ -7,13 +7,9 @@ import dataclasses
 # Why a sequence has ended.
 END, IDLE, RESTARTED, EVICTED = "end", "idle", "restarted", "evicted"
 REMOVED, CARRIED, EXITING = "version_gone", "carried_over", "server_exiting"
-BY_HAND = "ended_by_operator"
-FOREIGN, NO_ROOM, LOST = (
-    "store_other_version",
-    "store_no_room",
-    "store_lost",
-)  # what came, or did not come, from the store
-ENDS = (END, IDLE, RESTARTED, EVICTED, REMOVED, CARRIED, EXITING, BY_HAND, FOREIGN, NO_ROOM, LOST)
+BY_HAND, LOST = "ended_by_operator", "store_lost"
+ENDS = (END, IDLE, RESTARTED, EVICTED, REMOVED, CARRIED, EXITING, BY_HAND, LOST)
+FOREIGN, NO_ROOM = "store_other_version", "store_no_room"  # it is in the store, and does not live here
 
 # Why a step was refused by its sequence; what is wrong with a request by itself is counted with the requests alone.
 NO_START, GAP, OLD_STEP, OLD_EPOCH, CONTENT = "no_start", "gap", "old_step", "old_epoch", "other_content"

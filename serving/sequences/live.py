@@ -404,10 +404,11 @@ class Sequences:
         self.counts.restored += 1
         return True
 
-    def discard(self, key: Key) -> None:
-        """Whatever is known of it here was never written: it is as if it had not been."""
+    def discard(self, key: Key, *, lost: bool = False) -> None:
+        """Whatever is known of it here was never written: it is as if it had not been, or is `lost` altogether."""
         slot = self._find(key)
         if slot >= 0:
+            self.counts.ended[why.LOST] += lost
             self._clear(slot, key)
             self._free(slot)
 

@@ -9,7 +9,7 @@ from serving.sequences.disk import Row
 
 
 class FakeDisk:
-    """A `sequences.disk.Disk`. While it is `full` nothing can be written; `before_write` is called in front of each write."""
+    """A `sequences.disk.Disk`. While it is `full` nothing can be written. Two functions are called around each write."""
 
     def __init__(self, rows: dict[tuple[str, int], bytes] | None = None, notes: dict[str, str] | None = None) -> None:
         self.rows = {} if rows is None else rows
@@ -18,6 +18,7 @@ class FakeDisk:
         self.unreadable = False
         self.writes = 0
         self.before_write: Callable[[], None] = lambda: None
+        self.after_write: Callable[[], None] = lambda: None
         self.closed = False
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -30,6 +31,7 @@ class FakeDisk:
                 self.rows.pop((row.model, row.key), None)
             else:
                 self.rows[row.model, row.key] = row.record
+        self.after_write()
 
     def read(self, model: str, key: int) -> bytes | None:
         if self.unreadable:
