@@ -8,6 +8,7 @@ know nothing of a step without an answer. The answer to step n is n + 1, so each
 from __future__ import annotations
 
 import random
+
 import pytest
 
 from serving.batching.commits import Commit, Commits
