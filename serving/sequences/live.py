@@ -114,7 +114,6 @@ class Sequences:
         self._memory = memory or Memory()
         self._changes = changes
         self._origin = records.origin_of(version, layout)
-        self._outputs = tuple(tensor.output for tensor in layout.tensors)
         self._live = 0
         self._late: Array = np.zeros(0, np.int64)  # slots that were idle for too long when somebody looked
 
@@ -248,21 +247,25 @@ class Sequences:
         They are those of one batch, or of several, where answers have waited for each other.
         """
         slots = np.array([step.slot for step in steps], np.int64)
-        for _, of_one in itertools.groupby(steps, lambda step: id(step.new)):
-            self._move(list(of_one))
+        written: dict[int, Sequence[tuple[bytes, int]]] = {}
+        for new, of_one in itertools.groupby(steps, lambda step: id(step.new)):
+            written[new] = self._move(list(of_one))
         for step in steps:
             if step.start:
                 self._started(step, now_ns)
         self._last_ns[slots] = now_ns
         self._taken[slots] += 1
         self.counts.steps += len(steps)
-        for step in steps:
+        changes = self._changes
+        at_ns, taken = (changes.wall_ns(), self._taken[slots].tolist()) if changes is not None else (0, ())
+        for place, step in enumerate(steps):
             if step.number is not None and self.policy.window:
                 self._keep(step)
             if step.end:
                 self._end(step.slot, why.END, now_ns)
-            elif self._changes is not None:
-                self._note(step.slot, step.key, self._changes.wall_ns(), Rows(step.new, self._outputs, step.row))
+            elif changes is not None:
+                state = Rows(written[id(step.new)], step.row)
+                changes.note(step.key, self._change(step.slot, step.key, step.epoch, taken[place], at_ns, state))
             step.new, step.outputs = {}, b""
 
     def break_off(self, key: Key, stream: int = 0) -> None:
@@ -351,7 +354,9 @@ class Sequences:
         self._end(slot, why.CARRIED, now_ns)
         self._memory.lives(key, anew=False)
         if to._changes is not None:
-            to._note(there, key, to._changes.wall_ns() - (now_ns - last_ns), to._state_of(there))
+            at_ns = to._changes.wall_ns() - (now_ns - last_ns)
+            epoch, taken = int(to._epoch[there]), int(to._taken[there])
+            to._changes.note(key, to._change(there, key, epoch, taken, at_ns, to._state_of(there)))
         return True
 
     # From the store and back.
@@ -423,7 +428,8 @@ class Sequences:
         if slot < 0:
             return None
         at_ns = wall_ns - (now_ns - int(self._last_ns[slot]))
-        return self._change(slot, key, at_ns, self._state_of(slot)).record()
+        epoch, taken = int(self._epoch[slot]), int(self._taken[slot])
+        return self._change(slot, key, epoch, taken, at_ns, self._state_of(slot)).record()
 
     # Inside.
 
@@ -431,23 +437,23 @@ class Sequences:
         index = np.array([slot])
         return b"".join([self._pool.gather(tensor.input, index).tobytes() for tensor in self.layout.tensors])
 
-    def _change(self, slot: int, key: Key, at_ns: int, state: bytes | Rows) -> Change:
+    def _change(self, slot: int, key: Key, epoch: int, taken: int, at_ns: int, state: bytes | Rows) -> Change:
         numbered = bool(self._flags[slot] & NUMBERED)
         nonce = self._nonces.get(slot, b"") if numbered else b""
         answers = tuple(self._answers.get(slot, ())) if numbered else ()
-        epoch, taken = int(self._epoch[slot]), int(self._taken[slot])
         return Change(self._origin, key, epoch, taken, at_ns, numbered, False, nonce, state, answers)
 
-    def _note(self, slot: int, key: Key, at_ns: int, state: bytes | Rows) -> None:
-        assert self._changes is not None
-        self._changes.note(key, self._change(slot, key, at_ns, state))
-
-    def _move(self, steps: Sequence[Step]) -> None:
-        """The new states of steps of one batch come to lie where their sequences are."""
+    def _move(self, steps: Sequence[Step]) -> Sequence[tuple[bytes, int]]:
+        """The new states of steps of one batch come to lie where their sequences are; as bytes too, where they are written."""
+        written = []
         slots, rows = np.array([step.slot for step in steps], np.int64), [step.row for step in steps]
         for tensor in self.layout.tensors:
             states = steps[0].new[tensor.output]
             self._pool.scatter(tensor.input, slots, states if rows == list(range(len(states))) else states[rows])
+            if self._changes is not None:
+                states = np.asarray(states, tensor.dtype)
+                written.append((states.tobytes(), states[:1].nbytes))
+        return written
 
     def _find(self, key: Key) -> int:
         slots = self._slots.get(key[0])
@@ -606,7 +612,7 @@ class Sequences:
     def _keep(self, step: Step) -> None:
         assert step.number is not None
         answers = self._answers.setdefault(step.slot, [])
-        answers.append(Kept(step.number, step.digest, step.outputs, self.signature))
+        answers.append(Kept.of(step.number, step.digest, self.signature, step.outputs))
         del answers[: -self.policy.window]
 
     def _end(self, slot: int, reason: str, now_ns: int) -> None:

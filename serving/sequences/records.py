@@ -43,12 +43,23 @@ class Torn(ValueError):
 
 
 class Kept(NamedTuple):
-    """What was answered to a numbered step: `outputs` as `pack_outputs` makes them, and the signature that they are of."""
+    """What was answered to a numbered step: `packed` is all of it, as a record holds it, so that it is packed once."""
 
     number: int
     digest: bytes
-    outputs: bytes
-    signature: bytes = b""
+    signature: bytes  # of the outputs
+    packed: bytes
+
+    @classmethod
+    def of(cls, number: int, digest: bytes, signature: bytes, outputs: bytes) -> Kept:
+        """`outputs` are as `pack_outputs` makes them."""
+        head = _ANSWER.pack(number, len(digest), len(signature), len(outputs))
+        return cls(number, digest, signature, head + digest + signature + outputs)
+
+    @property
+    def outputs(self) -> bytes:
+        """As `pack_outputs` has made them."""
+        return self.packed[_ANSWER.size + len(self.digest) + len(self.signature) :]
 
 
 class Origin(NamedTuple):
@@ -118,10 +129,7 @@ def pack(
 ) -> bytes:
     """The record of a sequence; `origin` is that of `origin_of`. See `Record`."""
     caller, id = key[0].encode(), str(key[1]).encode("utf-8", "surrogatepass")
-    parts = [b"", origin, caller, id, nonce, state]
-    for number, digest, outputs, signature in answers:
-        parts += (_ANSWER.pack(number, len(digest), len(signature), len(outputs)), digest, signature, outputs)
-    parts[0] = _HEAD.pack(
+    head = _HEAD.pack(
         0,
         FORMAT,
         ended,
@@ -136,8 +144,8 @@ def pack(
         len(nonce),
         len(state),
         len(answers),
-    )[_CHECKED_FROM:]
-    content = b"".join(parts)
+    )
+    content = b"".join([head[_CHECKED_FROM:], origin, caller, id, nonce, state, *[each.packed for each in answers]])
     return zlib.crc32(content).to_bytes(4, "little") + content
 
 
@@ -159,7 +167,7 @@ def unpack(record: bytes) -> Record:
     for _ in range(count):
         number, *parts = read.struct(_ANSWER)
         digest, signature, outputs = (read.take(length) for length in parts)
-        answers.append(Kept(number, digest, outputs, signature))
+        answers.append(Kept.of(number, digest, signature, outputs))
     read.end()
     name = id.decode("utf-8", "surrogatepass")
     key = caller.decode(), name if text else int(name)
