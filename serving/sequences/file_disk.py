@@ -93,12 +93,12 @@ class FileDisk:
                 _begin(path)
                 log_ = path / LOG
                 lost = lost_writes.missing(log_, CHECKPOINT_PAGES, PAGE_BYTES) if left else None
-                ends = lost_writes.commits(log_, PAGE_BYTES) if left else []
+                before = lost_writes.heads(log_, PAGE_BYTES) if left else None
                 connection = _connected(path, durability)
-                if left:  # before anything is written
-                    _, frames, _ = connection.execute("pragma wal_checkpoint(passive)").fetchone()
-                    lost = lost or lost_writes.unread(ends, frames) or _lost_with_power(left)
                 _probe(path, connection)
+                if before is not None:
+                    unread = lost_writes.unread(before, lost_writes.heads(log_, PAGE_BYTES))
+                    lost = lost or unread or _lost_with_power(left)
                 _mark(lock, f"{durability} {lost_writes.boot()}")
                 disk, lock, connection = cls(path, lock, durability, connection, lost), None, None
                 if lost:

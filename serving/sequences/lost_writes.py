@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 HEAD, FRAME_HEAD = 32, 24  # bytes, of the log and of each page in it
 
@@ -29,28 +30,37 @@ def missing(log: Path, pages: int, page_bytes: int) -> str | None:
     return None
 
 
-def commits(log: Path, page_bytes: int) -> list[int]:
-    """After how many frames a write ends, by the heads of the frames alone, whether they agree with their sums or not.
+class Heads(NamedTuple):
+    """The head of a log, and those of the frames in it, as they stand there."""
 
-    Raises `OSError`.
-    """
+    log: bytes
+    frames: Sequence[bytes]
+
+    def commits(self) -> list[int]:
+        """After how many frames a write ends, whether the frames agree with their sums or not."""
+        first = self.frames[0][8:16] if self.frames else b""
+        salt = self.log[16:24] if _agrees(self.log) else first  # what is older has another
+        return [n for n, one in enumerate(self.frames, 1) if any(salt) and one[8:16] == salt and any(one[4:8])]
+
+
+def heads(log: Path, page_bytes: int) -> Heads:
+    """What stands in a log; nothing where there is none. Raises `OSError`."""
     if not log.exists():
-        return []
+        return Heads(b"", [])
     with log.open("rb", buffering=0) as file:
         frames = (os.fstat(file.fileno()).st_size - HEAD) // (FRAME_HEAD + page_bytes)
-        head = file.read(HEAD)
         places = (HEAD + number * (FRAME_HEAD + page_bytes) for number in range(frames))
-        heads = [os.pread(file.fileno(), FRAME_HEAD, place) for place in places]
-    salt = head[16:24] if _agrees(head) else heads[0][8:16] if heads else b""  # what is older has another
-    return [number for number, one in enumerate(heads, 1) if one[8:16] == salt and any(salt) and any(one[4:8])]
+        return Heads(file.read(HEAD), [os.pread(file.fileno(), FRAME_HEAD, place) for place in places])
 
 
-def unread(ends: Sequence[int], frames: int) -> str | None:
-    """Why writes are missing, if SQLite has read so many frames of a log in which writes end there.
+def unread(before: Heads, after: Heads) -> str | None:
+    """Why writes are missing, if SQLite has made another of these heads in its first write: it goes on behind what it could read.
 
     One more write may be the one that the process was killed in, which nobody was told of.
     """
-    behind = [one for one in ends if one > frames]
+    pairs = enumerate(zip(before.frames, after.frames, strict=False))
+    read = next((at for at, (one, other) in pairs if one != other), len(before.frames))
+    behind = [one for one in before.commits() if one > read]
     return f"{len(behind)} writes in its log cannot be read any more" if len(behind) > 1 else None
 
 

@@ -182,7 +182,7 @@ def test_what_no_row_holds_is_a_fault_of_the_caller_and_changes_nothing(wrong: R
 
 
 WRITER = """
-    import sys, random
+    import os, random, sys
     from pathlib import Path
     from serving.sequences.disk import Row
     from serving.sequences.file_disk import FileDisk
@@ -193,7 +193,8 @@ WRITER = """
         keys = rnd.sample(range(50), 20)
         rows = [Row(rnd.choice(("m", "n")), key, b"%d " % number + bytes(rnd.randrange(6000))) for key in keys]
         disk.write(rows)
-        print(number, *(f"{row.model}{row.key}" for row in rows), flush=True)
+        line = f"{number} " + " ".join(f"{row.model}{row.key}" for row in rows)
+        os.write(1, f"{line}\n".encode())  # at once: half a line would acknowledge half a write
 """
 
 
@@ -208,7 +209,8 @@ def test_a_process_that_is_killed_has_lost_nothing_acknowledged(durability: Dura
                 number, *keys = child.stdout.readline().split()
                 expected |= dict.fromkeys(keys, int(number))
             child.kill()
-            for line in child.stdout.read().splitlines():  # what it had said by then
+            for line in child.stdout.read().splitlines(keepends=True):  # what it had said by then
+                assert line.endswith("\n")
                 number, *keys = line.split()
                 expected |= dict.fromkeys(keys, int(number))
         disk = FileDisk.open(folder, durability)

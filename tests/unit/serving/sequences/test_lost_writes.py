@@ -118,16 +118,21 @@ def test_the_machine_has_started_anew(
     assert reopened(folder) == (None, b"9"), "it was closed"
 
 
-def test_commits_of_what_is_no_log(tmp_path: Path) -> None:
+def test_what_is_no_log_has_no_writes(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert lost_writes.commits(log, PAGE_BYTES) == []
+    assert lost_writes.heads(log, PAGE_BYTES).commits() == []
     for content in (b"", b"short", bytes(lost_writes.HEAD), bytes(100_000), b"\xff" * 10):
         log.write_bytes(content)
-        assert lost_writes.commits(log, PAGE_BYTES) == []
+        assert lost_writes.heads(log, PAGE_BYTES).commits() == []
 
 
-@pytest.mark.parametrize(
-    ("ends", "frames", "told"), [([], 0, False), ([1, 2], 2, False), ([1, 2], 1, False), ([1, 2, 5], 1, True)]
-)
-def test_one_write_may_be_unread(ends: list[int], frames: int, told: bool) -> None:
-    assert (lost_writes.unread(ends, frames) is not None) == told
+def frames(*ends: bool, salt: bytes = b"saltsalt", mark: int = 0) -> lost_writes.Heads:
+    return lost_writes.Heads(b"", [bytes((0, 0, 0, 1, 0, 0, 0, end)) + salt + bytes((mark,) * 8) for end in ends])
+
+
+@pytest.mark.parametrize(("read", "behind"), [(0, 3), (1, 3), (2, 2), (3, 2), (4, 0), (5, 0)], ids=str)
+def test_one_write_may_be_unread(read: int, behind: int) -> None:
+    before = frames(False, True, False, True, True)
+    after = lost_writes.Heads(b"", [*before.frames[:read], *frames(True, mark=1).frames, *before.frames[read + 1 :]])
+    said = lost_writes.unread(before, after)
+    assert said == (f"{behind} writes in its log cannot be read any more" if behind else None)
