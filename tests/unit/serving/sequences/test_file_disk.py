@@ -194,7 +194,7 @@ WRITER = """
         rows = [Row(rnd.choice(("m", "n")), key, b"%d " % number + bytes(rnd.randrange(6000))) for key in keys]
         disk.write(rows)
         line = f"{number} " + " ".join(f"{row.model}{row.key}" for row in rows)
-        os.write(1, f"{line}\n".encode())  # at once: half a line would acknowledge half a write
+        os.write(1, f"{line}\\n".encode())  # at once: half a line would acknowledge half a write
 """
 
 
