@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,23 +32,33 @@ CASES = 24  # three optimiser steps of 8, which move a weight by at most some 0.
 PER_STEP = LSTMConfig(features=3, layers=1, hidden=artefacts.HIDDEN, head="values_per_step", outputs=2)
 MOVED = 0.05  # how far something in every array must have moved
 
-every_case = pytest.mark.parametrize(
-    ("framework", "config", "form"),
-    [
-        pytest.param(framework, config, form, id=f"{framework}-{form}-{artefacts.described(config)}")
-        for framework in networks.FRAMEWORKS
-        for config in artefacts.CONFIGS  # the format varies fastest, so that a network is made once for all of them
-        for form in formats.names()
-    ],
-)
+
+def cases(quick: Callable[[LSTMConfig], bool] = lambda _: True) -> pytest.MarkDecorator:
+    """Every framework, network and format; those of networks that are not `quick` are slow."""
+    return pytest.mark.parametrize(
+        ("framework", "config", "form"),
+        [
+            pytest.param(
+                framework,
+                config,
+                form,
+                id=f"{framework}-{form}-{artefacts.described(config)}",
+                marks=[] if quick(config) else pytest.mark.slow,
+            )
+            for framework in networks.FRAMEWORKS
+            for config in artefacts.CONFIGS  # the format varies fastest, so that a network is made once for all of them
+            for form in formats.names()
+        ],
+    )
 
 
-@every_case
+@cases(quick=lambda config: config.layers == 2 and config.bidirectional)
 def test_as_initialised(framework: str, config: LSTMConfig, form: str, tmp_path: Path) -> None:
+    """The same weights but for zeros and ones among them: `test_trained` has the writers write every network."""
     agreement.check_file(form, formats.writer(form), initialised(framework, config), tmp_path)
 
 
-@every_case
+@cases()
 def test_trained(framework: str, config: LSTMConfig, form: str, tmp_path: Path) -> None:
     agreement.check_file(form, formats.writer(form), trained(framework, config), tmp_path)
 
