@@ -8,10 +8,9 @@ without compiling its step, which would take longer than all the rest of the cas
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from models.examples import Examples, batches
 from models.networks import Network
 from tests.support import agreement, artefacts
 from tests.support.agreement import EQUATIONS, Question
+from tests.support.uncompiled import uncompiled
 
 SEED = 11
 PLAN = trainer.Plan(learning_rate=0.05, rows=8, seed=SEED)
@@ -116,7 +116,7 @@ def trained(framework: str, config: LSTMConfig) -> Question:
     }
     scales = {name: array for name, array in artefacts.weights(config).items() if name.endswith((".mean", ".scale"))}
     taught = training.start(framework, config, scales, PLAN)
-    with _uncompiled(framework):
+    with uncompiled(framework):
         for part in batches(Examples(sequences, targets[config.head]), PLAN.rows, generator):
             taught.step(part)
     _must_have_moved(taught.network.canonical_weights(), initial.draw(config, SEED))
@@ -129,21 +129,6 @@ def _asked(framework: str, network: Network) -> Question:
     asked = agreement.question(network.config, network.canonical_weights(), (name, network.predict))
     agreement.agree(f"{name} and {EQUATIONS}", asked.references[name], asked.references[EQUATIONS])
     return asked
-
-
-@contextlib.contextmanager
-def _uncompiled(framework: str) -> Iterator[None]:
-    """Lets TensorFlow run what it is given at once instead of compiling it; PyTorch does so anyway."""
-    if framework != "keras":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 def _must_have_moved(weights: Weights, start: Weights) -> None:
