@@ -2,9 +2,9 @@
 
     lstm-admin --url localhost:8001 swap vowels_torch --backend torchscript
 
-All but `shadow` work with Triton too. The protocol has no call for a swap: `swap` reads the configuration in force,
-changes one place in it and loads the model with the result. This also fixes what the server had completed by itself,
-until the model is loaded without a configuration.
+All but `shadow` and `sequences` work with Triton too. The protocol has no call for a swap: `swap` reads the configuration
+in force, changes one place in it and loads the model with the result. This also fixes what the server had completed by
+itself, until the model is loaded without a configuration.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ os.environ.setdefault(
 )  # what is wrong is told by us, once; grpcio reads it when it is imported
 
 from admin import index as listing
+from admin import sequences as looking_after
 from admin import shadows
 from admin.configuration import TRITON_NAMES, described, read_config, swapped
 from admin.server import GREETING_SECONDS, AdminError, Server, UsageError, from_options
@@ -39,6 +40,10 @@ examples:
         look at the repository again: its versions, and config.pbtxt as it is on disk
   lstm-admin --url localhost:8001 shadow vowels_torch
         requests are also sent to another backend or version: what came of it?
+  lstm-admin --socket /run/lstm/admin.sock sequences weather_torch
+        how many sequences live, how old are they, how much memory do they take?
+  lstm-admin --socket /run/lstm/admin.sock sequences weather_torch export 7 seven.sequence --end
+        take a sequence along; on another server: sequences weather_torch import seven.sequence
 
 exit codes: 0 done, 1 the server refuses it or cannot be reached, 2 wrong usage
 """
@@ -95,6 +100,12 @@ def shadow(server: Server, asked: argparse.Namespace) -> str:
     return json.dumps(found, indent=2) if asked.json else shadows.as_table(found)
 
 
+def sequences(server: Server, asked: argparse.Namespace) -> str:
+    """Lists sequences of a model, or does with one what was asked."""
+    told: str = asked.action(server, asked)
+    return told
+
+
 def _told(asked: argparse.Namespace, text: str, **said: object) -> str:
     """One line for people, or the same as an object for programs."""
     return json.dumps({"model": asked.model, **said}) if asked.json else text
@@ -121,7 +132,11 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     version.add_flag(made)
-    made.add_argument("--url", required=True, type=address, metavar="HOST:PORT", help="the server's gRPC port")
+    where = made.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--url", type=address, metavar="HOST:PORT", help="the server's gRPC port; for sequences its --admin-port"
+    )
+    where.add_argument("--socket", type=Path, metavar="PATH", help="for sequences, its --admin-socket")
     made.add_argument(
         "--timeout-seconds",
         type=seconds(0.001),
@@ -159,14 +174,25 @@ def parser() -> argparse.ArgumentParser:
     add("--count", type=whole_number(1), metavar="N", help="instances")
     add = command(shadow, "show what came of requests that are also sent elsewhere to be compared")
     add("--metrics-url", type=_web_address, metavar="URL", help=f"default http://HOST:{METRICS_PORT}/metrics")
+    command(sequences, "look after the sequences of a model: list, show, export, import and end them")
+    looking_after.add_actions(subcommands.choices["sequences"])
     return made
+
+
+def _server(asked: argparse.Namespace) -> Server:
+    if asked.run is sequences:
+        asked.url = looking_after.address(asked)
+        return from_options(asked, looking_after.SequenceServer)
+    if asked.socket:
+        raise UsageError("--socket is for sequences alone: name the server's gRPC port with --url HOST:PORT")
+    return from_options(asked, Server)
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 done, 1 refused or not reached, 2 wrong usage, 130 ended by Ctrl-C."""
     asked = parser().parse_args(command_line)
     try:
-        with from_options(asked) as server:
+        with _server(asked) as server:
             print(asked.run(server, asked))
         return 0
     except AdminError as error:

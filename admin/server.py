@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf import json_format
@@ -19,7 +20,6 @@ from protos import grpc_service_pb2 as pb
 from protos import model_config_pb2
 
 GREETING_SECONDS = 10.0
-_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _CODE = grpc.StatusCode
 
 
@@ -38,6 +38,10 @@ class Server:
     when nobody is there, when the answer takes more than `timeout_seconds`, and with the server's words when it refuses.
     """
 
+    declared: Any = pb  # where its service and messages are
+    service = "GRPCInferenceService"
+    options: Sequence[tuple[str, int]] = ()
+
     def __init__(
         self,
         url: str,
@@ -49,7 +53,11 @@ class Server:
         self._metadata = metadata
         self._encrypted = credentials is not None
         self._timeout_seconds = timeout_seconds
-        self._channel = grpc.secure_channel(url, credentials) if credentials else grpc.insecure_channel(url)
+        self._channel = (
+            grpc.secure_channel(url, credentials, self.options)
+            if credentials
+            else grpc.insecure_channel(url, self.options)
+        )
         self._greeted = False
 
     def call(self, rpc: str, /, **fields: Any) -> Any:
@@ -64,7 +72,7 @@ class Server:
                     f"{rpc} took more than {self._timeout_seconds:g} s (--timeout-seconds); the server may still be at it: "
                     "ask with the command index"
                 ) from error
-            raise AdminError(f"the server refuses {rpc}: {_said(error)}") from error
+            raise AdminError(f"the server refuses {rpc}: {said(error)}{self.hint(error)}") from error
 
     def config(self, model: str, version: str = "") -> model_config_pb2.ModelConfig:
         """The configuration of `model` that is in force; of the version that answers who names none, unless one is named."""
@@ -81,7 +89,11 @@ class Server:
         self.call("RepositoryModelLoad", model_name=model, parameters=request.parameters)
         return time.monotonic() - began
 
-    def __enter__(self) -> Server:
+    def hint(self, _error: grpc.RpcError) -> str:
+        """What else there is to say of a refusal."""
+        return ""
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,32 +110,36 @@ class Server:
                     else "TLS (--tls-ca FILE)"
                 )
                 raise AdminError(
-                    f"no server answers at {self._url}: {_said(error)}; is it running, is that its gRPC port, and does it "
+                    f"no server answers at {self._url}: {said(error)}; is it running, is that its gRPC port, and does it "
                     f"want {wanted}?"
                 ) from error
             tokenless = error.code() == _CODE.UNAUTHENTICATED and not self._metadata
             hint = "; give it one with --token-file FILE" if tokenless else ""
-            raise AdminError(f"the server at {self._url} refuses to talk: {_said(error)}{hint}") from error
+            raise AdminError(f"the server at {self._url} refuses to talk: {said(error)}{hint}") from error
         self._greeted = True
 
     def _send(self, rpc: str, timeout_seconds: float, /, **fields: Any) -> Any:
-        method = _SERVICE.methods_by_name[rpc]
-        answer: type[Message] = getattr(pb, method.output_type.name)
+        service = self.declared.DESCRIPTOR.services_by_name[self.service]
+        method = service.methods_by_name[rpc]
+        answer: type[Message] = getattr(self.declared, method.output_type.name)
         send = self._channel.unary_unary(
-            f"/{_SERVICE.full_name}/{rpc}", lambda message: message.SerializeToString(), answer.FromString
+            f"/{service.full_name}/{rpc}", lambda message: message.SerializeToString(), answer.FromString
         )
-        request = getattr(pb, method.input_type.name)(**fields)
+        request = getattr(self.declared, method.input_type.name)(**fields)
         return send(request, timeout=timeout_seconds, metadata=self._metadata)
 
 
-def from_options(options: argparse.Namespace) -> Server:
+Made = TypeVar("Made", bound=Server)
+
+
+def from_options(options: argparse.Namespace, kind: type[Made]) -> Made:
     """The server that the command line names. Raises `UsageError` for files that cannot be read or do not belong together."""
     try:
         given = access.read(options)
     except access.AccessError as error:
         raise UsageError(str(error)) from error
     credentials = grpc.ssl_channel_credentials(*given.tls) if given.tls else None
-    return Server(options.url, credentials, given.metadata, options.timeout_seconds)
+    return kind(options.url, credentials, given.metadata, options.timeout_seconds)
 
 
 def one_line(text: str) -> str:
@@ -131,5 +147,6 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _said(error: grpc.RpcError) -> str:
+def said(error: grpc.RpcError) -> str:
+    """A refusal in one line: its code, and the server's words."""
     return f"{error.code().name}: {one_line(error.details() or 'no reason is given')}"

@@ -9,5 +9,5 @@ if [ "$1" = install ]; then
     "$3/bin/python" -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.71.2' 'setuptools<81'
 else
     mkdir -p "$2"
-    "$1" -W ignore -m grpc_tools.protoc -I. --python_out="$2" --pyi_out="$2" protos/model_config.proto protos/grpc_service.proto protos/onnx_graph.proto
+    "$1" -W ignore -m grpc_tools.protoc -I. --python_out="$2" --pyi_out="$2" protos/model_config.proto protos/grpc_service.proto protos/onnx_graph.proto protos/sequence_admin.proto
 fi

@@ -266,6 +266,29 @@ def parser() -> argparse.ArgumentParser:
         help="whether health, liveness and readiness may be asked without a token",
     )
     add(
+        "--admin-socket",
+        type=Path,
+        metavar="PATH",
+        default=argparse.SUPPRESS,
+        help="a Unix socket, made with mode 0600, on which the server's user may look after sequences (lstm-admin sequences); "
+        "without it and --admin-token-file nobody may",
+    )
+    add(
+        "--admin-token-file",
+        type=Path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="the same over --admin-port for whoever sends one of these tokens, one a line: they may read and end the sequences "
+        "of every client",
+    )
+    add(
+        "--admin-port",
+        type=port,
+        default=8003,
+        metavar="PORT",
+        help="port of --admin-token-file, and closed without it; 0 for any free one; with TLS where the gRPC port has it",
+    )
+    add(
         "--exit-timeout-seconds",
         type=seconds(),
         default=30.0,

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
@@ -38,11 +38,15 @@ from serving.protocol.control import Control
 from serving.protocol.inference import Inference
 from serving.protocol.metadata import Metadata
 from serving.protocol.methods import methods
+from serving.protocol.sequence_service import SERVICE, SequenceService
 from serving.repository import model_config, sent_files
 from serving.repository.operator_config import OperatorConfig
 from serving.repository.repositories import Repositories
 from serving.settings import Settings
 from serving.telemetry.ended import Recorder
+
+if TYPE_CHECKING:
+    from serving.edge.admin_port import AdminPort
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,9 @@ class Server:
         registry = _registry(collector)
         self._metrics = MetricsPort(settings.host, settings.metrics_port, registry)
         self.metrics_port = self._metrics.port
+        self._admin: AdminPort | None = None
         try:
+            self._admin = _admin_port(settings, certificates, SequenceService(self._manager, release=VERSION))
             self._edge = open_edge(
                 self._chosen,
                 self._inference.infer_all,
@@ -98,6 +104,8 @@ class Server:
             )
         except StartupError:
             self._metrics.close()
+            if self._admin:
+                self._admin.close()
             self._manager.close_store(STORE_SECONDS)
             raise
         self.grpc_port = self._edge.port
@@ -111,6 +119,8 @@ class Server:
         """Stops being ready, answers what is in flight, frees everything; True if nothing had to be cut off."""
         self._metadata.exiting = True
         self._health.leave()
+        if self._admin:
+            self._admin.close()
         log.info("leaving", extra={"fields": {"exit_timeout_seconds": self._settings.exit_timeout_seconds}})
         until = time.monotonic() + self._settings.exit_timeout_seconds
         self._let_sequences_finish(until - min(LAST_SECONDS, self._settings.exit_timeout_seconds / 4))
@@ -176,6 +186,7 @@ class Server:
     def _log_start(self) -> None:
         fields = {**dataclasses.asdict(self._settings), "version": VERSION}
         fields |= {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port}
+        fields |= {"admin_port": self._admin.port if self._admin else None}
         fields |= {"threads": self._settings.threads or AUTO}
         fields |= {"edge": self._chosen.name, "edge_version": self._chosen.version}
         log.info("serving", extra={"fields": fields})
@@ -230,6 +241,29 @@ def _tokens(settings: Settings) -> Tokens | None:
     if not settings.tls_cert and settings.host not in LOOPBACK:
         log.warning("tokens are asked for on a plain port: anybody on the way can read them; use --tls-cert")
     return tokens
+
+
+def _admin_port(settings: Settings, certificates: Certificates | None, service: SequenceService) -> AdminPort | None:
+    """Where an operator may look after sequences; None, and nothing is imported for it, where nobody may."""
+    path, file = settings.admin_socket, settings.admin_token_file
+    if not (path or file):
+        return None
+    from serving.edge.admin_port import AdminPort
+
+    tokens = Tokens(file, open_health=False, flag="--admin-token-file") if file else None
+    if tokens and not certificates and settings.host not in LOOPBACK:
+        log.warning(
+            "the operator's tokens are asked for on a plain port: anybody on the way can read them; use --tls-cert"
+        )
+    return AdminPort(
+        SERVICE,
+        service.methods(),
+        path=path,
+        tokens=tokens,
+        host=settings.host,
+        port=settings.admin_port,
+        certificates=certificates,
+    )
 
 
 def _registry(collector: Collector) -> CollectorRegistry:

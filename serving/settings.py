@@ -53,6 +53,9 @@ class Settings:
     tls_client_ca: Path | None = None
     auth_token_file: Path | None = None
     auth_health: str = "token"
+    admin_socket: Path | None = None
+    admin_token_file: Path | None = None
+    admin_port: int = 8003
     exit_timeout_seconds: float = 30.0
     access_log: float = 0.0
 

@@ -8,12 +8,13 @@ knows of lanes. Nobody's request is completed, and nothing is queued, while the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 from serving.batching.commits import Commit, Commits, number_of
 from serving.batching.in_lane import Entering, Hole, InLane, Work, tell
@@ -33,6 +34,22 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 256  # sequences that end in one go, while others wait for the lock
 MOST_OFTEN_NS = 1_000_000_000  # between two looks for idle ones, and a tenth of what they may be idle for
+STILL_SECONDS = 0.01  # between two looks whether a sequence is still
+
+Result = TypeVar("Result")
+
+
+class Inside(NamedTuple):
+    """What the lock of a model's lanes guards, for whoever looks after its sequences."""
+
+    homes: Sequence[Sequences]
+    memory: Memory
+    commits: Commits | None
+    others: dict[Key, None]  # which the store holds for versions that are not here
+    busy: Sequence[Key]  # which have steps on their way
+    reads: bool  # whether sequences of the store are still to come
+    now_ns: int
+    wall_ns: int
 
 
 class Lanes:
@@ -63,6 +80,7 @@ class Lanes:
         self._doubtful = commits is not None and commits.disk.lost is not None  # whether newer writes may be missing
         self._all_open = False  # every version that was to be loaded has been opened, or could not be
         self._others: dict[Key, None] = {}  # which the store holds for versions that are not here
+        self._still: set[Key] = set()  # somebody looks after these, and their lanes wait
         self._held_bytes = 0  # of steps that are in no queue
         self._waiting_bytes = 0  # of these, those of STARTs in a full house
         self._draining = 0  # threads that wait for the end of the sequences of a version
@@ -460,10 +478,75 @@ class Lanes:
             fields = {"model": self.name, "sequences": restored, "of_other_versions": others}
             log.info("sequences of the store go on", extra={"fields": fields})
 
+    # For whoever looks after them; see `serving.batching.sequence_admin`.
+
+    def look(self, job: Callable[[Inside], Result]) -> Result:
+        """What a job says that looks at the sequences, or changes some that are kept `still`; the lock is held meanwhile."""
+        work = Work()
+        try:
+            with self._changed:
+                now, wall = self._clock.now_ns(), self._clock.wall_now_ns()
+                homes, lanes = list(self._homes), list(self._lanes)
+                inside = Inside(homes, self._memory, self._commits, self._others, lanes, self.reads, now, wall)
+                try:
+                    return job(inside)
+                finally:
+                    for home in self._homes:
+                        self._let_in(home, now, work)
+                        self._take_told(home, work)
+                    self._write()
+        finally:
+            self._do(work)
+
+    @contextlib.contextmanager
+    def still(self, key: Key, seconds: float) -> Iterator[None]:
+        """Meanwhile no step of a sequence goes on its way, and those that come wait.
+
+        Raises `NotReady` where one has been on its way for so many seconds.
+        """
+        until_ns, mine = self._clock.now_ns() + int(seconds * 1e9), False
+        try:
+            with self._changed:
+                while not (mine and self._is_still(key)):
+                    if not mine and key not in self._still:
+                        self._still.add(key)
+                        mine = True
+                    elif self._clock.now_ns() >= until_ns:
+                        raise NotReady(
+                            f"sequence {key[1]!r} is busy: a step of it has been on its way for {seconds:g} s: try again"
+                        )
+                    else:
+                        self._changed.wait(STILL_SECONDS)
+            yield
+        finally:
+            work = Work()
+            with self._changed:
+                if mine:
+                    self._still.discard(key)
+                    self._go_on(key, work)
+                    self._watch_over()
+                    self._write()
+            self._do(work)
+
+    def _is_still(self, key: Key) -> bool:
+        first = self._lanes.get(key, [None])[0]
+        going = isinstance(first, InLane) and first.going
+        return not (going or key in self._uncommitted or key in self._reading or self.reads)
+
+    def _go_on(self, key: Key, work: Work) -> None:
+        if key in self._lanes:
+            self._advance(key, work)
+            return
+        for each in self._homes:
+            if each.successor is not None and each.knows(key):
+                self._carry(each, key, work)
+        if self._draining:
+            self._changed.notify_all()
+
     # Inside; the lock is held.
 
     def _busy(self, key: Key) -> bool:
-        return key in self._lanes or key in self._reading
+        return key in self._lanes or key in self._reading or key in self._still
 
     def _forgotten(self, key: Key) -> None:
         if self._changes is not None:
@@ -595,6 +678,8 @@ class Lanes:
 
     def _is_read(self, key: Key) -> bool:
         """Whether it is known what the store holds of a sequence; if not, it is looked up."""
+        if key in self._still:
+            return False
         if self._read_so_far is None or key in self._read_so_far or key in self._reading:
             return key not in self._reading
         assert self._commits

@@ -24,22 +24,23 @@ HEALTH_METHODS = frozenset(
 class Tokens:
     """Lets a call in when its metadata has `authorization: Bearer TOKEN`, with any of the tokens in `file`, one a line.
 
-    With `open_health` health, liveness and readiness may be asked without one. Raises `StartupError` when the file cannot
-    be read or holds no token.
+    With `open_health` health, liveness and readiness may be asked without one. `flag` is what has named the file. Raises
+    `StartupError` when the file cannot be read or holds no token.
     """
 
-    def __init__(self, file: Path, *, open_health: bool) -> None:
+    def __init__(self, file: Path, *, open_health: bool, flag: str = "--auth-token-file") -> None:
         try:
             lines = file.read_text(encoding="ascii").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise StartupError(f"{file} (--auth-token-file) cannot be read: {error}") from error
+            raise StartupError(f"{file} ({flag}) cannot be read: {error}") from error
         tokens = [line.strip() for line in lines if line.strip()]
         if not tokens or any(" " in token or not token.isprintable() for token in tokens):
             raise StartupError(
-                f"{file} (--auth-token-file) must hold at least one token, one a line, without spaces within; try: "
+                f"{file} ({flag}) must hold at least one token, one a line, without spaces within; try: "
                 "openssl rand -hex 32"
             )
         self._digests = [_digest(token.encode()) for token in tokens]
+        self._flag = flag
         self._open = HEALTH_METHODS if open_health else frozenset()
 
     def refusal(self, method: str, metadata: Metadata) -> Unauthenticated | None:
@@ -48,7 +49,7 @@ class Tokens:
             return None
         return Unauthenticated(
             "a valid token is needed: send the metadata 'authorization' with the value 'Bearer TOKEN', where TOKEN is one "
-            "of those that the server was started with (--auth-token-file)"
+            f"of those that the server was started with ({self._flag})"
         )
 
     def known(self, metadata: Metadata) -> bool:

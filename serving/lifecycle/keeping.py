@@ -33,6 +33,10 @@ class Keeping:
         self._commits = commits
         self._epochs = Epochs(after=commits.first_epoch if commits else 0)
 
+    def exceed(self, epoch: int) -> None:
+        """Every epoch that is given out from now on is higher than this one."""
+        self._epochs.exceed(epoch)
+
     def adopt(self, model: ModelEntry, entry: VersionEntry, live: Model) -> Sequences | None:
         """What is installed goes on with the sequences of its version, if its state is the same; under the manager's lock.
 

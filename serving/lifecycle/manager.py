@@ -324,6 +324,10 @@ class ModelManager(Catalogue):
         """What has been written of sequences; None where they are in memory alone."""
         return self._commits.counts if self._commits else None
 
+    def exceed(self, epoch: int) -> None:
+        """Every epoch that is given out from now on is higher than this one, which a sequence from elsewhere has."""
+        self._keeping.exceed(epoch)
+
     def close_store(self, timeout_seconds: float) -> None:
         """Writes what is left to be written, when everybody has their answer."""
         if self._commits:

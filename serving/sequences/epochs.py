@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 
 
@@ -13,7 +14,14 @@ class Epochs:
     """
 
     def __init__(self, begin: int | None = None, *, after: int = 0) -> None:
+        self._exceeding = threading.Lock()  # one at a time
         self._counter = itertools.count(max(time.time_ns() // 1000, after) if begin is None else begin)
 
     def __call__(self) -> int:
         return next(self._counter)
+
+    def exceed(self, epoch: int) -> None:
+        """Every epoch that is given out from now on is higher than this one."""
+        with self._exceeding:
+            if next(self._counter) <= epoch:
+                self._counter = itertools.count(epoch + 1)

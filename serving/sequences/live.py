@@ -62,6 +62,21 @@ class Repeat(NamedTuple):
     outputs: bytes  # as `records.pack_outputs` makes them
 
 
+class Look(NamedTuple):
+    """One sequence as it was when somebody looked. It is `broken_off` where its next step is to be refused."""
+
+    key: Key
+    version: str
+    epoch: int
+    taken: int
+    idle_ns: int
+    numbered: bool
+    broken_off: bool
+    state_bytes: int
+    answers: int
+    answer_bytes: int
+
+
 class Sequences:
     """Called under one lock, that of `serving.batching.lanes`, but for `states`.
 
@@ -394,7 +409,14 @@ class Sequences:
             self._memory.ended(key, gone)
             self._changes.note(key, None)
             return True
-        slot = self._pool.lend()
+        if not self.place(record, at_ns, doubtful=doubtful):
+            return False
+        self.counts.restored += 1
+        return True
+
+    def place(self, record: Record, at_ns: int, *, doubtful: bool) -> bool:
+        """A sequence lives as its record says, as if its last step had been then; False where there is no room for it."""
+        slot, key = self._pool.lend(), record.key
         if slot is None:
             return False
         for name, state in record.states().items():
@@ -407,7 +429,6 @@ class Sequences:
         if record.answers:
             self._answers[slot] = list(record.answers)
         self._memory.lives(key, anew=True)
-        self.counts.restored += 1
         return True
 
     def discard(self, key: Key, *, lost: bool = False) -> None:
@@ -423,14 +444,60 @@ class Sequences:
         if self._find(step.key) == step.slot:
             step.slot = -1
 
+    # For whoever looks after them.
+
     def record_of(self, key: Key, now_ns: int, wall_ns: int) -> bytes | None:
         """A sequence that lives here, as bytes; see `records`."""
+        change = self.change_of(key, now_ns, wall_ns)
+        return change.record() if change else None
+
+    def change_of(self, key: Key, now_ns: int, wall_ns: int) -> Change | None:
+        """What a store is to hold of a sequence, as it lives here now."""
         slot = self._find(key)
         if slot < 0:
             return None
         at_ns = wall_ns - (now_ns - int(self._last_ns[slot]))
         epoch, taken = int(self._epoch[slot]), int(self._taken[slot])
-        return self._change(slot, key, epoch, taken, at_ns, self._state_of(slot)).record()
+        return self._change(slot, key, epoch, taken, at_ns, self._state_of(slot))
+
+    def callers_of(self, id: int | str) -> list[str]:
+        """Who has a sequence of this id that lives here."""
+        return [caller for caller, slots in self._slots.items() if id in slots]
+
+    def look(self, key: Key, now_ns: int) -> Look | None:
+        """What one is now; None of one that does not live here."""
+        slot = self._find(key)
+        if slot < 0:
+            return None
+        answers = self._answers.get(slot, ())
+        return Look(
+            key=key,
+            version=self.version,
+            epoch=int(self._epoch[slot]),
+            taken=int(self._taken[slot]),
+            idle_ns=max(0, now_ns - int(self._last_ns[slot])),
+            numbered=bool(self._flags[slot] & NUMBERED),
+            broken_off=bool(self._flags[slot] & HOLE),
+            state_bytes=self.layout.bytes_each,
+            answers=len(answers),
+            answer_bytes=sum(len(kept.packed) for kept in answers),
+        )
+
+    def longest_idle(self, most: int, *, youngest: bool = False) -> list[Key]:
+        """Those that have been idle longest, or shortest; that one first."""
+        slots = np.flatnonzero(self._epoch[: self._pool.lent])
+        last = self._last_ns[slots] * (-1 if youngest else 1)
+        if 0 < most < len(slots):
+            few = np.argpartition(last, most - 1)[:most]
+            slots, last = slots[few], last[few]
+        order = np.argsort(last, kind="stable")[:most]
+        return [self._key(int(slot)) for slot in slots[order]]
+
+    @property
+    def numbered(self) -> int:
+        """How many of those that live count their steps."""
+        lent = self._pool.lent
+        return int(np.count_nonzero((self._epoch[:lent] > 0) & (self._flags[:lent] & NUMBERED > 0)))
 
     # Inside.
 

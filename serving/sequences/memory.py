@@ -61,6 +61,10 @@ class Memory:
         tomb = self._tombs.get(key)
         return tomb if tomb and now_ns - tomb.gone.at_ns < tombstone_ns else None
 
+    def tombs(self) -> list[Tomb]:
+        """Everything that is kept of sequences that have ended."""
+        return list(self._tombs.values())
+
     def ended(self, key: Key, gone: Gone) -> None:
         """It has ended."""
         self._gone.pop(key, None)
