@@ -47,7 +47,7 @@ def load(request: LoadRequest) -> Loaded:
         )
     began = request.clock.now_ns()
     request = _as_asked(request)
-    chosen = order(request.config, request.defaults, request.folder, request.known)
+    chosen = order(request.config, request.defaults, request.folder, request.known).preferring(request.before)
     if chosen.missing:
         log.warning("falling back at load: %s", chosen.missing, extra={"fields": request.fields()})
     if chosen.measured:
