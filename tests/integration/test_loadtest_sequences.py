@@ -80,11 +80,12 @@ def test_a_full_queue_is_tried_again_with_the_same_numbers(server: LaunchedServe
     assert counts["cut_short"] <= steps - run["succeeded"] <= 8, "none was computed twice"
 
 
-def test_a_model_without_state_says_how_to_give_it_some(server: LaunchedServer, tmp_path: Path) -> None:
+def test_a_stateless_model_is_told_how_to_get_state_and_is_not_asked(server: LaunchedServer, tmp_path: Path) -> None:
     flags = ("--model", "stateless", "--sequences", "2", "--duration", "0.2", "--warm-up", "0")
     code, _, err = LoadTest(tmp_path, server.address, *flags).end()
-    assert code == 1
+    assert code == 2
     assert "add sequence_batching {} to its config.pbtxt" in err
+    assert metric(server, "requests_total", model="stateless", outcome="invalid") == 0
 
 
 def test_the_search_for_the_most_sequences(server: LaunchedServer, tmp_path: Path) -> None:
