@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from serving.signature.spec import ModelSpec
 
+NOT_PROVED = "pairs not proved: one step a call"
+
 
 def why_not(spec: ModelSpec) -> str:
     """Why not, beginning with a small letter; empty for a model that can."""
@@ -42,6 +44,19 @@ def not_kept(spec: ModelSpec) -> str:
         if len(then) != len(shape) or any(a not in (-1, b) for a, b in zip(then, shape, strict=True)):
             return f"{place} is {list(shape)} behind the rows, and '{pair.output}', as which it goes on, {list(then)}"
     return ""
+
+
+def not_proved(spec: ModelSpec) -> str:
+    """What was not proved of one that can be fed in pieces: one step a call leaves no whole to compare pieces with; else empty."""
+    if why_not(spec) or any(tensor.steps_axis is not None for tensor in spec.inputs):
+        return ""
+    return NOT_PROVED
+
+
+def pairs(spec: ModelSpec) -> str:
+    """The pairs of its state, as `h0->hn, c0->cn`, and whether they are believed alone; empty where it has none."""
+    told = ", ".join(f"{pair.input}->{pair.output}" for pair in spec.state)
+    return f"{told} ({doubt})" if (doubt := not_proved(spec)) else told
 
 
 def _free_behind_rows(spec: ModelSpec) -> bool:

@@ -116,6 +116,25 @@ def test_why_a_file_of_others_cannot_be_stateful(
         made(tmp_path, text, pairs, **file)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "text", "steps", "told"),
+    [
+        ({"h": "hn", "c": "cn"}, EMPTY, "n", "h->hn, c->cn"),
+        ({"h": "hn", "c": "cn"}, EMPTY, 1, "h->hn, c->cn (pairs not proved: one step a call)"),
+        ({"h": "hn"}, "", 1, None),
+    ],
+)
+def test_the_index_and_the_log_say_what_goes_on_as_what(
+    pairs: dict[str, str], text: str, steps: Any, told: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    model = made(tmp_path, text, pairs, steps=steps)
+    found = model.config.parameters
+    assert (found["lstm_serving.stateful"].string_value if "lstm_serving.stateful" in found else None) == told
+    (loaded,) = [record for record in caplog.records if record.message == "loaded"]
+    assert loaded.__dict__["fields"].get("stateful") == told
+
+
 def initial(root: Path) -> None:
     (root / "sums" / "initial_state").mkdir(parents=True)
     (root / "sums" / "initial_state" / "first").write_bytes(np.array([1, 2, 3], "<f4").tobytes())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from serving.signature.spec import ModelSpec
-from serving.signature.streaming import not_kept, why_not
+from serving.signature.streaming import not_kept, not_proved, pairs, why_not
 from serving.signature.tensors import TensorSpec
 from tests.support import fake_models
 from tests.support.foreign_specs import ALONE, SHARED
@@ -62,3 +62,12 @@ def test_whether_a_state_can_be_kept(state: TensorSpec, said: str) -> None:
 )
 def test_one_that_cannot(spec: ModelSpec, said: str) -> None:
     assert said in why_not(spec)
+
+
+def test_pairs_of_a_file_that_takes_one_step_a_call_are_not_proved() -> None:
+    one_step = dataclasses.replace(PLAIN, lengths=None, inputs=(TensorSpec("x", "FP32", (-1, 3)), *PLAIN.inputs[1:]))
+    assert (not_proved(PLAIN), pairs(PLAIN)) == ("", "h0->hn, c0->cn")
+    assert not_proved(one_step) == "pairs not proved: one step a call"
+    assert pairs(one_step) == "h0->hn, c0->cn (pairs not proved: one step a call)"
+    without = dataclasses.replace(one_step, state=(), streamable=False)
+    assert (not_proved(without), pairs(without)) == ("", "")
