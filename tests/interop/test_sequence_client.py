@@ -102,9 +102,7 @@ def test_what_will_never_be_right_is_raised_at_once(tmp_path: Path, client_pytho
     ],
 )
 def test_wrong_usage_is_told_in_a_sentence(line: tuple[str, ...], told: str, client_python: str) -> None:
-    done = subprocess.run(
-        [client_python, str(CLIENT), *line], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([client_python, str(CLIENT), *line], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: sequence_client.py [-h] ADDRESS MODEL STEPS.npy\n")
     assert told in done.stderr
