@@ -40,8 +40,13 @@ def check(spec: ModelSpec) -> None:
     """Raises `ExportError`, saying why, where a server could not keep the state of that version."""
     if why := streaming.why_not(spec) or streaming.not_kept(spec):
         file_of_others = not spec.state and "network" not in spec.source
-        instead = "say which with --state INPUT=OUTPUT, or " if file_of_others else ""
+        instead = f"{_which_pairs(spec)}, or " if file_of_others else ""
         raise ExportError(f"the model cannot be stateful: {why}; {instead}leave --stateful out")
+
+
+def _which_pairs(spec: ModelSpec) -> str:
+    told = streaming.which_pairs(spec)
+    return f"{told} with {streaming.flags(spec)}" if streaming.may_go_on(spec) else told
 
 
 def configuration(model: Path) -> str:
