@@ -13,7 +13,7 @@ from serving.errors import StartupError
 from serving.loading.order import INSTEAD, Order
 from serving.loading.ranking import table
 from serving.loading.request import LoadRequest
-from serving.repository import labels
+from serving.repository import labels, stateful
 from serving.repository.model_config import TOLD
 from serving.signature import streaming
 from serving.signature.spec import ModelSpec
@@ -140,5 +140,12 @@ def log_loaded(request: LoadRequest, candidate: Candidate, model: Model, worst: 
         "seconds": round(model.metrics.load_seconds, 3),
     }
     log.info("loaded", extra={"fields": fields})
+    if model.state_layout and (declare := stateful.undeclared(model.spec)):
+        log.warning(
+            "inputs that clients have to send are named as controls of sequences are: if they are some, declare them in "
+            "config.pbtxt by %s",
+            declare,
+            extra={"fields": request.fields()},
+        )
     for said in labels.miscounted(model.labels, model.spec):
         log.warning("%s", said, extra={"fields": request.fields()})

@@ -45,8 +45,14 @@ def made_stateful(
     written = config.written.sequence_batching
     pairs = _pairs(spec, written, where)
     if why := streaming.why_not(spec):
+        declare = stateful.undeclared(dataclasses.replace(spec, controls=config.controls))
         raise ModelConfigError(
             f"{where}: the model cannot be stateful: {why}; take sequence_batching out (or --stateful), or {_what_to_do(spec)}"
+            + (
+                f"; its inputs are named as controls are: if they are some, declare them by {declare}"
+                if declare
+                else ""
+            )
         )
     if why := streaming.not_kept(spec):
         raise ModelConfigError(f"{where}: {why}")

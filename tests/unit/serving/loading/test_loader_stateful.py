@@ -138,6 +138,23 @@ def test_the_index_and_the_log_say_what_goes_on_as_what(
     assert loaded.__dict__["fields"].get("stateful") == told
 
 
+def test_controls_that_nobody_has_declared_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made(tmp_path, EMPTY, {"h": "hn"}, steps=1, start="FP32", corrid="UINT64")
+    (warned,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    declare = warned.partition(" by ")[2]
+    caplog.clear()
+    model = made(tmp_path, declare, {"h": "hn"}, steps=1, start="FP32", corrid="UINT64")
+    assert [control.input for control in model.spec.controls] == ["START", "CORRID"]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_controls_that_nobody_has_declared_may_be_why_it_cannot_be_stateful(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelConfigError, match=r"trying has shown.*named as controls are: .* \{ name: 'START' control "
+    ):
+        made(tmp_path, EMPTY, {"h": "hn"}, start="FP32")
+
+
 def initial(root: Path) -> None:
     (root / "sums" / "initial_state").mkdir(parents=True)
     (root / "sums" / "initial_state" / "first").write_bytes(np.array([1, 2, 3], "<f4").tobytes())
