@@ -37,6 +37,12 @@ def _server_name(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text[:100]!a} is no name; use 1 to 100 printable characters")
 
 
+def _sequence_store(text: str) -> str:
+    if text == "memory" or (text.startswith("file:") and text[5:].strip() and "\0" not in text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text[:100]!a} is no store; use memory or file:PATH")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of `lstm-serve`."""
     made = Parser(
@@ -190,6 +196,21 @@ def parser() -> argparse.ArgumentParser:
         "several are separated by commas, or by giving the flag several times",
     )
     add(
+        "--sequence-store",
+        type=_sequence_store,
+        default="memory",
+        metavar="memory|file:PATH",
+        help="where the state of sequences is kept: only in memory, or also in the folder PATH, so that they go on after a crash "
+        "or a restart; a folder of this server alone, made with mode 0700 if it is not there",
+    )
+    add(
+        "--sequence-durability",
+        choices=("process", "disk"),
+        default="process",
+        help="what an answered step of a sequence outlives with --sequence-store file:PATH: the server's process, or also the "
+        "machine's power, for which each write waits for the disk",
+    )
+    add(
         "--model-control-mode",
         choices=MODES,
         default="none",
@@ -312,6 +333,11 @@ def main(command_line: Sequence[str] | None = None) -> int:
         fields["stateful"] = [name for names in fields.get("stateful", ()) for name in names.split(",") if name]
         if fields["load_model"] and asked.model_control_mode != "explicit":
             raise StartupError("--load-model goes with --model-control-mode explicit; otherwise every model is loaded")
+        if asked.sequence_durability != "process" and asked.sequence_store == "memory":
+            raise StartupError(
+                f"--sequence-durability {asked.sequence_durability} goes with --sequence-store file:PATH; in memory nothing "
+                "outlives the process"
+            )
         if explained:
             from serving.explain import explain
 

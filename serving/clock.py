@@ -70,6 +70,10 @@ class Clock:
         """Milliseconds since 1970 of an instant of `now_ns`; the two clocks are set against each other once, at start."""
         return (at_ns + self._wall_offset_ns) // 1_000_000
 
+    def wall_now_ns(self) -> int:
+        """Nanoseconds since 1970 as the system has it now; it may be set, forwards or back."""
+        return time.time_ns()
+
     def condition(self) -> Condition:
         """A condition with a lock of its own, which its holder may take again."""
         return threading.Condition()

@@ -18,12 +18,14 @@
     ├── OutOfStep             a step of a sequence is not the one that comes next
     ├── BrokenOff             a step before it in its sequence was not taken
     ├── ComputeFailed         the backend failed on a request that looked right
+    ├── StoreFailed           the store of sequences could not be read or written
     └── StartupError          the server or a model cannot start; never an answer to a request
         ├── RepositoryError   what is on disk is missing, incomplete or contradicts itself
         │   ├── MissingFormat      no file for the backend that was asked for
         │   └── ModelConfigError   config.pbtxt
         ├── BackendUnavailable     a package, a device or a driver is missing
         ├── VerificationFailed     the artefact computes something else than the trained model did
+        ├── StoreUnusable          the store of sequences is not the server's own, damaged, in use or has no room
         ├── ChildEnded             a child process has crashed, hung or taken too much
         └── ChildRaised            the program in a child process has raised an error
 
@@ -121,6 +123,10 @@ class ComputeFailed(ServingError):
     """The backend failed on a request that looked right."""
 
 
+class StoreFailed(ServingError):
+    """The store of sequences could not be read or written; what was asked of it has not been done, and may be sent again."""
+
+
 class StartupError(ServingError):
     """The server or a model cannot start."""
 
@@ -143,6 +149,10 @@ class BackendUnavailable(StartupError):
 
 class VerificationFailed(StartupError):
     """The artefact computes something else than the trained model did."""
+
+
+class StoreUnusable(StartupError):
+    """The store of sequences that was named cannot be used: not the server's own, damaged, in use elsewhere, or without room."""
 
 
 class ChildEnded(StartupError):

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 ACTIVE_SECONDS = 2.0  # since its last step, for which a sequence is waited for when the server leaves
 LAST_SECONDS = 5.0  # of the exit timeout, or a quarter, which are left for what is in flight then
 LOOK_SECONDS = 0.05
+STORE_SECONDS = 5.0  # for what is left to be written when everybody has their answer
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -62,7 +63,7 @@ class Server:
         self._settings = settings
         self._health = HealthState()
         self._telling = threading.Lock()  # what is told last is what was looked at last
-        self._manager = ModelManager(self._readiness_changed)
+        self._manager = ModelManager(self._readiness_changed, disk=settings.disk())
         failovers = Failovers(self._manager, reset_seconds=settings.breaker_reset)
         self._control = RepositoryControl(
             self._manager,
@@ -97,6 +98,7 @@ class Server:
             )
         except StartupError:
             self._metrics.close()
+            self._manager.close_store(STORE_SECONDS)
             raise
         self.grpc_port = self._edge.port
         collector.connections = self._edge.counts
@@ -117,14 +119,17 @@ class Server:
         self._control.close()
         if in_time and not self.loading:
             in_time = self._manager.close(max(0.1, until - time.monotonic()))
+        self._manager.close_store(STORE_SECONDS)
         self._metrics.close()
         self._manager.discard_files()
         log.info("stopped" if in_time else "stopped with requests cut off: the exit timeout was over")
         return in_time
 
     def _let_sequences_finish(self, until: float) -> None:
-        """No sequence begins any more; those that have steps go on, as long as they come."""
+        """No sequence begins any more; those that have steps go on, as long as they come, or in the next server."""
         self._manager.refuse_starts()
+        if self._manager.store:
+            return
         told = False
         while self._manager.sequences_active(ACTIVE_SECONDS) and time.monotonic() < until:
             if not told:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from serving.loading.measurements import Measurements, checked_cache
 from serving.loading.order import AUTO, OFF, ServerDefaults
+from serving.sequences.disk import Disk
+from serving.sequences.file_disk import MEMORY, Durability, open_disk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class Settings:
     require_verified: bool = False
     row_watch: float = 0.01
     stateful: Sequence[str] = ()
+    sequence_store: str = MEMORY
+    sequence_durability: Durability = "process"
     model_control_mode: str = "none"
     load_model: Sequence[str] = ()
     repository_poll_secs: float = 15.0
@@ -58,6 +62,10 @@ class Settings:
             return Measurements(allow_tf32=self.allow_tf32)
         folder = None if self.auto_cache == OFF else checked_cache(self.auto_cache)
         return Measurements(allow_tf32=self.allow_tf32, cache=lambda: folder)
+
+    def disk(self) -> Disk | None:
+        """What sequences outlive the server on, opened; None where they are in memory alone. Raises `StoreUnusable`."""
+        return open_disk(self.sequence_store, self.sequence_durability)
 
     @property
     def defaults(self) -> ServerDefaults:

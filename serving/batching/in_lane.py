@@ -6,11 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
-import numpy as np
-
 from serving.batching.pending import Pending, Requester
 from serving.errors import NotReady, Overloaded, ServingError
 from serving.sequences import counts as why
+from serving.sequences import records
 from serving.sequences.live import Repeat, Sequences
 from serving.sequences.memory import Ended
 from serving.sequences.step import Step
@@ -59,7 +58,7 @@ class Owner(Protocol):
 class InLane:
     """A step on its way, between whoever computes and whoever asks; see `batching.pending.Requester`."""
 
-    __slots__ = ("_lanes", "home", "model", "pending", "requester", "step", "until_ns")
+    __slots__ = ("_lanes", "going", "home", "lost", "model", "pending", "requester", "step", "until_ns")
 
     def __init__(self, lanes: Owner, pending: Pending, step: Step, home: Sequences, model: StepQueue) -> None:
         self._lanes = lanes
@@ -69,6 +68,8 @@ class InLane:
         self.home = home
         self.model = model
         self.until_ns: int | None = None  # how long it waits in a full house
+        self.going = False  # it has begun, and goes to be computed or is
+        self.lost: ServingError | None = None  # why what it is computed on is not so any more
 
     def out_of_lane(self) -> Asking:
         """Who has asked; the request leads back here no more, which would keep both until somebody collects garbage."""
@@ -79,7 +80,7 @@ class InLane:
         self.requester.in_epoch(self.step.epoch)
         self.requester.encode(outputs)
         if self.step.number is not None and self.home.policy.window:  # which is kept, and not all of its batch with it
-            self.step.outputs = {name: np.array(array) for name, array in outputs.items()}
+            self.step.outputs = records.pack_outputs(outputs)
 
     def finish(self, error: ServingError) -> None:
         self._lanes.failed(self, error)

@@ -8,20 +8,25 @@ knows of lanes. Nobody's request is completed, and nothing is queued, while the 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
+from serving.batching.commits import Commit, Commits, number_of
 from serving.batching.in_lane import Entering, Hole, InLane, Work, tell
 from serving.batching.pending import finish_all
 from serving.clock import SYSTEM, Clock, Thread
-from serving.errors import BrokenOff, ComputeFailed, NotReady, Overloaded, ServingError, TimedOut
+from serving.errors import BrokenOff, ComputeFailed, NotReady, Overloaded, ServingError, StoreFailed, TimedOut
 from serving.sequences import counts as why
+from serving.sequences import records
+from serving.sequences.changes import Changes
 from serving.sequences.live import Begun, Repeat, Sequences
-from serving.sequences.memory import Memory
-from serving.sequences.policy import SequencePolicy, StateLayout
+from serving.sequences.memory import Gone, Memory
+from serving.sequences.policy import CARRY_SAME_SHAPES, CARRY_SAME_WEIGHTS, SequencePolicy, StateLayout
+from serving.sequences.records import Record, Torn
 from serving.sequences.step import Key, Step
 
 log = logging.getLogger(__name__)
@@ -31,17 +36,32 @@ MOST_OFTEN_NS = 1_000_000_000  # between two looks for idle ones, and a tenth of
 
 
 class Lanes:
-    """The lanes of one model. Called from any thread."""
+    """The lanes of one model. Called from any thread.
 
-    def __init__(self, name: str, epochs: Callable[[], int], clock: Clock = SYSTEM) -> None:
-        self._name = name
+    With a store, `commits` writes what was computed before it is answered, and tells `committed` or `lost`.
+    """
+
+    def __init__(
+        self, name: str, epochs: Callable[[], int], clock: Clock = SYSTEM, commits: Commits | None = None
+    ) -> None:
+        self.name = name
         self._epochs = epochs
         self._clock = clock
         self._changed = clock.condition()  # guards what follows, all `Sequences` included
         self._lanes: dict[Key, deque[InLane | Hole]] = {}
         self._homes: list[Sequences] = []
         self._waiting: dict[Sequences, deque[InLane]] = {}  # STARTs in a full house
-        self._memory = Memory()  # of sequences that have ended, whichever version they were in
+        self._commits = commits
+        self._changes = Changes(clock.wall_now_ns) if commits else None
+        self._memory = Memory(self._forgotten)  # of sequences that have ended, whichever version they were in
+        self._uncommitted: Counter[Key] = Counter()  # answers of each that wait until they are written
+        self._answering: list[
+            InLane | tuple[InLane, Repeat]
+        ] = []  # of these, those that nobody has put to be written yet
+        self._reading: set[Key] = set()  # what the store holds of these is looked at, and their lanes wait
+        self._read_so_far: set[Key] | None = set() if commits else None  # None as soon as all are
+        self._all_open = False  # every version that was to be loaded has been opened, or could not be
+        self._others: dict[Key, None] = {}  # which the store holds for versions that are not here
         self._held_bytes = 0  # of steps that are in no queue
         self._waiting_bytes = 0  # of these, those of STARTs in a full house
         self._draining = 0  # threads that wait for the end of the sequences of a version
@@ -59,9 +79,16 @@ class Lanes:
         counts: why.SequenceCounts | None = None,
     ) -> Sequences:
         """The sequences of another version, none yet."""
-        busy = self._lanes.__contains__
         home = Sequences(
-            version, title, layout, policy, epochs=self._epochs, busy=busy, memory=self._memory, counts=counts
+            version,
+            title,
+            layout,
+            policy,
+            epochs=self._epochs,
+            busy=self._busy,
+            memory=self._memory,
+            changes=self._changes,
+            counts=counts,
         )
         with self._changed:
             self._homes.append(home)
@@ -94,6 +121,7 @@ class Lanes:
                     return
                 if home.closed:
                     self._end_idle(home, why.REMOVED, now, work)
+                    self._write()
                 if not work:
                     self._draining += 1
                     self._changed.wait(None if home.closed else self._clock.seconds_until(until_ns))
@@ -113,8 +141,9 @@ class Lanes:
                 work = Work()
                 with self._changed:
                     for id in ids[begin : begin + AT_ONCE]:
-                        if (caller, id) not in self._lanes and home.knows((caller, id)):
+                        if not self._busy((caller, id)) and home.knows((caller, id)):
                             self._carry(home, (caller, id), work)
+                    self._write()
                 self._do(work)
 
     def _leave(self, home: Sequences, to: Sequences | None = None) -> None:
@@ -124,6 +153,7 @@ class Lanes:
             home.successor = to or home.successor
             for entry in list(self._waiting[home]):
                 self._turn_out(entry, _leaving(home), work)
+            self._write()
         self._do(work)
 
     def home_of_start(self, step: Step) -> Sequences | None:
@@ -149,12 +179,14 @@ class Lanes:
             return next((home for home in self._homes if gone and home.version == gone.version), None)
 
     def end_with_server(self) -> None:
-        """What still lives is lost with the process, and is said to be."""
+        """What still lives is lost with the process, and is said to be, unless a store has it."""
+        if self._commits:
+            return
         with self._changed:
             lost = [(home.version, home.end_all(why.EXITING)) for home in self._homes]
         for version, count in lost:
             if count:
-                fields = {"model": self._name, "version": version, "sequences": count, "reason": why.EXITING}
+                fields = {"model": self.name, "version": version, "sequences": count, "reason": why.EXITING}
                 log.warning("sequences end with the server", extra={"fields": fields})
 
     def refuse_starts(self) -> None:
@@ -165,6 +197,7 @@ class Lanes:
             for waiting in self._waiting.values():
                 for entry in list(waiting):
                     self._turn_out(entry, _exiting(), work)
+            self._write()
         self._do(work)
 
     def active(self, since_ns: int) -> bool:
@@ -183,6 +216,7 @@ class Lanes:
                 entry = InLane(self, pending, step, model.sequences, model)
                 pending.requester, pending.holder, pending.step = entry, self, step
                 self._enter(entry, work)
+            self._write()
         self._do(work)
 
     def _enter(self, entry: InLane, work: Work) -> None:
@@ -221,21 +255,23 @@ class Lanes:
 
     def _failed(self, entry: InLane, error: ServingError, work: Work) -> None:
         with self._changed:
-            entry.home.undo(entry.step)
-            lane = self._lanes[entry.step.key]
-            lane.popleft()
-            work.refused.append((entry, error))
-            self._break_off(entry, lane, work)
-            self._advance(entry.step.key, work)
+            self._give_up(entry, entry.lost or error, work)
             self._let_in(entry.home, self._clock.now_ns(), work)
             self._take_told(entry.home, work)
+            self._write()
 
     def computed(self, entries: Sequence[InLane]) -> None:
         """Steps of one batch have their answers, which are about to leave."""
         work, home = Work(), entries[0].home
         with self._changed:
             now = self._clock.now_ns()
-            home.commit([entry.step for entry in entries], now)
+            for entry in [entry for entry in entries if entry.lost]:
+                assert entry.lost
+                self._give_up(entry, entry.lost, work, counted=True)
+            entries = [entry for entry in entries if not entry.lost]
+            if entries:
+                home.commit([entry.step for entry in entries], now)
+                self._answer_when_written(entries)
             for entry in entries:
                 key = entry.step.key
                 if entry.step.start:
@@ -248,8 +284,10 @@ class Lanes:
                 self._let_in(each, now, work)
                 self._take_told(each, work)
             self._watch_over()
+            self._write()
         try:
-            finish_all([entry.out_of_lane() for entry in entries])
+            if self._commits is None:
+                finish_all([entry.out_of_lane() for entry in entries])
         finally:
             self._do(work)
 
@@ -260,9 +298,221 @@ class Lanes:
             now = self._clock.now_ns()
             for home in self._homes:
                 self._patience(home, now, work)
+            self._write()
         self._do(work)
 
+    # The store.
+
+    @property
+    def reads(self) -> bool:
+        """Whether sequences of the store are still to come."""
+        return self._read_so_far is not None
+
+    def recover(self) -> None:
+        """The versions that were to be loaded are open: what the store holds lives again, as far as one of them takes it."""
+        if self._commits is None:
+            return
+        with self._changed:
+            first, self._all_open = not self._all_open, True
+            waiting, others = list(self._reading), list(self._others)
+            self._reading.update(others)
+        for key in [*waiting, *others]:
+            self._commits.soon(functools.partial(self._read, key))
+        if first:
+            self._commits.later(functools.partial(self._read_all, -1))
+
+    def committed(self, commits: Sequence[Commit]) -> None:
+        """Steps are written: their answers leave, in this order."""
+        waiting = [each for commit in commits for each in commit.waiting]
+        with self._changed:
+            self._are_settled(waiting)
+        for repeated, several in itertools.groupby(waiting, lambda each: isinstance(each, tuple)):
+            if repeated:
+                for entry, repeat in several:
+                    self._repeat(entry, repeat)
+            else:
+                finish_all([entry.out_of_lane() for entry in several])
+
+    def lost(self, commits: Sequence[Commit], error: StoreFailed) -> None:
+        """Steps could not be written, so they were not taken, nor was what is computed on them: all is as the store has it."""
+        assert self._commits
+        with self._changed:
+            commits = [*commits, *self._commits.withdraw(self)]
+            waiting = [each for commit in commits for each in commit.waiting]
+            self._are_settled(waiting)
+            entries = [each[0] if isinstance(each, tuple) else each for each in waiting]
+            back = dict.fromkeys(entry.step.key for entry in entries)
+            self._reading.update(back)
+            for key in back:
+                first = self._lanes.get(key, [None])[0]
+                if isinstance(first, InLane) and first.going:
+                    first.lost = error
+                    first.home.part(first.step)
+        for commit in commits:
+            for key, change in commit.changes.items():
+                if key not in back:  # nobody waits for it
+                    self._commits.owe(self, key, change)
+        for each in waiting:
+            entry = each[0] if isinstance(each, tuple) else each
+            if not isinstance(each, tuple):
+                entry.model.metrics.entered()  # it had been counted as answered, and is now refused too
+            entry.out_of_lane().finish(error)
+        for key in back:
+            self._read(key, unnumbered=any(each.step.key == key and each.step.number is None for each in entries))
+
+    def _are_settled(self, waiting: Sequence[InLane | tuple[InLane, Repeat]]) -> None:
+        for each in waiting:
+            key = (each[0] if isinstance(each, tuple) else each).step.key
+            self._uncommitted[key] -= 1
+            if not self._uncommitted[key]:
+                del self._uncommitted[key]
+
+    def _read(self, key: Key, *, unnumbered: bool = False) -> None:
+        """A sequence becomes what the store holds of it. On the store's thread."""
+        assert self._commits
+        commits, record, reason = self._commits, None, ""
+        try:
+            held = None if commits.forgive(self, key) else commits.disk.read(self.name, number_of(key))
+            record = records.unpack(held) if held is not None else None
+            if record is not None and record.key != key:
+                record = None
+        except (StoreFailed, Torn) as error:
+            reason = why.LOST
+            self._tell_damaged(number_of(key), error)
+        work = Work()
+        with self._changed:
+            if not self._all_open:
+                return  # `recover` asks again
+            now = self._clock.now_ns()
+            self._reading.discard(key)
+            self._others.pop(key, None)
+            for home in self._homes:
+                home.discard(key, lost=reason == why.LOST)
+            self._memory.discard(key)
+            if self._changes is not None:
+                self._changes.forget(key)
+            if self._read_so_far is not None:
+                self._read_so_far.add(key)
+            if record is not None:
+                self._settle(record, now)
+            elif reason:
+                self._memory.ended(key, Gone(reason, now, 0, 0, ""))
+            if unnumbered:
+                self._hole(key, 0)
+            if lane := self._lanes.get(key):
+                if isinstance(lane[0], InLane):
+                    self._stop_waiting(lane[0])  # for room, which it may not need any more
+                self._advance(key, work)
+            for home in self._homes:
+                self._let_in(home, now, work)
+                self._take_told(home, work)
+            self._watch_over()
+            self._write()
+        self._do(work)
+
+    def _read_all(self, after: int) -> None:
+        """Some more of what the store holds, and when that is all, what waits for room. On the store's thread."""
+        assert self._commits
+        commits, rows = self._commits, []
+        try:
+            rows = commits.disk.scan(self.name, after, AT_ONCE)
+        except StoreFailed as error:
+            log.error("the sequences of %s cannot be read from the store: %s", self.name, error)
+        found: list[Record] = []
+        for number, held in rows:
+            try:
+                found.append(records.unpack(held))
+            except Torn as error:
+                self._memory.torn.add(number)
+                self._tell_damaged(number, error)
+        work = Work()
+        with self._changed:
+            now, seen = self._clock.now_ns(), self._read_so_far
+            assert seen is not None
+            for record in found:
+                if record.key not in seen and record.key not in self._reading:
+                    self._settle(record, now)
+            if not rows:
+                self._read_so_far = None
+            for home in self._homes:
+                self._let_in(home, now, work)
+                self._take_told(home, work)
+            self._watch_over()
+            self._write()
+        self._do(work)
+        if rows:
+            commits.later(functools.partial(self._read_all, rows[-1][0]))
+        else:
+            self._tell_read()
+
+    def _tell_damaged(self, number: int, error: Exception) -> None:
+        assert self._commits
+        self._commits.counts.damaged += 1
+        fields = {"model": self.name, "record": number}
+        log.error("a sequence in the store cannot be read: %s", error, extra={"fields": fields})
+
+    def _tell_read(self) -> None:
+        with self._changed:
+            restored = sum(home.counts.restored for home in self._homes)
+            others = len(self._others)
+        if restored or others:
+            fields = {"model": self.name, "sequences": restored, "of_other_versions": others}
+            log.info("sequences of the store go on", extra={"fields": fields})
+
     # Inside; the lock is held.
+
+    def _busy(self, key: Key) -> bool:
+        return key in self._lanes or key in self._reading
+
+    def _forgotten(self, key: Key) -> None:
+        if self._changes is not None:
+            self._changes.note(key, None)
+
+    def _settle(self, record: Record, now: int) -> None:
+        """A sequence lives where its state means something, else it is remembered why it does not."""
+        home = self._home_for(record)
+        reason = why.FOREIGN if home is None else "" if home.restore(record, now) else why.NO_ROOM
+        if reason:
+            gone = Gone(reason, now, record.epoch, record.taken, record.origin.version)
+            self._memory.ended(record.key, gone)
+            self._others[record.key] = None
+
+    def _home_for(self, record: Record) -> Sequences | None:
+        homes = [home for home in self._homes if not home.leaves and not home.closed]
+        for home in homes:
+            if home.understands(record):
+                return home
+        newest = max(homes, key=lambda home: int(home.version), default=None)
+        if newest is None or not newest.has_shapes_of(record):
+            return None
+        rule = newest.policy.on_removal
+        may = rule == CARRY_SAME_SHAPES or (rule == CARRY_SAME_WEIGHTS and newest.has_weights_of(record))
+        return newest if may else None
+
+    def _answer_when_written(self, entries: Sequence[InLane]) -> None:
+        if self._commits:
+            self._uncommitted.update([entry.step.key for entry in entries])
+            self._answering += entries
+
+    def _write(self) -> None:
+        """Puts what has changed where it is written, and the answers that leave then. Last of all while the lock is held."""
+        if self._commits and self._changes is not None and (self._changes or self._answering):
+            waiting, self._answering = self._answering, []
+            changes = self._changes.take()
+            for key in changes if self._others else ():
+                self._others.pop(key, None)
+            self._commits.put(Commit(self, changes, waiting))
+
+    def _give_up(self, entry: InLane, error: ServingError, work: Work, *, counted: bool = False) -> None:
+        """The first of a lane was not computed, or for nothing; with what would go on over it."""
+        entry.home.undo(entry.step)
+        lane = self._lanes[entry.step.key]
+        lane.popleft()
+        if counted:
+            entry.model.metrics.entered()  # as answered, by whoever computes, and now it is refused too
+        work.refused.append((entry, error))
+        self._break_off(entry, lane, work)
+        self._advance(entry.step.key, work)
 
     def _hold(self, entry: InLane) -> None:
         entry.home.held += 1
@@ -291,46 +541,63 @@ class Lanes:
     def _advance(self, key: Key, work: Work) -> None:
         """Decides about the first in a lane, until one is on its way or the lane is empty."""
         lane = self._lanes[key]
+        if not self._is_read(key):
+            return
         while lane:
             first = lane[0]
             if isinstance(first, Hole):
                 self._over_hole(key, first, lane, work)
-                continue
-            home = first.home
-            now = self._clock.now_ns()
-            if error := first.pending.hopeless(now):
-                self._out(first, lane, work, error)
-                self._break_off(first, lane, work)
-                continue
-            try:
-                begun = self._begin(first, now)
-            except ServingError as error:
-                self._out(first, lane, work, error.with_traceback(None))  # which leads back to `work`
-                if isinstance(error, NotReady):
-                    self._break_off(first, lane, work)
-                elif home.is_broken_off(key):
-                    self._abort(lane, first.step, work)
-                continue
-            if begun is Begun.FULL:
-                if refusal := self._no_wait(first, now):
-                    self._out(first, lane, work, refusal)
-                    self._break_off(first, lane, work)
-                    continue
+            elif first.going or not self._decide(first, lane, work):
                 return
-            if isinstance(begun, Repeat):
-                self._let_go(first)
-                lane.popleft()
-                work.repeated.append((first, begun))
-                continue
-            self._let_go(first)
-            work.going.append(first)
-            return
         del self._lanes[key]
         for each in self._homes:
             if each.successor is not None and each.knows(key):
                 self._carry(each, key, work)
         if self._draining:
             self._changed.notify_all()
+
+    def _decide(self, first: InLane, lane: deque[InLane | Hole], work: Work) -> bool:
+        """What becomes of the first in a lane; False where the next one waits for it."""
+        home, key, now = first.home, first.step.key, self._clock.now_ns()
+        if error := first.pending.hopeless(now):
+            self._out(first, lane, work, error)
+            self._break_off(first, lane, work)
+            return True
+        try:
+            begun = self._begin(first, now)
+        except ServingError as error:
+            self._out(first, lane, work, error.with_traceback(None))  # which leads back to `work`
+            if isinstance(error, NotReady):
+                self._break_off(first, lane, work)
+            elif home.is_broken_off(key):
+                self._abort(lane, first.step, work)
+            return True
+        if begun is Begun.FULL:
+            if refusal := self._no_wait(first, now):
+                self._out(first, lane, work, refusal)
+                self._break_off(first, lane, work)
+            return refusal is not None
+        self._let_go(first)
+        if isinstance(begun, Repeat):
+            lane.popleft()
+            if key in self._uncommitted:  # what it repeats may yet be lost
+                self._uncommitted[key] += 1
+                self._answering.append((first, begun))
+            else:
+                work.repeated.append((first, begun))
+            return True
+        first.going = True
+        work.going.append(first)
+        return False
+
+    def _is_read(self, key: Key) -> bool:
+        """Whether it is known what the store holds of a sequence; if not, it is looked up."""
+        if self._read_so_far is None or key in self._read_so_far or key in self._reading:
+            return key not in self._reading
+        assert self._commits
+        self._reading.add(key)
+        self._commits.soon(functools.partial(self._read, key))
+        return False
 
     def _over_hole(self, key: Key, hole: Hole, lane: deque[InLane | Hole], work: Work) -> None:
         """A step was refused there; those behind it are too, unless their numbers say which they are."""
@@ -358,21 +625,27 @@ class Lanes:
         return home.begin(step, now)
 
     def _begin_start(self, home: Sequences, step: Step, now: int) -> Begun | Repeat:
-        if self._starting:
+        if self._starting and (self._read_so_far is None or home.knows(step.key)):
             return home.begin(step, now)
         if repeat := home.started_by(step, now):
             return repeat
+        if self._starting:
+            return Begun.FULL  # of those that the store may hold
         raise _exiting()
 
     def _out(self, entry: InLane, lane: deque[InLane | Hole], work: Work, error: ServingError) -> None:
         """Takes the first of a lane out of it, refused."""
+        self._stop_waiting(entry)
+        lane.popleft()
+        self._let_go(entry)
+        work.refused.append((entry, error))
+
+    def _stop_waiting(self, entry: InLane) -> None:
+        """It does not wait for room."""
         waiting = self._waiting.get(entry.home, ())
         if entry in waiting:
             cast(deque[InLane], waiting).remove(entry)
             self._waiting_bytes -= entry.pending.size
-        lane.popleft()
-        self._let_go(entry)
-        work.refused.append((entry, error))
 
     def _turn_out(self, entry: InLane, error: ServingError, work: Work) -> None:
         """A START does not wait for room any longer."""
@@ -447,6 +720,11 @@ class Lanes:
     def _no_house(self, entry: InLane) -> ServingError:
         entry.home.give_up(why.HOUSE_FULL)
         home = entry.home
+        if self.reads:
+            return Overloaded(
+                f"no new sequence of {home.title} can begin before those of the store have been read, which is a matter of "
+                "seconds: try again"
+            )
         return Overloaded(
             f"no new sequence of {home.title} can begin: {home.live} live, which are all that max_sequences "
             f"({home.policy.max_sequences}) and max_sequence_state_bytes ({home.policy.max_state_bytes}) allow; end "
@@ -457,7 +735,7 @@ class Lanes:
     def _let_in(self, home: Sequences, now: int, work: Work) -> None:
         """Those that wait for room, as far as there is some."""
         waiting = self._waiting.get(home)
-        while waiting and home.has_room(now):
+        while waiting and self._read_so_far is None and home.has_room(now):
             entry = waiting.popleft()
             self._waiting_bytes -= entry.pending.size
             self._advance(entry.step.key, work)
@@ -476,7 +754,7 @@ class Lanes:
 
     def _end_idle(self, home: Sequences, reason: str, now: int, work: Work) -> None:
         """Ends some that have no step on its way."""
-        keys = [key for key in itertools.islice(home.keys(), 4 * AT_ONCE) if key not in self._lanes][:AT_ONCE]
+        keys = [key for key in itertools.islice(home.keys(), 4 * AT_ONCE) if not self._busy(key)][:AT_ONCE]
         for key in keys:
             home.end(key, reason, now)
         self._take_told(home, work)
@@ -501,16 +779,16 @@ class Lanes:
     def _watch_over(self) -> None:
         if self._reaper is None:
             try:
-                self._reaper = self._clock.start(self._reap, f"idle sequences of {self._name}")
+                self._reaper = self._clock.start(self._reap, f"idle sequences of {self.name}")
             except RuntimeError as refused:  # by the system; it is tried again with the next batch
-                log.error("nobody looks for idle sequences of %s: %s", self._name, refused)
+                log.error("nobody looks for idle sequences of %s: %s", self.name, refused)
 
     def _reap(self) -> None:
         try:
             while self._reaps():
                 pass
         except Exception:
-            log.exception("looking for idle sequences of %s has failed; it begins anew", self._name)
+            log.exception("looking for idle sequences of %s has failed; it begins anew", self.name)
             with self._changed:
                 self._reaper = None
 
@@ -522,6 +800,7 @@ class Lanes:
             if next_ns is None and not more and not work:
                 self._reaper = None
                 return False
+            self._write()
             if not more and not work:
                 self._changed.wait(self._clock.seconds_until(next_ns or 0))
         self._do(work)
@@ -559,7 +838,7 @@ class Lanes:
                 entry.out_of_lane().finish(error)
             for entry, repeat in work.repeated:
                 self._repeat(entry, repeat)
-            tell(self._name, work.told)
+            tell(self.name, work.told)
             going, work = work.going, Work()
             for model, entries in itertools.groupby(going, lambda entry: entry.model):
                 for pending, error in model.submit_all([entry.pending for entry in entries]):
@@ -572,7 +851,7 @@ class Lanes:
         timeline.started = timeline.computed = timeline.encoded = self._clock.now_ns()
         requester.in_epoch(repeat.epoch)
         try:
-            requester.encode(repeat.outputs)
+            requester.encode(records.unpack_outputs(repeat.outputs))
         except ServingError as error:
             requester.finish(error)
             return

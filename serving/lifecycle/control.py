@@ -235,6 +235,14 @@ class RepositoryControl:
             raise NotInRepository(f"{error}: {self._repositories.lacks(name)}") from error
 
     def _load(self, model: ModelEntry, repository: Repository, config: OperatorConfig, why: str) -> None:
+        """Loads, as `_load_chosen` says, and then lets the sequences go on that a store holds for what serves."""
+        try:
+            self._load_chosen(model, repository, config, why)
+        finally:
+            if model.lanes:
+                model.lanes.recover()
+
+    def _load_chosen(self, model: ModelEntry, repository: Repository, config: OperatorConfig, why: str) -> None:
         """Loads what is new of the chosen versions, lets it in, and retires the others.
 
         All of it or nothing, so that what is in force is one configuration; only where nothing served before, whatever can

@@ -6,9 +6,11 @@ it there. When a version goes, its sequences do what the operator has said (`seq
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 
+from serving.batching.commits import Commits
 from serving.batching.lanes import Lanes
 from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock
@@ -21,11 +23,15 @@ log = logging.getLogger(__name__)
 
 
 class Keeping:
-    """Gives versions their sequences, and sees the sequences of versions out. Epochs are the server's."""
+    """Gives versions their sequences, and sees the sequences of versions out. Epochs are the server's.
 
-    def __init__(self, clock: Clock = SYSTEM) -> None:
+    With a store, `commits` writes them, and no epoch is given out that it may have seen.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM, commits: Commits | None = None) -> None:
         self._clock = clock
-        self._epochs = Epochs()
+        self._commits = commits
+        self._epochs = Epochs(after=commits.first_epoch if commits else 0)
 
     def adopt(self, model: ModelEntry, entry: VersionEntry, live: Model) -> Sequences | None:
         """What is installed goes on with the sequences of its version, if its state is the same; under the manager's lock.
@@ -48,11 +54,11 @@ class Keeping:
             assert model.lanes is not None
             model.lanes.follow(before, policy)
         else:
-            model.lanes = model.lanes or Lanes(model.name, self._epochs, self._clock)
+            model.lanes = model.lanes or Lanes(model.name, self._epochs, self._clock, self._commits)
             entry.sequences = model.lanes.open(live.version, live.title, layout, policy, entry.sequence_counts)
         live.sequences = entry.sequences
         if live.sequences is not None:
-            live.sequences.signature = live.spec.outputs, live.labels
+            live.sequences.signature = _signature(live)
         return before if before is not entry.sequences else None
 
     def see_out(
@@ -85,6 +91,13 @@ class Keeping:
         with model.lock:
             model.leaving[home] = old
         self._clock.start(see, f"sequences of {model.name}")
+
+
+def _signature(live: Model) -> bytes:
+    """A digest of what its answers look like."""
+    outputs = [(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in live.spec.outputs]
+    labels = sorted((name, list(names)) for name, names in live.labels.items())
+    return hashlib.blake2b(repr((outputs, labels)).encode(), digest_size=8).digest()
 
 
 def may_carry(home: Sequences, to: Sequences, rule: str) -> bool:

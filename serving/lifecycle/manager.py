@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
+from serving.batching.commits import Commits, StoreCounts
 from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock
 from serving.errors import (
@@ -32,6 +33,7 @@ from serving.lifecycle.swaps import Swaps
 from serving.lifecycle.versions import ModelEntry, VersionEntry
 from serving.loading.request import Loaded
 from serving.machine import memory
+from serving.sequences.disk import Disk
 from serving.sequences.live import Sequences
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class ModelManager(Catalogue):
         *,
         clock: Clock = SYSTEM,
         give_back: Callable[[], None] = memory.give_back,
+        disk: Disk | None = None,
     ) -> None:
         super().__init__(clock)
         self._on_change = on_change
@@ -62,7 +65,8 @@ class ModelManager(Catalogue):
         self.failures = LoadFailures(clock)
         self.swaps = Swaps(clock)
         self.silence = Silence(clock)
-        self._keeping = Keeping(clock)
+        self._commits = Commits(disk, clock) if disk else None
+        self._keeping = Keeping(clock, self._commits)
         self.closing = clock.event()
         self.left_computing = False  # whether a shadow was still busy when everything was closed
 
@@ -313,6 +317,16 @@ class ModelManager(Catalogue):
         ended = [shadow.close(SHADOW_SECONDS) for shadow in shadows]
         self.left_computing = not all(ended)
         return all(closed)
+
+    @property
+    def store(self) -> StoreCounts | None:
+        """What has been written of sequences; None where they are in memory alone."""
+        return self._commits.counts if self._commits else None
+
+    def close_store(self, timeout_seconds: float) -> None:
+        """Writes what is left to be written, when everybody has their answer."""
+        if self._commits:
+            self._commits.close(timeout_seconds)
 
     def discard_files(self) -> None:
         """Removes the files that clients have sent, whoever still reads them; the last thing before the process ends."""

@@ -7,7 +7,9 @@ import dataclasses
 # Why a sequence has ended.
 END, IDLE, RESTARTED, EVICTED = "end", "idle", "restarted", "evicted"
 REMOVED, CARRIED, EXITING = "version_gone", "carried_over", "server_exiting"
-ENDS = (END, IDLE, RESTARTED, EVICTED, REMOVED, CARRIED, EXITING)
+BY_HAND, LOST = "ended_by_operator", "store_lost"
+ENDS = (END, IDLE, RESTARTED, EVICTED, REMOVED, CARRIED, EXITING, BY_HAND, LOST)
+FOREIGN, NO_ROOM = "store_other_version", "store_no_room"  # it is in the store, and does not live here
 
 # Why a step was refused by its sequence; what is wrong with a request by itself is counted with the requests alone.
 NO_START, GAP, OLD_STEP, OLD_EPOCH, CONTENT = "no_start", "gap", "old_step", "old_epoch", "other_content"
@@ -26,5 +28,6 @@ class SequenceCounts:
     starts: int = 0
     steps: int = 0
     repeats: int = 0
+    restored: int = 0
     ended: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(ENDS, 0))
     refused: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(REFUSALS, 0))

@@ -20,10 +20,13 @@ import numpy.typing as npt
 
 from serving.errors import BrokenOff, InvalidRequest, NotReady, OutOfStep, ServingError
 from serving.sequences import counts as why
+from serving.sequences import records
+from serving.sequences.changes import Change, Changes, Rows
 from serving.sequences.counts import SequenceCounts
-from serving.sequences.memory import Ended, Gone, Kept, Memory, Outputs, Tomb
+from serving.sequences.memory import Ended, Gone, Memory, Tomb
 from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.sequences.pool import Pool
+from serving.sequences.records import Kept, Record
 from serving.sequences.step import Key, Step
 
 NUMBERED, HOLE = 1, 2  # flags of a sequence
@@ -38,6 +41,10 @@ ENDED = {
     why.EVICTED: "it was evicted, idle as it was, to make room for another one",
     why.REMOVED: "its version of the model has gone",
     why.CARRIED: "it was carried over to another version",
+    why.BY_HAND: "the server's operator has ended it",
+    why.FOREIGN: "the store has it from another version or other weights, and sequence_on_removal does not carry it over",
+    why.NO_ROOM: "it came back from the store, and there was no room for it",
+    why.LOST: "the store could neither write nor read it",
 }
 
 
@@ -52,14 +59,14 @@ class Repeat(NamedTuple):
     """The step was taken before; this was answered then."""
 
     epoch: int
-    outputs: Outputs
+    outputs: bytes  # as `records.pack_outputs` makes them
 
 
 class Sequences:
     """Called under one lock, that of `serving.batching.lanes`, but for `states`.
 
     `epochs` gives the next epoch of the server; `busy` says whether steps of a sequence are on their way; `memory` is that of
-    the model.
+    the model. Where the model has a store, `changes` takes what it is to hold.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Sequences:
         epochs: Callable[[], int],
         busy: Callable[[Key], bool],
         memory: Memory | None = None,
+        changes: Changes | None = None,
         counts: SequenceCounts | None = None,
     ) -> None:
         self.version = version
@@ -82,7 +90,7 @@ class Sequences:
         self.told: list[Ended] = []  # what is to be logged, taken by whoever holds the lock
         self.held = 0  # its steps that wait for others of their sequence, or for room; counted by the lanes
         self.leaves = False  # its version goes, and nobody waits for room
-        self.signature: object = None  # of the outputs that are answered
+        self.signature = b""  # a digest of that of the outputs that are answered
         self.closed = False  # it has gone, and no step begins any more
         self.successor: Sequences | None = None  # to which its sequences are carried over
         self._epochs = epochs
@@ -104,6 +112,8 @@ class Sequences:
         self._callers: list[str] = []
         self._caller_numbers: dict[str, int] = {}
         self._memory = memory or Memory()
+        self._changes = changes
+        self._origin = records.origin_of(version, layout)
         self._live = 0
         self._late: Array = np.zeros(0, np.int64)  # slots that were idle for too long when somebody looked
 
@@ -237,20 +247,26 @@ class Sequences:
         They are those of one batch, or of several, where answers have waited for each other.
         """
         slots = np.array([step.slot for step in steps], np.int64)
-        for _, of_one in itertools.groupby(steps, lambda step: id(step.new)):
-            self._move(list(of_one))
+        written: dict[int, Sequence[tuple[bytes, int]]] = {}
+        for new, of_one in itertools.groupby(steps, lambda step: id(step.new)):
+            written[new] = self._move(list(of_one))
         for step in steps:
             if step.start:
                 self._started(step, now_ns)
         self._last_ns[slots] = now_ns
         self._taken[slots] += 1
         self.counts.steps += len(steps)
-        for step in steps:
+        changes = self._changes
+        at_ns, taken = (changes.wall_ns(), self._taken[slots].tolist()) if changes is not None else (0, ())
+        for place, step in enumerate(steps):
             if step.number is not None and self.policy.window:
                 self._keep(step)
             if step.end:
                 self._end(step.slot, why.END, now_ns)
-            step.new = step.outputs = {}
+            elif changes is not None:
+                state = Rows(written[id(step.new)], step.row)
+                changes.note(step.key, self._change(step.slot, step.key, step.epoch, taken[place], at_ns, state))
+            step.new, step.outputs = {}, b""
 
     def break_off(self, key: Key, stream: int = 0) -> None:
         """A step without a number was not taken: the next one is refused, once, unless it is a START.
@@ -334,18 +350,110 @@ class Sequences:
         for kept, its_kept in ((self._nonces, to._nonces), (self._answers, to._answers), broken):
             if slot in kept:
                 its_kept[there] = kept.pop(slot)  # type: ignore[assignment]
+        last_ns = int(self._last_ns[slot])
         self._end(slot, why.CARRIED, now_ns)
         self._memory.lives(key, anew=False)
+        if to._changes is not None:
+            at_ns = to._changes.wall_ns() - (now_ns - last_ns)
+            epoch, taken = int(to._epoch[there]), int(to._taken[there])
+            to._changes.note(key, to._change(there, key, epoch, taken, at_ns, to._state_of(there)))
         return True
+
+    # From the store and back.
+
+    def understands(self, record: Record) -> bool:
+        """Whether a state that was written then is one of this version and these weights."""
+        return self.version == record.origin.version and self.has_weights_of(record) and self.has_shapes_of(record)
+
+    def has_weights_of(self, record: Record) -> bool:
+        """Whether it was written with the same weights; they are known of some formats alone."""
+        return bool(self.layout.weights_sha256) and self.layout.weights_sha256 == record.origin.weights_sha256
+
+    def has_shapes_of(self, record: Record) -> bool:
+        """Whether it is the state of tensors of the same names, datatypes and shapes."""
+        return dict(self.layout.shapes) == dict(record.origin.shapes)
+
+    def restore(self, record: Record, now_ns: int) -> bool:
+        """A sequence lives again as it was written, or is remembered; False where there is no room for it.
+
+        Time that has passed since counts; a wall clock that was set back stands still for it.
+        """
+        assert self._changes is not None
+        at_ns = now_ns - max(0, self._changes.wall_ns() - record.at_ns)
+        key = record.key
+        if record.ended:
+            gone = Gone(why.END, at_ns, record.epoch, record.taken, self.version)
+            self._memory.ended(key, gone)
+            self._memory.keep(key, Tomb(gone, record.nonce, record.answers), self._pool.capacity)
+            return True
+        if 0 < self.policy.idle_ns <= now_ns - at_ns:
+            gone = Gone(why.IDLE, at_ns + self.policy.idle_ns, record.epoch, record.taken, self.version)
+            self.counts.ended[why.IDLE] += 1
+            self.told.append(Ended(key, gone))
+            self._memory.ended(key, gone)
+            self._changes.note(key, None)
+            return True
+        slot = self._pool.lend()
+        if slot is None:
+            return False
+        for name, state in record.states().items():
+            self._pool.scatter(name, np.array([slot]), state)
+        self._place(key, slot, record.epoch)
+        self._taken[slot], self._last_ns[slot] = record.taken, at_ns
+        self._flags[slot] = NUMBERED if record.numbered else 0
+        if record.nonce:
+            self._nonces[slot] = record.nonce
+        if record.answers:
+            self._answers[slot] = list(record.answers)
+        self._memory.lives(key, anew=True)
+        self.counts.restored += 1
+        return True
+
+    def discard(self, key: Key, *, lost: bool = False) -> None:
+        """Whatever is known of it here was never written: it is as if it had not been, or is `lost` altogether."""
+        slot = self._find(key)
+        if slot >= 0:
+            self.counts.ended[why.LOST] += lost
+            self._clear(slot, key)
+            self._free(slot)
+
+    def part(self, step: Step) -> None:
+        """A step is computed on what is about to be discarded: the slot is not its own any more."""
+        if self._find(step.key) == step.slot:
+            step.slot = -1
+
+    def record_of(self, key: Key, now_ns: int, wall_ns: int) -> bytes | None:
+        """A sequence that lives here, as bytes; see `records`."""
+        slot = self._find(key)
+        if slot < 0:
+            return None
+        at_ns = wall_ns - (now_ns - int(self._last_ns[slot]))
+        epoch, taken = int(self._epoch[slot]), int(self._taken[slot])
+        return self._change(slot, key, epoch, taken, at_ns, self._state_of(slot)).record()
 
     # Inside.
 
-    def _move(self, steps: Sequence[Step]) -> None:
-        """The new states of steps of one batch come to lie where their sequences are."""
+    def _state_of(self, slot: int) -> bytes:
+        index = np.array([slot])
+        return b"".join([self._pool.gather(tensor.input, index).tobytes() for tensor in self.layout.tensors])
+
+    def _change(self, slot: int, key: Key, epoch: int, taken: int, at_ns: int, state: bytes | Rows) -> Change:
+        numbered = bool(self._flags[slot] & NUMBERED)
+        nonce = self._nonces.get(slot, b"") if numbered else b""
+        answers = tuple(self._answers.get(slot, ())) if numbered else ()
+        return Change(self._origin, key, epoch, taken, at_ns, numbered, False, nonce, state, answers)
+
+    def _move(self, steps: Sequence[Step]) -> Sequence[tuple[bytes, int]]:
+        """The new states of steps of one batch come to lie where their sequences are; as bytes too, where they are written."""
+        written = []
         slots, rows = np.array([step.slot for step in steps], np.int64), [step.row for step in steps]
         for tensor in self.layout.tensors:
             states = steps[0].new[tensor.output]
             self._pool.scatter(tensor.input, slots, states if rows == list(range(len(states))) else states[rows])
+            if self._changes is not None:
+                states = np.asarray(states, tensor.dtype)
+                written.append((states.tobytes(), states[:1].nbytes))
+        return written
 
     def _find(self, key: Key) -> int:
         slots = self._slots.get(key[0])
@@ -405,6 +513,8 @@ class Sequences:
         if gone:
             ago = max(0, now_ns - gone.at_ns) / 1e9
             because = f": {ENDED[gone.reason]}, {ago:.1f} s ago, after {gone.taken} steps"
+        elif self._memory.torn and records.number_of(step.key) in self._memory.torn:
+            because = ": what the store holds of it is damaged"
         raise self._refused(
             why.NO_START,
             InvalidRequest(
@@ -502,29 +612,43 @@ class Sequences:
     def _keep(self, step: Step) -> None:
         assert step.number is not None
         answers = self._answers.setdefault(step.slot, [])
-        answers.append(Kept(step.number, step.digest, step.outputs, self.signature))
+        answers.append(Kept.of(step.number, step.digest, self.signature, step.outputs))
         del answers[: -self.policy.window]
 
     def _end(self, slot: int, reason: str, now_ns: int) -> None:
         self._forget_slot(slot, reason, now_ns)
+        self._free(slot)
+
+    def _free(self, slot: int) -> None:
         self._epoch[slot] = self._taken[slot] = 0
         self._last_ns[slot] = NEVER
         self._pool.take_back(slot)
 
-    def _forget_slot(self, slot: int, reason: str, now_ns: int) -> None:
-        """Takes the sequence out of its slot, which is not free yet."""
-        key = self._key(slot)
-        gone = Gone(reason, now_ns, int(self._epoch[slot]), int(self._taken[slot]), self.version)
+    def _clear(self, slot: int, key: Key) -> tuple[bytes, list[Kept] | None]:
+        """Takes a sequence out of its slot, which is not free yet; its nonce, and the answers that were kept."""
         del self._slots[key[0]][key[1]]
         self._names.pop(slot, None)
         self._broken_on.pop(slot, None)
-        nonce, answers = self._nonces.pop(slot, b""), self._answers.pop(slot, None)
         self._live -= 1
+        return self._nonces.pop(slot, b""), self._answers.pop(slot, None)
+
+    def _forget_slot(self, slot: int, reason: str, now_ns: int) -> None:
+        """A sequence has ended; its slot is not free yet."""
+        key = self._key(slot)
+        gone = Gone(reason, now_ns, int(self._epoch[slot]), int(self._taken[slot]), self.version)
+        nonce, answers = self._clear(slot, key)
         self.counts.ended[reason] += 1
         self.told.append(Ended(key, gone))
         self._memory.ended(key, gone)
-        if reason == why.END and answers and self.policy.tombstone_ns:
-            self._memory.keep(key, Tomb(gone, nonce, tuple(answers)), self._pool.capacity)
+        tomb = Tomb(gone, nonce, tuple(answers)) if reason == why.END and answers and self.policy.tombstone_ns else None
+        if tomb:
+            self._memory.keep(key, tomb, self._pool.capacity)
+        if self._changes is not None:
+            self._changes.note(key, self._buried(key, tomb, self._changes.wall_ns()) if tomb else None)
+
+    def _buried(self, key: Key, tomb: Tomb, at_ns: int) -> Change:
+        gone = tomb.gone
+        return Change(self._origin, key, gone.epoch, gone.taken, at_ns, True, True, tomb.nonce, b"", tomb.answers)
 
     def _tomb(self, key: Key, now_ns: int) -> Tomb | None:
         return self._memory.tomb(key, now_ns, self.policy.tombstone_ns)

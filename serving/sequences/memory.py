@@ -7,26 +7,14 @@ lock of `serving.batching.lanes`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import numpy.typing as npt
-
+from serving.sequences.records import Kept
 from serving.sequences.step import Key
 
 MOST_REMEMBERED = 65_536  # sequences that have ended, of which it is still known why
 REMEMBERED_NS = 600 * 1_000_000_000  # for how long
-
-Outputs = Mapping[str, npt.NDArray[Any]]
-
-
-class Kept(NamedTuple):
-    """What was answered to a numbered step."""
-
-    number: int
-    digest: bytes
-    outputs: Outputs
-    signature: object = None  # of the outputs of the version that has answered
 
 
 class Gone(NamedTuple):
@@ -55,11 +43,13 @@ class Ended(NamedTuple):
 
 
 class Memory:
-    """Of one model; the oldest is forgotten first."""
+    """Of one model; the oldest is forgotten first. `forgotten` is told of each whose answers are not kept any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, forgotten: Callable[[Key], None] = lambda _key: None) -> None:
+        self._forgotten = forgotten
         self._gone: OrderedDict[Key, Gone] = OrderedDict()  # the oldest first
         self._tombs: OrderedDict[Key, Tomb] = OrderedDict()
+        self.torn: set[int] = set()  # records of the store that cannot be read, by `records.number_of`
 
     def find(self, key: Key) -> Gone | None:
         """How it has ended, if that is still known."""
@@ -83,7 +73,12 @@ class Memory:
         self._tombs.pop(key, None)
         self._tombs[key] = tomb
         if len(self._tombs) > most:
-            self._tombs.popitem(last=False)
+            self._forgotten(self._tombs.popitem(last=False)[0])
+
+    def discard(self, key: Key) -> None:
+        """Nothing is known of it."""
+        self._gone.pop(key, None)
+        self._tombs.pop(key, None)
 
     def lives(self, key: Key, *, anew: bool) -> None:
         """It lives after all: `anew`, or in another version."""
@@ -94,7 +89,7 @@ class Memory:
     def forget(self, now_ns: int, tombstone_ns: int) -> None:
         """What was remembered for long enough."""
         while self._tombs and now_ns - next(iter(self._tombs.values())).gone.at_ns >= tombstone_ns:
-            self._tombs.popitem(last=False)
+            self._forgotten(self._tombs.popitem(last=False)[0])
         while self._gone and now_ns - next(iter(self._gone.values())).at_ns >= REMEMBERED_NS:
             self._gone.popitem(last=False)
 

@@ -25,7 +25,8 @@ class Step:
     on, empty where it has no number, and `nonce` that of the START. `epoch_said` is the epoch that the client believes in, 0 for
     any; `stream` is the stream on which it has come, 0 where it has come alone. What follows belongs to `serving.sequences.live`
     from its turn to its end: its `home`, the `slot` and the `epoch` of its sequence, `new`, the new state of the whole batch by
-    output, of which `row` is its own, and the `outputs` that were answered.
+    output, of which `row` is its own, and the `outputs`
+    that were answered, as `records.pack_outputs` makes them.
     """
 
     __slots__ = (
@@ -58,7 +59,7 @@ class Step:
         self.epoch = 0
         self.new: Mapping[str, npt.NDArray[Any]] = {}
         self.row = 0
-        self.outputs: Mapping[str, npt.NDArray[Any]] = {}
+        self.outputs = b""
 
     def __str__(self) -> str:
         """How sentences call it."""

@@ -102,6 +102,9 @@ class VirtualClock(clock.Clock):
     def wall_ms(self, at_ns: int) -> int:
         return at_ns // 1_000_000
 
+    def wall_now_ns(self) -> int:
+        return self.now_ns()
+
     def condition(self) -> VirtualCondition:
         return VirtualCondition(self)
 

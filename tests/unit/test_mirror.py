@@ -41,6 +41,7 @@ EXCEPTIONS = {
     "serving/launch.py": "starts a server as a child: tests/integration/test_server_life.py",
     "serving/protocol/asked.py": "one request of Inference: test_inference.py",
     "serving/sequences/counts.py": "plain counts, kept by live.py: test_live.py",
+    "serving/sequences/disk.py": "a protocol, kept by file_disk.py: test_file_disk.py",
     "serving/sequences/policy.py": "plain data, read by repository/stateful.py and state_layouts.py: test_stateful.py",
     "serving/sequences/step.py": "plain data of live.py: test_live.py",
     "serving/server.py": "puts the rooms together: tests/integration/test_server_life.py",

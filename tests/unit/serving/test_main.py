@@ -36,6 +36,8 @@ def test_defaults() -> None:
         "trial": "auto",
         "breaker_failures": 3,
         "breaker_reset": 30.0,
+        "sequence_store": "memory",
+        "sequence_durability": "process",
         "model_control_mode": "none",
         "repository_poll_secs": 15.0,
         "allow_tf32": False,
@@ -109,6 +111,16 @@ def test_models_that_are_made_stateful_are_named_as_those_to_load(monkeypatch: p
     assert parsed(LSTM_SERVE_STATEFUL="a,b")["stateful"] == ["a,b"]
 
 
+def test_where_sequences_are_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr("serving.server.serve", lambda settings: served.append(settings) or 0)
+    line = ["--model-repository", "r", "--sequence-durability", "disk"]
+    assert command.main([*line, "--sequence-store", "file:/a b/c"]) == 0
+    assert [(one.sequence_store, one.sequence_durability) for one in served] == [("file:/a b/c", "disk")]
+    assert command.main(line) == 1
+    assert "--sequence-durability disk goes with --sequence-store file:PATH" in capsys.readouterr().err
+
+
 def test_a_variable_that_is_no_flag() -> None:
     with pytest.raises(StartupError, match=r"LSTM_SERVE_PORT, which is no flag; known are .*LSTM_SERVE_GRPC_PORT"):
         parsed(LSTM_SERVE_PORT="1")
@@ -125,6 +137,11 @@ def test_a_variable_that_is_no_flag() -> None:
         (["--server-name", ""], "'' is no name"),
         (["--max-steps", "0"], "'0' is not a whole number from 1 to"),
         (["--access-log", "2"], "'2' is not a share from 0 to 1"),
+        (["--sequence-store", "disk"], "'disk' is no store; use memory or file:PATH"),
+        (["--sequence-store", "/var/lib/x"], "'/var/lib/x' is no store; use memory or file:PATH"),
+        (["--sequence-store", "file:"], "'file:' is no store; use memory or file:PATH"),
+        (["--sequence-store", "file: "], "'file: ' is no store; use memory or file:PATH"),
+        (["--sequence-durability", "power"], "invalid choice: 'power'"),
         (["--threads", "0"], "'0' is not a whole number from 1 to"),
     ],
 )

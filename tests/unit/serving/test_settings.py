@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.backends.base import Candidate, Measured
-from serving.errors import StartupError
+from serving.errors import StartupError, StoreUnusable
 from serving.loading.measurements import FOLDER
 from serving.loading.order import ServerDefaults
 from serving.repository.folders import VersionFolder
@@ -49,6 +49,16 @@ def test_where_measurements_are_kept(
     Settings(model_repository=[], auto_cache=said).measurements().keep(folder, [fake], [found])
     found = [path.parent for path in tmp_path.rglob("*.json") if len(path.stem) == 40]
     assert found == ([tmp_path / place] if place else [])
+
+
+def test_what_sequences_outlive_the_server_on(tmp_path: Path) -> None:
+    assert Settings(model_repository=[]).disk() is None
+    disk = Settings(model_repository=[], sequence_store=f"file:{tmp_path / 's'}", sequence_durability="disk").disk()
+    assert disk
+    disk.close()
+    assert (tmp_path / "s" / "sequences.sqlite").is_file()
+    with pytest.raises(StoreUnusable, match="use memory or file:PATH"):
+        Settings(model_repository=[], sequence_store="redis:1").disk()
 
 
 def test_a_folder_for_measurements_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
