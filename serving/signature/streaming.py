@@ -85,9 +85,9 @@ def suggested(spec: ModelSpec) -> Mapping[str, str]:
 def which_pairs(spec: ModelSpec) -> str:
     """Which outputs might be the next value of which inputs, for people; what else to do where none might."""
     names = [", ".join(tensor.name for tensor in side) for side in (spec.inputs, spec.outputs)]
-    choices = ", ".join(f"{into} as {' or '.join(outputs)}" for into, outputs in may_go_on(spec).items())
+    choices = ", ".join(f"{into} -> {' or '.join(outputs)}" for into, outputs in may_go_on(spec).items())
     if choices:
-        return f"say which output is the next value of which input (by datatype and sizes may go on {choices})"
+        return f"say which output is the next value of which input (by datatype and sizes these could be: {choices})"
     return (
         f"let it take its state as an input and give the next value as an output: none of its outputs ({names[1]}) has the "
         f"datatype and sizes of one of its inputs ({names[0]})"

@@ -69,7 +69,7 @@ def test_a_model_that_cannot_be_stateful_is_refused_with_the_reason() -> None:
     of_others = dataclasses.replace(SPEC, state=(), source={"file": "model.onnx"})
     with pytest.raises(
         ExportError,
-        match=r"has no state.*; say which output is .*h0 as hn or cn, c0 as hn or cn\) with --state h0=hn --state c0=cn, "
+        match=r"has no state.*; say which output is .*h0 -> hn or cn, c0 -> hn or cn\) with --state h0=hn --state c0=cn, "
         r"or leave --stateful out$",
     ):
         stateful.check(of_others)

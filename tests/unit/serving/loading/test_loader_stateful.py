@@ -99,10 +99,10 @@ def test_a_file_that_wants_control_inputs(field: str, kind: str, off: Any, axis:
 @pytest.mark.parametrize(
     ("text", "pairs", "file", "said"),
     [
-        (EMPTY, CROSSED, {}, "it has no state.*may go on a as z or k, b as z or k.*in config.pbtxt by sequence_batching { state "
+        (EMPTY, CROSSED, {}, "it has no state.*could be: a -> z or k, b -> z or k.*in config.pbtxt by sequence_batching { state "
          r"\[ { input_name: 'a' output_name: 'z' }, { input_name: 'b' output_name: 'k' } \] }.* --state a=z --state b=k$"),
         (EMPTY, {"h": "y1"}, {"steps": 1},
-         r"may go on x as y or y1, h as y or y1\).*output_name: 'OUTPUT' } \] }.*--state INPUT=OUTPUT$"),
+         r"could be: x -> y or y1, h -> y or y1\).*output_name: 'OUTPUT' } \] }.*--state INPUT=OUTPUT$"),
         (PAIRS.replace('"k"', '"q"').replace('"z"', '"k"').replace('"q"', '"z"'), CROSSED, {},
          "otherwise than to the whole, as trying has shown"),
         (EMPTY, {"h": "hn"}, {"mean": True}, "otherwise than to the whole, as trying has shown"),

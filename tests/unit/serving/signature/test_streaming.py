@@ -80,7 +80,7 @@ def test_what_may_go_on_as_what_is_told_by_the_names_that_are_there() -> None:
     assert may_go_on(spec) == {"h0": ["y1", "y2"], "c0": ["y1", "y2"]}
     assert suggested(spec) == {"h0": "y1", "c0": "y2"}
     assert flags(spec) == "--state h0=y1 --state c0=y2"
-    assert "(by datatype and sizes may go on h0 as y1 or y2, c0 as y1 or y2)" in which_pairs(spec)
+    assert "(by datatype and sizes these could be: h0 -> y1 or y2, c0 -> y1 or y2)" in which_pairs(spec)
 
 
 def test_what_would_be_believed_is_not_suggested() -> None:
