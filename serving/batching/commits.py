@@ -7,7 +7,6 @@ the store holds. The thread alone touches the `Disk`, and it holds no lock while
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections import deque
@@ -20,6 +19,7 @@ from serving.sequences import records
 from serving.sequences.changes import Change
 from serving.sequences.disk import Disk, Row
 from serving.sequences.step import Key
+from serving.telemetry.counters import StoreCounts
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +46,6 @@ class Commit(NamedTuple):
     writer: Writer
     changes: Mapping[Key, Change | None]
     waiting: Sequence[Any]
-
-
-@dataclasses.dataclass
-class StoreCounts:
-    """Since the server started. Written by the store's thread alone."""
-
-    transactions: int = 0
-    rows: int = 0
-    bytes: int = 0
-    failures: int = 0
-    seconds: float = 0.0
-    failing: bool = False  # the last transaction has failed
-    damaged: int = 0  # records that could not be read
 
 
 class Commits:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from serving.batching.commits import Commits, StoreCounts
+from serving.batching.commits import Commits
 from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock
 from serving.errors import (
@@ -35,6 +35,7 @@ from serving.loading.request import Loaded
 from serving.machine import memory
 from serving.sequences.disk import Disk
 from serving.sequences.live import Sequences
+from serving.telemetry.counters import StoreCounts
 
 log = logging.getLogger(__name__)
 

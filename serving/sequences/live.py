@@ -373,10 +373,11 @@ class Sequences:
         """Whether it is the state of tensors of the same names, datatypes and shapes."""
         return dict(self.layout.shapes) == dict(record.origin.shapes)
 
-    def restore(self, record: Record, now_ns: int) -> bool:
+    def restore(self, record: Record, now_ns: int, *, doubtful: bool = False) -> bool:
         """A sequence lives again as it was written, or is remembered; False where there is no room for it.
 
-        Time that has passed since counts; a wall clock that was set back stands still for it.
+        Time that has passed since counts; a wall clock that was set back stands still for it. It is `doubtful` where newer
+        writes may have been lost: numbers show that, and without them the next step is refused.
         """
         assert self._changes is not None
         at_ns = now_ns - max(0, self._changes.wall_ns() - record.at_ns)
@@ -400,7 +401,7 @@ class Sequences:
             self._pool.scatter(name, np.array([slot]), state)
         self._place(key, slot, record.epoch)
         self._taken[slot], self._last_ns[slot] = record.taken, at_ns
-        self._flags[slot] = NUMBERED if record.numbered else 0
+        self._flags[slot] = NUMBERED if record.numbered else HOLE if doubtful else 0
         if record.nonce:
             self._nonces[slot] = record.nonce
         if record.answers:

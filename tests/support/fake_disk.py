@@ -14,6 +14,7 @@ class FakeDisk:
     def __init__(self, rows: dict[tuple[str, int], bytes] | None = None, notes: dict[str, str] | None = None) -> None:
         self.rows = {} if rows is None else rows
         self.notes = {} if notes is None else notes
+        self.lost: str | None = None
         self.full = False
         self.unreadable = False
         self.writes = 0
