@@ -319,6 +319,12 @@ class ModelManager(Catalogue):
         self.left_computing = not all(ended)
         return all(closed)
 
+    def wrote(self, model: ModelEntry, version: str) -> str:
+        """The backend that has computed the sequences which the store holds of a version; empty where there is none."""
+        if self._commits is None or model.entry(version).loaded:
+            return ""
+        return self._keeping.wrote(model.name, version)
+
     @property
     def store(self) -> StoreCounts | None:
         """What has been written of sequences; None where they are in memory alone."""
