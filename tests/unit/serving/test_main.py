@@ -46,6 +46,7 @@ def test_defaults() -> None:
         "max_steps": 4096,
         "max_message_bytes": 128 * 2**20,
         "auth_health": "token",
+        "admin_port": 8003,
         "exit_timeout_seconds": 30.0,
         "access_log": 0.0,
         "log_format": "text",

@@ -133,7 +133,7 @@ def test_what_is_not_there_is_refused_with_the_reason(clock: VirtualClock, offic
     for job in (office.admin.show, office.admin.export, office.admin.end):
         with pytest.raises(InvalidRequest, match="model 'm' has no sequence 1: the server's operator has ended it"):
             job(1, None)
-    with pytest.raises(InvalidRequest, match="has no sequence '1' of caller 'you'$"):
+    with pytest.raises(InvalidRequest, match=r"has no sequence '1' of caller 'you'$"):
         office.admin.show("1", "you")
     assert office.desk.home.counts.ended[why.BY_HAND] == 1
     again = office.desk.ask(A, number=1)
@@ -189,7 +189,7 @@ def test_a_busy_one_is_waited_for_and_its_next_steps_wait(clock: VirtualClock, o
     office.begin(0)
     asked = [office.desk.ask(A, number=number) for number in (1, 2)]
     clock.sleep(0.001)
-    came = office.later(lambda: office.taken())
+    came = office.later(office.taken)
     clock.sleep(1)
     assert came == []
     office.desk.compute()

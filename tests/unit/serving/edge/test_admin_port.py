@@ -36,8 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Tokens:
-    (tmp_path / "tokens").write_text("0123456789abcdef\n")
+    (tmp_path / "tokens").write_text(f"{TOKEN}\n")
     return Tokens(tmp_path / "tokens", open_health=False, flag="--admin-token-file")
+
+
+TOKEN, ANOTHER = "0123456789abcdef", "0123456789abcdee"
 
 
 def ask(target: str, model: str = "m", token: str = "") -> Any:
@@ -120,8 +123,8 @@ def test_over_a_port_a_token_is_needed(tokens: Tokens, folder: Path) -> None:
     made = AdminPort(SERVICE, METHODS, path=folder / "socket", tokens=tokens, host="127.0.0.1", port=0)
     try:
         target = f"127.0.0.1:{made.port}"
-        assert ask(target, token="0123456789abcdef").version == "m"
-        for token in ("", "0123456789abcdee"):
+        assert ask(target, token=TOKEN).version == "m"
+        for token in ("", ANOTHER):
             code, said = refused(target, token=token)
             assert code is grpc.StatusCode.UNAUTHENTICATED
             assert "(--admin-token-file)" in said
