@@ -423,7 +423,7 @@ class Sequences:
         if self._find(step.key) == step.slot:
             step.slot = -1
 
-    def record_of(self, key: Key, now_ns: int, wall_ns: int) -> bytes | None:
+    def record_of(self, key: Key, now_ns: int, wall_ns: int) -> bytearray | None:
         """A sequence that lives here, as bytes; see `records`."""
         slot = self._find(key)
         if slot < 0:

@@ -30,6 +30,7 @@ FORMAT = 1
 # time of the last one; the lengths of origin, caller, id, nonce, state and how many answers.
 _HEAD = struct.Struct("<I4B3Q6I")
 _CHECKED_FROM = 4
+_ROOM = bytes(_HEAD.size)
 _ANSWER = struct.Struct("<Q3I")  # its number, and the lengths of digest, signature and outputs
 _OUTPUT = struct.Struct("<3BI")  # the lengths of name and datatype, how many axes, and how many bytes
 _TEXT = b"O"  # the datatype of byte strings
@@ -126,30 +127,28 @@ def pack(
     nonce: bytes,
     state: bytes,
     answers: Sequence[Kept],
-) -> bytes:
+) -> bytearray:
     """The record of a sequence; `origin` is that of `origin_of`. See `Record`."""
-    caller, id = key[0].encode(), str(key[1]).encode("utf-8", "surrogatepass")
-    head = _HEAD.pack(
-        0,
-        FORMAT,
-        ended,
-        numbered,
-        isinstance(key[1], str),
-        epoch,
-        taken,
-        at_ns,
-        len(origin),
-        len(caller),
-        len(id),
-        len(nonce),
-        len(state),
-        len(answers),
+    names, caller, id, text = _names(key)
+    record = bytearray(
+        b"".join(
+            [_ROOM, origin, names, nonce, state, *[each.packed for each in answers]]
+        )  # once: it is most of the cost
     )
-    content = b"".join([head[_CHECKED_FROM:], origin, caller, id, nonce, state, *[each.packed for each in answers]])
-    return zlib.crc32(content).to_bytes(4, "little") + content
+    sizes = (len(origin), caller, id, len(nonce), len(state), len(answers))
+    _HEAD.pack_into(record, 0, 0, FORMAT, ended, numbered, text, epoch, taken, at_ns, *sizes)
+    record[:_CHECKED_FROM] = zlib.crc32(memoryview(record)[_CHECKED_FROM:]).to_bytes(4, "little")
+    return record
 
 
-def unpack(record: bytes) -> Record:
+@functools.lru_cache(maxsize=65_536)
+def _names(key: Key) -> tuple[bytes, int, int, bool]:
+    """Owner and id as they are written, one behind the other, how long each is, and whether the id is a text."""
+    caller, id = key[0].encode(), str(key[1]).encode("utf-8", "surrogatepass")
+    return caller + id, len(caller), len(id), isinstance(key[1], str)
+
+
+def unpack(record: bytes | bytearray) -> Record:
     """What `pack` was given. Raises `Torn`, saying what is wrong."""
     if len(record) < _HEAD.size:
         raise Torn(f"it has {len(record)} bytes, and the head alone takes {_HEAD.size}")
@@ -161,7 +160,7 @@ def unpack(record: bytes) -> Record:
             f"its format is {format}, and {FORMAT} is read here: it was written by another release of lstm-serving"
         )
     *lengths, count = sizes
-    read = _Reader(record, _HEAD.size)
+    read = _Reader(bytes(record), _HEAD.size)
     origin, caller, id, nonce, state = (read.take(length) for length in lengths)
     answers = []
     for _ in range(count):
