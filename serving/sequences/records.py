@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -64,16 +65,16 @@ class Kept(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What a state means something to: a version of a model, its weights, and the state's names, datatypes and shapes."""
+    """What a state means something to: a version of a model, its weights, and the state's names, datatypes and shapes.
+
+    `places` says where each tensor of a state is: its input, its datatype, its shape, and the first byte.
+    """
 
     version: str
     weights_sha256: str
     shapes: Mapping[str, tuple[str, str, tuple[int, ...]]]  # as `StateLayout.shapes`
-
-    @property
-    def bytes_each(self) -> int:
-        """What a state of these shapes takes."""
-        return sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for _, dtype, shape in self.shapes.values())
+    places: Sequence[tuple[str, np.dtype[Any], tuple[int, ...], int]]
+    bytes_each: int
 
 
 class Record(NamedTuple):
@@ -94,13 +95,11 @@ class Record(NamedTuple):
     answers: Sequence[Kept]
 
     def states(self) -> Mapping[str, Array]:
-        """The state by input, one row."""
-        states, begin = {}, 0
-        for name, (_, dtype, shape) in self.origin.shapes.items():
-            count = int(np.prod(shape))
-            states[name] = np.frombuffer(self.state, np.dtype(dtype), count, begin).reshape(1, *shape)
-            begin += states[name].nbytes
-        return states
+        """The state by input, without an axis of rows."""
+        return {
+            name: np.frombuffer(self.state, dtype, math.prod(shape), begin).reshape(shape)
+            for name, dtype, shape, begin in self.origin.places
+        }
 
 
 def number_of(key: Key) -> int:
@@ -161,7 +160,7 @@ def unpack(record: bytes | bytearray) -> Record:
         )
     *lengths, count = sizes
     read = _Reader(bytes(record), _HEAD.size)
-    origin, caller, id, nonce, state = (read.take(length) for length in lengths)
+    origin, caller, id, nonce, state = [read.take(length) for length in lengths]
     answers = []
     for _ in range(count):
         number, *parts = read.struct(_ANSWER)
@@ -221,7 +220,11 @@ def _output_head(name: str, dtype: bytes, shape: tuple[int, ...], size: int) -> 
 def _origin(origin: bytes) -> Origin:
     said = json.loads(origin)
     shapes = {name: (output, dtype, tuple(shape)) for name, (output, dtype, shape) in said["state"].items()}
-    return Origin(said["version"], said["weights_sha256"], shapes)
+    places, begin = [], 0
+    for name, (_, dtype, shape) in shapes.items():
+        places.append((name, np.dtype(dtype), shape, begin))
+        begin += np.dtype(dtype).itemsize * math.prod(shape)
+    return Origin(said["version"], said["weights_sha256"], shapes, places, begin)
 
 
 class _Reader:
