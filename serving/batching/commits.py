@@ -201,9 +201,16 @@ class Commits:
 
 def _rows(commits: Sequence[Commit]) -> tuple[list[Row], int]:
     """The last change of each sequence, and the highest epoch among them."""
-    last = {(commit.writer.name, key): change for commit in commits for key, change in commit.changes.items()}
-    rows = [Row(model, number_of(key), change.record() if change else None) for (model, key), change in last.items()]
-    return rows, max([change.epoch for change in last.values() if change], default=0)
+    last: dict[Writer, dict[Key, Change | None]] = {}
+    for commit in commits:
+        last.setdefault(commit.writer, {}).update(commit.changes)
+    rows: list[Row] = []
+    newest = 0
+    for writer, changes in last.items():
+        model = writer.name
+        rows += [Row(model, number_of(key), change.record() if change else None) for key, change in changes.items()]
+        newest = max(newest, max([change.epoch for change in changes.values() if change], default=0))
+    return rows, newest
 
 
 def _by_writer(commits: Sequence[Commit]) -> dict[Writer, list[Commit]]:

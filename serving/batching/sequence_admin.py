@@ -188,7 +188,7 @@ class SequenceAdmin:
         seen, record = home.look(key, inside.now_ns), home.record_of(key, inside.now_ns, inside.wall_ns)
         assert seen is not None
         assert record is not None
-        return Copied(seen, record)
+        return Copied(seen, bytes(record))
 
     def _place(
         self, inside: Inside, record: Record, replace: bool, any_weights: bool

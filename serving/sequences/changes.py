@@ -31,7 +31,7 @@ class Change(NamedTuple):
     state: bytes | Rows
     answers: Sequence[Kept]
 
-    def record(self) -> bytes:
+    def record(self) -> bytearray:
         """As a store holds it."""
         state = self.state
         if isinstance(state, Rows):

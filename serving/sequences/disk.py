@@ -11,7 +11,7 @@ class Row(NamedTuple):
 
     model: str
     key: int  # 0 to 2**63 - 1
-    record: bytes | None
+    record: bytes | bytearray | None
 
 
 class Disk(Protocol):

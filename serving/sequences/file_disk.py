@@ -112,6 +112,14 @@ class FileDisk:
 
     def write(self, rows: Sequence[Row]) -> None:
         with self._working("written") as connection:
+            model = rows[0].model if rows else ""
+            if 0 < len(rows) <= AT_ONCE[-1] and self._table(connection, model):
+                values = [
+                    value for of, key, record in rows if of == model and record is not None for value in (key, record)
+                ]
+                if len(values) == 2 * len(rows):  # all to be kept, of one model: as nearly always
+                    connection.execute(*next(iter(self._puts(model, values))))
+                    return
             last = {(row.model, row.key): row.record for row in rows}
             kept: dict[str, list[Any]] = {}
             gone: dict[str, list[int]] = {}

@@ -26,7 +26,7 @@ from serving.sequences.counts import SequenceCounts
 from serving.sequences.memory import Ended, Gone, Memory, Tomb
 from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.sequences.pool import Pool
-from serving.sequences.records import Kept, Record
+from serving.sequences.records import Kept, Origin, Record
 from serving.sequences.step import Key, Step
 
 NUMBERED, HOLE = 1, 2  # flags of a sequence
@@ -129,6 +129,7 @@ class Sequences:
         self._memory = memory or Memory()
         self._changes = changes
         self._origin = records.origin_of(version, layout)
+        self._understood: Origin | None = None
         self._live = 0
         self._late: Array = np.zeros(0, np.int64)  # slots that were idle for too long when somebody looked
 
@@ -378,7 +379,13 @@ class Sequences:
 
     def understands(self, record: Record) -> bool:
         """Whether a state that was written then is one of this version and these weights."""
-        return self.version == record.origin.version and self.has_weights_of(record) and self.has_shapes_of(record)
+        if record.origin is not self._understood:  # it is the same for all but a few
+            if self.version != record.origin.version or not (
+                self.has_weights_of(record) and self.has_shapes_of(record)
+            ):
+                return False
+            self._understood = record.origin
+        return True
 
     def has_weights_of(self, record: Record) -> bool:
         """Whether it was written with the same weights; they are known of some formats alone."""
@@ -420,7 +427,7 @@ class Sequences:
         if slot is None:
             return False
         for name, state in record.states().items():
-            self._pool.scatter(name, np.array([slot]), state)
+            self._pool.put(name, slot, state)
         self._place(key, slot, record.epoch)
         self._taken[slot], self._last_ns[slot] = record.taken, at_ns
         self._flags[slot] = NUMBERED if record.numbered else HOLE if doubtful else 0
@@ -446,7 +453,7 @@ class Sequences:
 
     # For whoever looks after them.
 
-    def record_of(self, key: Key, now_ns: int, wall_ns: int) -> bytes | None:
+    def record_of(self, key: Key, now_ns: int, wall_ns: int) -> bytearray | None:
         """A sequence that lives here, as bytes; see `records`."""
         change = self.change_of(key, now_ns, wall_ns)
         return change.record() if change else None

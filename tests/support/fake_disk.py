@@ -31,7 +31,7 @@ class FakeDisk:
             if row.record is None:
                 self.rows.pop((row.model, row.key), None)
             else:
-                self.rows[row.model, row.key] = row.record
+                self.rows[row.model, row.key] = bytes(row.record)
         self.after_write()
 
     def read(self, model: str, key: int) -> bytes | None:

@@ -22,8 +22,8 @@ def test_a_row_of_a_batch_is_that_sequences_state() -> None:
     """Each tensor's row, in the order of the layout."""
     c, h = np.arange(6, dtype="<f4").reshape(3, 2), 10 + np.arange(6, dtype="<f4").reshape(3, 2)
     record = records.unpack(change(1, Rows(((c.tobytes(), 8), (h.tobytes(), 8)), 2)).record())
-    assert record.states()["c"].tolist() == [[4, 5]]
-    assert record.states()["h"].tolist() == [[14, 15]]
+    assert record.states()["c"].tolist() == [4, 5]
+    assert record.states()["h"].tolist() == [14, 15]
     assert record.state == records.unpack(change(1, record.state).record()).state
 
 
