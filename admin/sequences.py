@@ -15,10 +15,11 @@ import grpc
 from google.protobuf.message import Message
 
 from admin.server import GREETING_SECONDS, AdminError, Server, UsageError
+from commands.parser import whole_number
 from commands.table import aligned
 from protos import sequence_admin_pb2 as pb
 
-LISTED = 10
+LISTED, MOST_LISTED = 10, 10_000
 MOST_BYTES = 1024**3  # of a file
 _VERSION = ("version", "live", "numbered", "busy", "tombs", "state_bytes", "longest_idle", "shortest_idle")
 _ONE = (
@@ -146,7 +147,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
     )
     added.add_argument(
         "--limit",
-        type=_limit,
+        type=whole_number(0, MOST_LISTED),
         default=LISTED,
         metavar="N",
         help="list so many of each version, 0 for none (%(default)s)",
@@ -165,12 +166,6 @@ def add_actions(command: argparse.ArgumentParser) -> None:
         "--any-weights", action="store_true", help="take a state of other weights, if its shapes are the same"
     )
     one(action("end", ended, "end one: its client has to start anew"))
-
-
-def _limit(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) <= 100_000:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 100000")
 
 
 def _one(asked: argparse.Namespace) -> dict[str, Any]:

@@ -119,11 +119,11 @@ class Server:
         """Stops being ready, answers what is in flight, frees everything; True if nothing had to be cut off."""
         self._metadata.exiting = True
         self._health.leave()
-        if self._admin:
-            self._admin.close()
         log.info("leaving", extra={"fields": {"exit_timeout_seconds": self._settings.exit_timeout_seconds}})
         until = time.monotonic() + self._settings.exit_timeout_seconds
         self._let_sequences_finish(until - min(LAST_SECONDS, self._settings.exit_timeout_seconds / 4))
+        if self._admin:  # until now sequences could be taken along
+            self._admin.close()
         self._manager.hurry()
         in_time = self._edge.stop(max(0.1, until - time.monotonic()), self._manager.busy, self._inference.refuse)
         self._control.close()

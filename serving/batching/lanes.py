@@ -48,6 +48,7 @@ class Inside(NamedTuple):
     others: dict[Key, None]  # which the store holds for versions that are not here
     busy: Sequence[Key]  # which have steps on their way
     reads: bool  # whether sequences of the store are still to come
+    starting: bool  # whether new sequences are taken
     now_ns: int
     wall_ns: int
 
@@ -486,8 +487,17 @@ class Lanes:
         try:
             with self._changed:
                 now, wall = self._clock.now_ns(), self._clock.wall_now_ns()
-                homes, lanes = list(self._homes), list(self._lanes)
-                inside = Inside(homes, self._memory, self._commits, self._others, lanes, self.reads, now, wall)
+                inside = Inside(
+                    homes=list(self._homes),
+                    memory=self._memory,
+                    commits=self._commits,
+                    others=self._others,
+                    busy=list(self._lanes),
+                    reads=self.reads,
+                    starting=self._starting,
+                    now_ns=now,
+                    wall_ns=wall,
+                )
                 try:
                     return job(inside)
                 finally:

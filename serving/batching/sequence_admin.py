@@ -111,7 +111,9 @@ class SequenceAdmin:
         """One as it is between two steps. Raises as `show`, and `NotReady` where it is busy for too long."""
         key = self._key(id, caller)
         with self._lanes.still(key, STILL_SECONDS):
-            return self._lanes.look(lambda inside: self._copied(inside, key))
+            copied = self._lanes.look(lambda inside: self._copied(inside, key))
+        self._log("a sequence was exported by the operator", copied.seen)
+        return copied
 
     def end(self, id: int | str, caller: str | None, *, epoch: int = 0, taken: int = 0) -> Look:
         """Ends one; only if it has taken just so many steps of that epoch, where one is given.
@@ -152,13 +154,18 @@ class SequenceAdmin:
                 raise
             if before:
                 before.home.counts.ended[why.BY_HAND] += 1
-            fields = {"model": self._lanes.name, "version": home.version, "sequence": key[1], "steps": record.taken}
-            log.info("a sequence was put back by the operator", extra={"fields": fields})
             seen = self._lanes.look(lambda inside: home.look(key, inside.now_ns))
             assert seen is not None
+            self._log("a sequence was put back by the operator", seen)
             return seen
 
     # Inside.
+
+    def _log(self, message: str, seen: Look) -> None:
+        caller, id = seen.key
+        fields = {"model": self._lanes.name, "version": seen.version, "sequence": id, "epoch": seen.epoch}
+        fields |= {"steps": seen.taken} | ({"caller": caller} if caller else {})
+        log.info(message, extra={"fields": fields})
 
     def _key(self, id: int | str, caller: str | None) -> Key:
         return self._lanes.look(lambda inside: self._one(inside, id, caller)[0])
@@ -195,6 +202,8 @@ class SequenceAdmin:
     ) -> tuple[_Before | None, Sequences]:
         """Puts it where it goes on; what was there before, and where it is."""
         key = record.key
+        if not inside.starting:
+            raise NotReady("Server exiting: no sequence is put back any more; put it into another one")
         home = self._home_for(inside, record, any_weights)
         old = next((each for each in inside.homes if each.knows(key)), None)
         before = None

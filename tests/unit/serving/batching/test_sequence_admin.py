@@ -275,6 +275,16 @@ def test_there_must_be_room(clock: VirtualClock, office: Office) -> None:
 
 
 @office_test
+def test_a_server_that_leaves_takes_none_back_and_lets_them_be_taken_along(clock: VirtualClock, office: Office) -> None:
+    office.begin(0)
+    office.lanes.refuse_starts()
+    record = office.taken()
+    with pytest.raises(NotReady, match="Server exiting: no sequence is put back any more"):
+        office.admin.put(record, replace=True)
+    assert office.admin.show(1, None)[0].taken == 1
+
+
+@office_test
 def test_what_means_nothing_here_is_refused_by_name(clock: VirtualClock, office: Office) -> None:
     office.begin(0)
     record = office.taken()

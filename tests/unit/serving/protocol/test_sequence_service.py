@@ -110,7 +110,7 @@ def test_what_is_asked_of_nothing_is_refused(models: Models, service: SequenceSe
     for nobody in (pb.OneRequest(model="m"), one(0), one("")):
         with pytest.raises(InvalidRequest, match="no sequence is named"):
             service.show(nobody)
-    with pytest.raises(InvalidRequest, match="at most 100000"):
+    with pytest.raises(InvalidRequest, match="at most 10000 are told"):
         service.list(pb.ListRequest(model="m", most=MOST_LISTED + 1))
 
 
