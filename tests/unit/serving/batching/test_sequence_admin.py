@@ -363,6 +363,35 @@ def test_what_cannot_be_written_has_not_been_done(clock: VirtualClock, office: O
     assert asked.told == 3
 
 
+@office_test
+def test_what_was_to_be_replaced_stays_where_there_is_no_room_for_the_other(
+    clock: VirtualClock, office: Office
+) -> None:
+    office.begin(0)
+    record = office.taken()
+    office.admin.end(1, None)
+    newer = office.lanes.open("2", "model 'm' version 2", StateLayout(LAYOUT.tensors, "b" * 64), POLICY)
+    office.admin.put(record._replace(origin=record.origin._replace(weights_sha256="b" * 64)))
+    office.begin(0, key=B)
+    office.begin(0, key=C)
+    with pytest.raises(Overloaded):  # its own version is full
+        office.admin.put(record, replace=True)
+    assert (list(newer.keys()), newer.counts.ended[why.BY_HAND]) == ([A], 0)
+    assert office.taken().taken == 1
+    office.lanes.drain(newer, 0)
+
+
+@with_a_store
+def test_what_the_store_has_for_another_version_gives_way(clock: VirtualClock, office: Office) -> None:
+    """It is not looked up again when that version comes."""
+    office.begin(0)
+    record = office.taken()._replace(key=B)
+    office.lanes._others[B] = None
+    office.admin.put(record)
+    assert B not in office.lanes._others
+    assert office.stored() == [(1, 1), (2, 1)]
+
+
 @with_a_store
 def test_a_step_that_is_not_written_yet_is_not_exported(clock: VirtualClock, office: Office) -> None:
     """Its commit fails, so it was never taken."""
