@@ -1,0 +1,1 @@
+def tried(seed): return []
