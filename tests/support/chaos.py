@@ -37,7 +37,7 @@ from serving.errors import StartupError
 from serving.launch import LaunchedServer
 from serving.sequences.file_disk import FILE
 from tests.support import chaos_clients, chaos_page, power_loss
-from tests.support.chaos_clients import FEATURES, STATEFUL, STATELESS, Crowd, Recording
+from tests.support.chaos_clients import FEATURES, NOT_WRITTEN, STATEFUL, STATELESS, Crowd, Recording
 from tests.support.running import until
 from tests.support.stepping import answered, step
 from tests.support.wire import RawClient
@@ -84,7 +84,13 @@ class Chaos:
     """A server, its store, and those who ask it. `seed` decides what is done, and when."""
 
     def __init__(
-        self, folder: Path, repository: Path, recordings: Sequence[Recording], seed: int, *, own_disk: bool, clients: int
+        self,
+        folder: Path,
+        repository: Path,
+        recordings: Sequence[Recording],
+        seed: int,
+        *,
+        own_disk: bool,
     ) -> None:
         self.draw = random.Random(f"{seed} {own_disk}")
         self.tallies: dict[str, Tally] = {}
@@ -102,7 +108,7 @@ class Chaos:
         self._plain: bytes | None = None
         if own_disk:
             command("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "chaos", str(self.disk))
-        self.crowd = Crowd(recordings, clients, seed)
+        self.crowd = Crowd(recordings, CLIENTS, seed)
 
     @property
     def server(self) -> LaunchedServer:
@@ -149,16 +155,13 @@ class Chaos:
         self.server._clean_up()
         self._server = None
 
-    def refused(self, *words: str) -> str:
-        """A start that must be refused, in a sentence that has one of these words; which."""
+    def refused(self, words: str) -> str:
+        """A start that must be refused, in a sentence that has these words, which come back."""
         try:
             server = LaunchedServer(self._repository, *self.flags, environment=self._environment)
         except StartupError as error:
-            told = [line for line in str(error).splitlines() if "--sequence-store" in line]
-            assert len(told) == 1, f"one sentence about the store is wanted: {error}"
-            found = [word for word in words if word in told[0]]
-            assert found, f"another sentence is wanted: {told[0]}"
-            return found[0]
+            one_sentence(error, words)
+            return words
         server.process.kill()
         server._clean_up()
         raise AssertionError("a start on a store that cannot be used was not refused")
@@ -173,7 +176,7 @@ class Chaos:
         """Clients ask for a while; then whatever comes is in the middle of something."""
         time.sleep(self.draw.uniform(0, most))
 
-    def round(self, kind: str) -> None:
+    def round(self, kind: str, harm: Callable[[Chaos], None]) -> None:
         """One round. Raises `AssertionError` where a promise was broken."""
         self._tally = self.tallies.setdefault(kind, Tally())
         self._tally.rounds += 1
@@ -181,7 +184,7 @@ class Chaos:
             self.start()
         self.crowd.goes_on()
         self.crowd.clear()
-        HARMS[kind](self)
+        harm(self)
         self.crowd.goes_on()
         assert self.stateless_is_right(), "a stateless model answers otherwise"
         self._tally.came.update(self.crowd.clear())
@@ -266,7 +269,7 @@ class Chaos:
         def fails() -> bool:
             if self.own_disk:
                 self._fill(ballast, spare)  # again and again: the store makes itself smaller when it has no room
-            return self.crowd.counts["not written"] >= 20 or bool(self.crowd.wrong)
+            return self.crowd.counts[NOT_WRITTEN] >= 20 or bool(self.crowd.wrong)
 
         until(fails, lambda: "writes do not fail")
         assert self.stateless_is_right(), "a stateless model answers otherwise while the disk is full"
@@ -315,7 +318,7 @@ class Chaos:
         how = ("-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}")
         tracer = subprocess.Popen([STRACE, *how, "-p", str(self.server.process.pid)], stderr=subprocess.DEVNULL)
         try:
-            until(lambda: self.crowd.counts["not written"] >= 10 or bool(self.crowd.wrong) or tracer.poll() is not None)
+            until(lambda: self.crowd.counts[NOT_WRITTEN] >= 10 or bool(self.crowd.wrong) or tracer.poll() is not None)
             assert tracer.poll() is None, "strace has ended"
             self._tally.done[f"{error} of the system's calls"] += 1
             assert self.stateless_is_right(), "a stateless model answers otherwise while the disk fails"
@@ -342,26 +345,24 @@ class Chaos:
             self.leave()
         self.start()
 
-    def damage(self) -> None:
+    def damage(self, name: str = "", how: str = "") -> None:
         """The store's files are cut off or changed while there is no server. Whatever comes, no answer may be wrong."""
         self.load_for(0.4)
-        if self.draw.random() < 0.3:
+        if not name and self.draw.random() < 0.3:
             self.leave()  # there is no log then
         else:
             self.die()
         kept = self._folder / "kept"
         shutil.copytree(self.store, kept)
         names = [name for name in (FILE, LOG) if (self.store / name).exists() and (self.store / name).stat().st_size]
-        name, how = self.draw.choice(names), self.draw.choice(("cut off", "bits flipped", "zeros"))
+        name, how = name or self.draw.choice(names), how or self.draw.choice(("cut off", "bits flipped", "zeros"))
         spoil(self.store / name, how, self.draw)
         self._tally.done[f"{name.removeprefix(FILE) or 'file'}: {how}"] += 1
         try:
             try:
                 self._server = LaunchedServer(self._repository, *self.flags, environment=self._environment)
             except StartupError as error:
-                told = [line for line in str(error).splitlines() if "--sequence-store" in line]
-                assert len(told) == 1, f"one sentence about the store is wanted: {error}"
-                assert "it is damaged" in told[0], told[0]
+                one_sentence(error, "it is damaged")
                 self._tally.came["start refused: it is damaged"] += 1
                 if self.draw.random() < 0.5:
                     shutil.rmtree(self.store)
@@ -383,6 +384,7 @@ class Chaos:
         finally:
             shutil.rmtree(kept)
         self.start()
+        self.crowd.forgets()
 
 
 HARMS: Mapping[str, Callable[[Chaos], None]] = {
@@ -398,6 +400,13 @@ HARMS: Mapping[str, Callable[[Chaos], None]] = {
     "store cut off or changed": Chaos.damage,
 }
 KILL = "kill -9 under load"
+
+
+def one_sentence(error: StartupError, words: str) -> None:
+    """A start was refused with one sentence about the store, which has these words."""
+    told = [line for line in str(error).splitlines() if "--sequence-store" in line]
+    assert len(told) == 1, f"one sentence about the store is wanted: {error}"
+    assert words in told[0], told[0]
 
 
 def spoil(path: Path, how: str, draw: random.Random) -> None:
@@ -433,7 +442,9 @@ def mounts() -> bool:
 def traces() -> bool:
     """Whether a process can be traced here."""
     try:
-        return STRACE is not None and not subprocess.run([STRACE, "-qq", "-o", os.devnull, "true"], check=False).returncode
+        return (
+            STRACE is not None and not subprocess.run([STRACE, "-qq", "-o", os.devnull, "true"], check=False).returncode
+        )
     except OSError:
         return False
 
@@ -446,11 +457,11 @@ def kinds(*, own_disk: bool) -> list[str]:
 
 
 def prepare(
-    folder: Path, seed: int, trained: Path | None = None, messages: int = chaos_clients.MESSAGES
+    folder: Path, seed: int, trained: Path | None = None, formats: Sequence[str] = ("onnx_runtime",)
 ) -> tuple[Path, list[Recording]]:
     """Models to serve, with a trained one if its folder is named, and what they answer without a store and without harm."""
     repository, models = folder / "repository", {STATEFUL: FEATURES}
-    chaos_clients.write(repository)
+    chaos_clients.write(repository, formats)
     if trained:
         copied = repository / trained.name
         shutil.copytree(trained / "1", copied / "1")
@@ -458,29 +469,27 @@ def prepare(
         inputs = json.loads((copied / "1" / "spec.json").read_text())["inputs"]
         models[trained.name] = next(each["shape"][-1] for each in inputs if each["name"] == "x")
     with LaunchedServer(repository, *FLAGS) as server:
-        recordings = chaos_clients.record(server, models, seed, messages)
+        recordings = chaos_clients.record(server, models, seed)
     return repository, recordings
 
 
 def run(
     order: Sequence[str],
     seed: int,
+    prepared: tuple[Path, Sequence[Recording]],
     *,
     own_disk: bool,
-    trained: Path | None = None,
-    clients: int = CLIENTS,
     told: Callable[[str], None] = print,
+    harms: Mapping[str, Callable[[Chaos], None]] | None = None,
 ) -> Mapping[str, Tally]:
     """Rounds of these kinds in this order; what was done, and what came. Raises `AssertionError` where a promise was broken."""
-    with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        folder = Path(name)
-        repository, recordings = prepare(folder, seed, trained)
-        chaos = Chaos(folder, repository, recordings, seed, own_disk=own_disk, clients=clients)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        chaos = Chaos(Path(folder), *prepared, seed, own_disk=own_disk)
         try:
             for number, kind in enumerate(order, 1):
                 began = time.monotonic()
                 try:
-                    chaos.round(kind)
+                    chaos.round(kind, (harms or HARMS)[kind])
                 except AssertionError as error:
                     log = chaos._server.log()[-5:] if chaos._server else ()
                     said = "\n".join(str(line["message"]) for line in log)
@@ -495,7 +504,9 @@ def run(
 def main() -> int:
     parser = argparse.ArgumentParser(description="Does harm to a server with a store of sequences.")
     parser.add_argument("--rounds", type=int, default=100, help="kills under load; as many of the others (default 100)")
-    parser.add_argument("--seed", type=int, default=None, help="decides what is done, and when (default: another each time)")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="decides what is done, and when (default: another each time)"
+    )
     parser.add_argument("--trained", type=Path, default=None, help="folder of a trained model that is asked, too")
     parser.add_argument("--kind", choices=list(HARMS), default=None, help="this one alone; writes nothing")
     parser.add_argument("--report", type=Path, default=None, help="the page whose table is replaced")
@@ -503,26 +514,35 @@ def main() -> int:
     seed = secrets.randbits(31) if asked.seed is None else asked.seed
     print(f"seed {seed}", flush=True)
     tallies: dict[str, Tally] = {}
-    for own_disk in (False, True) if mounts() else (False,):
-        if asked.kind:
-            order = [asked.kind] * asked.rounds if asked.kind in kinds(own_disk=own_disk) else []
-        else:
-            share = asked.rounds // 2 if own_disk else asked.rounds - (asked.rounds // 2 if mounts() else 0)
-            others = [kind for kind in kinds(own_disk=own_disk) if kind != KILL]
-            order = [KILL] * share + [others[place % len(others)] for place in range(share)]
-            random.Random(seed).shuffle(order)
-        for kind, tally in run(order, seed, own_disk=own_disk, trained=asked.trained, told=_flushed).items():
-            whole = tallies.setdefault(kind, Tally())
-            whole.rounds += tally.rounds
-            whole.done += tally.done
-            whole.came += tally.came
-            whole.starting += tally.starting
+    with tempfile.TemporaryDirectory(prefix="models-") as folder:
+        prepared = prepare(Path(folder), seed, asked.trained)
+        places = (False, True) if mounts() else (False,)
+        for own_disk in places:
+            order = ordered(asked.rounds, seed, own_disk=own_disk, places=len(places), kind=asked.kind)
+            for kind, tally in run(order, seed, prepared, own_disk=own_disk, told=_flushed).items():
+                whole = tallies.setdefault(kind, Tally())
+                whole.rounds += tally.rounds
+                whole.done += tally.done
+                whole.came += tally.came
+                whole.starting += tally.starting
     power = power_loss.tried(seed) if traces() and not asked.kind else []
     page = chaos_page.render(seed, tallies, power, [kind for kind in HARMS if kind not in tallies])
     print(page)
     if asked.report:
         chaos_page.replace(asked.report, page)
     return 0
+
+
+def ordered(rounds: int, seed: int, *, own_disk: bool, places: int, kind: str | None) -> list[str]:
+    """What is done in one of these places: half of it kills under load, the rest as evenly as may be."""
+    share = rounds // places + (rounds % places if not own_disk else 0)
+    possible = kinds(own_disk=own_disk)
+    if kind:
+        return [kind] * share if kind in possible else []
+    others = [each for each in possible if each != KILL]
+    order = [KILL] * share + [others[place % len(others)] for place in range(share)]
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def _flushed(line: str) -> None:

@@ -39,9 +39,11 @@ MESSAGES = 80  # of each recording, of one to three steps
 HELD = 6  # sequences of a client that are not at their end
 AHEAD = 3  # messages of a sequence that a client has sent and not heard of, at most; the window is five
 CALL_SECONDS = 2.0
+MOST_LATE = 5  # times in a row; a server that stands still does for a little longer than a call waits
 PROGRESS = 3  # answers of each client, after which a server counts as back
 CODE = grpc.StatusCode
 AGAIN = (CODE.UNAVAILABLE, CODE.ABORTED, CODE.DEADLINE_EXCEEDED)
+ACKNOWLEDGED, WENT_ON, NOT_WRITTEN, BY_NAME = "acknowledged", "went on", "not written", "refused by name"
 OF_THE_STORE = "the store of sequences"
 
 
@@ -65,6 +67,7 @@ class Held:
     life: int
     epoch: int = 0
     taken: int = 0
+    late: int = 0  # how often in a row its next message had no answer in time
     alone: bool = False  # its next message is sent by itself, so that one that is missing is known as that
 
     def message(self, number: int) -> pb.ModelInferRequest:
@@ -174,6 +177,10 @@ class Crowd:
         until(all_have, lambda: f"clients do not go on; they heard {self.refusals.most_common(5)}")
         assert not self.wrong, "; ".join(self.wrong[:5])
 
+    def forgets(self) -> None:
+        """Waits until no client has a sequence any more that may be gone."""
+        until(lambda: bool(self.wrong) or not any(client.has_older(self.damage) for client in self._clients))
+
     def finish(self) -> None:
         """Each sequence takes another step, and all clients end. Raises `AssertionError` where anything was wrong."""
         with self._changed:
@@ -217,6 +224,10 @@ class _Client(threading.Thread):
                 elif held.taken == taken:
                     time.sleep(0.01)  # it was refused, and is sent again
 
+    def has_older(self, damage: int) -> bool:
+        """Whether a sequence has begun before that."""
+        return any(held.damage < damage and held.taken for held in list(self._held))
+
     def last_steps(self, address: str, life: int) -> None:
         """One more of each sequence; these have no excuse."""
         with RawClient(address) as client:
@@ -229,15 +240,16 @@ class _Client(threading.Thread):
     def _begin(self, life: int) -> Held:
         number = self._draw.getrandbits(60) + 1
         id = number if self._draw.random() < 0.5 else f"of {self.name}: {number}"
-        return Held(
-            self._draw.choice(self._crowd.recordings), id, self._draw.getrandbits(60), self._crowd.damage, life
-        )
+        return Held(self._draw.choice(self._crowd.recordings), id, self._draw.getrandbits(60), self._crowd.damage, life)
 
     def _take(self, ask: grpc.UnaryUnaryMultiCallable, held: Held, life: int, ahead: int) -> bool:
         """Sends some messages and takes their answers, as far as they go; False when that sequence is no more."""
         crowd = self._crowd
+        damage = crowd.damage
         first, left = held.taken, len(held.recording.messages) - held.taken
-        count = 1 if first == 0 or held.alone else min(ahead, left)  # what follows tells the epoch that the START has told
+        count = (
+            1 if first == 0 or held.alone else min(ahead, left)
+        )  # what follows tells the epoch that the START has told
         calls = [ask.future(held.message(first + place), timeout=CALL_SECONDS) for place in range(count)]
         for place, call in enumerate(calls):
             try:
@@ -254,24 +266,29 @@ class _Client(threading.Thread):
                 crowd.fail(f"{said}: epoch {epoch(answer)}, and it began in {held.epoch}")
                 return False
             if held.life != life and held.taken:
-                crowd.count("went on")
+                crowd.count(WENT_ON)
             held.epoch, held.life = epoch(answer), life
+            held.damage = damage if held.taken == 0 else held.damage  # nothing has harmed what begins
             held.taken += 1
-            held.alone = False
+            held.alone, held.late = False, 0
             self.answered += 1
-            crowd.count("acknowledged")
+            crowd.count(ACKNOWLEDGED)
         return held.taken < len(held.recording.messages)
 
     def _refused(self, held: Held, code: grpc.StatusCode, why: str, *, may_be_early: bool) -> bool:
+        held.late = held.late + 1 if code is CODE.DEADLINE_EXCEEDED else 0
+        if held.late == MOST_LATE:
+            self._crowd.fail(f"message {held.taken} of {held.id}, {held.recording.model}: no answer, {MOST_LATE} times")
+            return False
         if code in AGAIN:
-            self._crowd.count("not written" if OF_THE_STORE in why else code.name, f"{code.name}: {why[:200]}")
+            self._crowd.count(NOT_WRITTEN if OF_THE_STORE in why else code.name, f"{code.name}: {why[:200]}")
             return True
         if code is CODE.FAILED_PRECONDITION and may_be_early:
             self._crowd.count("too early", f"{code.name}: {why[:200]}")  # the one before it was not taken
             held.alone = True
             return True
         if held.damage < self._crowd.damage:
-            self._crowd.count("refused by name", f"{code.name}: {why[:200]}")
+            self._crowd.count(BY_NAME, f"{code.name}: {why[:200]}")
             return False
         self._crowd.fail(f"message {held.taken} of {held.id}, {held.recording.model}: {code.name}: {why}")
         return False
