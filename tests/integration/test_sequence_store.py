@@ -23,6 +23,7 @@ from tests.support.stepping import Array, Stepper, epoch
 from tests.support.wire import RawClient
 
 SEED = 18
+NEEDS = "needs strace, and leave to trace a process"
 ONNX = ("--backend", "onnx_runtime")
 Prepared = tuple[Path, Sequence[Recording]]
 
@@ -42,6 +43,13 @@ def test_no_answered_step_is_lost_or_counted_twice(kind: str, prepared: Prepared
     assert tally.rounds == 2
     assert tally.came[chaos_clients.WENT_ON] > 0 or "disk" in kind
     assert tally.came[chaos_clients.NOT_WRITTEN] > 0 or "disk" not in kind
+
+
+@pytest.mark.skipif(not chaos.traces(), reason=NEEDS)
+def test_what_is_computed_and_not_written_is_nobodys(prepared: Prepared) -> None:
+    """Writes take so long that the server is killed in the middle of one: an answer that left before it would be lost."""
+    kind = "kill -9 in the middle of a write"
+    assert chaos.run([kind] * 3, SEED, prepared, own_disk=False)[kind].rounds == 3
 
 
 @pytest.mark.parametrize("name", [FILE, chaos.LOG])
@@ -105,7 +113,7 @@ def test_a_sequence_goes_on_over_kills_and_swaps_in_every_backend(prepared: Prep
     np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(not chaos.traces(), reason="needs strace, and leave to trace a process")
+@pytest.mark.skipif(not chaos.traces(), reason=NEEDS)
 @pytest.mark.parametrize(("durability", "loses"), [("disk", False), ("process", True)])
 def test_what_is_left_after_a_loss_of_power(
     durability: Durability, loses: bool, prepared: Prepared, tmp_path: Path

@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,28 @@ class Chaos:
         self._tally.done["kill -9"] += 1
         self.start()
 
+    def kill_while_writing(self) -> None:
+        """Each write takes long, so that most likely one is under way: what is computed and not written is nobody's yet."""
+        delay_us = self.draw.choice((5_000, 50_000))
+        with self._tampering("pwrite64", f"delay_enter={delay_us}"):
+            self.crowd.goes_on()
+            self.load_for(0.2)
+            self.die()
+        self._tally.done["kill -9"] += 1
+        self.start()
+
+    @contextlib.contextmanager
+    def _tampering(self, calls: str, how: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Something is done to these system calls of the server."""
+        assert STRACE
+        flags = ("-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={calls}:{how}")
+        tracer = subprocess.Popen([STRACE, *flags, "-p", str(self.server.process.pid)], stderr=subprocess.DEVNULL)
+        try:
+            yield tracer
+        finally:
+            tracer.terminate()
+            tracer.wait()
+
     def terminate(self) -> None:
         self.load_for(0.4)
         self.leave()
@@ -312,12 +334,9 @@ class Chaos:
 
     def failing_calls(self) -> None:
         """The system calls by which the store is written fail for a while, as on a disk that is going, or was made read-only."""
-        assert STRACE
         error = self.draw.choice(("EIO", "EROFS", "ENOSPC"))
         calls = self.draw.choice(("pwrite64", "pwrite64,fdatasync,fsync"))
-        how = ("-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}")
-        tracer = subprocess.Popen([STRACE, *how, "-p", str(self.server.process.pid)], stderr=subprocess.DEVNULL)
-        try:
+        with self._tampering(calls, f"error={error}") as tracer:
             until(lambda: self.crowd.counts[NOT_WRITTEN] >= 10 or bool(self.crowd.wrong) or tracer.poll() is not None)
             assert tracer.poll() is None, "strace has ended"
             self._tally.done[f"{error} of the system's calls"] += 1
@@ -325,9 +344,6 @@ class Chaos:
             if self.draw.random() < 0.3:
                 self.die()
                 self._tally.done["kill -9"] += 1
-        finally:
-            tracer.terminate()
-            tracer.wait()
         if self._server is None:
             self.start()
 
@@ -389,6 +405,7 @@ class Chaos:
 
 HARMS: Mapping[str, Callable[[Chaos], None]] = {
     "kill -9 under load": Chaos.kill,
+    "kill -9 in the middle of a write": Chaos.kill_while_writing,
     "SIGTERM under load": Chaos.terminate,
     "SIGSTOP and SIGCONT": Chaos.stop,
     "kill -9 while a model is loaded anew": Chaos.kill_while_loading,
@@ -452,7 +469,7 @@ def traces() -> bool:
 def kinds(*, own_disk: bool) -> list[str]:
     """The kinds of harm that can be done here."""
     missing = {"disk read-only at start"} if not own_disk else set()
-    missing |= set() if traces() else {"writes and syncs fail"}
+    missing |= set() if traces() else {"writes and syncs fail", "kill -9 in the middle of a write"}
     return [kind for kind in HARMS if kind not in missing]
 
 

@@ -25,19 +25,17 @@ NAMED = {
 
 def render(seed: int, tallies: Mapping[str, Any], power: Sequence[Any], missing: Sequence[str]) -> str:
     """The figures; `tallies` by kind of harm, `power` of the losses of power, `missing` what could not be done here."""
-    rounds, done = (
-        sum(tally.rounds for tally in tallies.values()),
-        sum((tally.done for tally in tallies.values()), Counter()),
-    )
+    rounds = sum(tally.rounds for tally in tallies.values())
+    done = sum((tally.done for tally in tallies.values()), Counter[str]())
     came = sum((tally.came for tally in tallies.values()), Counter[str]())
     starting = [seconds for tally in tallies.values() for seconds in tally.starting]
     lines = [
         f"Written on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: {rounds} rounds with seed {seed}, {done['kill -9']} times "
-        f"kill -9, {came[ACKNOWLEDGED]:,} steps answered while it was done. **No answered step was lost, none was counted twice, no "
-        "answer differed by a bit** from the uninterrupted run. A server was ready after "
+        f"kill -9, {came[ACKNOWLEDGED]:,} steps answered while it was done. **No answered step was lost, none was counted "
+        "twice, no answer differed by a bit** from the uninterrupted run. A server was ready after "
         f"{statistics.median(starting):.1f} s (the median of {len(starting)} starts; {max(starting):.1f} s at most).",
         "",
-        "| what was done | rounds | in them | steps answered meanwhile | sequences that went on in the next server | what else came |",
+        "| what was done | rounds | in them | steps answered meanwhile | sequences that went on in the next server | and |",
         "|---|---|---|---|---|---|",
     ]
     for kind, tally in sorted(tallies.items(), key=lambda each: -each[1].rounds):
@@ -59,7 +57,7 @@ def render(seed: int, tallies: Mapping[str, Any], power: Sequence[Any], missing:
         lines += [
             "Loss of power, at moments by chance:",
             "",
-            "| `--sequence-durability` | moments | answered steps that were looked for | that were not there | moments with such |",
+            "| `--sequence-durability` | moments | answered steps that were looked for | not there | moments with such |",
             "|---|---|---|---|---|",
         ]
         for found in power:
@@ -74,9 +72,9 @@ def render(seed: int, tallies: Mapping[str, Any], power: Sequence[Any], missing:
         lines.append("")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("onnxruntime", "numpy", "grpcio"))
     lines += [
-        f"lstm-serving {VERSION}, ONNX Runtime as the backend; Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
-        f"{versions}. {platform.system()} {platform.release().split('-')[0]}, {os.cpu_count()} cores of {_processor()}, shared with "
-        "others.",
+        f"lstm-serving {VERSION}, ONNX Runtime as the backend; Python {platform.python_version()}, SQLite "
+        f"{sqlite3.sqlite_version}, {versions}. {platform.system()} {platform.release().split('-')[0]}, {os.cpu_count()} "
+        f"cores of {_processor()}, shared with others.",
     ]
     if not power:
         missing = [*missing, "loss of power"]
