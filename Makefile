@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
+# Where it is set, as images of containers do, each of a thousand processes that the tests start compiles all our code anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
 # An index with CPU wheels of torch; without it pip takes the default wheel, which on Linux is often the CUDA build.

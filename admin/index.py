@@ -17,7 +17,9 @@ from protos.model_config_pb2 import ModelConfig
 
 TOLD = "lstm_serving."
 ALWAYS = ("name", "version", "state", "reason")
-OF_CONFIG = ("backend", "device", "instances", "batched", "chosen", "tolerance", "verified", "measured", "labels")
+OF_CONFIG = (
+    *("backend", "device", "instances", "batched", "chosen", "tolerance", "verified", "stateful", "measured", "labels"),
+)
 
 Entry = Mapping[str, str]
 

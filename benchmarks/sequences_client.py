@@ -67,7 +67,8 @@ def ran(address: str, request: bytes, folder: Path, *, seconds: float, **flags: 
 class Sequences:
     """What each sequence sends next: ready-made bytes, the id and the flags of a step behind the inputs of all."""
 
-    def __init__(self, request: bytes, count: int, length: int) -> None:
+    def __init__(self, request: bytes, count: int, length: int, *, numbered: bool = False) -> None:
+        self._numbers = [_number(place) for place in range(length)] if numbered else None
         self._request = request
         self._length = length
         self._taken = [0] * count
@@ -83,9 +84,8 @@ class Sequences:
             self._plain[number] = self._request + _said(number + 1 + self._round[number] * count)
         self._taken[number] = 0 if end else place + 1
         self._round[number] += end
-        if start or end:
-            return self._plain[number] + _flags(start, end)
-        return self._plain[number]
+        said = self._numbers[place] if self._numbers else b""
+        return self._plain[number] + said + (_flags(start, end) if start or end else b"")
 
     def begun(self, number: int) -> bool:
         """Whether it has to be ended."""
@@ -95,6 +95,12 @@ class Sequences:
 def _said(id: int) -> bytes:
     made = pb.ModelInferRequest()
     made.parameters["sequence_id"].int64_param = id
+    return made.SerializeToString()
+
+
+def _number(step: int) -> bytes:
+    made = pb.ModelInferRequest()
+    made.parameters["sequence_step"].int64_param = step
     return made.SerializeToString()
 
 
@@ -109,9 +115,11 @@ def _flags(start: bool, end: bool) -> bytes:
 class Run:
     """One run; `tag` of an answer is the number of its step, of which `_when` has the due time and `_whose` the sequence."""
 
-    def __init__(self, address: str, request: bytes, sequences: int, streams: int, length: int) -> None:
+    def __init__(
+        self, address: str, request: bytes, sequences: int, streams: int, length: int, *, numbered: bool = False
+    ) -> None:
         self._calls = StreamCalls(Endpoint(address), 60.0, streams)
-        self._sequences = Sequences(request, sequences, length)
+        self._sequences = Sequences(request, sequences, length, numbered=numbered)
         self._count = sequences
         self._whose: dict[int, int] = {}
         self._when: dict[int, int] = {}
@@ -195,9 +203,12 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--every", type=float, default=0.0)
+    parser.add_argument("--numbered", type=int, default=0, help="1: each step says its number, so answers are kept")
     asked = parser.parse_args()
     length = LENGTH if not asked.every else sys.maxsize
-    run = Run(asked.address, asked.file.read_bytes(), asked.sequences, asked.streams, length)
+    run = Run(
+        asked.address, asked.file.read_bytes(), asked.sequences, asked.streams, length, numbered=bool(asked.numbered)
+    )
     before = time.process_time()
     took = run.by_the_clock(asked.seconds, asked.every) if asked.every else run.loop(asked.seconds)
     used = time.process_time() - before

@@ -6,8 +6,8 @@ A step that was perhaps lost is sent again as it was, with its number: the serve
 nonce says that a START is the same START; the epoch, that it is still this sequence which goes on.
 """
 
+import argparse
 import secrets
-import sys
 import time
 
 import numpy as np
@@ -40,10 +40,17 @@ def answers(client, model, steps, sequence=None, last=None):
 
 
 def main() -> None:
-    address, model, file = sys.argv[1:]
-    steps = np.load(file)
-    with grpcclient.InferenceServerClient(address) as client:
-        for answer in answers(client, model, steps, last=len(steps) - 1):
+    parser = argparse.ArgumentParser(description="Streams steps to a stateful model, each computed exactly once.")
+    parser.add_argument("address", metavar="ADDRESS", help="the server's gRPC port, as 127.0.0.1:8001")
+    parser.add_argument("model", metavar="MODEL", help="a stateful model whose input is x")
+    parser.add_argument("steps", metavar="STEPS.npy", help="float32 [steps, features]")
+    said = parser.parse_args()
+    try:
+        steps = np.load(said.steps)
+    except (OSError, ValueError) as error:
+        parser.error(f"{said.steps} cannot be read: {error}")
+    with grpcclient.InferenceServerClient(said.address) as client:
+        for answer in answers(client, said.model, steps, last=len(steps) - 1):
             print(*answer.as_numpy("y").ravel(), flush=True)
 
 

@@ -27,14 +27,21 @@ from loadtest.step_messages import END, EPOCH, ID, NONCE, START, STEP, parameter
 from loadtest.streams import STREAM_ERROR
 from protos import grpc_service_pb2 as pb
 
-# After these a message is sent again, so many times in all. An error message on a stream tells no code; what is refused for good
-# is then refused again.
+# After these a message is sent again, so many times in all. An error message on a stream tells no code: what is not known to be
+# refused for good may be refused again.
 TRIES = {
     grpc.StatusCode.UNAVAILABLE.value[0]: 20,
     grpc.StatusCode.ABORTED.value[0]: 20,
     DEADLINE_EXCEEDED: 20,
     STREAM_ERROR: 8,
 }
+# What lstm-serve and Triton say, among else, of a step whose sequence cannot go on.
+FOR_GOOD = (
+    "must specify the START flag",
+    "is not the one that lives",
+    "(sequence_window): it expects",
+    "is for the same message only",
+)
 FIRST_PAUSE_NS, LONGEST_PAUSE_NS = 10_000_000, 1_000_000_000  # before it is sent again; doubled each time
 _LONGEST_SLEEP = 0.1  # seconds, until it looks whether to stop
 _AT_ONCE = 8  # messages sent before the next answer is taken in
@@ -188,7 +195,7 @@ class SequenceLoop(Load):
         elif self.overdue.is_set():
             self.recorder.add(answer._replace(code=DEADLINE_EXCEEDED, details="not answered in time"), received_ns)
             slot.open = False
-        elif slot.tries < TRIES.get(answer.code, 1):
+        elif slot.tries < _tries(answer):
             self.tally.resent[answer.code] = self.tally.resent.get(answer.code, 0) + 1
             pause_ns = min(FIRST_PAUSE_NS << slot.tries - 1, LONGEST_PAUSE_NS)
             self._put_off(slot, received_ns + pause_ns)
@@ -286,6 +293,13 @@ class SequenceLoop(Load):
 
     def _leaving(self) -> bool:
         return self.stopping.is_set() or self.overdue.is_set()
+
+
+def _tries(answer: Answer) -> int:
+    """How many times a message is sent that was answered so."""
+    if answer.code == STREAM_ERROR and any(said in answer.details for said in FOR_GOOD):
+        return 1
+    return TRIES.get(answer.code, 1)
 
 
 _ENDS = parameter(END, True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from loadtest import continuation, inputs, step_messages
 from loadtest.command_line import DEFAULT_STEPS
 from loadtest.continuation import State, StateTensor
-from loadtest.errors import LoadTestError
+from loadtest.errors import LoadTestError, UsageError
 from loadtest.step_messages import Series
 from loadtest.target import Target
 from protos import grpc_service_pb2 as pb
@@ -32,11 +32,17 @@ class Plan:
 def plan_of(options: argparse.Namespace, target: Target, metadata: pb.ModelMetadataResponse) -> Plan:
     """What sequences send, and the state in which each has to end, as the server computes it without a sequence.
 
-    Raises `UsageError` for what does not fit the model.
+    Raises `UsageError` for what does not fit the model, and for one that its server says to be stateless.
     """
     why_not = ""
     state: Sequence[StateTensor] = ()
     config = target.config(options.model, options.model_version)
+    if config is not None and not config.HasField("sequence_batching"):
+        raise UsageError(
+            f"{options.model!r} keeps no state between requests (its ModelConfig has no sequence_batching), so it has no "
+            "sequences: add sequence_batching {} to its config.pbtxt, or start lstm-serve with "
+            f"--stateful {options.model}; or leave --sequences out"
+        )
     try:
         state = continuation.state_of(config)
     except LoadTestError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -12,9 +13,15 @@ from serving.loading.measuring import cpus_here
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A shell starts what it puts into the background with Ctrl-C ignored; commands that are tested would inherit that."""
+    """A shell starts what it puts into the background with Ctrl-C ignored; commands that are tested would inherit that.
+
+    So would they how many threads PyTorch has where nobody says it.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "workerinput"):  # one of several processes
+        # A second thread of PyTorch computes a small network no sooner, and where it waits for a CPU, five times as long.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ the store holds. The thread alone touches the `Disk`, and it holds no lock while
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections import deque
@@ -20,6 +19,7 @@ from serving.sequences import records
 from serving.sequences.changes import Change
 from serving.sequences.disk import Disk, Row
 from serving.sequences.step import Key
+from serving.telemetry.counters import StoreCounts
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +46,6 @@ class Commit(NamedTuple):
     writer: Writer
     changes: Mapping[Key, Change | None]
     waiting: Sequence[Any]
-
-
-@dataclasses.dataclass
-class StoreCounts:
-    """Since the server started. Written by the store's thread alone."""
-
-    transactions: int = 0
-    rows: int = 0
-    bytes: int = 0
-    failures: int = 0
-    seconds: float = 0.0
-    failing: bool = False  # the last transaction has failed
-    damaged: int = 0  # records that could not be read
 
 
 class Commits:
@@ -214,9 +201,16 @@ class Commits:
 
 def _rows(commits: Sequence[Commit]) -> tuple[list[Row], int]:
     """The last change of each sequence, and the highest epoch among them."""
-    last = {(commit.writer.name, key): change for commit in commits for key, change in commit.changes.items()}
-    rows = [Row(model, number_of(key), change.record() if change else None) for (model, key), change in last.items()]
-    return rows, max([change.epoch for change in last.values() if change], default=0)
+    last: dict[Writer, dict[Key, Change | None]] = {}
+    for commit in commits:
+        last.setdefault(commit.writer, {}).update(commit.changes)
+    rows: list[Row] = []
+    newest = 0
+    for writer, changes in last.items():
+        model = writer.name
+        rows += [Row(model, number_of(key), change.record() if change else None) for key, change in changes.items()]
+        newest = max(newest, max([change.epoch for change in changes.values() if change], default=0))
+    return rows, newest
 
 
 def _by_writer(commits: Sequence[Commit]) -> dict[Writer, list[Commit]]:

@@ -60,6 +60,7 @@ class Lanes:
         ] = []  # of these, those that nobody has put to be written yet
         self._reading: set[Key] = set()  # what the store holds of these is looked at, and their lanes wait
         self._read_so_far: set[Key] | None = set() if commits else None  # None as soon as all are
+        self._doubtful = commits is not None and commits.disk.lost is not None  # whether newer writes may be missing
         self._all_open = False  # every version that was to be loaded has been opened, or could not be
         self._others: dict[Key, None] = {}  # which the store holds for versions that are not here
         self._held_bytes = 0  # of steps that are in no queue
@@ -471,7 +472,9 @@ class Lanes:
     def _settle(self, record: Record, now: int) -> None:
         """A sequence lives where its state means something, else it is remembered why it does not."""
         home = self._home_for(record)
-        reason = why.FOREIGN if home is None else "" if home.restore(record, now) else why.NO_ROOM
+        reason = (
+            why.FOREIGN if home is None else "" if home.restore(record, now, doubtful=self._doubtful) else why.NO_ROOM
+        )
         if reason:
             gone = Gone(reason, now, record.epoch, record.taken, record.origin.version)
             self._memory.ended(record.key, gone)

@@ -190,6 +190,62 @@ SEQUENCE_STEPS = Family(
     VERSION_LABELS,
     "sum by (model) (rate(lstm_serving_sequence_steps_total[5m]))",
 )
+SEQUENCES_RESTORED = Family(
+    CounterMetricFamily,
+    "sequences_restored",
+    "Sequences that the store held when the server started, and that go on.",
+    VERSION_LABELS,
+    "sum by (model, version) (lstm_serving_sequences_restored_total)",
+)
+STORE_WRITES = Family(
+    CounterMetricFamily,
+    "sequence_store_writes",
+    "What was written to the store of sequences at once: the steps of a batch, or of some that gathered meanwhile.",
+    (),
+    "rate(lstm_serving_sequence_store_writes_total[5m])",
+)
+STORE_RECORDS = Family(
+    CounterMetricFamily,
+    "sequence_store_records",
+    "Sequences that were written to the store, each with the steps that it had taken since.",
+    (),
+    "rate(lstm_serving_sequence_store_records_total[5m]) / rate(lstm_serving_sequence_store_writes_total[5m])",
+)
+STORE_BYTES = Family(
+    CounterMetricFamily,
+    "sequence_store_bytes",
+    "Bytes of the records that were written to the store.",
+    (),
+    "rate(lstm_serving_sequence_store_bytes_total[5m])",
+)
+STORE_SECONDS = Family(
+    CounterMetricFamily,
+    "sequence_store_seconds",
+    "How long writing to the store has taken, for which answers have waited.",
+    (),
+    "rate(lstm_serving_sequence_store_seconds_total[5m]) / rate(lstm_serving_sequence_store_writes_total[5m])",
+)
+STORE_FAILURES = Family(
+    CounterMetricFamily,
+    "sequence_store_failures",
+    "Writes to the store that have failed; their steps were refused, and are as if they had not been.",
+    (),
+    "rate(lstm_serving_sequence_store_failures_total[5m])",
+)
+STORE_DAMAGED = Family(
+    CounterMetricFamily,
+    "sequence_store_damaged",
+    "Sequences in the store that could not be read.",
+    (),
+    "lstm_serving_sequence_store_damaged_total > 0",
+)
+STORE_FAILING = Family(
+    GaugeMetricFamily,
+    "sequence_store_failing",
+    "1 while the store cannot be written: the last write has failed.",
+    (),
+    "lstm_serving_sequence_store_failing == 1",
+)
 STEPS_REPEATED = Family(
     CounterMetricFamily,
     "sequence_steps_repeated",

@@ -16,6 +16,7 @@ from serving.edge.links import Counts
 from serving.lifecycle.load_failures import KINDS
 from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.statuses import VersionStatus
+from serving.telemetry.counters import StoreCounts
 from serving.telemetry.timeline import STAGES
 
 
@@ -41,6 +42,8 @@ class Collector:
         yield from _states(entries)
         yield from _measured(entries)
         yield from _sequences(entries)
+        if store := self._manager.store:
+            yield from _store(store)
         yield from self._changes(entries)
         yield from self._shadows()
         yield _counter(families.REFUSED, (((code,), count) for code, count in list(self._refused.items())))
@@ -127,6 +130,7 @@ def _sequences(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
     """Those of stateful versions; where there are none, nothing."""
     live, size, held = families.SEQUENCES_LIVE.begun(), families.SEQUENCE_BYTES.begun(), families.STEPS_HELD.begun()
     started, ended = families.SEQUENCES_STARTED.begun(), families.SEQUENCES_ENDED.begun()
+    restored = families.SEQUENCES_RESTORED.begun()
     steps, repeated = families.SEQUENCE_STEPS.begun(), families.STEPS_REPEATED.begun()
     refused = families.STEPS_REFUSED.begun()
     for entry in entries:
@@ -137,6 +141,7 @@ def _sequences(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
         size.add_metric(values, status.state_bytes)
         held.add_metric(values, status.held)
         started.add_metric(values, counts.starts)
+        restored.add_metric(values, counts.restored)
         steps.add_metric(values, counts.steps)
         repeated.add_metric(values, counts.repeats)
         for reason, count in counts.ended.items():
@@ -144,7 +149,23 @@ def _sequences(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
         for reason, count in counts.refused.items():
             refused.add_metric([*values, reason], count)
     if live.samples:
-        yield from (live, size, held, started, ended, steps, repeated, refused)
+        yield from (live, size, held, started, restored, ended, steps, repeated, refused)
+
+
+def _store(counts: StoreCounts) -> Iterator[Metric]:
+    """What has become of the sequences that are written."""
+    for family, count in (
+        (families.STORE_WRITES, counts.transactions),
+        (families.STORE_RECORDS, counts.rows),
+        (families.STORE_BYTES, counts.bytes),
+        (families.STORE_SECONDS, counts.seconds),
+        (families.STORE_FAILURES, counts.failures),
+        (families.STORE_DAMAGED, counts.damaged),
+    ):
+        yield _counter(family, [((), count)])
+    failing = families.STORE_FAILING.begun()
+    failing.add_metric([], counts.failing)
+    yield failing
 
 
 def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
@@ -161,7 +182,7 @@ def _measured(entries: Iterable[VersionStatus]) -> Iterator[Metric]:
 
 
 def _counter(
-    family: families.Family[CounterMetricFamily], series: Iterable[tuple[tuple[str, ...], int]]
+    family: families.Family[CounterMetricFamily], series: Iterable[tuple[tuple[str, ...], float]]
 ) -> CounterMetricFamily:
     shown = family.begun()
     for values, count in series:

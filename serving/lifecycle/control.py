@@ -301,6 +301,7 @@ class RepositoryControl:
                 trial=self._trials,
                 found_touching=self._touching,
                 failures=self._failures,
+                before=self._manager.wrote(model, version),
                 clock=self._clock,
             )
             identity = request.identity()

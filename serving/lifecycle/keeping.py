@@ -6,6 +6,7 @@ it there. When a version goes, its sequences do what the operator has said (`seq
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from serving.batching.commits import Commits
 from serving.batching.lanes import Lanes
 from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock
+from serving.errors import ServingError
 from serving.lifecycle.versions import ModelEntry, VersionEntry
 from serving.sequences.epochs import Epochs
 from serving.sequences.live import Sequences
@@ -59,7 +61,20 @@ class Keeping:
         live.sequences = entry.sequences
         if live.sequences is not None:
             live.sequences.signature = _signature(live)
+            if self._commits:
+                self._commits.later(
+                    functools.partial(self._commits.disk.note, _writer(live.name, live.version), live.backend)
+                )
         return before if before is not entry.sequences else None
+
+    def wrote(self, name: str, version: str) -> str:
+        """The backend that a version was computed by when its sequences were last written; empty if that is not known."""
+        assert self._commits
+        try:
+            return self._commits.ask(lambda disk: disk.noted(_writer(name, version))) or ""
+        except ServingError as error:
+            log.error("the store cannot say which backend has computed model '%s' version %s: %s", name, version, error)
+            return ""
 
     def see_out(
         self, model: ModelEntry, home: Sequences, old: Model, to: Sequences | None, then: Callable[[], None]
@@ -91,6 +106,10 @@ class Keeping:
         with model.lock:
             model.leaving[home] = old
         self._clock.start(see, f"sequences of {model.name}")
+
+
+def _writer(name: str, version: str) -> str:
+    return f"backend of version {version} of {name}"
 
 
 def _signature(live: Model) -> bytes:

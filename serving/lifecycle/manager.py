@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 
-from serving.batching.commits import Commits, StoreCounts
+from serving.batching.commits import Commits
 from serving.batching.model import Model
 from serving.clock import SYSTEM, Clock
 from serving.errors import (
@@ -35,6 +35,7 @@ from serving.loading.request import Loaded
 from serving.machine import memory
 from serving.sequences.disk import Disk
 from serving.sequences.live import Sequences
+from serving.telemetry.counters import StoreCounts
 
 log = logging.getLogger(__name__)
 
@@ -317,6 +318,12 @@ class ModelManager(Catalogue):
         ended = [shadow.close(SHADOW_SECONDS) for shadow in shadows]
         self.left_computing = not all(ended)
         return all(closed)
+
+    def wrote(self, model: ModelEntry, version: str) -> str:
+        """The backend that has computed the sequences which the store holds of a version; empty where there is none."""
+        if self._commits is None or model.entry(version).loaded:
+            return ""
+        return self._keeping.wrote(model.name, version)
 
     @property
     def store(self) -> StoreCounts | None:

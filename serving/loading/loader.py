@@ -31,6 +31,7 @@ from serving.loading.proof import Facts, Proved
 from serving.loading.request import Loaded, LoadRequest, Tried
 from serving.repository import labels, model_config, reshapes, state_layouts
 from serving.repository.config_in_force import config_in_force, policy_for
+from serving.signature import streaming
 from serving.signature.spec import REFUSE, ModelSpec
 from serving.signature.tensors import Tensors
 from serving.verification import company, golden
@@ -47,7 +48,7 @@ def load(request: LoadRequest) -> Loaded:
         )
     began = request.clock.now_ns()
     request = _as_asked(request)
-    chosen = order(request.config, request.defaults, request.folder, request.known)
+    chosen = order(request.config, request.defaults, request.folder, request.known).preferring(request.before)
     if chosen.missing:
         log.warning("falling back at load: %s", chosen.missing, extra={"fields": request.fields()})
     if chosen.measured:
@@ -101,7 +102,10 @@ def load_in(request: LoadRequest, candidate: Candidate, chosen: Order, began_ns:
             ]
             allowed = max(one.allowed for one in proved)
             batched = telling.how_batched(facts.spec, policy, model.touching)
-            telling.tell(model.config, request, candidate, chosen, allowed, batched, verified=facts.described)
+            stateful = streaming.pairs(facts.spec) if facts.layout else ""
+            telling.tell(
+                model.config, request, candidate, chosen, allowed, batched, verified=facts.described, stateful=stateful
+            )
         model.start(instances)
     model.metrics.load_seconds = (request.clock.now_ns() - began_ns) / 1e9
     telling.log_loaded(request, candidate, model, max(one.difference for one in proved))

@@ -91,6 +91,13 @@ class Order:
         """Who is tried when the version is loaded."""
         return self.all if self.spare_at_load else self.first
 
+    def preferring(self, backend: str) -> Order:
+        """The same, but of those that were asked for this backend is tried before the others."""
+        if all(candidate.backend == self.first[0].backend for candidate in self.first):
+            return self
+        first = sorted(self.first, key=lambda candidate: candidate.backend != backend)
+        return dataclasses.replace(self, first=tuple(first))
+
     def serving(self, candidate: Candidate) -> Order:
         """Who may take over once `candidate` serves."""
         settled = self.settles and candidate in self.first

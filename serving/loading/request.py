@@ -51,7 +51,8 @@ class LoadRequest:
     worker's thread for requests that it cannot compute; without it they fail. With `wrap` the model serves behind something
     else, each request alone, and what it fails at fails: it is a shadow. `known` has what was measured before, and `learnt` what
     batches took. `trial` says how it is to be loaded, or raises a `StartupError` when it must not be. `found_touching` knows of
-    files whose rows were seen to touch each other.
+    files whose rows were seen to touch each other. `before` is the backend that has computed the sequences which a store holds
+    of the version: it goes on with them where it may, since another one's answers differ in their last digits.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LoadRequest:
     trial: OnTrial | None = None
     found_touching: FoundTouching | None = None
     failures: int = 3
+    before: str = ""
     wrap: Callable[[Backend], Backend] | None = None
     clock: Clock = SYSTEM
 

@@ -13,8 +13,9 @@ from serving.errors import StartupError
 from serving.loading.order import INSTEAD, Order
 from serving.loading.ranking import table
 from serving.loading.request import LoadRequest
-from serving.repository import labels
+from serving.repository import labels, stateful
 from serving.repository.model_config import TOLD
+from serving.signature import streaming
 from serving.signature.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,12 @@ def tell(
     batched: str,
     *,
     verified: bool,
+    stateful: str = "",
 ) -> None:
-    """Puts into the configuration in force what no field of it has room for, as parameters of our own."""
+    """Puts into the configuration in force what no field of it has room for, as parameters of our own.
+
+    `stateful` are the pairs of the state that is kept between requests.
+    """
     devices = request.config.devices(candidate.device)
     version = request.folder.number
     told = {
@@ -44,6 +49,7 @@ def tell(
         "batched": batched,
         "tolerance": f"{tolerance:g}" if verified else "",
         "verified": "yes" if verified else "no",
+        "stateful": stateful,
         "labels": ",".join(label for label, of in request.config.routes.labels.items() if of == version),
         **_choice(candidate, chosen),
     }
@@ -129,9 +135,17 @@ def log_loaded(request: LoadRequest, candidate: Candidate, model: Model, worst: 
         "instances": model.instances,
         "formats": ",".join(request.folder.formats()),
         "verified": model.verified,
+        **({"stateful": streaming.pairs(model.spec)} if model.state_layout else {}),
         "largest_difference": float(f"{worst:.2g}"),
         "seconds": round(model.metrics.load_seconds, 3),
     }
     log.info("loaded", extra={"fields": fields})
+    if model.state_layout and (declare := stateful.undeclared(model.spec)):
+        log.warning(
+            "inputs that clients have to send are named as controls of sequences are: if they are some, declare them in "
+            "config.pbtxt by %s",
+            declare,
+            extra={"fields": request.fields()},
+        )
     for said in labels.miscounted(model.labels, model.spec):
         log.warning("%s", said, extra={"fields": request.fields()})

@@ -8,6 +8,7 @@ is taken and told (`serving.repository.fields`). What the file leaves out is com
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import json
 from collections.abc import Collection, Iterable
@@ -213,7 +214,9 @@ def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
     """`threads`, `fallback` and `routes`, from the free-form parameters. Raises `ModelConfigError` for any other key."""
     said = {key: parameter.string_value for key, parameter in written.parameters.items()}
     if unknown := sorted(set(said) - set(PARAMETERS) - fields.IDLE_PARAMETERS):
-        raise ModelConfigError(f"{where}: parameters has {unknown[0]!r}; known are {', '.join(PARAMETERS)}")
+        raise ModelConfigError(
+            f"{where}: parameters has {unknown[0]!r}; known are {', '.join(PARAMETERS)}{_meant(unknown[0])}"
+        )
     if said.get(NONFINITE, PASS) not in (REFUSE, PASS):
         raise ModelConfigError(
             f"{where}: {NONFINITE} is {said[NONFINITE]!r}; it must be {REFUSE} or {PASS}, which is what happens to requests "
@@ -239,6 +242,14 @@ def _parameters(written: pb.ModelConfig, where: str) -> dict[str, Any]:
         "routes": chosen,
         "nonfinite": said.get(NONFINITE, ""),
     }
+
+
+def _meant(key: str) -> str:
+    """What a key may be meant to be that is none, for people; empty where nothing is near."""
+    if key in pb.ModelSequenceBatching.DESCRIPTOR.fields_by_name:
+        return f"; {key} is a field: write it into sequence_batching {{ {key}: ... }}"
+    near = difflib.get_close_matches(key, PARAMETERS, 1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _place(entry: str, where: str) -> tuple[str, str | None]:

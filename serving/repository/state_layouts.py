@@ -45,8 +45,14 @@ def made_stateful(
     written = config.written.sequence_batching
     pairs = _pairs(spec, written, where)
     if why := streaming.why_not(spec):
+        declare = stateful.undeclared(dataclasses.replace(spec, controls=config.controls))
         raise ModelConfigError(
             f"{where}: the model cannot be stateful: {why}; take sequence_batching out (or --stateful), or {_what_to_do(spec)}"
+            + (
+                f"; its inputs are named as controls are: if they are some, declare them by {declare}"
+                if declare
+                else ""
+            )
         )
     if why := streaming.not_kept(spec):
         raise ModelConfigError(f"{where}: {why}")
@@ -191,9 +197,16 @@ def _known(name: str, tensors: Mapping[str, TensorSpec], where: str, side: str) 
 def _what_to_do(spec: ModelSpec) -> str:
     if spec.state or "network" in spec.source:
         return "serve a network that can be fed in pieces: of one direction, without anything taken over all steps"
+    told = streaming.which_pairs(spec)
+    if not streaming.may_go_on(spec):
+        return told
+    if spec.weights_sha256:  # described: it is the exporter that proves pairs
+        return f"{told} when the version is exported, by {streaming.flags(spec)}"
+    pairs = streaming.suggested(spec) or {"INPUT": "OUTPUT"}
+    states = ", ".join(f"{{ input_name: '{a}' output_name: '{b}' }}" for a, b in pairs.items())
     return (
-        "say which output is the next value of which input: with lstm-export import FILE --state INPUT=OUTPUT, or of a bare file "
-        "in sequence_batching by state { input_name: 'INPUT' output_name: 'OUTPUT' }"
+        f"{told}: in config.pbtxt by sequence_batching {{ state [ {states} ] }}, or with lstm-export import FILE "
+        f"{streaming.flags(spec)}"
     )
 
 

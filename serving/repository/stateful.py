@@ -10,13 +10,15 @@ batch what `dynamic_batching` says of other models, since any number of sequence
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from protos import model_config_pb2 as pb
 from serving.errors import ModelConfigError
 from serving.repository.datatypes import from_schema, to_schema
 from serving.sequences.policy import ON_REMOVAL, SECOND_NS, SequencePolicy
-from serving.signature.controls import CORRID, END, READY, START, ControlInput
+from serving.signature.controls import CORRID, END, KINDS, READY, START, ControlInput
+from serving.signature.spec import ModelSpec
 
 DEFAULTS = SequencePolicy()
 MAX_SEQUENCES, MAX_STATE_BYTES = "max_sequences", "max_sequence_state_bytes"
@@ -46,6 +48,11 @@ _KINDS = {
 }
 _BY_KIND = {ours: number for number, ours in _KINDS.items()}
 _PAIRS = {"int32_false_true": "INT32", "fp32_false_true": "FP32", "bool_false_true": "BOOL"}
+_FIELDS = {datatype: field for field, datatype in _PAIRS.items()}
+_CALLED = {kind: kind for kind in KINDS} | {
+    "correlationid": CORRID,
+    "sequenceid": CORRID,
+}  # as files name them, less signs
 _IDS = ("UINT64", "INT64", "UINT32", "INT32", "BYTES")  # what an id may be told as
 _IDS_TOLD = "TYPE_UINT64, TYPE_INT64, TYPE_UINT32, TYPE_INT32 or TYPE_STRING"
 
@@ -160,6 +167,27 @@ def control_in_force(control: ControlInput, datatype: str) -> pb.ModelSequenceBa
         field = next(field for field, held in _PAIRS.items() if held == datatype)
         getattr(made.control.add(kind=kind), field).extend([control.off, control.on])
     return made
+
+
+def undeclared(spec: ModelSpec) -> str:
+    """What to write where inputs are named as controls are, and nobody has said that they are some; empty where none is."""
+    known = {*spec.state_inputs, *(control.input for control in spec.controls)}
+    known |= {told.input for told in (spec.lengths, spec.masks) if told}
+    found = []
+    for tensor in spec.inputs:
+        letters = re.sub("[^a-z]", "", tensor.name.lower())
+        kind = _CALLED.get(re.sub("^(control)?(sequence)?(?=start|end|ready)", "", letters))
+        if tensor.name in known or kind is None or tensor.shape[1:] not in ((), (1,)):
+            continue
+        if kind == CORRID and tensor.datatype in _IDS:
+            holds = f"data_type: {to_schema(tensor.datatype)}"
+        elif kind != CORRID and tensor.datatype in _FIELDS:
+            holds = f"{_FIELDS[tensor.datatype]}: [ {'false, true' if tensor.datatype == 'BOOL' else '0, 1'} ]"
+        else:
+            continue
+        said = pb.ModelSequenceBatching.Control.Kind.Name(_BY_KIND[kind])
+        found.append(f"{{ name: '{tensor.name}' control {{ kind: {said} {holds} }} }}")
+    return f"sequence_batching {{ control_input [ {', '.join(found)} ] }}" if found else ""
 
 
 def _control(name: str, control: pb.ModelSequenceBatching.Control, place: str) -> ControlInput:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy.typing as npt
+from typing import NamedTuple
 
 from serving.sequences import records
 from serving.sequences.records import Kept
@@ -13,10 +11,9 @@ from serving.sequences.step import Key
 
 
 class Rows(NamedTuple):
-    """One row of the new states of a batch: `outputs` in the order in which a record holds them."""
+    """The new states of a batch, each tensor's as one text of bytes, in the order in which a record holds them; and a row."""
 
-    new: Mapping[str, npt.NDArray[Any]]
-    outputs: Sequence[str]
+    states: Sequence[tuple[bytes, int]]  # and how many of the bytes are one row
     row: int
 
 
@@ -34,11 +31,12 @@ class Change(NamedTuple):
     state: bytes | Rows
     answers: Sequence[Kept]
 
-    def record(self) -> bytes:
+    def record(self) -> bytearray:
         """As a store holds it."""
         state = self.state
         if isinstance(state, Rows):
-            state = b"".join([state.new[output][state.row].tobytes() for output in state.outputs])
+            row = state.row
+            state = b"".join([states[row * size : (row + 1) * size] for states, size in state.states])
         return records.pack(
             self.origin,
             self.key,

@@ -11,14 +11,18 @@ class Row(NamedTuple):
 
     model: str
     key: int  # 0 to 2**63 - 1
-    record: bytes | None
+    record: bytes | bytearray | None
 
 
 class Disk(Protocol):
     """Keeps rows and notes. Used by one thread at a time, the store's; whoever opened it closes it.
 
+    `lost` says why what was written last may be missing, None where nothing is known to be.
+
     Every method but `close` raises `StoreFailed`; after that all is as it was before the call, and the next call may succeed.
     """
+
+    lost: str | None
 
     def write(self, rows: Sequence[Row]) -> None:
         """Writes all rows or none; of those with the same model and key the last counts.

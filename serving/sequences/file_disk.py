@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from serving.errors import StoreFailed, StoreUnusable
+from serving.sequences import lost_writes
 from serving.sequences.disk import Disk, Row
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the tables; that of the records is theirs
 LOCK, FILE, NEW = "lock", "sequences.sqlite", "new.sqlite"
+LOG = FILE + "-wal"
 LOGS = ("-wal", "-journal", "-shm")  # what SQLite may put beside a file
 OURS = frozenset({LOCK, *(name + end for name in (FILE, NEW) for end in ("", *LOGS))})
 APPLICATION = 0x6C73746D  # "lstm", in the file's header
@@ -60,8 +62,13 @@ def open_disk(store: str, durability: Durability) -> Disk | None:
 class FileDisk:
     """Keeps rows and notes in a folder that no other server uses meanwhile."""
 
-    def __init__(self, folder: Path, lock: int, durability: Durability, connection: Any) -> None:
+    def __init__(
+        self, folder: Path, lock: int, durability: Durability, connection: Any, lost: str | None = None
+    ) -> None:
         """Takes over the descriptor `lock` and the `connection`; `open` makes one."""
+        self.lost = (
+            lost  # why acknowledged writes may be missing: then what is read may be older than what was written last
+        )
         self._folder, self._lock, self._durability = folder, lock, durability
         self._connection = connection
         self._tables: dict[str, str] = {}  # by model
@@ -82,11 +89,20 @@ class FileDisk:
         with _told_of(path):
             try:
                 _prepare(path)
-                lock = _locked(path)
+                lock, left = _locked(path)
                 _begin(path)
+                log_ = path / LOG
+                lost = lost_writes.missing(log_, CHECKPOINT_PAGES, PAGE_BYTES) if left else None
+                before = lost_writes.heads(log_, PAGE_BYTES) if left else None
                 connection = _connected(path, durability)
                 _probe(path, connection)
-                disk, lock, connection = cls(path, lock, durability, connection), None, None
+                if before is not None:
+                    unread = lost_writes.unread(before, lost_writes.heads(log_, PAGE_BYTES))
+                    lost = lost or unread or _lost_with_power(left)
+                _mark(lock, f"{durability} {lost_writes.boot()}")
+                disk, lock, connection = cls(path, lock, durability, connection, lost), None, None
+                if lost:
+                    log.warning("%s may lack the last writes before its server ended: %s", _named(path), lost)
                 return disk
             finally:
                 if connection is not None:
@@ -96,6 +112,14 @@ class FileDisk:
 
     def write(self, rows: Sequence[Row]) -> None:
         with self._working("written") as connection:
+            model = rows[0].model if rows else ""
+            if 0 < len(rows) <= AT_ONCE[-1] and self._table(connection, model):
+                values = [
+                    value for of, key, record in rows if of == model and record is not None for value in (key, record)
+                ]
+                if len(values) == 2 * len(rows):  # all to be kept, of one model: as nearly always
+                    connection.execute(*next(iter(self._puts(model, values))))
+                    return
             last = {(row.model, row.key): row.record for row in rows}
             kept: dict[str, list[Any]] = {}
             gone: dict[str, list[int]] = {}
@@ -180,6 +204,8 @@ class FileDisk:
             connection, self._connection = self._connection, None
             if connection is not None:
                 _let_go(connection)
+            if not (self._folder / LOG).exists():
+                _mark(self._lock, "")
             os.close(self._lock)
 
     @contextlib.contextmanager
@@ -336,24 +362,42 @@ def _only_ours(path: Path, status: os.stat_result, what: str) -> None:
         )
 
 
-def _locked(path: Path) -> int:
-    """A descriptor that keeps the folder's lock for as long as it is open. Raises `StoreUnusable`, `OSError`."""
+def _locked(path: Path) -> tuple[int, str]:
+    """A descriptor that keeps the folder's lock for as long as it is open, and what a server left there that was not closed.
+
+    Raises `StoreUnusable`, `OSError`.
+    """
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 300, 0).decode(errors="replace").strip() or "whose number is not known"
+            holder = os.pread(descriptor, 300, 0).decode(errors="replace").partition("\n")[0]
             raise _refused(
-                path, f"another server has it, process {holder}: end that first, or name another folder"
+                path,
+                f"another server has it, process {holder or '(not known)'}: end that first, or name another folder",
             ) from None
         os.fchmod(descriptor, 0o600)  # whatever the umask is
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} on {platform.node()}\n".encode(errors="replace"), 0)
+        left = os.pread(descriptor, 1000, 0).decode(errors="replace").partition("\n")[2].strip()
+        _mark(descriptor, left)
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor
+    return descriptor, left
+
+
+def _mark(lock: int, used: str) -> None:
+    """Who holds the lock, and how the store is being used, if it is. Raises `OSError`."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()} on {platform.node()}\n{used}\n".encode(errors="replace"), 0)
+
+
+def _lost_with_power(left: str) -> str | None:
+    """Why writes may be missing, if the machine has started anew since a server with this mark ran."""
+    durability, _, boot = left.partition(" ")
+    if durability == "process" and boot != lost_writes.boot():
+        return "the machine has started anew, and the store was kept with --sequence-durability process"
+    return None
 
 
 def _begin(path: Path) -> None:
@@ -438,6 +482,7 @@ def _connected(path: Path, durability: Durability) -> Any:
                 )
             connection.execute(f"pragma wal_autocheckpoint={CHECKPOINT_PAGES}").fetchall()
             connection.execute(f"pragma journal_size_limit={LOG_BYTES}").fetchall()
+            lost_writes.make_long(path / LOG, CHECKPOINT_PAGES, PAGE_BYTES)
             _tables(connection)
         except BaseException:
             _let_go(connection)

@@ -26,7 +26,7 @@ from serving.sequences.counts import SequenceCounts
 from serving.sequences.memory import Ended, Gone, Memory, Tomb
 from serving.sequences.policy import SequencePolicy, StateLayout
 from serving.sequences.pool import Pool
-from serving.sequences.records import Kept, Record
+from serving.sequences.records import Kept, Origin, Record
 from serving.sequences.step import Key, Step
 
 NUMBERED, HOLE = 1, 2  # flags of a sequence
@@ -114,7 +114,7 @@ class Sequences:
         self._memory = memory or Memory()
         self._changes = changes
         self._origin = records.origin_of(version, layout)
-        self._outputs = tuple(tensor.output for tensor in layout.tensors)
+        self._understood: Origin | None = None
         self._live = 0
         self._late: Array = np.zeros(0, np.int64)  # slots that were idle for too long when somebody looked
 
@@ -248,21 +248,25 @@ class Sequences:
         They are those of one batch, or of several, where answers have waited for each other.
         """
         slots = np.array([step.slot for step in steps], np.int64)
-        for _, of_one in itertools.groupby(steps, lambda step: id(step.new)):
-            self._move(list(of_one))
+        written: dict[int, Sequence[tuple[bytes, int]]] = {}
+        for new, of_one in itertools.groupby(steps, lambda step: id(step.new)):
+            written[new] = self._move(list(of_one))
         for step in steps:
             if step.start:
                 self._started(step, now_ns)
         self._last_ns[slots] = now_ns
         self._taken[slots] += 1
         self.counts.steps += len(steps)
-        for step in steps:
+        changes = self._changes
+        at_ns, taken = (changes.wall_ns(), self._taken[slots].tolist()) if changes is not None else (0, ())
+        for place, step in enumerate(steps):
             if step.number is not None and self.policy.window:
                 self._keep(step)
             if step.end:
                 self._end(step.slot, why.END, now_ns)
-            elif self._changes is not None:
-                self._note(step.slot, step.key, self._changes.wall_ns(), Rows(step.new, self._outputs, step.row))
+            elif changes is not None:
+                state = Rows(written[id(step.new)], step.row)
+                changes.note(step.key, self._change(step.slot, step.key, step.epoch, taken[place], at_ns, state))
             step.new, step.outputs = {}, b""
 
     def break_off(self, key: Key, stream: int = 0) -> None:
@@ -351,14 +355,22 @@ class Sequences:
         self._end(slot, why.CARRIED, now_ns)
         self._memory.lives(key, anew=False)
         if to._changes is not None:
-            to._note(there, key, to._changes.wall_ns() - (now_ns - last_ns), to._state_of(there))
+            at_ns = to._changes.wall_ns() - (now_ns - last_ns)
+            epoch, taken = int(to._epoch[there]), int(to._taken[there])
+            to._changes.note(key, to._change(there, key, epoch, taken, at_ns, to._state_of(there)))
         return True
 
     # From the store and back.
 
     def understands(self, record: Record) -> bool:
         """Whether a state that was written then is one of this version and these weights."""
-        return self.version == record.origin.version and self.has_weights_of(record) and self.has_shapes_of(record)
+        if record.origin is not self._understood:  # it is the same for all but a few
+            if self.version != record.origin.version or not (
+                self.has_weights_of(record) and self.has_shapes_of(record)
+            ):
+                return False
+            self._understood = record.origin
+        return True
 
     def has_weights_of(self, record: Record) -> bool:
         """Whether it was written with the same weights; they are known of some formats alone."""
@@ -368,10 +380,11 @@ class Sequences:
         """Whether it is the state of tensors of the same names, datatypes and shapes."""
         return dict(self.layout.shapes) == dict(record.origin.shapes)
 
-    def restore(self, record: Record, now_ns: int) -> bool:
+    def restore(self, record: Record, now_ns: int, *, doubtful: bool = False) -> bool:
         """A sequence lives again as it was written, or is remembered; False where there is no room for it.
 
-        Time that has passed since counts; a wall clock that was set back stands still for it.
+        Time that has passed since counts; a wall clock that was set back stands still for it. It is `doubtful` where newer
+        writes may have been lost: numbers show that, and without them the next step is refused.
         """
         assert self._changes is not None
         at_ns = now_ns - max(0, self._changes.wall_ns() - record.at_ns)
@@ -392,10 +405,10 @@ class Sequences:
         if slot is None:
             return False
         for name, state in record.states().items():
-            self._pool.scatter(name, np.array([slot]), state)
+            self._pool.put(name, slot, state)
         self._place(key, slot, record.epoch)
         self._taken[slot], self._last_ns[slot] = record.taken, at_ns
-        self._flags[slot] = NUMBERED if record.numbered else 0
+        self._flags[slot] = NUMBERED if record.numbered else HOLE if doubtful else 0
         if record.nonce:
             self._nonces[slot] = record.nonce
         if record.answers:
@@ -417,13 +430,14 @@ class Sequences:
         if self._find(step.key) == step.slot:
             step.slot = -1
 
-    def record_of(self, key: Key, now_ns: int, wall_ns: int) -> bytes | None:
+    def record_of(self, key: Key, now_ns: int, wall_ns: int) -> bytearray | None:
         """A sequence that lives here, as bytes; see `records`."""
         slot = self._find(key)
         if slot < 0:
             return None
         at_ns = wall_ns - (now_ns - int(self._last_ns[slot]))
-        return self._change(slot, key, at_ns, self._state_of(slot)).record()
+        epoch, taken = int(self._epoch[slot]), int(self._taken[slot])
+        return self._change(slot, key, epoch, taken, at_ns, self._state_of(slot)).record()
 
     # Inside.
 
@@ -431,23 +445,23 @@ class Sequences:
         index = np.array([slot])
         return b"".join([self._pool.gather(tensor.input, index).tobytes() for tensor in self.layout.tensors])
 
-    def _change(self, slot: int, key: Key, at_ns: int, state: bytes | Rows) -> Change:
+    def _change(self, slot: int, key: Key, epoch: int, taken: int, at_ns: int, state: bytes | Rows) -> Change:
         numbered = bool(self._flags[slot] & NUMBERED)
         nonce = self._nonces.get(slot, b"") if numbered else b""
         answers = tuple(self._answers.get(slot, ())) if numbered else ()
-        epoch, taken = int(self._epoch[slot]), int(self._taken[slot])
         return Change(self._origin, key, epoch, taken, at_ns, numbered, False, nonce, state, answers)
 
-    def _note(self, slot: int, key: Key, at_ns: int, state: bytes | Rows) -> None:
-        assert self._changes is not None
-        self._changes.note(key, self._change(slot, key, at_ns, state))
-
-    def _move(self, steps: Sequence[Step]) -> None:
-        """The new states of steps of one batch come to lie where their sequences are."""
+    def _move(self, steps: Sequence[Step]) -> Sequence[tuple[bytes, int]]:
+        """The new states of steps of one batch come to lie where their sequences are; as bytes too, where they are written."""
+        written = []
         slots, rows = np.array([step.slot for step in steps], np.int64), [step.row for step in steps]
         for tensor in self.layout.tensors:
             states = steps[0].new[tensor.output]
             self._pool.scatter(tensor.input, slots, states if rows == list(range(len(states))) else states[rows])
+            if self._changes is not None:
+                states = np.asarray(states, tensor.dtype)
+                written.append((states.tobytes(), states[:1].nbytes))
+        return written
 
     def _find(self, key: Key) -> int:
         slots = self._slots.get(key[0])
@@ -606,7 +620,7 @@ class Sequences:
     def _keep(self, step: Step) -> None:
         assert step.number is not None
         answers = self._answers.setdefault(step.slot, [])
-        answers.append(Kept(step.number, step.digest, step.outputs, self.signature))
+        answers.append(Kept.of(step.number, step.digest, self.signature, step.outputs))
         del answers[: -self.policy.window]
 
     def _end(self, slot: int, reason: str, now_ns: int) -> None:

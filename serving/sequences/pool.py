@@ -71,6 +71,10 @@ class Pool:
         """The states in these slots, a copy, in their order."""
         return self._arrays[name].take(slots, axis=0)
 
+    def put(self, name: str, slot: int, state: Array) -> None:
+        """Writes the state of one slot."""
+        self._arrays[name][slot] = state
+
     def scatter(self, name: str, slots: Array, states: Array) -> None:
         """Writes states into these slots, of which none occurs twice."""
         self._arrays[name][slots] = states

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ FORMAT = 1
 # time of the last one; the lengths of origin, caller, id, nonce, state and how many answers.
 _HEAD = struct.Struct("<I4B3Q6I")
 _CHECKED_FROM = 4
+_ROOM = bytes(_HEAD.size)
 _ANSWER = struct.Struct("<Q3I")  # its number, and the lengths of digest, signature and outputs
 _OUTPUT = struct.Struct("<3BI")  # the lengths of name and datatype, how many axes, and how many bytes
 _TEXT = b"O"  # the datatype of byte strings
@@ -43,25 +45,36 @@ class Torn(ValueError):
 
 
 class Kept(NamedTuple):
-    """What was answered to a numbered step: `outputs` as `pack_outputs` makes them, and the signature that they are of."""
+    """What was answered to a numbered step: `packed` is all of it, as a record holds it, so that it is packed once."""
 
     number: int
     digest: bytes
-    outputs: bytes
-    signature: bytes = b""
+    signature: bytes  # of the outputs
+    packed: bytes
+
+    @classmethod
+    def of(cls, number: int, digest: bytes, signature: bytes, outputs: bytes) -> Kept:
+        """`outputs` are as `pack_outputs` makes them."""
+        head = _ANSWER.pack(number, len(digest), len(signature), len(outputs))
+        return cls(number, digest, signature, head + digest + signature + outputs)
+
+    @property
+    def outputs(self) -> bytes:
+        """As `pack_outputs` has made them."""
+        return self.packed[_ANSWER.size + len(self.digest) + len(self.signature) :]
 
 
 class Origin(NamedTuple):
-    """What a state means something to: a version of a model, its weights, and the state's names, datatypes and shapes."""
+    """What a state means something to: a version of a model, its weights, and the state's names, datatypes and shapes.
+
+    `places` says where each tensor of a state is: its input, its datatype, its shape, and the first byte.
+    """
 
     version: str
     weights_sha256: str
     shapes: Mapping[str, tuple[str, str, tuple[int, ...]]]  # as `StateLayout.shapes`
-
-    @property
-    def bytes_each(self) -> int:
-        """What a state of these shapes takes."""
-        return sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for _, dtype, shape in self.shapes.values())
+    places: Sequence[tuple[str, np.dtype[Any], tuple[int, ...], int]]
+    bytes_each: int
 
 
 class Record(NamedTuple):
@@ -82,13 +95,11 @@ class Record(NamedTuple):
     answers: Sequence[Kept]
 
     def states(self) -> Mapping[str, Array]:
-        """The state by input, one row."""
-        states, begin = {}, 0
-        for name, (_, dtype, shape) in self.origin.shapes.items():
-            count = int(np.prod(shape))
-            states[name] = np.frombuffer(self.state, np.dtype(dtype), count, begin).reshape(1, *shape)
-            begin += states[name].nbytes
-        return states
+        """The state by input, without an axis of rows."""
+        return {
+            name: np.frombuffer(self.state, dtype, math.prod(shape), begin).reshape(shape)
+            for name, dtype, shape, begin in self.origin.places
+        }
 
 
 def number_of(key: Key) -> int:
@@ -115,33 +126,28 @@ def pack(
     nonce: bytes,
     state: bytes,
     answers: Sequence[Kept],
-) -> bytes:
+) -> bytearray:
     """The record of a sequence; `origin` is that of `origin_of`. See `Record`."""
+    names, caller, id, text = _names(key)
+    record = bytearray(
+        b"".join(
+            [_ROOM, origin, names, nonce, state, *[each.packed for each in answers]]
+        )  # once: it is most of the cost
+    )
+    sizes = (len(origin), caller, id, len(nonce), len(state), len(answers))
+    _HEAD.pack_into(record, 0, 0, FORMAT, ended, numbered, text, epoch, taken, at_ns, *sizes)
+    record[:_CHECKED_FROM] = zlib.crc32(memoryview(record)[_CHECKED_FROM:]).to_bytes(4, "little")
+    return record
+
+
+@functools.lru_cache(maxsize=65_536)
+def _names(key: Key) -> tuple[bytes, int, int, bool]:
+    """Owner and id as they are written, one behind the other, how long each is, and whether the id is a text."""
     caller, id = key[0].encode(), str(key[1]).encode("utf-8", "surrogatepass")
-    parts = [b"", origin, caller, id, nonce, state]
-    for number, digest, outputs, signature in answers:
-        parts += (_ANSWER.pack(number, len(digest), len(signature), len(outputs)), digest, signature, outputs)
-    parts[0] = _HEAD.pack(
-        0,
-        FORMAT,
-        ended,
-        numbered,
-        isinstance(key[1], str),
-        epoch,
-        taken,
-        at_ns,
-        len(origin),
-        len(caller),
-        len(id),
-        len(nonce),
-        len(state),
-        len(answers),
-    )[_CHECKED_FROM:]
-    content = b"".join(parts)
-    return zlib.crc32(content).to_bytes(4, "little") + content
+    return caller + id, len(caller), len(id), isinstance(key[1], str)
 
 
-def unpack(record: bytes) -> Record:
+def unpack(record: bytes | bytearray) -> Record:
     """What `pack` was given. Raises `Torn`, saying what is wrong."""
     if len(record) < _HEAD.size:
         raise Torn(f"it has {len(record)} bytes, and the head alone takes {_HEAD.size}")
@@ -153,13 +159,13 @@ def unpack(record: bytes) -> Record:
             f"its format is {format}, and {FORMAT} is read here: it was written by another release of lstm-serving"
         )
     *lengths, count = sizes
-    read = _Reader(record, _HEAD.size)
-    origin, caller, id, nonce, state = (read.take(length) for length in lengths)
+    read = _Reader(bytes(record), _HEAD.size)
+    origin, caller, id, nonce, state = [read.take(length) for length in lengths]
     answers = []
     for _ in range(count):
         number, *parts = read.struct(_ANSWER)
         digest, signature, outputs = (read.take(length) for length in parts)
-        answers.append(Kept(number, digest, outputs, signature))
+        answers.append(Kept.of(number, digest, signature, outputs))
     read.end()
     name = id.decode("utf-8", "surrogatepass")
     key = caller.decode(), name if text else int(name)
@@ -214,7 +220,11 @@ def _output_head(name: str, dtype: bytes, shape: tuple[int, ...], size: int) -> 
 def _origin(origin: bytes) -> Origin:
     said = json.loads(origin)
     shapes = {name: (output, dtype, tuple(shape)) for name, (output, dtype, shape) in said["state"].items()}
-    return Origin(said["version"], said["weights_sha256"], shapes)
+    places, begin = [], 0
+    for name, (_, dtype, shape) in shapes.items():
+        places.append((name, np.dtype(dtype), shape, begin))
+        begin += np.dtype(dtype).itemsize * math.prod(shape)
+    return Origin(said["version"], said["weights_sha256"], shapes, places, begin)
 
 
 class _Reader:

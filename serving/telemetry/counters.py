@@ -6,6 +6,7 @@ scrapes (`serving/edge/prometheus.py`). ModelStatistics reads the very same inte
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -140,3 +141,16 @@ class ModelMetrics:
             for histogram, stage in zip(self.stages, (decode, queue, compute, encode), strict=True):
                 histogram.observe_all(stage)
             self.duration.observe_all([sum(span) for span in spans])
+
+
+@dataclasses.dataclass
+class StoreCounts:
+    """What has become of what was written to the store of sequences, since the server started. Its thread alone writes them."""
+
+    transactions: int = 0
+    rows: int = 0
+    bytes: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    failing: bool = False  # the last transaction has failed
+    damaged: int = 0  # records that could not be read

@@ -24,7 +24,16 @@ WIDE = LSTMConfig(features=8, layers=2, hidden=128, head="values", outputs=1)  #
 SHAPES = [[(1, 9), (1, 1)], [(3, 2), (1, 40), (2, 39)], [(1, steps) for steps in range(1, 33)]]  # rows and steps
 
 
-@pytest.fixture(scope="module", params=[*artefacts.CONFIGS, WIDE], ids=artefacts.described)
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(
+            pytest.param(config, id=artefacts.described(config), marks=[pytest.mark.slow] * (config.layers == 3))
+            for config in artefacts.CONFIGS  # a third layer adds nothing to what two show, and the matrix has it in company
+        ),
+        pytest.param(WIDE, id=f"wide-{artefacts.described(WIDE)}"),
+    ],
+)
 def config(request: pytest.FixtureRequest) -> LSTMConfig:
     config: LSTMConfig = request.param
     return config

@@ -8,10 +8,9 @@ without compiling its step, which would take longer than all the rest of the cas
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from models.examples import Examples, batches
 from models.networks import Network
 from tests.support import agreement, artefacts
 from tests.support.agreement import EQUATIONS, Question
+from tests.support.uncompiled import uncompiled
 
 SEED = 11
 PLAN = trainer.Plan(learning_rate=0.05, rows=8, seed=SEED)
@@ -32,23 +32,33 @@ CASES = 24  # three optimiser steps of 8, which move a weight by at most some 0.
 PER_STEP = LSTMConfig(features=3, layers=1, hidden=artefacts.HIDDEN, head="values_per_step", outputs=2)
 MOVED = 0.05  # how far something in every array must have moved
 
-every_case = pytest.mark.parametrize(
-    ("framework", "config", "form"),
-    [
-        pytest.param(framework, config, form, id=f"{framework}-{form}-{artefacts.described(config)}")
-        for framework in networks.FRAMEWORKS
-        for config in artefacts.CONFIGS  # the format varies fastest, so that a network is made once for all of them
-        for form in formats.names()
-    ],
-)
+
+def cases(quick: Callable[[LSTMConfig], bool] = lambda _: True) -> pytest.MarkDecorator:
+    """Every framework, network and format; those of networks that are not `quick` are slow."""
+    return pytest.mark.parametrize(
+        ("framework", "config", "form"),
+        [
+            pytest.param(
+                framework,
+                config,
+                form,
+                id=f"{framework}-{form}-{artefacts.described(config)}",
+                marks=[] if quick(config) else pytest.mark.slow,
+            )
+            for framework in networks.FRAMEWORKS
+            for config in artefacts.CONFIGS  # the format varies fastest, so that a network is made once for all of them
+            for form in formats.names()
+        ],
+    )
 
 
-@every_case
+@cases(quick=lambda config: config.layers == 2 and config.bidirectional)
 def test_as_initialised(framework: str, config: LSTMConfig, form: str, tmp_path: Path) -> None:
+    """The same weights but for zeros and ones among them: `test_trained` has the writers write every network."""
     agreement.check_file(form, formats.writer(form), initialised(framework, config), tmp_path)
 
 
-@every_case
+@cases()
 def test_trained(framework: str, config: LSTMConfig, form: str, tmp_path: Path) -> None:
     agreement.check_file(form, formats.writer(form), trained(framework, config), tmp_path)
 
@@ -106,7 +116,7 @@ def trained(framework: str, config: LSTMConfig) -> Question:
     }
     scales = {name: array for name, array in artefacts.weights(config).items() if name.endswith((".mean", ".scale"))}
     taught = training.start(framework, config, scales, PLAN)
-    with _uncompiled(framework):
+    with uncompiled(framework):
         for part in batches(Examples(sequences, targets[config.head]), PLAN.rows, generator):
             taught.step(part)
     _must_have_moved(taught.network.canonical_weights(), initial.draw(config, SEED))
@@ -119,21 +129,6 @@ def _asked(framework: str, network: Network) -> Question:
     asked = agreement.question(network.config, network.canonical_weights(), (name, network.predict))
     agreement.agree(f"{name} and {EQUATIONS}", asked.references[name], asked.references[EQUATIONS])
     return asked
-
-
-@contextlib.contextmanager
-def _uncompiled(framework: str) -> Iterator[None]:
-    """Lets TensorFlow run what it is given at once instead of compiling it; PyTorch does so anyway."""
-    if framework != "keras":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 def _must_have_moved(weights: Weights, start: Weights) -> None:

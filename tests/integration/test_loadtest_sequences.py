@@ -27,6 +27,13 @@ NARROW = """
     parameters { key: "max_queue_size" value { string_value: "2" } }
 """
 
+ONE_ALONE = """
+    sequence_batching {}
+    parameters { key: "max_sequences" value { string_value: "1" } }
+    parameters { key: "sequence_eviction" value { string_value: "oldest_idle" } }
+    parameters { key: "sequence_min_idle_seconds" value { string_value: "0" } }
+"""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[LaunchedServer]:
@@ -34,6 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, edge: str) -> Iterator[Laun
     fake_models.write(repository, config=STATEFUL)
     fake_models.write(repository, "stateless")
     fake_models.write(repository, "narrow", delay_seconds=0.01, config=NARROW)
+    fake_models.write(repository, "one_alone", config=ONE_ALONE)
     with LaunchedServer(repository, *FAKE) as running:
         yield running
 
@@ -80,11 +88,20 @@ def test_a_full_queue_is_tried_again_with_the_same_numbers(server: LaunchedServe
     assert counts["cut_short"] <= steps - run["succeeded"] <= 8, "none was computed twice"
 
 
-def test_a_model_without_state_says_how_to_give_it_some(server: LaunchedServer, tmp_path: Path) -> None:
+def test_what_is_gone_is_not_asked_for_again_over_a_stream_either(server: LaunchedServer, tmp_path: Path) -> None:
+    flags = ("--model", "one_alone", "--sequences", "2", "--steps", "4", "--every", "0.05", "--streaming")
+    (run,) = LoadTest(tmp_path, server.address, *flags, "--duration", "0.6", "--warm-up", "0").runs()
+    counts = run["sequences"]
+    assert counts["given_up"]["STREAM_ERROR"] == run["failed"] > 0, "each takes the place of the other"
+    assert counts["resent"] == {}
+
+
+def test_a_stateless_model_is_told_how_to_get_state_and_is_not_asked(server: LaunchedServer, tmp_path: Path) -> None:
     flags = ("--model", "stateless", "--sequences", "2", "--duration", "0.2", "--warm-up", "0")
     code, _, err = LoadTest(tmp_path, server.address, *flags).end()
-    assert code == 1
+    assert code == 2
     assert "add sequence_batching {} to its config.pbtxt" in err
+    assert metric(server, "requests_total", model="stateless", outcome="invalid") == 0
 
 
 def test_the_search_for_the_most_sequences(server: LaunchedServer, tmp_path: Path) -> None:

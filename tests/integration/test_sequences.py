@@ -28,6 +28,7 @@ EACH_STEP = LSTMConfig(
 )
 CONFIG_TEXT = "max_batch_size: 16 sequence_batching { oldest { max_queue_delay_microseconds: 2000 } }"
 ONNX = ("--backend", "onnx_runtime")
+REST_SECONDS = 0.03
 
 
 def recorded(number: int, steps: int = STEPS) -> Array:
@@ -258,7 +259,9 @@ def test_on_a_stream_nothing_goes_on_over_a_hole_however_far_ahead_its_client_is
 
 
 def test_sequences_go_on_while_backends_are_swapped_and_models_loaded_anew(tmp_path: Path, edge: str) -> None:
-    order = [*backends.PREFERENCE[1:], *backends.PREFERENCE[::-1]]
+    """The clients rest a little before each step: a server that imports a runtime stands aside for whoever it answers."""
+    first, *others = backends.PREFERENCE
+    order = [*others, first, first]  # each is left for another and taken over from one, and one is loaded anew
     over = threading.Event()
     wrong: list[str] = []
     with LaunchedServer(write(tmp_path), *ONNX, "--model-control-mode", "explicit", "--load-model", "*") as server:
@@ -269,6 +272,7 @@ def test_sequences_go_on_while_backends_are_swapped_and_models_loaded_anew(tmp_p
                     stepper = Stepper(client, "m", f"{number}.{turn}", numbered=number % 2 > 0)
                     got = []
                     for begin, end in itertools.pairwise(pieces(number)):
+                        over.wait(REST_SECONDS)
                         got.append(stepper.take(recorded(number)[:, begin:end], end=end == STEPS)["y"])
                     whole = np.concatenate(got, axis=1)
                     if not np.allclose(whole, expected(recorded(number)), rtol=1e-5, atol=1e-5):

@@ -189,7 +189,7 @@ def test_fifty_reloads_leave_nothing_behind(tmp_path: Path) -> None:
         ) as server,
         RawClient(server.address) as client,
     ):
-        with ClosedLoop(server.address) as loop:
+        with ClosedLoop(server.address, rest_seconds=0.01) as loop:
             kinds = [("onnxruntime", None), ("fake", files), ("fake", None)]
             for backend, sent in kinds:
                 client.load("fake", json.dumps({"backend": backend} | group), sent)

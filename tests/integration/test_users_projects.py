@@ -52,9 +52,17 @@ def check_exported(said: str, repository: Path) -> None:
     assert {path.name for path in (repository / "m" / "1").iterdir()} >= {"model.onnx", "model.pt"}
 
 
-@pytest.mark.parametrize("marked", [True, False], ids=["packages", "namespaces"])
+kinds = pytest.mark.parametrize(
+    "marked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["packages", "namespaces"]
+)
+
+
+@kinds
 def test_from_a_checkout(marked: bool, tmp_path: Path) -> None:
-    """With the user's folder and ours on PYTHONPATH, in the user's folder, as an editable install has it."""
+    """With the user's folder and ours on PYTHONPATH, in the user's folder, as an editable install has it.
+
+    That every command takes ours before namespaces too is shown without a network in `tests/unit/lstm_serving/test_main.py`.
+    """
     user_projects.packages(tmp_path / "project", marked=marked)
     path = os.pathsep.join([str(tmp_path / "project"), str(ROOT)])
     command = [sys.executable, "-m", "lstm_serving", "export", *EXPORT, "--repository", str(tmp_path / "r")]
@@ -76,7 +84,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
-@pytest.mark.parametrize("marked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["packages", "namespaces"])
+@kinds
 def test_from_a_wheel(marked: bool, installed: Path, tmp_path: Path) -> None:
     """The user's packages are on PYTHONPATH, where they raise when one of ours is looked for there, and then are the user's."""
     user_projects.broken_packages(tmp_path / "broken", marked=marked)

@@ -78,7 +78,8 @@ def prometheus(promtool: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     fake_models.write(folder / "models")
     fake_models.write(folder / "models", "kept", config="sequence_batching {}")
     program = str(Path(promtool).with_name("prometheus"))  # the same Debian package
-    with LaunchedServer(folder / "models", "--backend", "fake") as server, RawClient(server.address) as client:
+    store = ("--sequence-store", f"file:{folder / 'store'}")
+    with LaunchedServer(folder / "models", "--backend", "fake", *store) as server, RawClient(server.address) as client:
         target = urllib.parse.urlsplit(server.metrics_url).netloc
         running = Prometheus(program, target, folder)
         try:

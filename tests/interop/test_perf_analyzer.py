@@ -17,9 +17,10 @@ REQUESTS = 200
 
 @pytest.mark.parametrize("backend", backends.PREFERENCE)
 def test_concurrency_one_to_eight(backend: str, perf_analyzer: list[str], vowels: Trained, tmp_path: Path) -> None:
+    """One and eight with each backend; what lies between is the matter of the queue before them, and shown with the first."""
     report = tmp_path / "report.csv"
     with LaunchedServer(vowels.repository, "--backend", backend) as server:
-        for concurrency in range(1, 9):
+        for concurrency in range(1, 9) if backend == backends.PREFERENCE[0] else (1, 8):
             driven = _vowels(perf_analyzer, server, "--concurrency-range", str(concurrency), "--request-count",
                              str(REQUESTS), "-f", str(report))  # fmt: skip
             assert (driven.succeeded, driven.failed) == (REQUESTS, 0)

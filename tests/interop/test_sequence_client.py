@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from serving.launch import LaunchedServer
 from tests.support import fake_models
@@ -91,3 +92,17 @@ def test_what_will_never_be_right_is_raised_at_once(tmp_path: Path, client_pytho
     assert done.returncode == 1
     assert "add sequence_batching {} to its config.pbtxt" in done.stderr
     assert asked == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ((), "the following arguments are required: ADDRESS, MODEL, STEPS.npy"),
+        (("127.0.0.1:1", "m", "missing.npy"), "missing.npy cannot be read: "),
+    ],
+)
+def test_wrong_usage_is_told_in_a_sentence(line: tuple[str, ...], told: str, client_python: str) -> None:
+    done = subprocess.run([client_python, str(CLIENT), *line], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: sequence_client.py [-h] ADDRESS MODEL STEPS.npy\n")
+    assert told in done.stderr

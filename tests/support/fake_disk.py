@@ -14,6 +14,7 @@ class FakeDisk:
     def __init__(self, rows: dict[tuple[str, int], bytes] | None = None, notes: dict[str, str] | None = None) -> None:
         self.rows = {} if rows is None else rows
         self.notes = {} if notes is None else notes
+        self.lost: str | None = None
         self.full = False
         self.unreadable = False
         self.writes = 0
@@ -30,7 +31,7 @@ class FakeDisk:
             if row.record is None:
                 self.rows.pop((row.model, row.key), None)
             else:
-                self.rows[row.model, row.key] = row.record
+                self.rows[row.model, row.key] = bytes(row.record)
         self.after_write()
 
     def read(self, model: str, key: int) -> bytes | None:

@@ -25,12 +25,13 @@ def write(
     start: str = "",
     corrid: str = "",
     mean: bool = False,
+    steps: str | int = "n",
 ) -> Path:
     """A file with the state `pairs` (input: output), each of `datatype` and `[1, WIDTH]` a row; `y` is of the first.
 
     The rows of the state are on `axis`, 0 or 1. An input START of the datatype `start` takes the state away where it is 1, one
     CORRID of the datatype `corrid` is added to `y`. With `mean` each answer is less the mean over all steps, so that no piece
-    is answered as the whole.
+    is answered as the whole. `steps` is how many a call takes, free or a number.
     """
     kept = [
         numpy_helper.from_array(np.array(1, np.int64), "steps"),
@@ -42,8 +43,8 @@ def write(
         helper.make_node("CumSum", ["x", "steps"], ["sums"]),
         helper.make_node("ReduceSum", ["x", "over_steps"], ["total"], keepdims=0),
     ]
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", "n", WIDTH])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", "n", WIDTH])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", steps, WIDTH])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", steps, WIDTH])]
     for name, kind in (("START", start), ("CORRID", corrid)):
         if kind:
             inputs.append(helper.make_tensor_value_info(name, TYPES[kind], ["rows", 1]))

@@ -41,9 +41,12 @@ def from_getting_started() -> list[list[str]]:
 
 
 def train(folder: Path) -> None:
-    """Fills the folder of a `Trained`. The Keras model is the one of getting started, trained by its very command."""
+    """Fills the folder of a `Trained`. The Keras model is the one of getting started, trained by its very command.
+
+    Nobody asks how well the other one has learnt, only whether everybody answers as it does.
+    """
     made = Trained(folder)
-    command("lstm-train", "vowels", "--framework", "torch", "--out", "torch", folder=folder)
+    command("lstm-train", "vowels", "--framework", "torch", "--epochs", "5", "--out", "torch", folder=folder)
     command(*from_getting_started()[0], folder=folder)
     for model in MODELS:
         flags = ("--format", "all", "--repository", str(made.repository), "--name", model)

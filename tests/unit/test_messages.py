@@ -35,8 +35,9 @@ def texts() -> tuple[str, ...]:
 
 def said(message: str) -> bool:
     """Whether the fixed parts of a message stand in one text, one after the other."""
-    pattern = re.compile(".*?".join(re.escape(part.strip()) for part in message.split(GAP)), re.DOTALL)
-    return any(pattern.search(text) for text in texts())
+    parts = [part.strip() for part in message.split(GAP)]
+    pattern = re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
+    return any(all(part in text for part in parts) and pattern.search(text) for text in texts())
 
 
 def test_there_are_messages_and_each_stands_once() -> None:

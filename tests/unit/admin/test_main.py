@@ -28,9 +28,8 @@ def test_the_index_as_a_table_and_for_programs(triton: TritonLike, asked: Asked)
     ]
     assert triton.seen[1] == pb.ModelConfigRequest(name="vowels", version="1")
     code, out, _ = asked("index", "--json")
-    unknown = dict.fromkeys(
-        ("backend", "device", "instances", "batched", "chosen", "tolerance", "verified", "measured", "labels"), ""
-    )
+    columns = ("backend", "device", "instances", "batched", "chosen", "tolerance", "verified", "stateful", "measured")
+    unknown = dict.fromkeys((*columns, "labels"), "")
     assert json.loads(out)[1] == {
         **{"name": "weather", "version": "12", "state": "UNAVAILABLE"},
         **{"reason": "broken:\n  y differs"},

@@ -9,6 +9,7 @@ import pytest
 
 from export import stateful
 from export.errors import ExportError
+from serving.signature.tensors import TensorSpec
 from tests.support import fake_models
 
 SPEC = fake_models.spec()
@@ -26,6 +27,39 @@ def test_what_is_told() -> None:
     assert stateful.told(BOTH_WAYS, model, written=False) == ""
 
 
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("sequence_batching { direct {} }", "stateful by {}, which has sequence_batching"),
+        (
+            "dynamic_batching {}",
+            "to keep its state between requests, write into {} in place of dynamic_batching: sequence_batching {{}}",
+        ),
+        (
+            "max_batch_size: 8",
+            "to keep its state between requests, write into {} (or export with --stateful): sequence_batching {{}}",
+        ),
+        (
+            "max_batch_size: eight",
+            "to keep its state between requests, write into {} (or export with --stateful): sequence_batching {{}}",
+        ),
+    ],
+)
+def test_what_is_told_beside_what_stands_there(there: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.pbtxt"
+    path.write_text(there)
+    assert stateful.told(SPEC, tmp_path, written=False) == said.format(path)
+
+
+def test_pairs_that_are_believed_alone_are_told() -> None:
+    one_step = dataclasses.replace(SPEC, lengths=None, inputs=(TensorSpec("x", "FP32", (-1, 3)), *SPEC.inputs[1:]))
+    told = stateful.told(one_step, Path("m"), written=True)
+    assert told == (
+        "stateful by m/config.pbtxt: sequence_batching {}\npairs not proved: one step a call, so that there is no whole to "
+        "compare with; h0 goes on as hn, c0 goes on as cn: see to it that this is so"
+    )
+
+
 def test_a_model_that_cannot_be_stateful_is_refused_with_the_reason() -> None:
     stateful.check(SPEC)
     with pytest.raises(
@@ -34,7 +68,9 @@ def test_a_model_that_cannot_be_stateful_is_refused_with_the_reason() -> None:
         stateful.check(BOTH_WAYS)
     of_others = dataclasses.replace(SPEC, state=(), source={"file": "model.onnx"})
     with pytest.raises(
-        ExportError, match=r"has no state.*; say which with --state INPUT=OUTPUT, or leave --stateful out$"
+        ExportError,
+        match=r"has no state.*; say which output is .*h0 -> hn or cn, c0 -> hn or cn\) with --state h0=hn --state c0=cn, "
+        r"or leave --stateful out$",
     ):
         stateful.check(of_others)
     free = dataclasses.replace(SPEC.inputs[2], shape=(-1, -1, 4))

@@ -10,6 +10,7 @@ import numpy as np
 
 from loadtest.calls import Answer
 from loadtest.errors import LoadTestError
+from loadtest.streams import STREAM_ERROR
 from protos import grpc_service_pb2 as pb
 
 OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 3, 4, 14
@@ -27,8 +28,8 @@ class Kept:
 
 class SummingServer:
     """`fault` says of the n-th message (from 1) what is done to it: "refused" (not computed), "lost" (computed, not answered),
-    "ignored" (neither; never answered), "bad" (refused for good), or "" for nothing. One that is not `exact` computes repeats
-    again.
+    "ignored" (neither; never answered), "bad" (refused for good), "busy" and "gone" (refused on a stream, which tells no code,
+    the latter for good), or "" for nothing. One that is not `exact` computes repeats again.
     """
 
     def __init__(self, fault: Callable[[int], str] = lambda number: "", *, exact: bool = True) -> None:
@@ -53,9 +54,11 @@ class SummingServer:
         self.keys.append(started_ns)
         fault = self._fault(len(self.requests))
         codes = {"refused": UNAVAILABLE, "lost": DEADLINE_EXCEEDED, "bad": INVALID_ARGUMENT}
+        codes |= {"busy": STREAM_ERROR, "gone": STREAM_ERROR}
         answer = self._computed(request) if fault in ("", "lost") else None
         if fault in codes:
-            self.events.put(Answer(started_ns, codes[fault], fault, None))
+            details = "it must specify the START flag on the first request" if fault == "gone" else fault
+            self.events.put(Answer(started_ns, codes[fault], details, None))
         elif answer is not None:
             self.events.put(Answer(started_ns, OK, "", answer))
         self.after(len(self.requests))

@@ -33,8 +33,7 @@ def test_the_state_is_what_the_server_says() -> None:
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (None, "names no sequence_batching"),
-        ("max_batch_size: 8", "names no sequence_batching"),
+        (None, "tells no ModelConfig"),
         ("sequence_batching {}", "names no state"),
         (
             'sequence_batching { state { input_name: "h" data_type: TYPE_FP32 dims: 2 initial_state { data_file: "f" } } }',

@@ -18,6 +18,7 @@ from loadtest.recorder import Recorder
 from loadtest.sequence_load import TRIES, SequenceLoop
 from loadtest.sequence_plan import Plan
 from loadtest.step_messages import Message, Tensor, series_of
+from loadtest.streams import STREAM_ERROR
 from protos import grpc_service_pb2 as pb
 from tests.unit.loadtest.summing_server import DEADLINE_EXCEEDED, INVALID_ARGUMENT, UNAVAILABLE, SummingServer
 
@@ -156,6 +157,15 @@ def test_a_message_is_sent_again_so_often_and_no_more(monkeypatch: pytest.Monkey
     assert loop.tally.resent == {UNAVAILABLE: 2}
     assert loop.tally.given_up == {UNAVAILABLE: 1}
     assert next(len(each) for each in by_sequence(server.requests).values()) == 3
+
+
+def test_on_a_stream_what_says_that_a_sequence_is_gone_is_not_sent_again() -> None:
+    faults = {2: "busy", 3: "gone"}
+    server = SummingServer(lambda number: faults.get(number, ""))
+    loop = driven(server, plan((1, 2, 3)), messages=10, sequences=1)
+    first, second, *_ = by_sequence(server.requests).values()
+    assert (len(first), len(second)) == (3, 3)
+    assert loop.tally.resent == loop.tally.given_up == {STREAM_ERROR: 1}
 
 
 def test_what_a_stream_does_not_answer_in_time_is_sent_again() -> None:

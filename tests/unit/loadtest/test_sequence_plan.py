@@ -92,8 +92,7 @@ def test_state_and_controls_are_the_servers_to_fill_in() -> None:
 @pytest.mark.parametrize(
     ("server", "why"),
     [
-        (Server(None), "the server names no sequence_batching in its ModelConfig"),
-        (Server("max_batch_size: 8"), "the server names no sequence_batching in its ModelConfig"),
+        (Server(None), "the server tells no ModelConfig"),
         (Server("sequence_batching {}"), "the server names no state in its ModelConfig"),
         (
             Server(STATEFUL, refuses="INVALID_ARGUMENT: it has no id"),
@@ -113,6 +112,13 @@ def test_real_data_are_the_series(tmp_path: Path) -> None:
     plan = planned(Server(STATEFUL), "--data", str(tmp_path / "d.npz"), "--step-size", "3")
     assert [len(each.sent) for each in plan.series] == [2, 1]
     assert [float(each["hn"][0, 0]) for each in plan.expected or ()] == [6, 1]
+
+
+def test_a_stateless_model_is_refused_before_it_is_asked_anything() -> None:
+    server = Server("max_batch_size: 8 dynamic_batching {}")
+    with pytest.raises(UsageError, match=r"'m' keeps no state .* add sequence_batching \{\} .* --stateful m;"):
+        planned(server)
+    assert server.asked == 0
 
 
 def test_what_does_not_fit_is_refused() -> None:

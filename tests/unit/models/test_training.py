@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from models.networks import FRAMEWORKS
 from models.scoring import evaluate
 from models.trainer import Plan, TrainingError
 from models.training import Epoch, Trained, start, train
+from tests.support.uncompiled import uncompiled
 
 HIDDEN = 12
 
@@ -53,6 +54,13 @@ def running_sum() -> tuple[LSTMConfig, Examples]:
 
 PROBLEMS = [which_feature_is_larger, which_token_comes_last, mean_of_all_steps, running_sum]
 QUICK = Plan(epochs=40, patience=40, learning_rate=0.02, weight_decay=0.0)
+
+
+@pytest.fixture
+def at_once(framework: str) -> Iterator[None]:
+    """For a step or two, which are not worth compiling; `test_every_head_learns` has compiled ones."""
+    with uncompiled(framework):
+        yield
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -102,6 +110,7 @@ def test_the_best_epoch_is_kept(framework: str) -> None:
     assert evaluate(network, validation) == (trained.best.validation_loss, trained.best.score)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_first_loss_is_that_of_the_canonical_answer(framework: str) -> None:
     """The loss that is trained on and the loss that is reported are one: without dropout they agree on one batch."""
@@ -113,6 +122,7 @@ def test_the_first_loss_is_that_of_the_canonical_answer(framework: str) -> None:
         assert trainer.step(batch) == pytest.approx(reported, rel=1e-4)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_steps_without_a_target_change_nothing(framework: str) -> None:
     """The loss over steps that have a target is the same whatever the network says at the others."""
@@ -166,6 +176,7 @@ def test_both_frameworks_start_from_the_same_weights() -> None:
         np.testing.assert_allclose(first, second, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_gradients_are_clipped(framework: str) -> None:
     """Adam divides by the gradient's own size; only a gradient far below its epsilon shows that it was clipped."""

@@ -161,14 +161,14 @@ def test_what_stood_for_padding_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     "build",
     [
         attention,
-        lambda: sequential(layers.LSTM(16, activation="relu"), layers.Dense(3)),
+        pytest.param(lambda: sequential(layers.LSTM(16, activation="relu"), layers.Dense(3)), marks=pytest.mark.slow),
         lambda: sequential(layers.GRU(16), layers.Dense(3)),
         pytest.param(lambda: sequential(layers.LSTM(16, go_backwards=True), layers.Dense(3)), marks=pytest.mark.slow),
         pytest.param(
             lambda: sequential(layers.Bidirectional(layers.LSTM(16), merge_mode="sum"), layers.Dense(3)),
             marks=pytest.mark.slow,
         ),
-        lambda: sequential(layers.LSTM(16), layers.Dense(8), layers.Dense(3)),
+        pytest.param(lambda: sequential(layers.LSTM(16), layers.Dense(8), layers.Dense(3)), marks=pytest.mark.slow),
     ],
     ids=["attention", "relu", "gru", "backwards", "sum of directions", "two dense layers"],
 )

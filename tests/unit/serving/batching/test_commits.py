@@ -328,6 +328,19 @@ def test_what_was_torn_is_refused_by_name(life: Life) -> None:
 
 
 @life_test
+def test_where_the_last_writes_may_be_missing_a_sequence_without_numbers_does_not_just_go_on(life: Life) -> None:
+    life.desk.steps(A, None, None)
+    life.desk.steps(B, 0, 1)
+    life.all()
+    disk = life.disk.copy()
+    disk.lost = "its log was cut off"
+    after = Life(life.clock, disk, before=life)
+    asked = [after.desk.ask(A), after.desk.ask(A), after.desk.ask(B, number=2)]
+    after.all()
+    assert told(asked) == ["BrokenOff", 3, 3]
+
+
+@life_test
 def test_nothing_new_begins_before_the_store_is_read(life: Life) -> None:
     """Else there might be no room for what it holds; a step of such a sequence is looked up at once."""
     for key in (A, B):

@@ -20,6 +20,7 @@ from serving.lifecycle.manager import ModelManager
 from serving.lifecycle.statuses import VersionStatus
 from serving.lifecycle.swaps import Swap
 from serving.protocol.statistics import model_statistics
+from serving.telemetry.counters import StoreCounts
 from serving.telemetry.timeline import STAGES
 from tests.support import fake_models
 from tests.support.counting import counted, counted_before
@@ -44,7 +45,9 @@ class Known:
         *entries: VersionStatus,
         swaps: Mapping[Swap, int] | None = None,
         shadows: list[tuple[str, str, Following]] | None = None,
+        store: StoreCounts | None = None,
     ) -> None:
+        self.store = store
         self.failures = LoadFailures()
         self.swaps = SimpleNamespace(snapshot=lambda: dict(swaps or {}))
         self._entries = entries
@@ -211,3 +214,19 @@ def test_a_real_manager_is_scraped_before_and_after_an_unload(tmp_path: Path) ->
     ((_, name, state, _, version),) = scrape.series("model_state")
     assert (name, version) == ("fake", "1")
     assert state in ("UNLOADING", "UNAVAILABLE")
+
+
+def test_what_is_written_of_sequences_is_told_where_it_is() -> None:
+    counts = StoreCounts(transactions=3, rows=12, bytes=4096, failures=2, seconds=0.5, failing=True, damaged=1)
+    told = Scrape(Known(store=counts))
+    names = (
+        "writes_total",
+        "records_total",
+        "bytes_total",
+        "failures_total",
+        "seconds_total",
+        "failing",
+        "damaged_total",
+    )
+    assert [told.value(f"sequence_store_{name}") for name in names] == [3, 12, 4096, 2, 0.5, 1, 1]
+    assert Scrape(Known()).value("sequence_store_writes_total") is None

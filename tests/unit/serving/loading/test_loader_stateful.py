@@ -99,7 +99,10 @@ def test_a_file_that_wants_control_inputs(field: str, kind: str, off: Any, axis:
 @pytest.mark.parametrize(
     ("text", "pairs", "file", "said"),
     [
-        (EMPTY, CROSSED, {}, "it has no state.*by state { input_name: 'INPUT' output_name: 'OUTPUT' }"),
+        (EMPTY, CROSSED, {}, "it has no state.*could be: a -> z or k, b -> z or k.*in config.pbtxt by sequence_batching { state "
+         r"\[ { input_name: 'a' output_name: 'z' }, { input_name: 'b' output_name: 'k' } \] }.* --state a=z --state b=k$"),
+        (EMPTY, {"h": "y1"}, {"steps": 1},
+         r"could be: x -> y or y1, h -> y or y1\).*output_name: 'OUTPUT' } \] }.*--state INPUT=OUTPUT$"),
         (PAIRS.replace('"k"', '"q"').replace('"z"', '"k"').replace('"q"', '"z"'), CROSSED, {},
          "otherwise than to the whole, as trying has shown"),
         (EMPTY, {"h": "hn"}, {"mean": True}, "otherwise than to the whole, as trying has shown"),
@@ -114,6 +117,42 @@ def test_why_a_file_of_others_cannot_be_stateful(
 ) -> None:
     with pytest.raises(ModelConfigError, match=f"'sums': sequence_batching.*{said}"):
         made(tmp_path, text, pairs, **file)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "text", "steps", "told"),
+    [
+        ({"h": "hn", "c": "cn"}, EMPTY, "n", "h->hn, c->cn"),
+        ({"h": "hn", "c": "cn"}, EMPTY, 1, "h->hn, c->cn (pairs not proved: one step a call)"),
+        ({"h": "hn"}, "", 1, None),
+    ],
+)
+def test_the_index_and_the_log_say_what_goes_on_as_what(
+    pairs: dict[str, str], text: str, steps: Any, told: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    model = made(tmp_path, text, pairs, steps=steps)
+    found = model.config.parameters
+    assert (found["lstm_serving.stateful"].string_value if "lstm_serving.stateful" in found else None) == told
+    (loaded,) = [record for record in caplog.records if record.message == "loaded"]
+    assert loaded.__dict__["fields"].get("stateful") == told
+
+
+def test_controls_that_nobody_has_declared_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made(tmp_path, EMPTY, {"h": "hn"}, steps=1, start="FP32", corrid="UINT64")
+    (warned,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    declare = warned.partition(" by ")[2]
+    caplog.clear()
+    model = made(tmp_path, declare, {"h": "hn"}, steps=1, start="FP32", corrid="UINT64")
+    assert [control.input for control in model.spec.controls] == ["START", "CORRID"]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_controls_that_nobody_has_declared_may_be_why_it_cannot_be_stateful(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelConfigError, match=r"trying has shown.*named as controls are: .* \{ name: 'START' control "
+    ):
+        made(tmp_path, EMPTY, {"h": "hn"}, start="FP32")
 
 
 def initial(root: Path) -> None:

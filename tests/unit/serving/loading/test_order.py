@@ -271,3 +271,12 @@ def test_where_the_file_has_another_name_because_config_pbtxt_says_so(tmp_path: 
     (folder.path / "net.onnx").write_bytes(b"something")
     with pytest.raises(RepositoryError, match=r"net\.onnx: .*take default_model_filename: 'net\.onnx' out of config"):
         order(folder, 'default_model_filename: "net.onnx"')
+
+
+def test_who_has_written_the_sequences_of_a_store_goes_on_with_them(tmp_path: Path) -> None:
+    """Where that is one of those that may serve."""
+    auto = order(version(tmp_path, ALL))
+    before = auto.preferring("torchscript")
+    assert before.first[0].backend == "torchscript"
+    assert set(before.first) == set(auto.first)
+    assert auto.preferring("").first == auto.preferring("gone").first == auto.first

@@ -127,6 +127,13 @@ def test_a_number_that_is_no_datatype(fields: dict[str, object], told: str) -> N
             'parameters { key: "a" value { string_value: "b" } }',
             "parameters has 'a'; known are intra_op_thread_count, fallback, nonfinite, max_queue_bytes, max_padding_ratio",
         ),
+        (parameters(max_sequence="9"), r"parameters has 'max_sequence'; known are .*; did you mean 'max_sequences'\?$"),
+        (parameters(sequence_windows="9"), r"parameters has 'sequence_windows'; .* did you mean 'sequence_window'\?$"),
+        (
+            parameters(max_sequence_idle_microseconds="9"),
+            r"; max_sequence_idle_microseconds is a field: write it into sequence_batching \{ max_sequence_idle_micro",
+        ),
+        (parameters(zzz="9"), f"parameters has 'zzz'; known are .*{model_config.PARAMETERS[-1]}$"),
         (parameters(intra_op_thread_count="-1"), "intra_op_thread_count is '-1'; it must be a whole number"),
         (parameters(intra_op_thread_count="9" * 5000), "intra_op_thread_count is '999"),
         ("instance_group [ { count: 64 gpus: [0, 1] } ]", "asks for 128 instances; at most 64"),

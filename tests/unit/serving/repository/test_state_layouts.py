@@ -160,7 +160,12 @@ PAIR = "input_name: 'h0' output_name: 'hn'"
             dataclasses.replace(PLAIN, streamable=False, source={"network": {"bidirectional": True}}),
             r"cannot be stateful: it reads its steps in both directions \(bidirectional\).*fed in pieces: of one direction",
         ),
-        ("sequence_batching {}", dataclasses.replace(PLAIN, state=()), "it has no state.*--state INPUT=OUTPUT"),
+        ("sequence_batching {}", dataclasses.replace(PLAIN, state=()), "it has no state.*exported, by --state h0=hn "),
+        (
+            "sequence_batching {}",
+            dataclasses.replace(PLAIN, state=(), inputs=PLAIN.inputs[:2], outputs=PLAIN.outputs[:1]),
+            r"or let it take its state as an input and give the next value as an output: none of its outputs \(y\)",
+        ),
         (
             state("input_name: 'q' output_name: 'hn'"),
             PLAIN,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from google.protobuf import text_format
 
@@ -11,6 +13,8 @@ from serving.errors import ModelConfigError
 from serving.repository import model_config, stateful
 from serving.sequences.policy import CARRY_SAME_SHAPES, SECOND_NS, SequencePolicy
 from serving.signature.controls import ControlInput
+from serving.signature.tensors import TensorSpec
+from tests.support import fake_models
 from tests.support.fake_models import parameters
 
 ALL_KEYS = {
@@ -121,6 +125,39 @@ def test_control_inputs_are_read_and_shown() -> None:
     assert datatypes == {"first": "INT32", "last": "BOOL", "there": "FP32", "whose": "BYTES"}
     shown = [stateful.control_in_force(control, datatypes[control.input]) for control in controls]
     assert shown == list(written.sequence_batching.control_input)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "declare"),
+    [
+        (
+            ("START", "FP32", (-1, 1)),
+            "{ name: 'START' control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] } }",
+        ),
+        (("end", "INT32", (-1,)), "{ name: 'end' control { kind: CONTROL_SEQUENCE_END int32_false_true: [ 0, 1 ] } }"),
+        (
+            ("sequence_ready", "BOOL", (-1, 1)),
+            "{ name: 'sequence_ready' control { kind: CONTROL_SEQUENCE_READY bool_false_true: [ false, true ] } }",
+        ),
+        (
+            ("corr_id", "BYTES", (-1, 1)),
+            "{ name: 'corr_id' control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_STRING } }",
+        ),
+        (("START", "FP32", (-1, 2)), ""),
+        (("START", "INT64", (-1, 1)), ""),
+        (("id", "INT64", (-1, 1)), ""),
+        (("restart", "FP32", (-1, 1)), ""),
+    ],
+)
+def test_inputs_that_are_named_as_controls_are(tensor: tuple[str, str, tuple[int, ...]], declare: str) -> None:
+    spec = fake_models.spec()
+    spec = dataclasses.replace(spec, inputs=(*spec.inputs, TensorSpec(*tensor)))
+    expected = f"sequence_batching {{ control_input [ {declare} ] }}" if declare else ""
+    assert stateful.undeclared(spec) == expected
+    if declare:
+        (declared,) = model_config.parse(expected, "m").controls
+        assert declared.input == tensor[0]
+        assert stateful.undeclared(dataclasses.replace(spec, controls=(declared,))) == ""
 
 
 def test_an_id_may_leave_its_datatype_to_the_file() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -181,7 +182,7 @@ def test_what_no_row_holds_is_a_fault_of_the_caller_and_changes_nothing(wrong: R
 
 
 WRITER = """
-    import sys, random
+    import os, random, sys
     from pathlib import Path
     from serving.sequences.disk import Row
     from serving.sequences.file_disk import FileDisk
@@ -189,9 +190,11 @@ WRITER = """
     rnd, number = random.Random(int(sys.argv[3])), int(sys.argv[3])
     while True:
         number += 1
-        rows = [Row(rnd.choice(("m", "n")), key, b"%d " % number + bytes(rnd.randrange(6000))) for key in rnd.sample(range(50), 20)]
+        keys = rnd.sample(range(50), 20)
+        rows = [Row(rnd.choice(("m", "n")), key, b"%d " % number + bytes(rnd.randrange(6000))) for key in keys]
         disk.write(rows)
-        print(number, *(f"{row.model}{row.key}" for row in rows), flush=True)
+        line = f"{number} " + " ".join(f"{row.model}{row.key}" for row in rows)
+        os.write(1, f"{line}\\n".encode())  # at once: half a line would acknowledge half a write
 """
 
 
@@ -206,10 +209,12 @@ def test_a_process_that_is_killed_has_lost_nothing_acknowledged(durability: Dura
                 number, *keys = child.stdout.readline().split()
                 expected |= dict.fromkeys(keys, int(number))
             child.kill()
-            for line in child.stdout.read().splitlines():  # what it had said by then
+            for line in child.stdout.read().splitlines(keepends=True):  # what it had said by then
+                assert line.endswith("\n")
                 number, *keys = line.split()
                 expected |= dict.fromkeys(keys, int(number))
         disk = FileDisk.open(folder, durability)
+        assert disk.lost is None
         got = {
             f"{model}{key}": int(record.split()[0])
             for model, some in everything(disk).items()
@@ -422,13 +427,15 @@ def test_a_disk_that_is_full_fails_writes_until_there_is_room_again(small_disk: 
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1024 * 1024))
     written: dict[int, bytes] = {}
-    with pytest.raises(
-        StoreFailed, match=r"cannot be written, .*: database or disk is full \(SQLITE_FULL\); send it again"
-    ):
+
+    def fill() -> None:
         for number in range(1000):
             some = {key: os.urandom(5000) for key in range(number, number + 3)}
             disk.write([Row("m", key, record) for key, record in some.items()])
-            written |= some
+            written.update(some)
+
+    with pytest.raises(StoreFailed, match=r"cannot be written, .*: database or disk is full \(SQLITE_FULL\); send it"):
+        fill()
     assert everything(disk) == {"m": written}, "what was acknowledged can be read, and nothing else"
     with pytest.raises(StoreFailed):
         disk.write([Row("m", key, bytes(5000)) for key in range(20)])
@@ -448,9 +455,9 @@ def test_a_disk_without_room_is_told_at_the_start(begun: bool, small_disk: Path)
     if begun:
         FileDisk.open(small_disk / "store", "process").close()
     ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        while file.write(bytes(64 * 1024)) == 64 * 1024:
-            pass
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
     with pytest.raises(StoreUnusable, match=r"there is no room for it \(.*\): make some, 256 KiB at least"):
         FileDisk.open(small_disk / "store", "process")
     ballast.unlink()

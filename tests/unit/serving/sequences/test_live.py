@@ -14,6 +14,7 @@ from serving.sequences import counts as why
 from serving.sequences.live import Begun, Repeat, Sequences
 from serving.sequences.memory import Memory
 from serving.sequences.policy import SequencePolicy, StateLayout, StateTensor
+from serving.sequences.records import pack_outputs, unpack_outputs
 from serving.sequences.step import Key, Step
 
 KEY: Key = ("", 7)
@@ -51,7 +52,7 @@ class House(Sequences):
         before = [0.0 if step.start else float(self.states("h0", [step.slot])[0, 0]) for step in reversed(steps)]
         new = np.array(before).reshape(-1, 1) + 1
         for row, step in enumerate(reversed(steps)):
-            step.new, step.row, step.outputs = {"hn": new}, row, {"y": new[row : row + 1]}
+            step.new, step.row, step.outputs = {"hn": new}, row, pack_outputs({"y": new[row : row + 1]})
 
     def state(self, key: Key = KEY) -> float | None:
         """The state of a sequence; None if it does not live."""
@@ -135,7 +136,7 @@ def test_a_repeat_gets_what_was_answered_then(
     state, steps = house.state(), house.counts.steps
     repeat = house.go(**then, digest=repr(then.get("number")).encode())
     assert isinstance(repeat, Repeat)
-    assert (repeat.epoch, float(repeat.outputs["y"][0, 0])) == (epoch, answered)
+    assert (repeat.epoch, float(unpack_outputs(repeat.outputs)["y"][0, 0])) == (epoch, answered)
     assert (house.state(), house.counts.steps, house.counts.repeats) == (state, steps, 1)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from serving.sequences import memory
-from serving.sequences.memory import Gone, Kept, Memory, Tomb
+from serving.sequences.memory import Gone, Memory, Tomb
+from serving.sequences.records import Kept
 
 KEY, OTHER = ("", 1), ("", 2)
 TOMBSTONE_NS = 60
@@ -16,7 +17,7 @@ def gone(at_ns: int = 0, reason: str = "idle") -> Gone:
 
 
 def tomb(at_ns: int = 0) -> Tomb:
-    return Tomb(gone(at_ns, "end"), b"nonce", (Kept(2, b"digest", {}),))
+    return Tomb(gone(at_ns, "end"), b"nonce", (Kept.of(2, b"digest", b"", b""),))
 
 
 def test_the_last_end_is_told() -> None:

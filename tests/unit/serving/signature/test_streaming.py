@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from serving.signature.spec import ModelSpec
-from serving.signature.streaming import not_kept, why_not
+from serving.signature.streaming import flags, may_go_on, not_kept, not_proved, pairs, suggested, which_pairs, why_not
 from serving.signature.tensors import TensorSpec
 from tests.support import fake_models
 from tests.support.foreign_specs import ALONE, SHARED
@@ -62,3 +62,38 @@ def test_whether_a_state_can_be_kept(state: TensorSpec, said: str) -> None:
 )
 def test_one_that_cannot(spec: ModelSpec, said: str) -> None:
     assert said in why_not(spec)
+
+
+def test_pairs_of_a_file_that_takes_one_step_a_call_are_not_proved() -> None:
+    one_step = dataclasses.replace(PLAIN, lengths=None, inputs=(TensorSpec("x", "FP32", (-1, 3)), *PLAIN.inputs[1:]))
+    assert (not_proved(PLAIN), pairs(PLAIN)) == ("", "h0->hn, c0->cn")
+    assert not_proved(one_step) == "pairs not proved: one step a call"
+    assert pairs(one_step) == "h0->hn, c0->cn (pairs not proved: one step a call)"
+    without = dataclasses.replace(one_step, state=(), streamable=False)
+    assert (not_proved(without), pairs(without)) == ("", "")
+
+
+def test_what_may_go_on_as_what_is_told_by_the_names_that_are_there() -> None:
+    named = ("y", "y1", "y2")
+    outputs = tuple(dataclasses.replace(one, name=name) for one, name in zip(PLAIN.outputs, named, strict=False))
+    spec = changed(state=(), streamable=False, outputs=outputs)
+    assert may_go_on(spec) == {"h0": ["y1", "y2"], "c0": ["y1", "y2"]}
+    assert suggested(spec) == {"h0": "y1", "c0": "y2"}
+    assert flags(spec) == "--state h0=y1 --state c0=y2"
+    assert "(by datatype and sizes these could be: h0 -> y1 or y2, c0 -> y1 or y2)" in which_pairs(spec)
+
+
+def test_what_would_be_believed_is_not_suggested() -> None:
+    spec = changed(
+        state=(), streamable=False, lengths=None, inputs=(TensorSpec("x", "FP32", (-1, 3)), *PLAIN.inputs[2:])
+    )
+    assert may_go_on(spec)
+    assert (suggested(spec), flags(spec)) == ({}, "--state INPUT=OUTPUT")
+
+
+def test_a_state_that_is_hidden_within() -> None:
+    spec = changed(state=(), streamable=False, inputs=PLAIN.inputs[:2], outputs=PLAIN.outputs[:1])
+    assert (
+        "let it take its state as an input and give the next value as an output: none of its outputs (y)"
+        in which_pairs(spec)
+    )
