@@ -284,8 +284,8 @@ class Chaos:
         if self.own_disk:
             self._tally.done["disk full"] += 1
         else:
-            size = (self.store / LOG).stat().st_size
-            self._limit(size + spare)
+            used = (self.store / LOG).stat().st_blocks * 512  # it is made as long as it gets, and is empty behind that
+            self._limit(used + spare)
             self._tally.done["file at its limit"] += 1
 
         def fails() -> bool:
@@ -429,14 +429,15 @@ def one_sentence(error: StartupError, words: str) -> None:
 def spoil(path: Path, how: str, draw: random.Random) -> None:
     """Cuts a file off, or changes some of it."""
     data = bytearray(path.read_bytes())
-    begin = draw.randrange(len(data))
+    used = max(1, len(data.rstrip(b"\0")))  # a log is long, and empty behind what was written
+    begin = draw.randrange(used)
     if how == "cut off":
         del data[begin:]
     elif how == "zeros":
         data[begin : begin + 4096] = bytes(len(data[begin : begin + 4096]))
     else:
         for _ in range(draw.choice((1, 10, 100))):
-            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+            data[draw.randrange(used)] ^= 1 << draw.randrange(8)
     path.write_bytes(data)
 
 

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serving.launch import LaunchedServer
-from serving.sequences import records
-from serving.sequences.file_disk import DURABILITIES, FILE, Durability, FileDisk
+from serving.sequences import lost_writes, records
+from serving.sequences.file_disk import DURABILITIES, FILE, LOCK, LOG, Durability, FileDisk
 from tests.support import chaos_clients
 from tests.support.chaos_clients import FEATURES, STATEFUL, Held, Recording
 from tests.support.stepping import epoch
 from tests.support.wire import RawClient
 
-LOG = FILE + "-wal"
 CALLS = "pwrite64,ftruncate,fsync,fdatasync"
 LINE = re.compile(
     r"(?P<at>[\d.]+) (?P<call>\w+)\(\d+<(?P<path>[^>]*)>(?P<given>.*)\) += (?P<came>-?\d+).*<(?P<took>[\d.]+)>$"
@@ -87,7 +86,10 @@ def recorded(
     flags = ("--backend", "onnx_runtime", "--sequence-store", f"file:{store}", "--sequence-durability", durability)
     answers: list[Answer] = []
     with LaunchedServer(repository, *flags) as server:
-        at_first = {name: (store / name).read_bytes() for name in (FILE, LOG)}
+        at_first = {name: (store / name).read_bytes() for name in (FILE, LOG, LOCK)}
+        at_first[LOCK] = at_first[LOCK].replace(
+            lost_writes.boot().encode(), b"before"
+        )  # the machine has started anew since
         how = ("-ff", "-y", "-ttt", "-T", "-xx", "-s", "1000000", "-e", f"trace={CALLS}", "-e", "signal=none")
         command = ["strace", *how, "-o", str(traced), "-p", str(server.process.pid)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
