@@ -44,7 +44,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # As many processes as there are CPUs; one that has nothing left to do takes over tests of another.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-.PHONY: help install demo serve test test-all test-everything simulate fuzz-edge soak-edge soak-queue interop interop-environments interop-languages interop-examples wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-sequences bench-loadtest compare-onnx compare-frameworks clean
+.PHONY: help install demo serve test test-all test-everything simulate fuzz-edge soak-edge soak-queue chaos interop interop-environments interop-languages interop-examples wheel-test test-gpu check protos docs docs-reference scores bench bench-start image-test bench-swaps bench-peers bench-sequences bench-loadtest compare-onnx compare-frameworks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ soak-edge: .venv/.done ## a million calls against the edge (CALLS=1000000): canc
 
 soak-queue: .venv/.done ## three million requests through queue, plan and workers (CALLS=3000000), of every length and level
 	$(call step,make a great many requests,$(BIN)/python -m tests.support.queue_soak --requests $(or $(CALLS),3000000))
+
+chaos: .venv/.done model_repository/weather_torch/1/spec.json ## kill a server with a store of sequences a hundred times (CHAOS_ROUNDS=100), fill its disk, damage its files; write docs/track-record.md (ten minutes)
+	$(call step,do harm to a server with a store,$(BIN)/python -m tests.support.chaos --rounds $(or $(CHAOS_ROUNDS),100) --trained model_repository/weather_torch --report docs/track-record.md $(if $(SEED),--seed $(SEED)))
 
 interop: .venv/.done interop-environments ## with clients and programs that are not ours: tritonclient, perf_analyzer, Node, Envoy, Prometheus (installs them)
 	$(call step,run the tests with programs of others,$(SIDE_BY_SIDE) -m 'not languages and not examples' tests/interop $(PYTEST))

@@ -3,6 +3,8 @@ shows what the server measured about itself.
 
     python examples/demo.py --repository model_repository --client-python .envs/client/bin/python
 
+At the end a server with a store of sequences is killed in the middle of a forecast, which goes on in the next one.
+
 `make demo` trains and exports first. The clients run in an environment of their own, as a user's would: `predict.py`
 tells speakers by whole utterances, `forecast.py` forecasts a year day by day over one stream, as a sequence whose state
 the server keeps.
@@ -15,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +35,7 @@ from serving.telemetry.timeline import STAGES
 
 VOWELS = ("vowels_torch", "vowels_keras")
 WEATHER = ("weather_torch", "weather_keras")
+KILLED, KILLED_BACKEND = "weather_torch", "onnx_runtime"
 SHOWN_UTTERANCES = 12
 SHOWN_DAYS = 6
 QUANTILES = (0.5, 0.9, 0.99)
@@ -74,6 +78,7 @@ def main() -> int:
                 return 1
     print_accuracies(accuracies)
     print_errors(errors, weather)
+    show_kill(asked.repository, asked.client_python, weather)
     return 0
 
 
@@ -138,6 +143,42 @@ def show_continuation(weather: Problem, answer: Mapping[str, Any]) -> None:
         raise SystemExit(
             f"demo: the sequence and the whole request differ by {apart:.1e} C; at most {TOLERANCE:g} is allowed"
         )
+
+
+def show_kill(repository: Path, python: str, weather: Problem) -> None:
+    """Kills a server in the middle of a forecast and starts another one on its store. Raises if a forecast differs by a bit."""
+    (days,) = weather.test.sequences
+    print(f"\n=== kill -9 in the middle of a forecast ({KILLED_BACKEND}, --sequence-store) ===")
+    with tempfile.TemporaryDirectory() as folder:
+        steps = Path(folder) / "steps.npy"
+        np.save(steps, days)
+        flags = ("--backend", KILLED_BACKEND, "--stateful", KILLED, "--sequence-store", f"file:{folder}/store")
+        with LaunchedServer(repository, *flags) as server:
+            port = server.address.rpartition(":")[2]
+            client = [python, str(Path(__file__).with_name("sequence_client.py")), server.address, KILLED, str(steps)]
+            whole = subprocess.run(client, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
+            with subprocess.Popen(client, stdout=subprocess.PIPE, text=True) as asking:
+                assert asking.stdout
+                told = [asking.stdout.readline().rstrip() for _ in range(len(days) // 3)]
+                server.process.kill()
+                server.process.wait()
+                began = time.monotonic()
+                with LaunchedServer(repository, *flags, "--grpc-port", port) as following:
+                    seconds = time.monotonic() - began
+                    told += asking.stdout.read().splitlines()
+                    after = following.metrics()
+    went_on = int(buckets(after, "lstm_serving_request_duration_seconds", model=KILLED)[-1][1])
+    print(
+        f"{KILLED}: {len(days)} days, a message a day; the server was killed after {len(days) // 3} of them had been read."
+    )
+    print(
+        f"The next one was ready after {seconds:.1f} s and answered the last {went_on} of them, in the same sequence."
+    )
+    if told != whole or asking.returncode or not went_on:
+        raise SystemExit(
+            f"demo: the forecast that was broken off is another one than without: {len(told)} days of {len(whole)}"
+        )
+    print("Every forecast is bit for bit that of a server which nobody kills.")
 
 
 def print_latencies(backend: str, metrics: str) -> None:
