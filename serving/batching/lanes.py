@@ -419,8 +419,8 @@ class Lanes:
                 self._memory.ended(key, Gone(reason, now, 0, 0, ""))
             if unnumbered:
                 self._hole(key, 0)
-            if lane := self._lanes.get(key):
-                if isinstance(lane[0], InLane):
+            if (lane := self._lanes.get(key)) is not None:  # an empty one too: its steps were given up meanwhile
+                if lane and isinstance(lane[0], InLane):
                     self._stop_waiting(lane[0])  # for room, which it may not need any more
                 self._advance(key, work)
             for home in self._homes:

@@ -9,7 +9,7 @@ from serving.sequences.disk import Row
 
 
 class FakeDisk:
-    """A `sequences.disk.Disk`. While it is `full` nothing can be written. Two functions are called around each write."""
+    """A `sequences.disk.Disk`. While it is `full` nothing can be written. Functions are called around each write and before each read."""
 
     def __init__(self, rows: dict[tuple[str, int], bytes] | None = None, notes: dict[str, str] | None = None) -> None:
         self.rows = {} if rows is None else rows
@@ -20,6 +20,7 @@ class FakeDisk:
         self.writes = 0
         self.before_write: Callable[[], None] = lambda: None
         self.after_write: Callable[[], None] = lambda: None
+        self.before_read: Callable[[], None] = lambda: None
         self.closed = False
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -35,6 +36,7 @@ class FakeDisk:
         self.after_write()
 
     def read(self, model: str, key: int) -> bytes | None:
+        self.before_read()
         if self.unreadable:
             raise StoreFailed("the disk cannot be read")
         return self.rows.get((model, key))

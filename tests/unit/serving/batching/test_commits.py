@@ -141,6 +141,20 @@ def test_what_is_computed_meanwhile_is_lost_too(life: Life) -> None:
 
 
 @life_test
+def test_what_comes_back_while_the_store_is_read_leaves_no_lane(life: Life) -> None:
+    """Else its version would wait for ever for steps that nobody has sent."""
+    life.desk.steps(A, 0, 1)
+    life.all()
+    life.disk.full = True
+    asked = [life.desk.ask(A, number=2), life.desk.ask(A, number=3)]
+    life.disk.before_read = life.desk.all  # the last one, on what is lost
+    life.desk.compute()
+    life.all()
+    assert told(asked) == ["StoreFailed", "StoreFailed"]
+    assert not life.lanes._lanes
+
+
+@life_test
 def test_a_start_that_cannot_be_written_begins_nothing(life: Life) -> None:
     life.disk.full = True
     asked = [*life.desk.steps(A, 0, 1), *life.desk.steps(B, None)]
