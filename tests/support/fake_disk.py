@@ -9,7 +9,7 @@ from serving.sequences.disk import Row
 
 
 class FakeDisk:
-    """A `sequences.disk.Disk`. While it is `full` nothing can be written. Functions are called around each write and before each read."""
+    """A `sequences.disk.Disk`. While it is `full` nothing can be written. Functions are called around writes and before reads."""
 
     def __init__(self, rows: dict[tuple[str, int], bytes] | None = None, notes: dict[str, str] | None = None) -> None:
         self.rows = {} if rows is None else rows
