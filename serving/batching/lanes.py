@@ -289,15 +289,15 @@ class Lanes:
                 assert entry.lost
                 self._give_up(entry, entry.lost, work, counted=True)
             entries = [entry for entry in entries if not entry.lost]
+            for key in [entry.step.key for entry in entries if entry.step.start]:
+                for other in self._homes:
+                    if other is not home:
+                        other.end(key, why.RESTARTED, now)  # first, so that what is written last is what begins
             if entries:
                 home.commit([entry.step for entry in entries], now)
                 self._answer_when_written(entries)
             for entry in entries:
                 key = entry.step.key
-                if entry.step.start:
-                    for other in self._homes:
-                        if other is not home:
-                            other.end(key, why.RESTARTED, now)
                 self._lanes[key].popleft()
                 self._advance(key, work)
             for each in self._homes:
@@ -390,9 +390,9 @@ class Lanes:
     def _read(self, key: Key, *, unnumbered: bool = False) -> None:
         """A sequence becomes what the store holds of it. On the store's thread."""
         assert self._commits
-        commits, record, reason = self._commits, None, ""
+        commits, record, reason, owed = self._commits, None, "", False
         try:
-            held = None if commits.forgive(self, key) else commits.disk.read(self.name, number_of(key))
+            held = None if (owed := commits.forgive(self, key)) else commits.disk.read(self.name, number_of(key))
             record = records.unpack(held) if held is not None else None
             if record is not None and record.key != key:
                 record = None
@@ -409,8 +409,7 @@ class Lanes:
             for home in self._homes:
                 home.discard(key, lost=reason == why.LOST)
             self._memory.discard(key)
-            if self._changes is not None:
-                self._changes.forget(key)
+            self._unwritten(key, still_to_be_deleted=owed)
             if self._read_so_far is not None:
                 self._read_so_far.add(key)
             if record is not None:
@@ -557,6 +556,12 @@ class Lanes:
 
     def _busy(self, key: Key) -> bool:
         return key in self._lanes or key in self._reading or key in self._still
+
+    def _unwritten(self, key: Key, *, still_to_be_deleted: bool) -> None:
+        assert self._changes is not None
+        self._changes.forget(key)
+        if still_to_be_deleted:
+            self._changes.note(key, None)
 
     def _forgotten(self, key: Key) -> None:
         if self._changes is not None:

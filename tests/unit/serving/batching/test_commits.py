@@ -386,6 +386,38 @@ def test_what_ends_without_an_answer_is_written_as_soon_as_it_can_be(life: Life)
 
 
 @life_test
+def test_a_start_in_another_version_is_what_the_store_holds(life: Life) -> None:
+    life.desk.steps(A, 0, 1)
+    life.all()
+    second = Desk(life.clock, life.lanes, POLICY, "2")
+    second.ask(A, start=True, number=0, nonce=b"anew")
+    life.settle()
+    second.compute()
+    life.settle()
+    after = life.after_a_crash(version="2")
+    on = after.desk.ask(A, number=1)
+    after.all()
+    assert on.told == 2
+
+
+@life_test
+def test_what_is_owed_stays_owed_when_its_sequence_is_read(life: Life) -> None:
+    """Else one that has ended would rise again."""
+    life.lanes.follow(life.desk.home, dataclasses.replace(POLICY, idle_ns=10**9))
+    life.desk.steps(A, 0)
+    life.all()
+    life.disk.full = True
+    life.clock.sleep(5)
+    refused = life.desk.ask(A, start=True, number=0, nonce=b"anew")
+    life.all()
+    life.disk.full = False
+    life.desk.steps(B, 0)
+    life.all()
+    assert refused.told == "StoreFailed"
+    assert len(life.disk.rows) == 1
+
+
+@life_test
 def test_what_cannot_be_read_back_is_gone(life: Life) -> None:
     life.desk.steps(A, 0)
     life.all()
