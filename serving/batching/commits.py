@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from serving.clock import SYSTEM, Clock
 from serving.errors import NotReady, StoreFailed
-from serving.sequences import records
 from serving.sequences.changes import Change
 from serving.sequences.disk import Disk, Row
+from serving.sequences.records import number_of
 from serving.sequences.step import Key
 from serving.telemetry.counters import StoreCounts
 
@@ -27,7 +27,6 @@ EPOCHS_AHEAD = 1_000_000  # are noted at once, so that no START waits for a writ
 EPOCHS = "epochs"
 
 Result = TypeVar("Result")
-number_of = functools.lru_cache(maxsize=65_536)(records.number_of)
 
 
 class Writer(Protocol):

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar, cast
 
-from serving.batching.commits import Commit, Commits, number_of
+from serving.batching.commits import Commit, Commits
 from serving.batching.in_lane import Entering, Hole, InLane, Work, tell
 from serving.batching.pending import finish_all
 from serving.clock import SYSTEM, Clock, Thread
@@ -27,7 +27,7 @@ from serving.sequences.changes import Changes
 from serving.sequences.live import Begun, Repeat, Sequences
 from serving.sequences.memory import Gone, Memory
 from serving.sequences.policy import CARRY_SAME_SHAPES, CARRY_SAME_WEIGHTS, SequencePolicy, StateLayout
-from serving.sequences.records import Record, Torn
+from serving.sequences.records import Record, Torn, number_of
 from serving.sequences.step import Key, Step
 
 log = logging.getLogger(__name__)
@@ -300,11 +300,7 @@ class Lanes:
                 key = entry.step.key
                 self._lanes[key].popleft()
                 self._advance(key, work)
-            for each in self._homes:
-                self._let_in(each, now, work)
-                self._take_told(each, work)
-            self._watch_over()
-            self._write()
+            self._look_after_all(now, work)
         try:
             if self._commits is None:
                 finish_all([entry.out_of_lane() for entry in entries])
@@ -422,11 +418,7 @@ class Lanes:
                 if lane and isinstance(lane[0], InLane):
                     self._stop_waiting(lane[0])  # for room, which it may not need any more
                 self._advance(key, work)
-            for home in self._homes:
-                self._let_in(home, now, work)
-                self._take_told(home, work)
-            self._watch_over()
-            self._write()
+            self._look_after_all(now, work)
         self._do(work)
 
     def _read_all(self, after: int) -> None:
@@ -453,11 +445,7 @@ class Lanes:
                     self._settle(record, now)
             if not rows:
                 self._read_so_far = None
-            for home in self._homes:
-                self._let_in(home, now, work)
-                self._take_told(home, work)
-            self._watch_over()
-            self._write()
+            self._look_after_all(now, work)
         self._do(work)
         if rows:
             commits.later(functools.partial(self._read_all, rows[-1][0]))
@@ -545,12 +533,8 @@ class Lanes:
     def _go_on(self, key: Key, work: Work) -> None:
         if key in self._lanes:
             self._advance(key, work)
-            return
-        for each in self._homes:
-            if each.successor is not None and each.knows(key):
-                self._carry(each, key, work)
-        if self._draining:
-            self._changed.notify_all()
+        else:
+            self._nothing_on_its_way(key, work)
 
     # Inside; the lock is held.
 
@@ -651,6 +635,10 @@ class Lanes:
             elif first.going or not self._decide(first, lane, work):
                 return
         del self._lanes[key]
+        self._nothing_on_its_way(key, work)
+
+    def _nothing_on_its_way(self, key: Key, work: Work) -> None:
+        """A sequence may go over to another version now, and who waits for its end looks again."""
         for each in self._homes:
             if each.successor is not None and each.knows(key):
                 self._carry(each, key, work)
@@ -872,6 +860,14 @@ class Lanes:
             home.carry(key, to, now)
         self._watch_over()
         self._take_told(home, work)
+
+    def _look_after_all(self, now: int, work: Work) -> None:
+        """What is to follow, in every version, when sequences have changed."""
+        for home in self._homes:
+            self._let_in(home, now, work)
+            self._take_told(home, work)
+        self._watch_over()
+        self._write()
 
     def _take_told(self, home: Sequences, work: Work) -> None:
         work.told += home.told

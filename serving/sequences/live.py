@@ -366,13 +366,10 @@ class Sequences:
         for kept, its_kept in ((self._nonces, to._nonces), (self._answers, to._answers), broken):
             if slot in kept:
                 its_kept[there] = kept.pop(slot)  # type: ignore[assignment]
-        last_ns = int(self._last_ns[slot])
         self._end(slot, why.CARRIED, now_ns)
         self._memory.lives(key, anew=False)
         if to._changes is not None:
-            at_ns = to._changes.wall_ns() - (now_ns - last_ns)
-            epoch, taken = int(to._epoch[there]), int(to._taken[there])
-            to._changes.note(key, to._change(there, key, epoch, taken, at_ns, to._state_of(there)))
+            to._changes.note(key, to.change_of(key, now_ns, to._changes.wall_ns()))
         return True
 
     # From the store and back.

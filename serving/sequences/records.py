@@ -102,6 +102,7 @@ class Record(NamedTuple):
         }
 
 
+@functools.lru_cache(maxsize=65_536)
 def number_of(key: Key) -> int:
     """Where a store keeps a sequence: 63 bits of a digest. The record says whose it is, so one that is met there is known."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8)
