@@ -26,7 +26,7 @@ from serving.sequences import records
 from serving.sequences.changes import Changes
 from serving.sequences.live import Begun, Repeat, Sequences
 from serving.sequences.memory import Gone, Memory
-from serving.sequences.policy import CARRY_SAME_SHAPES, CARRY_SAME_WEIGHTS, SequencePolicy, StateLayout
+from serving.sequences.policy import SequencePolicy, StateLayout, carries
 from serving.sequences.records import Record, Torn, number_of
 from serving.sequences.step import Key, Step
 
@@ -570,9 +570,8 @@ class Lanes:
         newest = max(homes, key=lambda home: int(home.version), default=None)
         if newest is None or not newest.has_shapes_of(record):
             return None
-        rule = newest.policy.on_removal
-        may = rule == CARRY_SAME_SHAPES or (rule == CARRY_SAME_WEIGHTS and newest.has_weights_of(record))
-        return newest if may else None
+        same_weights = newest.has_weights_of(record)
+        return newest if carries(newest.policy.on_removal, same_weights=same_weights) else None
 
     def _answer_when_written(self, entries: Sequence[InLane]) -> None:
         if self._commits:

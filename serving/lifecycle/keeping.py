@@ -19,7 +19,7 @@ from serving.errors import ServingError
 from serving.lifecycle.versions import ModelEntry, VersionEntry
 from serving.sequences.epochs import Epochs
 from serving.sequences.live import Sequences
-from serving.sequences.policy import CARRY_SAME_SHAPES, CARRY_SAME_WEIGHTS, DRAIN, StateLayout
+from serving.sequences.policy import DRAIN, StateLayout, carries
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def may_carry(home: Sequences, to: Sequences, rule: str) -> bool:
     same_weights = bool(home.layout.weights_sha256) and home.layout.weights_sha256 == to.layout.weights_sha256
     if home.version == to.version and same_weights:
         return True
-    return rule == CARRY_SAME_SHAPES or (rule == CARRY_SAME_WEIGHTS and same_weights)
+    return carries(rule, same_weights=same_weights)
 
 
 def _alike(one: StateLayout, other: StateLayout) -> bool:

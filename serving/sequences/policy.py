@@ -17,6 +17,11 @@ DRAIN, RESTART, CARRY_SAME_WEIGHTS, CARRY_SAME_SHAPES = "drain", "restart", "car
 ON_REMOVAL = (DRAIN, RESTART, CARRY_SAME_WEIGHTS, CARRY_SAME_SHAPES)
 
 
+def carries(rule: str, *, same_weights: bool) -> bool:
+    """Whether a state of the same shapes goes over to another version by this rule, one of `ON_REMOVAL`."""
+    return rule == CARRY_SAME_SHAPES or (rule == CARRY_SAME_WEIGHTS and same_weights)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SequencePolicy:
     """What holds for the sequences of a model.
